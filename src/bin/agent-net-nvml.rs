@@ -1,0 +1,7 @@
+//! `agent-net-nvml`: the helper that holds NVML; started by `agent-net`, never by hand.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent_net::run_helper()
+}

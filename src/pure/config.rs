@@ -1,0 +1,383 @@
+//! Every setting: its name, default, meaning and limits, in one table and one parser.
+//! It reads a lookup function, never the process environment or a file.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::url::{HttpUrl, UrlError};
+
+/// One setting as the operator sees it. The flag of `serve` is the name in kebab-case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    /// Environment variable.
+    pub(crate) name: &'static str,
+    /// What holds when it is unset or empty; "" where unset means "off".
+    pub(crate) default: &'static str,
+    /// One line for `--help`.
+    pub(crate) meaning: &'static str,
+    /// Its value is shown nowhere.
+    pub(crate) secret: bool,
+}
+
+const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default, meaning, secret: false }
+}
+
+const fn secret(name: &'static str, meaning: &'static str) -> Setting {
+    Setting { name, default: "", meaning, secret: true }
+}
+
+/// All settings, in the order of the README.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting("SERVER_HOST", "0.0.0.0", "address to listen on"),
+    setting("SERVER_PORT", "9876", "port to listen on; 0 picks a free one"),
+    setting("OLLAMA_URL", "http://127.0.0.1:11434", "Ollama's base URL"),
+    setting("ORCH_URL", "", "orchestrator base URLs, comma-separated; unset: do not register"),
+    secret("ORCH_SECRET", "the orchestrator's -orchSecret"),
+    setting("ORCH_SECRET_FILE", "", "file that holds it, instead of ORCH_SECRET"),
+    setting("ORCH_TLS", "insecure", "verify, insecure or ca:/path.pem"),
+    setting("CAPABILITY_NAME", "", "names to register, comma-separated; required with ORCH_URL"),
+    setting("CAPABILITY_DESCRIPTION", "GPU uptime monitoring (BYOC)", "sent at registration"),
+    setting("CAPABILITY_URL", "", "where the orchestrator sends jobs; default http://HOSTNAME:SERVER_PORT"),
+    setting("CAPABILITY_CAPACITY", "10", "jobs served at the same time, 1 to 1000"),
+    setting("CAPABILITY_PRICE_PER_UNIT", "", "price of one second; unset: left out"),
+    setting("CAPABILITY_PRICE_SCALING", "", "divisor of the price; unset: left out"),
+    setting("CAPABILITY_CURRENCY", "", "wei, eth or one the orchestrator has a price feed for"),
+    secret("WORKER_TOKEN", "token that every route but /health asks for"),
+    setting("WORKER_TOKEN_FILE", "", "file that holds it, instead of WORKER_TOKEN"),
+    setting("SAMPLE_INTERVAL", "5s", "how often GPU and Ollama are read, 100ms to 5m"),
+    setting("EXPECTED_GPUS", "", "fewer usable GPUs are unhealthy; 0: no GPU is expected"),
+    setting("NVML_LIB", "", "path of libnvidia-ml.so.1; default: found by search"),
+    setting("NVML_HELPER", "", "path of agent-net-nvml; default: beside agent-net, then PATH"),
+    setting("LOG_LEVEL", "info", "error, warn, info, debug, trace or off"),
+    setting("AGENT_NET_FAULT", "", "for tests only: panic:AGENT_ID makes that agent's jobs panic"),
+];
+
+/// A value that must not be seen: its Debug form is stars.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the one header that carries it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How the orchestrator's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OrchTls {
+    Verify,
+    Insecure,
+    /// Path of a PEM file with the roots to trust.
+    Ca(String),
+}
+
+/// What one registration says besides its name and URL.
+#[derive(Debug, Clone)]
+pub(crate) struct Capability {
+    pub(crate) names: Vec<String>,
+    pub(crate) description: String,
+    pub(crate) url: Option<HttpUrl>,
+    pub(crate) capacity: u32,
+    pub(crate) price_per_unit: Option<i64>,
+    pub(crate) price_scaling: Option<i64>,
+    pub(crate) currency: Option<String>,
+}
+
+/// Where and how to register.
+#[derive(Debug, Clone)]
+pub(crate) struct Orchestrators {
+    /// Base URLs; empty: registration is off.
+    pub(crate) urls: Vec<HttpUrl>,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) tls: OrchTls,
+}
+
+/// The effective settings of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) host: IpAddr,
+    pub(crate) port: u16,
+    pub(crate) ollama: HttpUrl,
+    pub(crate) orchestrators: Orchestrators,
+    pub(crate) capability: Capability,
+    pub(crate) worker_token: Option<Secret>,
+    pub(crate) sample_interval: Duration,
+    pub(crate) expected_gpus: Option<u32>,
+    pub(crate) nvml_lib: Option<String>,
+    pub(crate) nvml_helper: Option<String>,
+    pub(crate) log_level: log::LevelFilter,
+    /// Agent whose jobs panic (AGENT_NET_FAULT), so that the panic path of a release binary can be tested.
+    pub(crate) panic_agent: Option<String>,
+}
+
+/// A setting that cannot be used; one line, names the variable, the value and what is accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ConfigError {
+    /// `value` is quoted with escapes, so that the message stays one line.
+    pub(crate) fn new(name: &str, value: &str, accepted: &str) -> Self {
+        Self(format!("{name}={value:?}: {accepted}"))
+    }
+
+    pub(crate) fn plain(message: String) -> Self {
+        Self(message)
+    }
+}
+
+type Parsed<T> = Result<T, ConfigError>;
+
+/// Settings by name; empty counts as unset, surrounding blanks do not count.
+struct Lookup<'a>(&'a dyn Fn(&str) -> Option<String>);
+
+impl Lookup<'_> {
+    fn optional(&self, name: &str) -> Option<String> {
+        (self.0)(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+    }
+
+    fn with_default(&self, name: &str) -> String {
+        self.optional(name).unwrap_or_else(|| default_of(name).to_owned())
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, accepted: &str) -> Parsed<Option<T>> {
+        self.optional(name).map(|v| v.parse().map_err(|_| ConfigError::new(name, &v, accepted))).transpose()
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let all = self.optional(name).unwrap_or_default();
+        all.split(',').map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn url(&self, name: &str, value: &str) -> Parsed<HttpUrl> {
+        HttpUrl::parse(value).map_err(|why: UrlError| {
+            // The value may hold a password: it is not repeated then.
+            let shown = if why == UrlError::UserInfo { "…" } else { value };
+            ConfigError::new(name, shown, &why.to_string())
+        })
+    }
+
+    fn secret(&self, name: &str) -> Parsed<Option<Secret>> {
+        let Some(value) = self.optional(name) else { return Ok(None) };
+        if value.len() > 4096 || !value.bytes().all(|b| (0x21..0x7f).contains(&b)) {
+            return Err(ConfigError::plain(format!(
+                "{name}: a secret is at most 4096 visible ASCII characters without blanks, since it travels in a header; the value is not shown"
+            )));
+        }
+        Ok(Some(Secret(value)))
+    }
+}
+
+fn default_of(name: &str) -> &'static str {
+    SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.default)
+}
+
+/// Reads all settings through `lookup` (flag, else environment, else None).
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
+    let get = Lookup(lookup);
+    let host = get.with_default("SERVER_HOST");
+    let port = get.with_default("SERVER_PORT");
+    let ollama = get.with_default("OLLAMA_URL");
+    let interval = get.with_default("SAMPLE_INTERVAL");
+    let level = get.with_default("LOG_LEVEL");
+    let config = Config {
+        host: host.parse().map_err(|_| {
+            ConfigError::new("SERVER_HOST", &host, "an IP address is accepted, e.g. 0.0.0.0, 127.0.0.1 or ::")
+        })?,
+        port: port.parse().map_err(|_| ConfigError::new("SERVER_PORT", &port, "a port from 0 to 65535 is accepted"))?,
+        ollama: get.url("OLLAMA_URL", &ollama)?,
+        orchestrators: orchestrators(&get)?,
+        capability: capability(&get)?,
+        worker_token: get.secret("WORKER_TOKEN")?,
+        sample_interval: duration(&interval)
+            .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(300)).contains(d))
+            .ok_or_else(|| {
+                ConfigError::new("SAMPLE_INTERVAL", &interval, "a duration from 100ms to 5m is accepted, e.g. 5s")
+            })?,
+        expected_gpus: get.number("EXPECTED_GPUS", "a whole number of GPUs is accepted, 0 for none")?,
+        nvml_lib: get.optional("NVML_LIB"),
+        nvml_helper: get.optional("NVML_HELPER"),
+        log_level: level
+            .parse()
+            .map_err(|_| ConfigError::new("LOG_LEVEL", &level, "error, warn, info, debug, trace or off is accepted"))?,
+        panic_agent: match get.optional("AGENT_NET_FAULT") {
+            None => None,
+            Some(fault) => match fault.strip_prefix("panic:") {
+                Some(agent) => Some(agent.to_owned()),
+                None => return Err(ConfigError::new("AGENT_NET_FAULT", &fault, "panic:AGENT_ID is accepted")),
+            },
+        },
+    };
+    if !config.orchestrators.urls.is_empty() && config.capability.names.is_empty() {
+        return Err(ConfigError::plain(
+            "CAPABILITY_NAME is not set: ORCH_URL needs the name to register, unique per orchestrator, e.g. agent-net-nyc".into(),
+        ));
+    }
+    Ok(config)
+}
+
+fn orchestrators(get: &Lookup<'_>) -> Parsed<Orchestrators> {
+    let tls = get.with_default("ORCH_TLS");
+    Ok(Orchestrators {
+        urls: get.list("ORCH_URL").iter().map(|u| get.url("ORCH_URL", u)).collect::<Parsed<_>>()?,
+        secret: get.secret("ORCH_SECRET")?,
+        tls: match tls.as_str() {
+            "verify" => OrchTls::Verify,
+            "insecure" => OrchTls::Insecure,
+            other => match other.strip_prefix("ca:").filter(|path| !path.is_empty()) {
+                Some(path) => OrchTls::Ca(path.to_owned()),
+                None => {
+                    return Err(ConfigError::new("ORCH_TLS", &tls, "verify, insecure or ca:/path.pem is accepted"));
+                }
+            },
+        },
+    })
+}
+
+fn capability(get: &Lookup<'_>) -> Parsed<Capability> {
+    let capacity = get.with_default("CAPABILITY_CAPACITY");
+    let description = get.with_default("CAPABILITY_DESCRIPTION");
+    if description.len() > 1024 {
+        return Err(ConfigError::plain("CAPABILITY_DESCRIPTION is longer than the accepted 1024 bytes".into()));
+    }
+    let names = get.list("CAPABILITY_NAME");
+    if let Some(bad) = names.iter().find(|n| n.len() > 128 || !n.bytes().all(|b| b.is_ascii_graphic())) {
+        return Err(ConfigError::new(
+            "CAPABILITY_NAME",
+            bad,
+            "at most 128 visible ASCII characters without blanks are accepted",
+        ));
+    }
+    let scaling: Option<i64> = get.number("CAPABILITY_PRICE_SCALING", "a whole number from 1 is accepted")?;
+    if let Some(bad) = scaling.filter(|s| *s < 1) {
+        return Err(ConfigError::new(
+            "CAPABILITY_PRICE_SCALING",
+            &bad.to_string(),
+            "a whole number from 1 is accepted",
+        ));
+    }
+    let price: Option<i64> =
+        get.number("CAPABILITY_PRICE_PER_UNIT", "a whole number from 0 to 9223372036854775807 is accepted")?;
+    if let Some(bad) = price.filter(|p| *p < 0) {
+        return Err(ConfigError::new(
+            "CAPABILITY_PRICE_PER_UNIT",
+            &bad.to_string(),
+            "a price is not negative; 0 works for free",
+        ));
+    }
+    let currency = get.optional("CAPABILITY_CURRENCY");
+    if let Some(bad) = currency.iter().find(|c| c.len() > 16 || !c.bytes().all(|b| b.is_ascii_alphanumeric())) {
+        return Err(ConfigError::new(
+            "CAPABILITY_CURRENCY",
+            bad,
+            "wei, eth or a currency code such as usd is accepted",
+        ));
+    }
+    Ok(Capability {
+        names,
+        description,
+        url: get.optional("CAPABILITY_URL").map(|u| get.url("CAPABILITY_URL", &u)).transpose()?,
+        capacity: capacity.parse().ok().filter(|c| (1..=1000).contains(c)).ok_or_else(|| {
+            // 0 would be registered with an "ok" and never get a job.
+            ConfigError::new("CAPABILITY_CAPACITY", &capacity, "a whole number from 1 to 1000 is accepted")
+        })?,
+        price_per_unit: price,
+        price_scaling: scaling,
+        currency,
+    })
+}
+
+/// `500ms`, `5s`, `1m`, `2h`: a whole number and a unit.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+fn parse(pairs: &[(&str, &str)]) -> Parsed<Config> {
+    from(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+}
+
+#[test]
+fn nothing_set_gives_the_defaults_of_the_table() {
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 9876));
+    assert_eq!(config.ollama.as_str(), "http://127.0.0.1:11434");
+    assert_eq!((config.capability.capacity, config.sample_interval), (10, Duration::from_secs(5)));
+    assert!(config.orchestrators.urls.is_empty() && config.orchestrators.tls == OrchTls::Insecure);
+    assert_eq!(parse(&[("SERVER_PORT", " "), ("EXPECTED_GPUS", "")]).unwrap().port, 9876);
+}
+
+#[test]
+fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
+    #[track_caller]
+    fn check(name: &str, value: &str, accepted: &str) {
+        let message = parse(&[(name, value)]).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{name}={value:?}: ")), "{message}");
+        assert!(message.contains(accepted), "{message}");
+    }
+    check("SERVER_PORT", "65536", "0 to 65535");
+    check("SERVER_HOST", "localhost", "IP address");
+    check("OLLAMA_URL", "ftp://x", "http://");
+    check("ORCH_TLS", "ca:", "verify, insecure or ca:");
+    check("CAPABILITY_CAPACITY", "0", "1 to 1000");
+    check("CAPABILITY_CAPACITY", "10.0", "1 to 1000");
+    check("CAPABILITY_PRICE_PER_UNIT", "-1", "not negative");
+    check("CAPABILITY_PRICE_PER_UNIT", "9223372036854775808", "9223372036854775807");
+    check("CAPABILITY_PRICE_SCALING", "0", "from 1");
+    check("CAPABILITY_NAME", "a b", "visible ASCII");
+    check("CAPABILITY_URL", "http://h/p?k=v", "query");
+    check("CAPABILITY_CURRENCY", "us d", "currency code");
+    check("SAMPLE_INTERVAL", "5", "e.g. 5s");
+    check("SAMPLE_INTERVAL", "99ms", "100ms to 5m");
+    check("EXPECTED_GPUS", "-1", "whole number");
+    check("LOG_LEVEL", "loud", "error, warn");
+    check("AGENT_NET_FAULT", "x", "panic:");
+}
+
+#[test]
+fn secrets_are_checked_and_never_shown() {
+    for value in ["a b", "a\nb", "é"] {
+        let message = parse(&[("ORCH_SECRET", value)]).unwrap_err().to_string();
+        assert!(message.starts_with("ORCH_SECRET: ") && !message.contains(value), "{message}");
+    }
+    let config = parse(&[("ORCH_SECRET", "hunter2"), ("WORKER_TOKEN", "hunter2")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let message = parse(&[("OLLAMA_URL", "http://u:hunter2@h")]).unwrap_err().to_string();
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn registration_needs_a_name() {
+    let message = parse(&[("ORCH_URL", "https://o:8935/, http://p")]).unwrap_err().to_string();
+    assert!(message.contains("CAPABILITY_NAME"), "{message}");
+    let config = parse(&[("ORCH_URL", "https://o:8935/, http://p"), ("CAPABILITY_NAME", "a,b")]).unwrap();
+    assert_eq!(config.capability.names, ["a", "b"]);
+    assert_eq!(config.orchestrators.urls[0].as_str(), "https://o:8935");
+}

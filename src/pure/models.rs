@@ -1,0 +1,251 @@
+//! Ollama's JSON (`/api/version`, `/api/tags`, `/api/ps`) as the models pulled and the models loaded.
+//! Every field is optional and of any type: a server that lies costs a field, never a job.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+/// More models than this are left out: a list is at most 8 MiB, its parsed form must stay small too.
+const MAX_MODELS: usize = 10_000;
+
+/// One entry of `/api/tags` or `/api/ps`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Entry {
+    #[serde(deserialize_with = "lenient")]
+    name: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    model: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    digest: Option<String>,
+    /// Bytes: on disk in tags, in memory (all devices) in ps.
+    #[serde(deserialize_with = "lenient")]
+    size: Option<u64>,
+    /// Bytes of `size` that are on a GPU; builds of mid-2024 leave it out when it is 0.
+    #[serde(deserialize_with = "lenient")]
+    size_vram: Option<u64>,
+    /// Set for models that run in Ollama's cloud: they use no GPU of this machine.
+    #[serde(deserialize_with = "lenient")]
+    remote_host: Option<String>,
+}
+
+impl Entry {
+    fn name(&self) -> Option<&str> {
+        [&self.name, &self.model].into_iter().flatten().map(String::as_str).find(|n| !n.is_empty())
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct List {
+    #[serde(default, deserialize_with = "entries")]
+    models: Option<Vec<Entry>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    version: String,
+}
+
+/// A value of the wrong type is absent.
+fn lenient<'de, D: Deserializer<'de>, T: serde::Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Either<T> {
+        Good(T),
+        Bad(IgnoredAny),
+    }
+    Ok(match Either::deserialize(d)? {
+        Either::Good(value) => Some(value),
+        Either::Bad(_) => None,
+    })
+}
+
+/// The list without what is no object; `null` is an empty list.
+fn entries<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<Entry>>, D::Error> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Option<Vec<Entry>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of models")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Some(Vec::new()))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            #[derive(serde::Deserialize)]
+            #[serde(transparent)]
+            struct Maybe(#[serde(deserialize_with = "lenient")] Option<Entry>);
+            let mut all = Vec::new();
+            while let Some(Maybe(entry)) = seq.next_element()? {
+                if all.len() < MAX_MODELS {
+                    all.extend(entry.filter(|e| e.name().is_some()));
+                }
+            }
+            Ok(Some(all))
+        }
+    }
+    d.deserialize_any(Entries)
+}
+
+/// The entries of a `/api/tags` or `/api/ps` body.
+///
+/// # Errors
+/// One sentence: not JSON, or not an object with a list `models`.
+pub(crate) fn parse_list(body: &[u8]) -> Result<Vec<Entry>, String> {
+    let list: List = serde_json::from_slice(body).map_err(|why| format!("the answer is not a model list: {why}"))?;
+    list.models.ok_or_else(|| "the answer has no list \"models\"".into())
+}
+
+/// The version of a `/api/version` body, at most 64 characters of it.
+///
+/// # Errors
+/// One sentence: not JSON, or not an object with a text `version`.
+pub(crate) fn parse_version(body: &[u8]) -> Result<String, String> {
+    let version: Version =
+        serde_json::from_slice(body).map_err(|why| format!("the answer is not Ollama's version: {why}"))?;
+    Ok(version.version.chars().take(64).collect())
+}
+
+/// One model: pulled, loaded or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Model {
+    /// As Ollama shows it.
+    pub(crate) name: String,
+    /// Bytes on disk, or in memory for a loaded model that is no longer pulled.
+    pub(crate) size_bytes: Option<u64>,
+    pub(crate) pulled: bool,
+    pub(crate) loaded: Option<Loaded>,
+}
+
+/// What a loaded model holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Bytes on all devices; None when Ollama does not say.
+    pub(crate) size_bytes: Option<u64>,
+    /// Bytes of them on a GPU.
+    pub(crate) vram_bytes: u64,
+}
+
+impl Loaded {
+    /// Share on a GPU in percent, 0 to 100; None when the size is not known.
+    pub(crate) fn on_gpu_percent(&self) -> Option<u64> {
+        let size = u128::from(self.size_bytes.filter(|s| *s > 0)?);
+        let percent = (u128::from(self.vram_bytes) * 100 + size / 2) / size;
+        u64::try_from(percent.min(100)).ok()
+    }
+}
+
+/// Joins both lists, pulled models first in Ollama's order (newest first).
+/// A loaded model marks the pulled one of its name, else the first of its digest (an alias of the
+/// same weights is listed under the name that was loaded first), else it stands by itself.
+pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
+    let mut models: Vec<Model> = tags
+        .iter()
+        .filter_map(|tag| {
+            Some(Model { name: tag.name()?.to_owned(), size_bytes: tag.size, pulled: true, loaded: None })
+        })
+        .collect();
+    for entry in ps.iter().filter(|e| e.remote_host.is_none()) {
+        let Some(name) = entry.name() else { continue };
+        let loaded = Loaded { size_bytes: entry.size, vram_bytes: entry.size_vram.unwrap_or(0) };
+        let wanted = normalise(name);
+        let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
+        let at = tags
+            .iter()
+            .position(|tag| tag.name().is_some_and(|n| normalise(n) == wanted))
+            .or_else(|| tags.iter().position(same_digest))
+            .filter(|at| models[*at].loaded.is_none());
+        match at {
+            Some(at) => models[at].loaded = Some(loaded),
+            None => models.push(Model {
+                name: name.to_owned(),
+                size_bytes: entry.size,
+                pulled: false,
+                loaded: Some(loaded),
+            }),
+        }
+    }
+    models
+}
+
+/// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
+pub(crate) fn normalise(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let short = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
+    let short = short.strip_prefix("library/").unwrap_or(short);
+    let tagged = short.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if tagged { short.to_owned() } else { format!("{short}:latest") }
+}
+
+#[test]
+fn names() {
+    #[track_caller]
+    fn check(name: &str, expect: &str) {
+        assert_eq!(normalise(name), expect);
+    }
+    check("Llama3", "llama3:latest");
+    check("registry.ollama.ai/library/llama3:8B", "llama3:8b");
+    check("ns/model", "ns/model:latest");
+    check("hf.co/org/repo:Q4", "hf.co/org/repo:q4");
+    check("127.0.0.1:11501/library/good", "127.0.0.1:11501/library/good:latest");
+}
+
+#[test]
+fn lists_survive_lies() {
+    #[track_caller]
+    fn check(body: &str, expect: Result<&[&str], &str>) {
+        let got = parse_list(body.as_bytes());
+        match expect {
+            Ok(names) => assert_eq!(got.unwrap().iter().filter_map(Entry::name).collect::<Vec<_>>(), names, "{body}"),
+            Err(part) => assert!(got.unwrap_err().contains(part), "{body}"),
+        }
+    }
+    check(r#"{"models":[]}"#, Ok(&[]));
+    check(r#"{"models":null}"#, Ok(&[]));
+    check(r#"{"models":[{"name":"a"},7,[],null,{"name":3,"model":"b"},{"name":""},{}]}"#, Ok(&["a", "b"]));
+    check(r#"{"models":[{"name":"a","size":-5,"size_vram":1e99,"details":null}]}"#, Ok(&["a"]));
+    check(r#"{"models":7}"#, Err("list"));
+    check(r#"{"model":[]}"#, Err("no list"));
+    check("[]", Err("no list"));
+    check("<html>", Err("not a model list"));
+    check(r#"{"models":[{"name":"a""#, Err("not a model list"));
+}
+
+#[test]
+fn loaded_models_are_found_by_name_then_by_digest() {
+    #[track_caller]
+    fn check(tags: &str, ps: &str, expect: &[(&str, bool, Option<u64>)]) {
+        let list = |body: &str| parse_list(format!(r#"{{"models":[{body}]}}"#).as_bytes()).unwrap();
+        let got = join(&list(tags), &list(ps));
+        let got: Vec<_> = got.iter().map(|m| (m.name.as_str(), m.pulled, m.loaded.map(|l| l.vram_bytes))).collect();
+        assert_eq!(got, expect);
+    }
+    check(
+        r#"{"name":"a:latest"},{"name":"b:1"}"#,
+        r#"{"name":"B:1","size":9,"size_vram":5}"#,
+        &[("a:latest", true, None), ("b:1", true, Some(5))],
+    );
+    check(
+        r#"{"name":"x:1","digest":"d"},{"name":"y:1","digest":"d"}"#,
+        r#"{"name":"z:1","digest":"d"}"#,
+        &[("x:1", true, Some(0)), ("y:1", true, None)],
+    );
+    check("", r#"{"name":"gone:1","size_vram":3},{"name":"far","remote_host":"h"}"#, &[("gone:1", false, Some(3))]);
+}
+
+#[test]
+fn gpu_share() {
+    #[track_caller]
+    fn check(size: Option<u64>, vram: u64, expect: Option<u64>) {
+        assert_eq!(Loaded { size_bytes: size, vram_bytes: vram }.on_gpu_percent(), expect);
+    }
+    check(Some(200), 100, Some(50));
+    check(Some(3), 3, Some(100));
+    check(Some(1), u64::MAX, Some(100));
+    check(Some(7), 0, Some(0));
+    check(Some(0), 0, None);
+    check(None, 5, None);
+}

@@ -1,0 +1,202 @@
+//! A request's method, path, headers and body as a closed set of jobs, or as a refusal.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::contract;
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// An orchestrator's job.
+    Report {
+        agent_id: String,
+    },
+    Gpu {
+        text: bool,
+    },
+    Models,
+    Health,
+    Ready,
+}
+
+/// An answer that needs no snapshot: always an error, always JSON.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    /// One more header, as the status asks for it.
+    pub(crate) header: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), header: None }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.header = Some((name, value.into()));
+        self
+    }
+}
+
+/// What of a request is looked at; everything else in it is neither read nor kept.
+#[derive(Debug, Default)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    /// As it came, query included.
+    pub(crate) target: &'a str,
+    pub(crate) accept: Option<&'a str>,
+    pub(crate) authorization: Option<&'a str>,
+    /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
+    pub(crate) proxied: bool,
+    /// None: it was larger than the limit and has been thrown away.
+    pub(crate) body: Option<&'a [u8]>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Path {
+    Report,
+    Gpu,
+    Models,
+    Health,
+    Ready,
+}
+
+/// Paths are matched as they come: dot segments and escapes are not resolved.
+const PATHS: &[(&str, Path)] = &[
+    ("/gpu-check", Path::Report),
+    ("/agent-net", Path::Report),
+    ("/gpu", Path::Gpu),
+    ("/models", Path::Models),
+    ("/health", Path::Health),
+    ("/ready", Path::Ready),
+];
+
+/// Largest body, in bytes.
+pub(crate) const MAX_BODY: usize = 64 * 1024;
+
+/// Parses one request. `token` is WORKER_TOKEN.
+///
+/// # Errors
+/// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
+pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, Refusal> {
+    let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
+    let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
+    let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
+        let known = "POST /gpu-check, GET /gpu, /models, /health and /ready";
+        return Err(Refusal::new(404, "not_found", format!("there is nothing at this path; there are {known}")));
+    };
+    let (allowed, allow) = match found {
+        Path::Report => (request.method == "POST", "POST"),
+        _ => (matches!(request.method, "GET" | "HEAD"), "GET, HEAD"),
+    };
+    if !allowed {
+        let message = format!("this method is not allowed here; use {allow}");
+        return Err(Refusal::new(405, "method_not_allowed", message).with("Allow", allow));
+    }
+    if let Some(token) = token.filter(|_| found != Path::Health)
+        && !request.authorization.is_some_and(|value| token_matches(value, token))
+    {
+        let message = "this worker asks for its token; send Authorization: Bearer TOKEN";
+        return Err(Refusal::new(401, "unauthorized", message).with("WWW-Authenticate", "Basic realm=\"agent-net\""));
+    }
+    match found {
+        Path::Report => report(request.body),
+        Path::Gpu => Ok(Job::Gpu { text: wants_text(query, request.accept) }),
+        Path::Models => Ok(Job::Models),
+        Path::Health => Ok(Job::Health),
+        Path::Ready => Ok(Job::Ready),
+    }
+}
+
+fn report(body: Option<&[u8]>) -> Result<Job, Refusal> {
+    let Some(body) = body else {
+        let message = format!("the body is larger than {MAX_BODY} bytes; a job is {{\"agent_id\":\"my-agent\"}}");
+        return Err(Refusal::new(413, "body_too_large", message));
+    };
+    match contract::agent_id(body) {
+        Ok(agent_id) => Ok(Job::Report { agent_id }),
+        Err(bad) => Err(Refusal::new(400, bad.code, bad.message)),
+    }
+}
+
+/// `?format=text`, else an Accept that prefers plain text to JSON by naming only it.
+fn wants_text(query: &str, accept: Option<&str>) -> bool {
+    let format = query.split('&').find_map(|pair| pair.strip_prefix("format="));
+    let accepted = || accept.is_some_and(|a| a.contains("text/plain") && !a.contains("json"));
+    format.map_or_else(accepted, |format| format == "text")
+}
+
+/// Bearer, or the password of Basic (any user), since a browser can send nothing else.
+fn token_matches(authorization: &str, token: &str) -> bool {
+    let Some((scheme, value)) = authorization.trim().split_once(' ') else { return false };
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return same(value.trim().as_bytes(), token.as_bytes());
+    }
+    let decoded = STANDARD.decode(value.trim()).unwrap_or_default();
+    let password = decoded.iter().position(|b| *b == b':').map(|at| &decoded[at + 1..]);
+    scheme.eq_ignore_ascii_case("basic") && password.is_some_and(|p| same(p, token.as_bytes()))
+}
+
+/// Equality in a time that does not tell how many bytes were right.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y));
+    a.len() == b.len() && std::hint::black_box(differing) == 0
+}
+
+#[cfg(test)]
+#[track_caller]
+fn check(request: &Request<'_>, token: Option<&str>, expect: Result<Job, u16>) {
+    assert_eq!(parse(request, token).map_err(|r| r.status), expect, "{request:?}");
+}
+
+#[test]
+fn requests() {
+    let job = |method, target, body| Request { method, target, body, ..Request::default() };
+    let good: Option<&[u8]> = Some(b"{\"agent_id\":\"a\"}");
+    let report = || Ok(Job::Report { agent_id: "a".into() });
+    check(&job("POST", "/gpu-check", good), None, report());
+    check(&job("POST", "/agent-net?x=1", good), None, report());
+    check(&job("POST", "/gpu-check", None), None, Err(413));
+    check(&job("POST", "/gpu-check", Some(b"{}")), None, Err(400));
+    check(&job("GET", "/gpu-check", good), None, Err(405));
+    check(&job("FOO", "/gpu", good), None, Err(405));
+    check(&job("HEAD", "/gpu", Some(b"")), None, Ok(Job::Gpu { text: false }));
+    check(&job("GET", "/gpu?format=text", None), None, Ok(Job::Gpu { text: true }));
+    check(&job("GET", "/gpu?a=b&format=json", None), None, Ok(Job::Gpu { text: false }));
+    check(&job("GET", "/ready", None), None, Ok(Job::Ready));
+    for target in ["/", "/gpu-check/", "//gpu-check", "/../gpu-check", "/gpu%2dcheck", "/GPU", "*", ""] {
+        check(&job("POST", target, good), None, Err(404));
+    }
+    for (accept, text) in [("text/plain", true), ("*/*", false), ("application/json, text/plain, */*", false)] {
+        let request = Request { accept: Some(accept), ..job("GET", "/gpu", None) };
+        check(&request, None, Ok(Job::Gpu { text }));
+    }
+}
+
+#[test]
+fn strangers_reach_the_job_routes_only() {
+    let stranger = |method, target| Request { method, target, proxied: true, body: Some(b"{}"), ..Request::default() };
+    check(&stranger("POST", "/gpu-check"), None, Err(400));
+    for target in ["/gpu", "/models", "/health", "/ready"] {
+        check(&stranger("GET", target), None, Err(404));
+    }
+}
+
+#[test]
+fn the_token_is_asked_for_everywhere_but_at_health() {
+    let ask = |target, authorization| Request { method: "GET", target, authorization, ..Request::default() };
+    let token = Some("s3cret");
+    check(&ask("/health", None), token, Ok(Job::Health));
+    check(&ask("/nope", None), token, Err(404));
+    for bad in
+        ["Bearer", "Bearer s3cre", "Bearer s3cret2", "s3cret", "Basic s3cret", "Basic OnMzY3JlCg==", "Token s3cret"]
+    {
+        check(&ask("/ready", Some(bad)), token, Err(401));
+    }
+    for good in ["Bearer s3cret", "bearer  s3cret ", "Basic OnMzY3JldA==", "Basic dXNlcjpzM2NyZXQ="] {
+        check(&ask("/ready", Some(good)), token, Ok(Job::Ready));
+    }
+}

@@ -1,0 +1,38 @@
+//! Waiting times between tries.
+
+use std::time::Duration;
+
+/// Doubles from `first` to `last`; a success starts it anew.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    first: Duration,
+    last: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, last: Duration) -> Self {
+        Self { first, last, next: first }
+    }
+
+    /// The wait after one more failure. `spread` in 0..1 takes up to a quarter off, so that many workers do not
+    /// come back in one moment.
+    pub(crate) fn after_failure(&mut self, spread: f64) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(self.last);
+        wait.mul_f64(1.0 - 0.25 * spread.clamp(0.0, 1.0))
+    }
+
+    pub(crate) fn success(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[test]
+fn doubles_to_its_limit_and_starts_anew() {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+    let waits: Vec<u64> = (0..8).map(|_| backoff.after_failure(0.0).as_secs()).collect();
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    backoff.success();
+    assert_eq!(backoff.after_failure(1.0), Duration::from_millis(750));
+}

@@ -1,0 +1,103 @@
+//! One moment of the machine: what the GPUs and Ollama said last, and what follows from it.
+
+use std::time::Instant;
+
+use super::gpu::{Gpu, GpuFault, GpuSample};
+use super::models::Model;
+use super::verdict::Reason;
+
+/// What is known of the GPUs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum GpuState {
+    /// Nobody has answered yet.
+    Pending,
+    Sample(GpuSample),
+    Fault {
+        fault: GpuFault,
+        /// Seconds since the first of the faults that follow each other without a good sample between.
+        lasting_s: f64,
+        /// The GPUs of the last good sample, without their readings.
+        last_known: Vec<Gpu>,
+    },
+}
+
+impl GpuState {
+    pub(crate) fn gpus(&self) -> &[Gpu] {
+        match self {
+            Self::Pending => &[],
+            Self::Sample(sample) => &sample.gpus,
+            Self::Fault { last_known, .. } => last_known,
+        }
+    }
+}
+
+/// Whether Ollama answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Not asked to the end yet, or failed once: one lost answer is no outage.
+    Pending,
+    Up {
+        version: String,
+    },
+    /// Failed twice or more in a row, with the last error.
+    Down(String),
+}
+
+/// What is known of Ollama.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OllamaState {
+    pub(crate) reach: Reach,
+    /// Pulled and loaded models of the last good answers; empty when `lists_known` is false.
+    pub(crate) models: Vec<Model>,
+    /// Both lists were read and are recent.
+    pub(crate) lists_known: bool,
+    /// Why a list could not be read, although Ollama answers.
+    pub(crate) list_error: Option<String>,
+}
+
+impl OllamaState {
+    pub(crate) const PENDING: Self =
+        Self { reach: Reach::Pending, models: Vec::new(), lists_known: false, list_error: None };
+
+    /// Bytes that loaded models hold on GPUs.
+    pub(crate) fn vram_bytes(&self) -> u64 {
+        self.models.iter().filter_map(|m| m.loaded).fold(0, |sum, l| sum.saturating_add(l.vram_bytes))
+    }
+
+    /// The loaded model with the most VRAM.
+    pub(crate) fn main_model(&self) -> Option<&Model> {
+        // max_by_key takes the last of equals; Ollama lists the one that stays longest first.
+        self.models.iter().rev().filter(|m| m.loaded.is_some()).max_by_key(|m| m.loaded.map(|l| l.vram_bytes))
+    }
+}
+
+/// What every request is answered from; replaced whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    /// When the GPUs were last asked to the end, with or without success.
+    pub(crate) at: Instant,
+    pub(crate) gpu: GpuState,
+    pub(crate) ollama: OllamaState,
+    /// Worst first.
+    pub(crate) reasons: Vec<Reason>,
+}
+
+impl Snapshot {
+    /// GPUs that NVML can use; without NVML one if Ollama holds a model in VRAM, else none.
+    pub(crate) fn gpu_count(&self) -> usize {
+        match &self.gpu {
+            GpuState::Sample(sample) => sample.gpus.iter().filter(|g| g.usable()).count(),
+            _ => usize::from(self.ollama.vram_bytes() > 0),
+        }
+    }
+
+    /// Who the answer comes from: `nvml+ollama`, `nvml`, `ollama` or `none`.
+    pub(crate) fn source(&self) -> &'static str {
+        match (matches!(self.gpu, GpuState::Sample(_)), matches!(self.ollama.reach, Reach::Up { .. })) {
+            (true, true) => "nvml+ollama",
+            (true, false) => "nvml",
+            (false, true) => "ollama",
+            (false, false) => "none",
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The base URLs of the settings: absolute, http or https, nothing that a job's path could collide with.
+
+use std::fmt;
+
+/// `http[s]://host[:port][/path]` without a trailing slash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HttpUrl(String);
+
+/// Why a text is no usable base URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UrlError {
+    Scheme,
+    Host,
+    Port,
+    UserInfo,
+    QueryOrFragment,
+    Characters,
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheme => "a URL that begins with http:// or https:// is accepted, e.g. http://host:9876",
+            Self::Host => "the URL has no usable host name; accepted is e.g. http://host:9876",
+            Self::Port => "the URL's port is not a number from 1 to 65535",
+            Self::UserInfo => "a URL with user:password is not accepted: it would be sent as a credential of its own",
+            Self::QueryOrFragment => {
+                "a query (?) or fragment (#) is not accepted in a base URL: it would swallow the path of each request"
+            }
+            Self::Characters => "only visible ASCII characters are accepted in a URL",
+        })
+    }
+}
+
+impl HttpUrl {
+    /// # Errors
+    /// What is wrong with `text`, as one sentence by Display.
+    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
+        if !text.bytes().all(|b| {
+            b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+        }) {
+            return Err(UrlError::Characters);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(UrlError::Scheme);
+        }
+        if rest.contains(['?', '#']) {
+            return Err(UrlError::QueryOrFragment);
+        }
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        // Only a bracketed IPv6 address has colons of its own.
+        let host_end = authority.rfind(']').map_or(0, |end| end + 1);
+        let port_at = authority[host_end..].find(':').map(|at| at + host_end);
+        let (host, port) = authority.split_at(port_at.unwrap_or(authority.len()));
+        let bracketed = host.starts_with('[')
+            && host.ends_with(']')
+            && host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
+        let named =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !(bracketed || named) {
+            return Err(UrlError::Host);
+        }
+        if let Some(port) = port.strip_prefix(':')
+            && !port.parse::<u16>().is_ok_and(|p| p != 0)
+        {
+            return Err(UrlError::Port);
+        }
+        Ok(Self(format!("{scheme}://{authority}{}", path.trim_end_matches('/'))))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The URL of `path` (with its leading slash) below this base.
+    pub(crate) fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.0)
+    }
+
+    /// True when only this machine itself can reach it.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.0.split("://").nth(1).unwrap_or_default();
+        ["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
+    }
+}
+
+#[test]
+fn base_urls() {
+    #[track_caller]
+    fn check(text: &str, expect: Result<&str, UrlError>) {
+        assert_eq!(HttpUrl::parse(text).as_ref().map(HttpUrl::as_str), expect.as_ref().map(|u| *u), "{text}");
+    }
+    check("http://h", Ok("http://h"));
+    check("HTTPS://h:8935/", Ok("https://h:8935"));
+    check("http://h/base/v1//", Ok("http://h/base/v1"));
+    check("http://[::1]:80", Ok("http://[::1]:80"));
+    check("h:80", Err(UrlError::Scheme));
+    check("ftp://h", Err(UrlError::Scheme));
+    check("http://", Err(UrlError::Host));
+    check("http://[zz]", Err(UrlError::Host));
+    check("http://a,b", Err(UrlError::Host));
+    check("http://h:0", Err(UrlError::Port));
+    check("http://h:x", Err(UrlError::Port));
+    check("http://h:", Err(UrlError::Port));
+    check("http://u:p@h", Err(UrlError::UserInfo));
+    check("http://h/?a", Err(UrlError::QueryOrFragment));
+    check("http://h#a", Err(UrlError::QueryOrFragment));
+    check(" http://h", Err(UrlError::Characters));
+    check("http://ü", Err(UrlError::Characters));
+}
