@@ -1,0 +1,26 @@
+//! `--help`, made from the table of settings.
+
+use super::settings::flag;
+use crate::pure::config::SETTINGS;
+
+const HEAD: &str = "\
+agent-net answers whether the GPU is there and healthy, and which models Ollama holds on it.
+
+Usage: agent-net [serve] [--SETTING VALUE]...   answer jobs until SIGTERM
+       agent-net health [--SETTING VALUE]...    ask the worker of this machine whether it serves (HEALTHCHECK)
+       agent-net config [--SETTING VALUE]...    the effective settings and where each came from
+       agent-net --help | --version
+
+Exit codes: 0 ok, 1 failed, 3 unreachable, 64 usage, 78 a setting that cannot be used
+
+Settings (a flag wins over the environment; empty is unset):
+";
+
+pub(super) fn text() -> String {
+    let mut text = HEAD.to_owned();
+    for setting in SETTINGS {
+        let default = if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
+        text.push_str(&format!("  {:<28} {:<30} {}{default}\n", setting.name, flag(setting.name), setting.meaning));
+    }
+    text
+}

@@ -1,0 +1,73 @@
+//! The command line: one subcommand per file, wiring only.
+
+mod config;
+mod health;
+mod help;
+mod serve;
+mod settings;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use pico_args::Arguments;
+
+use crate::exit::Exit;
+
+/// Runs the command that the arguments name; `serve` when they name none.
+pub(crate) fn run() -> ExitCode {
+    let mut args = Arguments::from_env();
+    if args.contains(["-h", "--help"]) {
+        return print(&help::text()).into();
+    }
+    if args.contains(["-V", "--version"]) {
+        return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
+    }
+    let command = match args.subcommand() {
+        Ok(command) => command.unwrap_or_else(|| "serve".into()),
+        Err(why) => return usage(&why.to_string()).into(),
+    };
+    let run: fn(&settings::Settings) -> Exit = match command.as_str() {
+        "serve" => serve::run,
+        "health" => health::run,
+        "config" => config::run,
+        other => return usage(&format!("{other:?} is no command; there are serve, health and config")).into(),
+    };
+    let settings = match settings::gather(&mut args) {
+        Ok(settings) => settings,
+        Err(settings::Error::Usage(why)) => return usage(&why).into(),
+        Err(settings::Error::Config(why)) => return refuse(&why).into(),
+    };
+    let left = args.finish();
+    if let Some(first) = left.first() {
+        return usage(&format!("{first:?} is not understood")).into();
+    }
+    run(&settings).into()
+}
+
+fn usage(why: &str) -> Exit {
+    complain(&format!("{why}; see agent-net --help"));
+    Exit::Usage
+}
+
+/// A setting that cannot be used.
+fn refuse(why: &str) -> Exit {
+    complain(why);
+    Exit::Config
+}
+
+/// One line on stderr; when that is gone there is nobody to tell.
+fn complain(why: &str) {
+    let _ = writeln!(io::stderr(), "agent-net: {why}");
+}
+
+/// Results go to stdout; a closed pipe is no error.
+fn print(text: &str) -> Exit {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => Exit::Ok,
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(why) => {
+            complain(&format!("cannot write the result: {why}"));
+            Exit::Failed
+        }
+    }
+}

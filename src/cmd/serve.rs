@@ -1,0 +1,145 @@
+//! `serve`: starts everything in order, waits for a signal, stops everything in order.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::settings::Settings;
+use crate::counters::Gauge;
+use crate::edge::gpus::Gpus;
+use crate::edge::guard::{self, Gate, Pool};
+use crate::edge::ollama::Ollama;
+use crate::edge::orchestrator::{self, Orchestrator};
+use crate::edge::{http, limits, logger, pci, signals};
+use crate::exit::Exit;
+use crate::pure::config::{Config, OrchTls, Secret};
+use crate::pure::url::HttpUrl;
+use crate::pure::verdict::Limits;
+use crate::pure::{contract, route};
+use crate::registrar::{Offer, Registrar};
+use crate::sampler::{self, Board};
+use crate::worker::Worker;
+
+/// Jobs in flight get this long after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Most connections at a time, if the process may have that many files.
+const MAX_CONNECTIONS: u64 = 512;
+/// Files that are not connections: standard ones, listeners, the helper's pipes, Ollama, orchestrators.
+const OTHER_FILES: u64 = 64;
+/// Threads that answer beyond CAPABILITY_CAPACITY: for /health, /gpu and refusals while all jobs wait.
+const SPARE_THREADS: usize = 4;
+/// A job takes microseconds, so that more threads would only wait for each other.
+const MAX_JOB_THREADS: usize = 60;
+
+/// Everything that can fail before the first request.
+type Started<T> = Result<T, (Exit, String)>;
+
+pub(super) fn run(settings: &Settings) -> Exit {
+    logger::install(settings.config.log_level);
+    match serve(&settings.config) {
+        Ok(()) => Exit::Ok,
+        Err((exit, why)) => {
+            super::complain(&why);
+            exit
+        }
+    }
+}
+
+fn serve(config: &Config) -> Started<()> {
+    let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
+    let signals = signals::watch().map_err(failed)?;
+    let orchestrators = orchestrators(config)?;
+    let addr = SocketAddr::new(config.host, config.port);
+    let listener = guard::bind(addr)
+        .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
+    let addr = listener.local_addr().map_err(failed)?;
+
+    let limits = Limits { expected_gpus: config.expected_gpus, pci_gpus: pci::nvidia_gpus() };
+    let board = Arc::new(Board::new(limits));
+    let gpus = Gpus::new(config.nvml_helper.clone(), config.nvml_lib.clone());
+    sampler::start(&board, gpus, Ollama::new(config.ollama.clone()), config.sample_interval).map_err(failed)?;
+
+    let capacity = config.capability.capacity as usize;
+    let worker = Arc::new(Worker::new(board, capacity, config.sample_interval, config.panic_agent.clone()));
+    let active = Gauge::default();
+    guard::start(listener, gate(config, &worker, active.clone())?).map_err(failed)?;
+    log::info!("listening on http://{addr}");
+
+    let registrar = register(config, orchestrators, addr.port());
+    let signal = signals.recv().unwrap_or("the end of the signal thread");
+    log::info!("{signal}: stopping; {} requests in flight", active.now());
+    worker.drain();
+    registrar.stop();
+    drain(&active);
+    Ok(())
+}
+
+/// Waits for the requests in flight.
+fn drain(active: &Gauge) {
+    let end = Instant::now() + DRAIN;
+    while active.now() > 0 {
+        if Instant::now() > end {
+            log::warn!("{} requests did not end within {} s", active.now(), DRAIN.as_secs());
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn gate(config: &Config, worker: &Arc<Worker>, active: Gauge) -> Started<Gate> {
+    let failed = |why: String| (Exit::Failed, format!("cannot start: {why}"));
+    let threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS) + SPARE_THREADS;
+    let secret = secret();
+    let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
+    let worker = Arc::clone(worker);
+    let inner =
+        http::start(secret.clone(), threads, token, Box::new(move |asked| worker.handle(asked))).map_err(failed)?;
+    let pool = Pool::open(inner, threads, secret).map_err(|why| failed(why.to_string()))?;
+    // Both ends of the loopback connections are ours.
+    let others = OTHER_FILES + 2 * threads as u64;
+    let connections = limits::raise_open_files().saturating_sub(others).clamp(8, MAX_CONNECTIONS);
+    Ok(Gate {
+        pool,
+        max_body: route::MAX_BODY,
+        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        connections: Gauge::default(),
+        active,
+        error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
+    })
+}
+
+/// 128 bits that no other process can guess: the keys of the standard library's hash maps come from the kernel.
+fn secret() -> String {
+    format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
+}
+
+fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
+    let settings = &config.orchestrators;
+    let tls = orchestrator::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    if settings.tls == OrchTls::Insecure && settings.urls.iter().any(|url| url.as_str().starts_with("https:")) {
+        log::warn!(
+            "ORCH_TLS=insecure: the orchestrator's certificate is not checked, the secret goes to whoever answers"
+        );
+    }
+    let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
+    Ok(settings.urls.iter().map(one).collect())
+}
+
+fn register(config: &Config, orchestrators: Vec<Orchestrator>, port: u16) -> Registrar {
+    let worker = config.capability.url.clone().unwrap_or_else(|| own_url(port));
+    if !orchestrators.is_empty() && worker.is_loopback() {
+        log::warn!("CAPABILITY_URL is {}: only orchestrators on this machine can send jobs there", worker.as_str());
+    }
+    let token: Option<Secret> = config.worker_token.clone();
+    Registrar::start(orchestrators, Offer { capability: config.capability.clone(), worker, token })
+}
+
+/// `http://HOSTNAME:port`; a name that fits in no URL leaves only this machine.
+fn own_url(port: u16) -> HttpUrl {
+    let url = HttpUrl::parse(&format!("http://{}:{port}", limits::host_name()));
+    url.or_else(|_| HttpUrl::parse(&format!("http://127.0.0.1:{port}")))
+        .unwrap_or_else(|_| unreachable!("a literal URL"))
+}

@@ -1,0 +1,132 @@
+//! A request's body: read whole up to the limit; what is larger is thrown away while it comes, so that the peer can
+//! finish writing and read the answer. A reset in between makes go-livepeer drop the capability.
+
+use std::io;
+
+use super::connection::Peer;
+use super::head::{Framing, Refusal, refusal};
+
+/// A larger body is not read to its end before the answer.
+const MAX_DRAIN: u64 = 8 << 20;
+/// Most bytes of all trailers.
+const MAX_TRAILERS: usize = 8 * 1024;
+/// Most bytes of one chunk's size line, extensions included.
+const MAX_SIZE_LINE: usize = 1024;
+
+/// What became of a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Whole(Vec<u8>),
+    /// Larger than the limit, read to its end and thrown away.
+    Drained,
+    /// Larger than that: the rest is still coming.
+    Coming,
+}
+
+/// Why there is no body.
+#[derive(Debug)]
+pub(super) enum Error {
+    Refused(Refusal),
+    /// Nobody is left to answer to.
+    Gone,
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(why: io::Error) -> Self {
+        match why.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                refusal(400, "incomplete_body", "the body is shorter than announced; send it whole").into()
+            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                refusal(408, "timeout", "the body did not come in time; send it in one go").into()
+            }
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// Known to be too large before a byte of it was read.
+pub(super) fn announced_too_large(framing: Framing, max: usize) -> bool {
+    matches!(framing, Framing::Length(length) if length > max as u64)
+}
+
+/// Reads the body from `peer`, at most `max` bytes of it into memory.
+///
+/// # Errors
+/// 400 for a broken or incomplete body, 408 for one that does not come.
+pub(super) fn read(peer: &mut Peer, framing: Framing, max: usize) -> Result<Body, Error> {
+    let mut sink = Sink { kept: Vec::new(), max, seen: 0 };
+    match framing {
+        Framing::Length(length) if length > MAX_DRAIN => return Ok(Body::Coming),
+        Framing::Length(length) => sink.take(peer, length)?,
+        Framing::Chunked => loop {
+            let size = chunk_size(peer)?;
+            if size == 0 {
+                trailers(peer)?;
+                break;
+            }
+            if size > MAX_DRAIN || sink.seen + size > MAX_DRAIN {
+                return Ok(Body::Coming);
+            }
+            sink.take(peer, size)?;
+            if peer.line(2)? != b"\r\n" {
+                return Err(broken("a chunk is longer than its size").into());
+            }
+        },
+    }
+    Ok(if sink.seen > max as u64 { Body::Drained } else { Body::Whole(sink.kept) })
+}
+
+fn broken(what: &str) -> Refusal {
+    refusal(400, "bad_framing", format!("the chunked body is broken: {what}"))
+}
+
+struct Sink {
+    kept: Vec<u8>,
+    max: usize,
+    seen: u64,
+}
+
+impl Sink {
+    fn take(&mut self, peer: &mut Peer, mut left: u64) -> io::Result<()> {
+        while left > 0 {
+            let piece = peer.some(usize::try_from(left).unwrap_or(usize::MAX))?;
+            left -= piece.len() as u64;
+            self.seen += piece.len() as u64;
+            if self.seen <= self.max as u64 {
+                self.kept.extend_from_slice(piece);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chunk_size(peer: &mut Peer) -> Result<u64, Error> {
+    let line = peer.line(MAX_SIZE_LINE)?;
+    // httparse takes white space where none is allowed, and a bare LF.
+    let honest = line.ends_with(b"\r\n") && line.first().is_some_and(u8::is_ascii_hexdigit);
+    match httparse::parse_chunk_size(line) {
+        Ok(httparse::Status::Complete((_, size))) if honest => Ok(size),
+        _ => Err(broken("a chunk's size is no hexadecimal number").into()),
+    }
+}
+
+fn trailers(peer: &mut Peer) -> Result<(), Error> {
+    let mut left = MAX_TRAILERS;
+    loop {
+        let line = peer.line(left)?;
+        if line == b"\r\n" {
+            return Ok(());
+        }
+        left = left.saturating_sub(line.len());
+        if !line.ends_with(b"\r\n") || left == 0 {
+            return Err(broken("its trailers are too large or not ended by CR LF").into());
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! One connection from its first byte to its close.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::Gate;
+use super::body::{self, Body};
+use super::head::{self, Head, Refusal, refusal};
+use super::relay::Answer;
+
+/// From the first byte, or from the connect, to the end of the head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that has served a request stays open this long at least: go-livepeer drops a capability when a
+/// connection that it wants to use again has been closed. Its own limits are 60 and 90 s.
+const IDLE: Duration = Duration::from_secs(150);
+/// For a whole body.
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
+/// A peer that does not read its answer.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// After an answer with a request still coming: read on, else the close becomes a reset that destroys the answer.
+const LINGER: Duration = Duration::from_secs(30);
+/// The same for peers that came when the house was full.
+const LINGER_FULL: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 1 << 30;
+
+const BUFFER: usize = 8 * 1024;
+
+/// The other side: its stream and what was read of it but not used yet.
+pub(super) struct Peer {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that have been used.
+    used: usize,
+    deadline: Instant,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now() }
+    }
+
+    /// Reads more into the buffer; the number of bytes, 0 at the end.
+    fn fill(&mut self) -> io::Result<usize> {
+        if self.used > 0 {
+            self.buffer.drain(..self.used);
+            self.used = 0;
+        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let before = self.buffer.len();
+        self.buffer.resize(before + BUFFER, 0);
+        let read = loop {
+            match self.stream.read(&mut self.buffer[before..]) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        self.buffer.truncate(before + read.as_ref().map_or(0, |n| *n));
+        read
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.buffer[self.used..]
+    }
+
+    /// The next bytes, at least one and at most `max`.
+    pub(super) fn some(&mut self, max: usize) -> io::Result<&[u8]> {
+        if self.rest().is_empty() && self.fill()? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let start = self.used;
+        self.used += self.rest().len().min(max);
+        Ok(&self.buffer[start..self.used])
+    }
+
+    /// The next line with its end, or as much of it as `max` bytes hold.
+    pub(super) fn line(&mut self, max: usize) -> io::Result<&[u8]> {
+        loop {
+            let rest = self.rest();
+            let end = rest.iter().take(max).position(|b| *b == b'\n').map(|at| at + 1);
+            if let Some(length) = end.or((rest.len() >= max).then_some(max)) {
+                let start = self.used;
+                self.used += length;
+                return Ok(&self.buffer[start..self.used]);
+            }
+            if self.fill()? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Serves requests until one side closes. `full`: only to say that there is no room.
+pub(super) fn serve(stream: TcpStream, gate: &Gate, full: bool) {
+    let timeouts = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_DEADLINE)));
+    if timeouts.is_err() {
+        return;
+    }
+    let mut peer = Peer::new(stream);
+    let mut wait = if full { LINGER_FULL } else { HEAD_DEADLINE };
+    loop {
+        match exchange(&mut peer, gate, wait, full) {
+            Next::Request => wait = IDLE,
+            Next::Linger(patience) => return linger(&mut peer, patience),
+            Next::Close => return,
+        }
+    }
+}
+
+/// What comes after an exchange.
+enum Next {
+    Request,
+    /// The answer is sent; the peer may still be writing.
+    Linger(Duration),
+    Close,
+}
+
+fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
+    peer.deadline = Instant::now() + wait;
+    let head = match read_head(peer) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Next::Close,
+        Err(why) => return last_words(peer, gate, &why, LINGER_FULL),
+    };
+    if full {
+        let why = refusal(503, "at_capacity", "too many connections are open; try again");
+        return last_words(peer, gate, &why, LINGER_FULL);
+    }
+    let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
+    peer.deadline = Instant::now() + BODY_DEADLINE;
+    let body = match read_body(peer, &head, gate.max_body) {
+        Ok(body) => body,
+        Err(body::Error::Refused(why)) => return last_words(peer, gate, &why, LINGER),
+        Err(body::Error::Gone) => return Next::Close,
+    };
+    let whole = match &body {
+        Body::Whole(bytes) => Some(bytes.as_slice()),
+        Body::Drained | Body::Coming => None,
+    };
+    let answer = match gate.pool.ask(&head, whole) {
+        Ok(answer) => answer,
+        Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+            let why = refusal(503, "at_capacity", "too many requests are under way; try again");
+            return last_words(peer, gate, &why, LINGER);
+        }
+        Err(why) => {
+            log::error!("the server behind the public port does not answer: {why}");
+            let why = refusal(500, "internal", "the worker failed at this request; try again");
+            return last_words(peer, gate, &why, LINGER);
+        }
+    };
+    let stays = head.keep_alive && body != Body::Coming;
+    if peer.stream.write_all(&bytes(&answer, &head, stays)).is_err() {
+        return Next::Close;
+    }
+    match body {
+        _ if stays => Next::Request,
+        Body::Coming => Next::Linger(LINGER),
+        Body::Whole(_) | Body::Drained => Next::Linger(LINGER_FULL),
+    }
+}
+
+/// The next head; None when the peer has nothing more to say.
+fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
+    let mut seen = 0;
+    if !peer.rest().is_empty() {
+        peer.deadline = Instant::now() + HEAD_DEADLINE;
+    }
+    loop {
+        // Empty lines before a request are allowed, and some clients send one after a body.
+        while seen == 0 && peer.rest().starts_with(b"\r\n") {
+            peer.used += 2;
+        }
+        if let Some(end) = head::end(peer.rest(), seen)? {
+            let head = head::parse(&peer.rest()[..end])?;
+            peer.used += end;
+            return Ok(Some(head));
+        }
+        // The last byte may be a CR whose LF is still to come.
+        seen = peer.rest().len().saturating_sub(1);
+        let fresh = peer.rest().is_empty();
+        match peer.fill() {
+            Ok(0) if fresh => return Ok(None),
+            Ok(0) => return Err(refusal(400, "bad_request", "the request ends within its head")),
+            // The first byte of a request starts its clock.
+            Ok(_) if fresh => peer.deadline = peer.deadline.min(Instant::now() + HEAD_DEADLINE),
+            Ok(_) => {}
+            Err(why) if !fresh && matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(refusal(408, "timeout", "the request's head did not come in time"));
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+fn read_body(peer: &mut Peer, head: &Head, max: usize) -> Result<Body, body::Error> {
+    if head.expects_continue && peer.rest().is_empty() {
+        if body::announced_too_large(head.framing, max) {
+            // Without a 100 the peer keeps its body, or sends it after a second all the same.
+            return Ok(Body::Coming);
+        }
+        peer.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| body::Error::Gone)?;
+    }
+    body::read(peer, head.framing, max)
+}
+
+/// Head and body in one piece, so that they leave in one write.
+fn bytes(answer: &Answer, head: &Head, stays: bool) -> Vec<u8> {
+    let connection = match (stays, head.old) {
+        (false, _) => "Connection: close\r\n",
+        (true, true) => "Connection: keep-alive\r\n",
+        (true, false) => "",
+    };
+    let Answer { status, reason, headers, body } = answer;
+    let length = body.len();
+    let text = format!("HTTP/1.1 {status} {reason}\r\n{headers}Content-Length: {length}\r\n{connection}\r\n");
+    let mut bytes = text.into_bytes();
+    if head.method != "HEAD" {
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+/// An error after which nobody knows where the next request would begin.
+fn last_words(peer: &mut Peer, gate: &Gate, why: &Refusal, patience: Duration) -> Next {
+    let reason = match why.status {
+        400 => "Bad Request",
+        408 => "Request Timeout",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    };
+    let retry = if why.status == 503 { "Retry-After: 1\r\n" } else { "" };
+    let body = (gate.error_body)(why.code, &why.message);
+    let text = format!(
+        "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\n{retry}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        why.status,
+        body.len()
+    );
+    if peer.stream.write_all(text.as_bytes()).is_err() {
+        return Next::Close;
+    }
+    Next::Linger(patience)
+}
+
+/// Reads on until the peer closes, within bounds: closing with unread bytes would be a reset.
+fn linger(peer: &mut Peer, patience: Duration) {
+    let _ = peer.stream.shutdown(Shutdown::Write);
+    peer.deadline = Instant::now() + patience;
+    let mut seen = 0;
+    while seen < LINGER_BYTES {
+        peer.used = peer.buffer.len();
+        match peer.fill() {
+            Ok(0) | Err(_) => break,
+            Ok(read) => seen += read as u64,
+        }
+    }
+}

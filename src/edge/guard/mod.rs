@@ -1,0 +1,93 @@
+//! Owns the public port: caps connections, head sizes and times, frames every request strictly and relays it to the
+//! server on loopback. tiny_http has none of these limits, and an error of accept ends its loop.
+
+mod body;
+mod connection;
+mod head;
+mod relay;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::counters::Gauge;
+
+pub(crate) use relay::Pool;
+
+/// Connections above the cap that are told so; more are closed without a word.
+const TURNED_AWAY: usize = 32;
+/// Every connection has a thread; it keeps its buffers on the heap.
+const STACK: usize = 96 * 1024;
+/// After an error of accept: without descriptors it would fail again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every connection needs.
+pub(crate) struct Gate {
+    pub(crate) pool: Pool,
+    /// Largest body that is relayed, in bytes.
+    pub(crate) max_body: usize,
+    /// Most connections at a time.
+    pub(crate) max_connections: usize,
+    pub(crate) connections: Gauge,
+    /// Requests that are being answered.
+    pub(crate) active: Gauge,
+    /// The JSON of an error, from its code and its message.
+    pub(crate) error_body: fn(code: &str, message: &str) -> String,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("max_connections", &self.max_connections).finish_non_exhaustive()
+    }
+}
+
+/// The public port.
+///
+/// # Errors
+/// The kernel's, e.g. when the port is taken.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr)
+}
+
+/// Accepts connections in a thread of its own as long as the process runs.
+///
+/// # Errors
+/// The kernel's, when no thread can be started.
+pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
+    let gate = Arc::new(gate);
+    thread::Builder::new().name("accept".into()).spawn(move || {
+        let mut failing = false;
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    failing = false;
+                    admit(stream, &gate);
+                }
+                Err(why) => {
+                    if !failing {
+                        log::warn!("cannot accept connections: {why}; trying on");
+                    }
+                    failing = true;
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn admit(stream: TcpStream, gate: &Arc<Gate>) {
+    let Some(ticket) = gate.connections.enter(gate.max_connections + TURNED_AWAY) else { return };
+    let full = gate.connections.now() > gate.max_connections;
+    let gate = Arc::clone(gate);
+    let spawned = thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
+        let _ticket = ticket;
+        connection::serve(stream, &gate, full);
+    });
+    if let Err(why) = spawned {
+        log::warn!("no thread for a connection: {why}");
+    }
+}

@@ -1,0 +1,70 @@
+//! rouille: its request as a `route::Request`, a `Reply` as its response. The only file that names it.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+
+use rouille::{Response, Server};
+
+use crate::pure::inside;
+use crate::pure::reply::Reply;
+use crate::pure::route::{self, Job, Refusal};
+
+/// What answers requests.
+type Handler = dyn Fn(Result<Job, Refusal>) -> Reply + Send + Sync;
+
+/// Starts rouille on a free loopback port with `pool` threads; its address. `secret` is what the guard sends.
+///
+/// # Errors
+/// One sentence when no port or thread is to be had.
+pub(crate) fn start(
+    secret: String,
+    pool: usize,
+    token: Option<String>,
+    handler: Box<Handler>,
+) -> Result<SocketAddr, String> {
+    let server = Server::new("127.0.0.1:0", move |request| {
+        if request.header(inside::SECRET) != Some(&secret) {
+            return Response::empty_404();
+        }
+        let mut body = Vec::new();
+        if let Some(mut data) = request.data() {
+            // The guard has counted it: this limit only holds if the guard is wrong.
+            let _ = data.by_ref().take(route::MAX_BODY as u64 + 1).read_to_end(&mut body);
+        }
+        let too_large = request.header(inside::TOO_LARGE).is_some() || body.len() > route::MAX_BODY;
+        let asked = route::Request {
+            method: request.method(),
+            target: request.raw_url(),
+            accept: request.header("Accept"),
+            authorization: request.header("Authorization"),
+            proxied: request.header(inside::PROXIED).is_some(),
+            body: (!too_large).then_some(&body),
+        };
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| handler(route::parse(&asked, token.as_deref()))));
+        answer.map_or_else(|_| panicked(&handler), response)
+    })
+    .map_err(|why| format!("no loopback port for the server: {why}"))?;
+    let addr = server.server_addr();
+    let server = server.pool_size(pool);
+    thread::Builder::new()
+        .name("http".into())
+        .spawn(move || server.run())
+        .map_err(|why| format!("no thread for the server: {why}"))?;
+    Ok(addr)
+}
+
+/// A defect of ours ends one answer, not the worker.
+fn panicked(handler: &Handler) -> Response {
+    let message = "the worker failed at this request; the next one is served. Please report its log";
+    response(handler(Err(Refusal::new(500, "internal", message))))
+}
+
+fn response(reply: Reply) -> Response {
+    let mut response = Response::from_data(reply.content_type, reply.body).with_status_code(reply.status);
+    if let Some((name, value)) = reply.header {
+        response = response.with_additional_header(name, value);
+    }
+    response
+}

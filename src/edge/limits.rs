@@ -1,0 +1,34 @@
+//! The process's own limits and names, asked of the kernel.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// More are never needed: every connection is one descriptor.
+const WANTED_FILES: u64 = 4096;
+
+/// Raises the number of open files as far as it is allowed and useful; returns what holds then.
+pub(crate) fn raise_open_files() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    let before = limit.current.unwrap_or(u64::MAX);
+    if before >= WANTED_FILES {
+        return before;
+    }
+    let wanted = WANTED_FILES.min(limit.maximum.unwrap_or(u64::MAX));
+    limit.current = Some(wanted);
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => wanted,
+        Err(_) => before,
+    }
+}
+
+/// The machine's name: HOSTNAME, which Docker sets, else what the kernel says.
+pub(crate) fn host_name() -> String {
+    let set = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    set.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+/// Unix seconds; 0 on a clock before 1970.
+pub(crate) fn unix_now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}

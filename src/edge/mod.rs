@@ -1,0 +1,15 @@
+//! One outside thing per file; every call has a deadline and a size limit.
+
+pub(crate) mod gpus;
+pub(crate) mod guard;
+#[cfg(feature = "nvml")]
+pub(crate) mod helper;
+pub(crate) mod http;
+pub(crate) mod limits;
+pub(crate) mod logger;
+pub(crate) mod ollama;
+pub(crate) mod orchestrator;
+pub(crate) mod pci;
+pub(crate) mod probe;
+pub(crate) mod secrets;
+pub(crate) mod signals;

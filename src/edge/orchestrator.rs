@@ -1,0 +1,209 @@
+//! go-livepeer's BYOC registry: register and unregister one capability at one orchestrator.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::pure::config::{Capability, OrchTls, Secret};
+use crate::pure::url::HttpUrl;
+
+const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
+/// SIGTERM is answered soon: an orchestrator that hangs then is left alone.
+const UNREGISTER_DEADLINE: Duration = Duration::from_secs(2);
+/// Answers are one line of text.
+const MAX_BODY: u64 = 64 << 10;
+/// No list of root certificates is larger.
+const MAX_PEM: u64 = 4 << 20;
+
+/// Body of `POST /capability/register`; what is not set is left out.
+#[derive(Serialize)]
+struct Registration<'a> {
+    url: &'a str,
+    name: &'a str,
+    description: &'a str,
+    capacity: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_per_unit: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price_scaling: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+}
+
+/// Why a registration was not taken; Display says what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum RegisterError {
+    NoAnswer(String),
+    WrongSecret { sent: bool },
+    BadBody(String),
+    PlainHttpToTls,
+    NoByoc,
+    Redirected(u16),
+    Other(u16, String),
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Self::WrongSecret { sent: true } => f.write_str(
+                "it refuses the secret: make ORCH_SECRET equal to its -orchSecret, or unset it if the orchestrator has none",
+            ),
+            Self::WrongSecret { sent: false } => f.write_str("it asks for a secret: set ORCH_SECRET to its -orchSecret"),
+            Self::BadBody(text) => write!(f, "it refuses what the CAPABILITY_ settings say: {text}"),
+            Self::PlainHttpToTls => f.write_str("its port speaks TLS: write https:// in ORCH_URL"),
+            Self::NoByoc => f.write_str(
+                "it has no BYOC (404 to /capability/register): ORCH_URL must name an orchestrator's service address",
+            ),
+            Self::Redirected(status) => write!(f, "it answered {status}: redirects are not followed with a secret; mend ORCH_URL"),
+            Self::Other(status, text) => write!(f, "it answered {status}: {text}"),
+        }
+    }
+}
+
+/// One orchestrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Orchestrator {
+    agent: Agent,
+    base: HttpUrl,
+    secret: Option<Secret>,
+}
+
+/// The TLS rules of ORCH_TLS.
+///
+/// # Errors
+/// One sentence when the file of `ca:` cannot be used.
+pub(crate) fn tls(rule: &OrchTls) -> Result<TlsConfig, String> {
+    let builder = TlsConfig::builder();
+    Ok(match rule {
+        OrchTls::Verify => builder.root_certs(RootCerts::WebPki).build(),
+        OrchTls::Insecure => builder.disable_verification(true).build(),
+        OrchTls::Ca(path) => builder.root_certs(RootCerts::Specific(Arc::new(certificates(path)?))).build(),
+    })
+}
+
+fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
+    let mut pem = Vec::new();
+    let file = File::open(path).map_err(|why| format!("{path} cannot be opened: {why}"))?;
+    file.take(MAX_PEM).read_to_end(&mut pem).map_err(|why| format!("{path} cannot be read: {why}"))?;
+    let mut all = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(one) = item.map_err(|why| format!("{path} is no PEM file: {why}"))? {
+            all.push(one);
+        }
+    }
+    if all.is_empty() { Err(format!("{path} holds no certificate in PEM form")) } else { Ok(all) }
+}
+
+impl Orchestrator {
+    pub(crate) fn new(base: HttpUrl, secret: Option<Secret>, tls: TlsConfig) -> Self {
+        let config = Agent::config_builder()
+            .proxy(None)
+            .tls_config(tls)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(5)))
+            // A registration is rare: a connection kept for it would only be found dead the next time.
+            .max_idle_connections(0)
+            .build();
+        Self { agent: Agent::new_with_config(config), base, secret }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// Puts `name` into the registry, with jobs sent to `worker`.
+    ///
+    /// # Errors
+    /// What the orchestrator has against it.
+    pub(crate) fn register(
+        &self,
+        name: &str,
+        worker: &HttpUrl,
+        capability: &Capability,
+        token: Option<&Secret>,
+    ) -> Result<(), RegisterError> {
+        let body = Registration {
+            url: worker.as_str(),
+            name,
+            description: &capability.description,
+            capacity: capability.capacity,
+            price_per_unit: capability.price_per_unit,
+            price_scaling: capability.price_scaling,
+            currency: capability.currency.as_deref(),
+            token: token.map(Secret::expose),
+        };
+        let body = serde_json::to_vec(&body).map_err(|why| RegisterError::BadBody(why.to_string()))?;
+        let (status, text) = self.post("/capability/register", "application/json", &body, REGISTER_DEADLINE)?;
+        match status {
+            200 => Ok(()),
+            _ => Err(judge(status, &text, self.secret.is_some())),
+        }
+    }
+
+    /// Takes `name` out of the registry; its body is the bare name.
+    ///
+    /// # Errors
+    /// What the orchestrator has against it.
+    pub(crate) fn unregister(&self, name: &str) -> Result<(), RegisterError> {
+        let body = name.as_bytes();
+        let (status, text) = self.post("/capability/unregister", "text/plain", body, UNREGISTER_DEADLINE)?;
+        if status == 200 { Ok(()) } else { Err(judge(status, &text, self.secret.is_some())) }
+    }
+
+    fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<(u16, String), RegisterError> {
+        let no_answer = |why: ureq::Error| RegisterError::NoAnswer(why.to_string());
+        let mut request = self.agent.post(self.base.join(path)).content_type(content_type);
+        if let Some(secret) = &self.secret {
+            request = request.header("Authorization", secret.expose());
+        }
+        let request = request.config().timeout_global(Some(deadline)).build();
+        let mut reply = request.send(body).map_err(no_answer)?;
+        let text =
+            reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string().map_err(no_answer)?;
+        Ok((reply.status().as_u16(), text.trim().chars().take(200).collect()))
+    }
+}
+
+/// Three different mistakes are a 400: only the text tells them apart.
+fn judge(status: u16, text: &str, secret_sent: bool) -> RegisterError {
+    match status {
+        400 if text.contains("invalid authorization") => RegisterError::WrongSecret { sent: secret_sent },
+        400 if text.contains("HTTP request to an HTTPS server") => RegisterError::PlainHttpToTls,
+        400 => RegisterError::BadBody(text.to_owned()),
+        404 => RegisterError::NoByoc,
+        300..=399 => RegisterError::Redirected(status),
+        _ => RegisterError::Other(status, text.to_owned()),
+    }
+}
+
+#[test]
+fn refusals_are_told_apart_by_their_text() {
+    #[track_caller]
+    fn check(status: u16, text: &str, part: &str) {
+        let shown = judge(status, text, true).to_string();
+        assert!(shown.contains(part), "{shown}");
+    }
+    check(400, "invalid authorization", "ORCH_SECRET");
+    check(400, "Client sent an HTTP request to an HTTPS server.", "https://");
+    check(400, "Error registering capability: bad", "CAPABILITY_ settings say: Error registering");
+    check(404, "404 page not found", "no BYOC");
+    check(307, "", "not followed");
+    check(502, "bad gateway", "502: bad gateway");
+}

@@ -1,0 +1,29 @@
+//! Files that hold one secret, as Docker and Kubernetes mount them.
+
+use std::fs::File;
+use std::io::Read;
+
+/// Larger is no secret but a mistaken path.
+const MAX_BYTES: u64 = 4096;
+
+/// The text of a secret file without surrounding blanks.
+///
+/// # Errors
+/// One sentence that says what is wrong with the file, never what is in it.
+pub(crate) fn read(path: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|why| format!("the file cannot be opened ({why}) by {}", who()))?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|why| format!("the file cannot be read ({why})"))?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(format!("the file is larger than {MAX_BYTES} bytes: it is no secret"));
+    }
+    match text.trim() {
+        "" => Err("the file is empty".into()),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// Mounted secrets keep the owner and mode of the host, which is the usual mistake.
+fn who() -> String {
+    format!("user {} of group {}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+}

@@ -1,0 +1,22 @@
+//! Exit codes. 0 to 3 are what Nagios and Icinga expect of a check.
+
+use std::process::ExitCode;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Ok = 0,
+    /// A check that failed, or a server that could not go on.
+    Failed = 1,
+    /// Unknown or unreachable.
+    Unknown = 3,
+    /// A command line that nobody understands.
+    Usage = 64,
+    /// A setting that cannot be used.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,41 @@
+//! Agent-Net, a GPU health worker for Livepeer's "bring your own container" jobs.
+//!
+//! ```text
+//!  client ─TCP─▶ edge/guard ─▶ edge/http ─▶ pure/route ─▶ Job ─▶ worker ─▶ Reply ─▶ back the same way
+//!                                                                 │ reads
+//!  edge/gpus ─JSON lines─▶ [agent-net-nvml: edge/helper ─▶ NVML]  ▼
+//!       └──────▶ sampler ─▶ Snapshot with its reasons, one value behind one lock, replaced whole
+//!  edge/ollama ──┘
+//!  registrar ─▶ edge/orchestrator
+//! ```
+//!
+//! Samples flow in from the left, requests only read: no request waits for a driver, for Ollama or for a disk.
+//!
+//! - [`pure`]: values in, values out. No I/O, no clock, no log.
+//! - [`edge`]: one outside thing per file; every call has a deadline and a size limit.
+//! - [`cmd`]: one subcommand per file, wiring only.
+//!
+//! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`
+//! (glibc) reads NVML and is killed and started again when the driver hangs or the library crashes.
+
+use std::process::ExitCode;
+
+mod cmd;
+mod counters;
+mod edge;
+mod exit;
+mod pure;
+mod registrar;
+mod sampler;
+mod worker;
+
+/// `agent-net`: runs the command line to its end.
+pub fn run() -> ExitCode {
+    cmd::run()
+}
+
+/// `agent-net-nvml`: answers on stdin and stdout until stdin ends.
+#[cfg(feature = "nvml")]
+pub fn run_helper() -> ExitCode {
+    edge::helper::run()
+}
