@@ -328,3 +328,6 @@ impl Findings<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
