@@ -48,7 +48,7 @@ struct Process {
     child: Child,
     stdin: ChildStdin,
     /// Lines of its stdout; an error says why there will be no more.
-    lines: Receiver<Result<String, String>>,
+    lines: Receiver<Result<String, End>>,
 }
 
 impl Gpus {
@@ -142,6 +142,10 @@ impl Gpus {
                 );
                 Err(self.end(process, End::Bad(why)))
             }
+            // It greets before it touches NVML: silence is its own.
+            Err(End::Late) => {
+                Err(self.end(process, End::Bad(format!("it said nothing for {} s", ASK_DEADLINE.as_secs()))))
+            }
             Err(end) => Err(self.end(process, end)),
         }
     }
@@ -222,7 +226,7 @@ impl Process {
     fn next<T: for<'a> serde::Deserialize<'a>>(&mut self, deadline: Instant) -> Result<T, End> {
         match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(line)) => wire::parse(&line).map_err(End::Bad),
-            Ok(Err(why)) => Err(End::Closed(why)),
+            Ok(Err(end)) => Err(end),
             Err(RecvTimeoutError::Timeout) => Err(End::Late),
             Err(RecvTimeoutError::Disconnected) => Err(End::Closed("its output has ended".into())),
         }
@@ -230,15 +234,15 @@ impl Process {
 }
 
 /// One line of at most `MAX_LINE` bytes.
-fn read_line(from: &mut impl BufRead) -> Result<String, String> {
+fn read_line(from: &mut impl BufRead) -> Result<String, End> {
     let mut line = Vec::new();
     let read = from.by_ref().take(wire::MAX_LINE as u64).read_until(b'\n', &mut line);
     match read {
-        Ok(0) => Err("its output has ended".into()),
+        Ok(0) => Err(End::Closed("its output has ended".into())),
         Ok(_) if line.ends_with(b"\n") => Ok(String::from_utf8_lossy(&line).into_owned()),
-        Ok(n) if n < wire::MAX_LINE => Err("its output ended within a line".into()),
-        Ok(_) => Err(format!("it wrote a line longer than {} bytes", wire::MAX_LINE)),
-        Err(why) => Err(format!("its output cannot be read: {why}")),
+        Ok(n) if n < wire::MAX_LINE => Err(End::Closed("its output ended within a line".into())),
+        Ok(_) => Err(End::Bad(format!("it wrote a line longer than {} bytes", wire::MAX_LINE))),
+        Err(why) => Err(End::Closed(format!("its output cannot be read: {why}"))),
     }
 }
 
