@@ -175,18 +175,12 @@ fn fault(why: &NvmlError, what: &str) -> GpuFault {
     GpuFault { kind, detail: format!("{what}: {}", words(why)) }
 }
 
-/// The error with what lies below it: the loader's own words name the file that is missing.
-fn words(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut below = why.source();
-    while let Some(cause) = below {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        below = cause.source();
+/// The loader's own words name the file that is missing.
+fn words(why: &NvmlError) -> String {
+    match why {
+        NvmlError::LibloadingError(why) => format!("it cannot be loaded: {why}"),
+        why => why.to_string(),
     }
-    text
 }
 
 /// The first library that can be loaded, initialised.

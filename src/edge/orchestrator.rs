@@ -42,6 +42,7 @@ struct Registration<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RegisterError {
     NoAnswer(String),
+    Untrusted(String),
     WrongSecret { sent: bool },
     BadBody(String),
     PlainHttpToTls,
@@ -54,6 +55,10 @@ impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Self::Untrusted(why) => write!(
+                f,
+                "its certificate is not trusted ({why}): give it one that ORCH_TLS covers, or set ORCH_TLS=insecure for go-livepeer's own"
+            ),
             Self::WrongSecret { sent: true } => f.write_str(
                 "it refuses the secret: make ORCH_SECRET equal to its -orchSecret, or unset it if the orchestrator has none",
             ),
@@ -168,7 +173,11 @@ impl Orchestrator {
         body: &[u8],
         deadline: Duration,
     ) -> Result<(u16, String), RegisterError> {
-        let no_answer = |why: ureq::Error| RegisterError::NoAnswer(why.to_string());
+        let no_answer = |why: ureq::Error| match why.to_string() {
+            // ureq passes rustls's errors on inside of I/O errors: their text is all that tells them apart.
+            why if why.contains("certificate") => RegisterError::Untrusted(why),
+            why => RegisterError::NoAnswer(why),
+        };
         let mut request = self.agent.post(self.base.join(path)).content_type(content_type);
         if let Some(secret) = &self.secret {
             request = request.header("Authorization", secret.expose());

@@ -62,14 +62,14 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, String> 
 #[test]
 fn lines_are_stable_text() {
     #[track_caller]
-    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(message: T, text: &str) {
-        assert_eq!(line(&message), format!("{text}\n"));
-        assert_eq!(parse::<T>(text).as_ref(), Ok(&message));
+    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(message: &T, text: &str) {
+        assert_eq!(line(message), format!("{text}\n"));
+        assert_eq!(parse::<T>(text).as_ref(), Ok(message));
     }
-    check(Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
-    check(Ask { id: 7, ask: Question::Sample }, r#"{"id":7,"ask":"sample"}"#);
+    check(&Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
+    check(&Ask { id: 7, ask: Question::Sample }, r#"{"id":7,"ask":"sample"}"#);
     let fault = GpuFault { kind: super::gpu::FaultKind::LibMismatch, detail: "x".into() };
-    check(Answer { id: 7, answer: Err(fault) }, r#"{"id":7,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#);
+    check(&Answer { id: 7, answer: Err(fault) }, r#"{"id":7,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#);
 }
 
 #[test]
