@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::counters::Gauge;
 use crate::edge::limits::unix_now;
+use crate::pure::config::Config;
 use crate::pure::contract::{self, Moment};
 use crate::pure::reply::Reply;
 use crate::pure::route::{Job, Refusal};
@@ -25,6 +26,9 @@ pub(crate) struct Worker {
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
     interval: Duration,
     jobs: Gauge,
+    /// Jobs that wait for the first sample, and how many may: the other threads answer at once.
+    waiting: Gauge,
+    max_waiting: usize,
     draining: AtomicBool,
     started: Instant,
     /// AGENT_NET_FAULT.
@@ -32,9 +36,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(board: Arc<Board>, capacity: usize, interval: Duration, panic_agent: Option<String>) -> Self {
-        let jobs = Gauge::default();
-        Self { board, capacity, interval, jobs, draining: AtomicBool::new(false), started: Instant::now(), panic_agent }
+    /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
+    pub(crate) fn new(board: Arc<Board>, config: &Config, max_waiting: usize) -> Self {
+        Self {
+            board,
+            capacity: config.capability.capacity as usize,
+            interval: config.sample_interval,
+            jobs: Gauge::default(),
+            waiting: Gauge::default(),
+            max_waiting,
+            draining: AtomicBool::new(false),
+            started: Instant::now(),
+            panic_agent: config.panic_agent.clone(),
+        }
     }
 
     /// From now on every job is refused and GET /ready says why.
@@ -64,7 +78,11 @@ impl Worker {
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
         };
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
-        let snapshot = self.board.wait_first(FIRST_SAMPLE).ok_or_else(no_sample)?;
+        let snapshot = self.board.latest().or_else(|| {
+            let _ticket = self.waiting.enter(self.max_waiting)?;
+            self.board.wait_first(FIRST_SAMPLE)
+        });
+        let snapshot = snapshot.ok_or_else(no_sample)?;
         Ok(self.at(&snapshot, |at| {
             let report = contract::report(&snapshot, Some(agent_id), at);
             Reply::json(200, contract::json(&report)).with("X-Metadata", contract::metadata(&report))

@@ -27,6 +27,7 @@ use crate::worker::Worker;
 const DRAIN: Duration = Duration::from_secs(10);
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 512;
+const MIN_CONNECTIONS: u64 = 16;
 /// Files that are not connections: standard ones, listeners, the helper's pipes, Ollama, orchestrators.
 const OTHER_FILES: u64 = 64;
 /// Threads that answer beyond CAPABILITY_CAPACITY: for /health, /gpu and refusals while all jobs wait.
@@ -52,6 +53,7 @@ fn serve(config: &Config) -> Started<()> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
     let signals = signals::watch().map_err(failed)?;
     let orchestrators = orchestrators(config)?;
+    let room = room(config)?;
     let addr = SocketAddr::new(config.host, config.port);
     let listener = guard::bind(addr)
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
@@ -62,10 +64,18 @@ fn serve(config: &Config) -> Started<()> {
     let gpus = Gpus::new(config.nvml_helper.clone(), config.nvml_lib.clone());
     sampler::start(&board, gpus, Ollama::new(config.ollama.clone()), config.sample_interval).map_err(failed)?;
 
-    let capacity = config.capability.capacity as usize;
-    let worker = Arc::new(Worker::new(board, capacity, config.sample_interval, config.panic_agent.clone()));
+    let worker = Arc::new(Worker::new(board, config, room.job_threads));
     let active = Gauge::default();
-    guard::start(listener, gate(config, &worker, active.clone())?).map_err(failed)?;
+    let pool = inner_server(config, &worker, room.job_threads + SPARE_THREADS)?;
+    let gate = Gate {
+        pool,
+        max_body: route::MAX_BODY,
+        max_connections: room.connections,
+        connections: Gauge::default(),
+        active: active.clone(),
+        error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
+    };
+    guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
 
     let registrar = register(config, orchestrators, addr.port());
@@ -75,6 +85,26 @@ fn serve(config: &Config) -> Started<()> {
     registrar.stop();
     drain(&active);
     Ok(())
+}
+
+/// How much this process can do at a time.
+struct Room {
+    job_threads: usize,
+    connections: usize,
+}
+
+fn room(config: &Config) -> Started<Room> {
+    let job_threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS);
+    // Both ends of a thread's loopback connection are ours.
+    let others = OTHER_FILES + 2 * (job_threads + SPARE_THREADS) as u64;
+    let files = limits::raise_open_files();
+    if files < others + MIN_CONNECTIONS {
+        let wanted = others + MIN_CONNECTIONS;
+        let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
+        return Err((Exit::Failed, why));
+    }
+    let connections = usize::try_from((files - others).min(MAX_CONNECTIONS)).unwrap_or(usize::MAX);
+    Ok(Room { job_threads, connections })
 }
 
 /// Waits for the requests in flight.
@@ -89,26 +119,15 @@ fn drain(active: &Gauge) {
     }
 }
 
-fn gate(config: &Config, worker: &Arc<Worker>, active: Gauge) -> Started<Gate> {
+/// rouille on a loopback port, and the guard's connections to it.
+fn inner_server(config: &Config, worker: &Arc<Worker>, threads: usize) -> Started<Pool> {
     let failed = |why: String| (Exit::Failed, format!("cannot start: {why}"));
-    let threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS) + SPARE_THREADS;
     let secret = secret();
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
     let worker = Arc::clone(worker);
-    let inner =
-        http::start(secret.clone(), threads, token, Box::new(move |asked| worker.handle(asked))).map_err(failed)?;
-    let pool = Pool::open(inner, threads, secret).map_err(|why| failed(why.to_string()))?;
-    // Both ends of the loopback connections are ours.
-    let others = OTHER_FILES + 2 * threads as u64;
-    let connections = limits::raise_open_files().saturating_sub(others).clamp(8, MAX_CONNECTIONS);
-    Ok(Gate {
-        pool,
-        max_body: route::MAX_BODY,
-        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
-        connections: Gauge::default(),
-        active,
-        error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
-    })
+    let handler = Box::new(move |asked| worker.handle(asked));
+    let addr = http::start(secret.clone(), threads, token, handler).map_err(failed)?;
+    Pool::open(addr, threads, secret).map_err(|why| failed(why.to_string()))
 }
 
 /// 128 bits that no other process can guess: the keys of the standard library's hash maps come from the kernel.

@@ -20,8 +20,10 @@ const BODY_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// After an answer with a request still coming: read on, else the close becomes a reset that destroys the answer.
 const LINGER: Duration = Duration::from_secs(30);
-/// The same for peers that came when the house was full.
-const LINGER_FULL: Duration = Duration::from_secs(2);
+/// The same where a slot is held that others wait for, or everything was read already.
+const LINGER_SHORT: Duration = Duration::from_secs(5);
+/// For the head of a connection that comes when there are many.
+const HEAD_DEADLINE_CROWDED: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 1 << 30;
 
 const BUFFER: usize = 8 * 1024;
@@ -101,7 +103,7 @@ pub(super) fn serve(stream: TcpStream, gate: &Gate, full: bool) {
         return;
     }
     let mut peer = Peer::new(stream);
-    let mut wait = if full { LINGER_FULL } else { HEAD_DEADLINE };
+    let mut wait = if gate.crowded() { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     loop {
         match exchange(&mut peer, gate, wait, full) {
             Next::Request => wait = IDLE,
@@ -124,11 +126,11 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
-        Err(why) => return last_words(peer, gate, &why, LINGER_FULL),
+        Err(why) => return last_words(peer, gate, &why, LINGER),
     };
     if full {
         let why = refusal(503, "at_capacity", "too many connections are open; try again");
-        return last_words(peer, gate, &why, LINGER_FULL);
+        return last_words(peer, gate, &why, LINGER_SHORT);
     }
     let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
     peer.deadline = Instant::now() + BODY_DEADLINE;
@@ -160,20 +162,23 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
     match body {
         _ if stays => Next::Request,
         Body::Coming => Next::Linger(LINGER),
-        Body::Whole(_) | Body::Drained => Next::Linger(LINGER_FULL),
+        Body::Whole(_) | Body::Drained => Next::Linger(LINGER_SHORT),
     }
 }
 
 /// The next head; None when the peer has nothing more to say.
 fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
     let mut seen = 0;
-    if !peer.rest().is_empty() {
-        peer.deadline = Instant::now() + HEAD_DEADLINE;
-    }
+    let mut begun = false;
     loop {
         // Empty lines before a request are allowed, and some clients send one after a body.
-        while seen == 0 && peer.rest().starts_with(b"\r\n") {
+        while !begun && peer.rest().starts_with(b"\r\n") {
             peer.used += 2;
+        }
+        if !begun && !peer.rest().is_empty() {
+            // The first byte of a request starts its clock.
+            begun = true;
+            peer.deadline = peer.deadline.min(Instant::now() + HEAD_DEADLINE);
         }
         if let Some(end) = head::end(peer.rest(), seen)? {
             let head = head::parse(&peer.rest()[..end])?;
@@ -182,14 +187,11 @@ fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
         }
         // The last byte may be a CR whose LF is still to come.
         seen = peer.rest().len().saturating_sub(1);
-        let fresh = peer.rest().is_empty();
         match peer.fill() {
-            Ok(0) if fresh => return Ok(None),
+            Ok(0) if !begun => return Ok(None),
             Ok(0) => return Err(refusal(400, "bad_request", "the request ends within its head")),
-            // The first byte of a request starts its clock.
-            Ok(_) if fresh => peer.deadline = peer.deadline.min(Instant::now() + HEAD_DEADLINE),
             Ok(_) => {}
-            Err(why) if !fresh && matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(why) if begun && matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(refusal(408, "timeout", "the request's head did not come in time"));
             }
             Err(_) => return Ok(None),

@@ -38,6 +38,13 @@ pub(crate) struct Gate {
     pub(crate) error_body: fn(code: &str, message: &str) -> String,
 }
 
+impl Gate {
+    /// Slots are getting rare: those who say nothing are given less time.
+    fn crowded(&self) -> bool {
+        self.connections.now() > self.max_connections / 4 * 3
+    }
+}
+
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").field("max_connections", &self.max_connections).finish_non_exhaustive()
