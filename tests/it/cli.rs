@@ -1,0 +1,287 @@
+//! The command line: what it prints where, and its exit codes.
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use crate::fake_ollama::{Answer, FakeOllama};
+use crate::harness::{Worker, agent_net, folder, run, wait_for};
+use crate::http;
+
+/// `agent-net` with these arguments and variables.
+fn with(args: &[&str], env: &[(&str, &str)]) -> Command {
+    let mut command = agent_net();
+    command.args(args).envs(env.iter().copied());
+    command
+}
+
+/// A word on stderr, nothing on stdout, and this exit code.
+#[track_caller]
+fn check_refused(command: &mut Command, code: i32, parts: &[&str]) {
+    let (status, out, err) = run(command);
+    assert_eq!((status.code(), out.as_str()), (Some(code), ""), "{command:?}: {err}");
+    assert_eq!(err.lines().count(), 1, "{command:?}: one line is enough: {err}");
+    for part in parts {
+        assert!(err.contains(part), "{command:?}: {part:?} is not in {err}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for flag in ["--help", "-h"] {
+        let (status, out, err) = run(&mut with(&[flag], &[]));
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""));
+        for word in ["serve", "health", "config", "SERVER_PORT", "--server-port", "9876", "WORKER_TOKEN_FILE", "78"] {
+            assert!(out.contains(word), "{word} is not in {out}");
+        }
+        assert!(!out.contains('\u{1b}'), "no colour without a terminal: {out:?}");
+    }
+    // Help is there even where the settings are wrong.
+    assert_eq!(run(&mut with(&["serve", "--help"], &[("SERVER_PORT", "x")])).0.code(), Some(0));
+    for flag in ["--version", "-V"] {
+        let (status, out, _) = run(&mut with(&[flag], &[]));
+        assert_eq!((status.code(), out), (Some(0), format!("agent-net {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+}
+
+#[test]
+fn a_command_line_that_nobody_understands_is_64() {
+    let wrong: [&[&str]; 9] = [
+        &["--nonsense"],
+        &["serve", "--nonsense", "1"],
+        &["nonsense"],
+        &["serve", "extra"],
+        &["health", "-x"],
+        &["config", "--server-prot", "1"],
+        &["serve", "--server-port"],
+        &["serve", "--server-port", "1", "--server-port", "2"],
+        &["serve", ""],
+    ];
+    for args in wrong {
+        check_refused(&mut with(args, &[]), 64, &["--help"]);
+    }
+    check_refused(agent_net().arg(OsStr::from_bytes(b"\xff\xfe")), 64, &["--help"]);
+}
+
+#[test]
+fn a_wrong_setting_is_78_and_says_what_is_accepted() {
+    #[track_caller]
+    fn check(name: &str, value: &str, accepted: &str) {
+        let quoted = format!("{name}={value:?}");
+        let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+        for command in ["serve", "config", "health"] {
+            check_refused(&mut with(&[command], &[(name, value)]), 78, &[&quoted, accepted]);
+            check_refused(&mut with(&[command, &flag, value], &[]), 78, &[&quoted, accepted]);
+        }
+    }
+    check("SERVER_PORT", "65536", "0 to 65535");
+    check("SERVER_PORT", "80 80", "0 to 65535");
+    check("SERVER_HOST", "localhost", "IP address");
+    check("OLLAMA_URL", "ollama:11434", "http://");
+    check("ORCH_TLS", "maybe", "verify, insecure or ca:/path.pem");
+    check("CAPABILITY_CAPACITY", "0", "1 to 1000");
+    check("CAPABILITY_NAME", "two words", "visible ASCII");
+    check("SAMPLE_INTERVAL", "5", "100ms to 5m");
+    check("EXPECTED_GPUS", "many", "whole number");
+    check("LOG_LEVEL", "loud\nevil", "error, warn, info, debug, trace or off");
+    check("AGENT_NET_FAULT", "x", "panic:AGENT_ID");
+    check_refused(&mut with(&[], &[("ORCH_URL", "https://127.0.0.1:8935")]), 78, &["CAPABILITY_NAME"]);
+    check_refused(with(&[], &[]).env("SERVER_HOST", OsStr::from_bytes(b"\xff")), 78, &["SERVER_HOST", "UTF-8"]);
+    let ca = [
+        ("ORCH_URL", "https://127.0.0.1:9"),
+        ("CAPABILITY_NAME", "a"),
+        ("ORCH_TLS", "ca:/nonexistent.pem"),
+        ("SERVER_PORT", "0"),
+    ];
+    check_refused(&mut with(&["serve"], &ca), 78, &["ORCH_TLS", "/nonexistent.pem"]);
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_empty_is_unset() {
+    #[track_caller]
+    fn check(args: &[&str], env: &[(&str, &str)], line: &str) {
+        let (status, out, err) = run(&mut with(&[&["config"], args].concat(), env));
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{out}");
+        assert!(
+            out.lines().any(|l| l.split_whitespace().collect::<Vec<_>>().join(" ") == line),
+            "{line} is not in\n{out}"
+        );
+    }
+    check(&[], &[], "SERVER_PORT=9876 # default");
+    check(&[], &[("SERVER_PORT", "")], "SERVER_PORT=9876 # default");
+    check(&[], &[("SERVER_PORT", " ")], "SERVER_PORT=9876 # default");
+    check(&[], &[("SERVER_PORT", "1")], "SERVER_PORT=1 # environment");
+    check(&["--server-port", "2"], &[("SERVER_PORT", "1")], "SERVER_PORT=2 # flag");
+    // A wrong value that does not hold harms nobody.
+    check(&["--server-port", "2"], &[("SERVER_PORT", "wrong")], "SERVER_PORT=2 # flag");
+    check(&["--ollama-url", "http://o:1/"], &[], "OLLAMA_URL=http://o:1/ # flag");
+    // What is set cannot pretend to be another line.
+    check(
+        &[],
+        &[("CAPABILITY_DESCRIPTION", "a\nORCH_TLS=verify")],
+        r"CAPABILITY_DESCRIPTION=a\nORCH_TLS=verify # environment",
+    );
+}
+
+const SECRET: &str = "hunter2-orchestrator";
+const TOKEN: &str = "hunter2-worker";
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let secrets = [("ORCH_SECRET", SECRET), ("WORKER_TOKEN", TOKEN)];
+    let (status, out, err) = run(&mut with(&["config"], &secrets));
+    assert_eq!(status.code(), Some(0), "{err}");
+    for line in ["ORCH_SECRET=***", "WORKER_TOKEN=***"] {
+        assert!(out.lines().any(|l| l.starts_with(line)), "{line} is not in {out}");
+    }
+    assert!(!(out + &err).contains("hunter2"));
+    for (name, value) in [("ORCH_SECRET", "hunter2 with blanks"), ("WORKER_TOKEN", "hunter2\u{e9}")] {
+        let (status, out, err) = run(&mut with(&["serve"], &[(name, value)]));
+        assert_eq!(status.code(), Some(78));
+        assert!(err.contains(name) && !(out + &err).contains("hunter2"), "{err}");
+    }
+    let (_, out, err) = run(&mut with(&["serve"], &[("OLLAMA_URL", "http://user:hunter2@h")]));
+    assert!(!(out + &err).contains("hunter2"), "{err}");
+
+    let orchestrator = FakeOllama::new();
+    let url = orchestrator.url();
+    let more = [("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", "a"), ("LOG_LEVEL", "trace")];
+    let worker = Worker::start(&[&secrets[..], &more].concat());
+    let path = "/capability/register";
+    wait_for("a registration", || (orchestrator.requests(path) > 0).then_some(()));
+    for header in [format!("Authorization: Bearer {TOKEN}"), format!("Authorization: Bearer {TOKEN}-wrong")] {
+        http::request(worker.addr, "GET", "/gpu", &[&header, "Livepeer-Payment: hunter2-payment"], b"");
+    }
+    orchestrator.set(path, Answer::Status(400, "invalid authorization\n".into()));
+    let before = orchestrator.requests(path);
+    wait_for("a refused registration", || (orchestrator.requests(path) > before).then_some(()));
+    let (status, log) = worker.stop();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn secrets_come_from_files_too() {
+    let folder = folder("secrets");
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.to_string_lossy().into_owned()
+    };
+    let good = file("good", format!("{TOKEN}\n").as_bytes());
+    for name in ["ORCH_SECRET", "WORKER_TOKEN"] {
+        let variable = format!("{name}_FILE");
+        let (status, out, _) = run(&mut with(&["config"], &[(&variable, &good)]));
+        assert_eq!(status.code(), Some(0), "{out}");
+        assert!(out.contains(&format!("{name}=***")) && !out.contains(TOKEN), "{out}");
+        check_refused(&mut with(&["serve"], &[(&variable, &good), (name, "x")]), 78, &[name, &variable, "both"]);
+        let bad = [
+            ("/nonexistent/secret".to_owned(), "cannot be opened"),
+            (folder.to_string_lossy().into_owned(), "cannot be"),
+            (file("empty", b""), "empty"),
+            (file("blank", b" \n\n"), "empty"),
+            (file("large", &[b'x'; 4097]), "4096"),
+            (file("binary", b"\xff\xfe"), "cannot be read"),
+            (file("two", b"one two"), "blanks"),
+        ];
+        for (path, part) in bad {
+            check_refused(&mut with(&["serve"], &[(&variable, &path)]), 78, &[name, part]);
+        }
+    }
+    let largest = file("largest", &[b'x'; 4096]);
+    assert_eq!(run(&mut with(&["config"], &[("WORKER_TOKEN_FILE", &largest)])).0.code(), Some(0));
+    let worker = Worker::start(&[("WORKER_TOKEN_FILE", &good)]);
+    let ask = |header: &str| http::request(worker.addr, "POST", "/gpu-check", &[header], br#"{"agent_id":"a"}"#).status;
+    assert_eq!((ask("X: y"), ask(&format!("Authorization: Bearer {TOKEN}"))), (401, 200));
+}
+
+#[test]
+fn health_asks_the_running_worker() {
+    #[track_caller]
+    fn check(port: u16, env: &[(&str, &str)], code: i32) {
+        let port = port.to_string();
+        let (status, out, err) = run(&mut with(&["health", "--server-port", &port], env));
+        assert_eq!(status.code(), Some(code), "{out}{err}");
+        assert_eq!((out.is_empty(), err.is_empty()), (code != 0, code == 0), "{out}{err}");
+        let (status, ..) = run(with(&["health"], env).env("SERVER_PORT", &port));
+        assert_eq!(status.code(), Some(code));
+    }
+    let worker = Worker::start(&[("WORKER_TOKEN", TOKEN)]);
+    let port = worker.addr.port();
+    check(port, &[], 0);
+    check(port, &[("SERVER_HOST", "127.0.0.1")], 0);
+    // A proxy is for the way out, never for this machine.
+    check(
+        port,
+        &[
+            ("http_proxy", "http://127.0.0.1:9"),
+            ("HTTP_PROXY", "http://127.0.0.1:9"),
+            ("ALL_PROXY", "http://127.0.0.1:9"),
+        ],
+        0,
+    );
+    drop(worker);
+    check(port, &[], 3);
+    let other = FakeOllama::new();
+    let port = other.url().rsplit(':').next().unwrap().parse().unwrap();
+    other.set("/health", Answer::Status(500, String::new()));
+    check(port, &[], 1);
+    for answer in [Answer::Hang, Answer::HangUp, Answer::Raw { bytes: b"garbage\r\n\r\n".to_vec(), close: true }] {
+        other.set("/health", answer);
+        check(port, &[], 3);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let port = addr.port().to_string();
+    let mut command = with(&["serve"], &[("SERVER_HOST", "127.0.0.1"), ("SERVER_PORT", &port)]);
+    check_refused(&mut command, 1, &[&addr.to_string(), "SERVER_PORT"]);
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for args in [&["--help"][..], &["--version"], &["config"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = with(args, &[]).stdout(writer).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut stderr = child.stderr.take().expect("piped");
+        let err = std::io::read_to_string(&mut stderr).expect("text");
+        let status = wait_for("its end", || child.try_wait().unwrap());
+        assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{args:?}");
+    }
+    // The same for what it has to complain about.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut child = with(&["--nonsense"], &[]).stdout(Stdio::null()).stderr(writer).spawn().expect("it starts");
+    let status = wait_for("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(64));
+}
+
+#[test]
+fn a_worker_whose_stderr_is_gone_serves_on() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let env =
+        [("SERVER_HOST", "127.0.0.1"), ("SERVER_PORT", "0"), ("LOG_LEVEL", "trace"), ("SAMPLE_INTERVAL", "100ms")];
+    let mut child = with(&["serve"], &env).stdout(Stdio::null()).stderr(writer).spawn().expect("it starts");
+    let mut log = String::new();
+    let addr = wait_for("the line `listening on http://ADDR`", || {
+        let mut some = [0; 4096];
+        let read = std::io::Read::read(&mut reader, &mut some).expect("the log");
+        log.push_str(&String::from_utf8_lossy(&some[..read]));
+        let (_, rest) = log.split_once("listening on http://")?;
+        rest.split_once('\n')?.0.trim().parse().ok()
+    });
+    drop(reader);
+    for _ in 0..3 {
+        let answer = http::request(addr, "POST", "/gpu-check", &[], br#"{"agent_id":"a"}"#);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let ended = child.try_wait().expect("it is our child");
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(ended, None, "it ended with its log");
+}

@@ -1,0 +1,231 @@
+//! An Ollama that answers what a test tells it to, or does not answer at all.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::harness::lock;
+
+pub const MODEL: &str = "codellama:34b-instruct-q4_k_m";
+pub const VERSION: &str = r#"{"version":"0.32.4"}"#;
+pub const TAGS: &str = r#"{"models":[{"name":"codellama:34b-instruct-q4_k_m","model":"codellama:34b-instruct-q4_k_m","modified_at":"2026-06-25T20:00:00.123456789Z","size":20220000000,"digest":"685be00e1532e9e3a8e9b9d2a9ce4d4c1d8e36b2a4cbd5e3c1f6f7b8a9d0c1e2","details":{"parent_model":"","format":"gguf","family":"llama","families":null,"parameter_size":"34B","quantization_level":"Q4_K_M"}}]}"#;
+/// The model of `TAGS`, wholly in 6321 MiB of VRAM.
+pub const PS: &str = r#"{"models":[{"name":"codellama:34b-instruct-q4_k_m","model":"codellama:34b-instruct-q4_k_m","size":6628048896,"digest":"685be00e1532e9e3a8e9b9d2a9ce4d4c1d8e36b2a4cbd5e3c1f6f7b8a9d0c1e2","details":{"parent_model":"","format":"gguf","family":"llama","families":null,"parameter_size":"34B","quantization_level":"Q4_K_M"},"expires_at":"2319-03-05T01:02:03.123456789Z","size_vram":6628048896,"context_length":4096}]}"#;
+
+/// What one path does.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// 200 with this body.
+    Json(String),
+    /// The whole response as it is; then the connection closes, or stays.
+    Raw { bytes: Vec<u8>, close: bool },
+    /// This status with this body.
+    Status(u16, String),
+    /// Reads the request and says nothing.
+    Hang,
+    /// A head that announces a body which never comes.
+    HangAfterHead,
+    /// A head, then one byte of the body every 100 ms without end.
+    SlowBytes,
+    /// A good model list of this many bytes, without a length.
+    Huge(usize),
+    /// Closes the connection without a byte.
+    HangUp,
+    /// A good body that ends before its announced length.
+    WrongLength,
+}
+
+#[derive(Default)]
+struct State {
+    answers: Mutex<HashMap<String, Answer>>,
+    /// Answers to the next request only.
+    once: Mutex<HashMap<String, Answer>>,
+    counts: Mutex<HashMap<String, usize>>,
+    connections: Mutex<Vec<TcpStream>>,
+    stopping: AtomicBool,
+}
+
+/// A running fake; it stops on drop.
+pub struct FakeOllama {
+    addr: SocketAddr,
+    state: Arc<State>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl FakeOllama {
+    /// One model, pulled and wholly in VRAM.
+    pub fn new() -> Self {
+        let mut fake = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), state: Arc::default(), acceptor: None };
+        fake.set("/api/version", Answer::Json(VERSION.into()));
+        fake.set("/api/tags", Answer::Json(TAGS.into()));
+        fake.set("/api/ps", Answer::Json(PS.into()));
+        fake.start();
+        fake
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// From the next request on.
+    pub fn set(&self, path: &str, answer: Answer) {
+        lock(&self.state.answers).insert(path.to_owned(), answer);
+    }
+
+    /// For the next request only.
+    pub fn set_once(&self, path: &str, answer: Answer) {
+        lock(&self.state.once).insert(path.to_owned(), answer);
+    }
+
+    /// The same for all three paths that the worker polls.
+    pub fn set_all(&self, answer: &Answer) {
+        for path in ["/api/version", "/api/tags", "/api/ps"] {
+            self.set(path, answer.clone());
+        }
+    }
+
+    /// Requests for this path so far, whatever became of them.
+    pub fn requests(&self, path: &str) -> usize {
+        lock(&self.state.counts).get(path).copied().unwrap_or(0)
+    }
+
+    /// From now on its port refuses, and open connections are gone.
+    pub fn stop(&mut self) {
+        let Some(acceptor) = self.acceptor.take() else { return };
+        self.state.stopping.store(true, Ordering::SeqCst);
+        // The acceptor sees the flag at its next connection.
+        let _ = TcpStream::connect(self.addr);
+        let _ = acceptor.join();
+        for connection in lock(&self.state.connections).drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Listens on its old port again.
+    pub fn start(&mut self) {
+        self.stop();
+        self.state.stopping.store(false, Ordering::SeqCst);
+        let listener = TcpListener::bind(self.addr).expect("the port is free");
+        self.addr = listener.local_addr().expect("an address");
+        let state = Arc::clone(&self.state);
+        self.acceptor = Some(thread::spawn(move || {
+            for stream in listener.incoming() {
+                if state.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                lock(&state.connections).extend(stream.try_clone());
+                let state = Arc::clone(&state);
+                thread::spawn(move || {
+                    let _ = serve(&stream, &state);
+                    let _ = stream.shutdown(Shutdown::Both);
+                });
+            }
+        }));
+    }
+}
+
+impl Drop for FakeOllama {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Answers the requests of one connection until one of them ends it.
+fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut out = stream;
+    while let Some((method, path)) = request(&mut reader)? {
+        *lock(&state.counts).entry(path.clone()).or_default() += 1;
+        let once = lock(&state.once).remove(&path);
+        let answer = once.or_else(|| lock(&state.answers).get(&path).cloned());
+        let answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
+        match answer {
+            Answer::Json(body) => out.write_all(&response(200, &method, body.as_bytes()))?,
+            Answer::Status(status, body) => out.write_all(&response(status, &method, body.as_bytes()))?,
+            Answer::Raw { bytes, close } => {
+                out.write_all(&bytes)?;
+                if close {
+                    return Ok(());
+                }
+            }
+            Answer::Hang => return until_gone(&mut reader),
+            Answer::HangAfterHead => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n")?;
+                return until_gone(&mut reader);
+            }
+            Answer::SlowBytes => {
+                out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n")?;
+                loop {
+                    out.write_all(b" ")?;
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+            Answer::Huge(bytes) => return huge(out, bytes),
+            Answer::HangUp => return Ok(()),
+            Answer::WrongLength => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", VERSION.len() + 10);
+                return out.write_all(&[head.as_bytes(), VERSION.as_bytes()].concat());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Method and path of the next request, its body read; None at the end of the connection.
+fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String)>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split('?').next().unwrap_or_default().to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let header = line.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
+    Ok(Some((method, path)))
+}
+
+/// A response as Ollama writes small ones: with a length, the connection stays.
+fn response(status: u16, method: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status} Reason\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let body = if method == "HEAD" { b"" } else { body };
+    [head.as_bytes(), body].concat()
+}
+
+fn huge(mut out: &TcpStream, bytes: usize) -> std::io::Result<()> {
+    let start = br#"{"models":[{"name":"huge:latest"}],"filler":""#;
+    out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
+    out.write_all(start)?;
+    let piece = vec![b'x'; 64 * 1024];
+    let mut left = bytes.saturating_sub(start.len() + 2);
+    while left > 0 {
+        let now = left.min(piece.len());
+        out.write_all(&piece[..now])?;
+        left -= now;
+    }
+    out.write_all(b"\"}")
+}
+
+/// Holds the connection until the peer lets go of it, or the fake stops.
+fn until_gone(reader: &mut impl Read) -> std::io::Result<()> {
+    std::io::copy(reader, &mut std::io::sink()).map(|_| ())
+}

@@ -1,0 +1,190 @@
+//! An orchestrator's registry that answers with the bytes of a real one, or badly, or not at all.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use crate::harness::{lock, wait_for};
+
+/// What it does with the next requests.
+#[derive(Debug, Clone, Copy)]
+pub enum Mood {
+    Ok,
+    BadSecret,
+    BadBody,
+    PlainHttpToTls,
+    NoByoc,
+    Error500,
+    Redirect,
+    /// Reads the request and says nothing.
+    Hang,
+    /// Closes without a byte, as go-livepeer does when its handler panics.
+    HangUp,
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|why| panic!("{why}: {self:?}"))
+    }
+}
+
+struct State {
+    mood: Mutex<Mood>,
+    requests: Mutex<Vec<Request>>,
+    connections: Mutex<Vec<TcpStream>>,
+    stopping: AtomicBool,
+    /// Asked before each answer; for what must be true while a registration is under way.
+    witness: Box<dyn Fn(&Request) + Send + Sync>,
+}
+
+/// A running fake; it stops on drop.
+pub struct FakeOrchestrator {
+    addr: SocketAddr,
+    state: Arc<State>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl FakeOrchestrator {
+    pub fn new(mood: Mood) -> Self {
+        Self::with_witness(mood, |_| ())
+    }
+
+    pub fn with_witness(mood: Mood, witness: impl Fn(&Request) + Send + Sync + 'static) -> Self {
+        let state = Arc::new(State {
+            mood: Mutex::new(mood),
+            requests: Mutex::default(),
+            connections: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            witness: Box::new(witness),
+        });
+        let mut fake = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), state, acceptor: None };
+        fake.start();
+        fake
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn set(&self, mood: Mood) {
+        *lock(&self.state.mood) = mood;
+    }
+
+    /// Requests to this path so far.
+    pub fn requests(&self, path: &str) -> Vec<Request> {
+        lock(&self.state.requests).iter().filter(|r| r.path == path).cloned().collect()
+    }
+
+    /// The requests to this path, once there are `count`.
+    #[track_caller]
+    pub fn wait_for(&self, path: &str, count: usize) -> Vec<Request> {
+        wait_for(&format!("{count} requests to {path}"), || Some(self.requests(path)).filter(|all| all.len() >= count))
+    }
+
+    /// From now on its port refuses.
+    pub fn stop(&mut self) {
+        self.state.stopping.store(true, Ordering::Release);
+        // Wakes the acceptor.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        for connection in lock(&self.state.connections).drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Listens, on the port of before if there was one.
+    pub fn start(&mut self) {
+        let listener = wait_for("the port", || TcpListener::bind(self.addr).ok());
+        self.addr = listener.local_addr().expect("an address");
+        self.state.stopping.store(false, Ordering::Release);
+        let state = Arc::clone(&self.state);
+        self.acceptor = Some(thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if state.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                lock(&state.connections).extend(stream.try_clone());
+                let state = Arc::clone(&state);
+                thread::spawn(move || serve(&stream, &state));
+            }
+        }));
+    }
+}
+
+impl Drop for FakeOrchestrator {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn serve(stream: &TcpStream, state: &State) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let request = read(&mut reader)?;
+    lock(&state.requests).push(request.clone());
+    (state.witness)(&request);
+    let mood = *lock(&state.mood);
+    let answer: &[u8] = match mood {
+        Mood::Ok if request.path == "/capability/unregister" => {
+            include_bytes!("recordings/register/unreg-ok.client_out")
+        }
+        Mood::Ok => include_bytes!("recordings/register/reg-ok.client_out"),
+        Mood::BadSecret => include_bytes!("recordings/register/reg-wrong-secret.client_out"),
+        Mood::BadBody => include_bytes!("recordings/register/reg-capacity-string.client_out"),
+        Mood::PlainHttpToTls => include_bytes!("recordings/register/reg-plain-http-to-tls-port.client_out"),
+        Mood::NoByoc => include_bytes!("recordings/register/no-byoc.client_out"),
+        Mood::Error500 => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops",
+        Mood::Redirect => {
+            b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        }
+        Mood::Hang => {
+            let _ = reader.read(&mut [0]);
+            return None;
+        }
+        Mood::HangUp => {
+            let _ = stream.shutdown(Shutdown::Both);
+            return None;
+        }
+    };
+    (&mut &*stream).write_all(answer).ok()?;
+    stream.shutdown(Shutdown::Write).ok()
+}
+
+fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        match line.trim_end() {
+            "" => break,
+            text => lines.push(text.to_owned()),
+        }
+    }
+    let mut words = lines.first()?.split(' ');
+    assert_eq!(words.next(), Some("POST"), "{lines:?}");
+    let path = words.next()?.to_owned();
+    let headers: Vec<_> = lines[1..].iter().filter_map(|line| line.split_once(':')).collect();
+    let headers: Vec<_> = headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, v)| v.parse().ok());
+    let mut body = vec![0; length.expect("a Content-Length")];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { path, headers, body: String::from_utf8(body).expect("a body of text") })
+}

@@ -1,0 +1,276 @@
+//! The GPUs through the real helper and a library that is really loaded.
+
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::{Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+
+use crate::fake_ollama::FakeOllama;
+use crate::harness::{Worker, codes, folder, verdict, wait_for};
+use crate::nvml::FakeNvml;
+
+/// A worker with a healthy Ollama, whose verdict is the GPUs' alone.
+fn start(ollama: &FakeOllama, nvml: &FakeNvml, more: &[(&str, &str)]) -> Worker {
+    let url = ollama.url();
+    let mut settings = vec![("OLLAMA_URL", url.as_str())];
+    settings.extend(nvml.settings());
+    settings.extend(more);
+    Worker::start(&settings)
+}
+
+fn is_ok(report: &Value) -> bool {
+    verdict(report) == "ok"
+}
+
+fn has(code: &'static str) -> impl Fn(&Value) -> bool {
+    move |report| codes(report).contains(&code)
+}
+
+#[test]
+fn every_reading_of_every_gpu_is_reported() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=77\ngpu1.memory=8192/8000"));
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("verdict ok", is_ok);
+    let first = json!({
+        "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "verdict": "ok",
+        "vram_total_mb": 24576, "vram_used_mb": 2048, "vram_free_mb": 22528, "temperature_c": 41,
+        "power_w": 63.2, "power_limit_w": 350.0, "utilization_percent": 3, "memory_utilization_percent": 1,
+        "unsupported": [], "error": null
+    });
+    assert_eq!(report["gpus"][0], first);
+    assert_eq!(report["gpus"][1]["temperature_c"], 77);
+    assert_eq!(report["gpus"][1]["vram_free_mb"], 192);
+    assert_eq!((&report["gpu_count"], &report["source"]), (&json!(2), &json!("nvml+ollama")));
+    assert_eq!(report["driver_version"], "550.54.14");
+}
+
+#[test]
+fn what_a_gpu_does_not_have_is_null_and_named_and_no_fault() {
+    let text = "gpu0.power=err:3\ngpu0.temperature=err:3\ngpu0.memory=err:3\ngpu0.limit=err:4";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
+    let report = start(&ollama, &nvml, &[]).report_when("verdict ok", is_ok);
+    let gpu = &report["gpus"][0];
+    let missing = ["vram_total_mb", "vram_used_mb", "vram_free_mb", "temperature_c", "power_w", "power_limit_w"];
+    assert_eq!(gpu["unsupported"], json!(missing));
+    for name in missing {
+        assert_eq!(gpu[name], Value::Null, "{name}");
+    }
+    assert_eq!(gpu["utilization_percent"], 3);
+}
+
+#[test]
+fn a_reading_that_fails_is_null_and_degrades() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.temperature=err:999"));
+    let report = start(&ollama, &nvml, &[]).report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
+    assert_eq!((verdict(&report), &report["gpus"][0]["temperature_c"]), ("degraded", &Value::Null));
+    assert_eq!(report["gpus"][0]["verdict"], "degraded");
+    assert_eq!(report["gpus"][0]["unsupported"], json!([]));
+}
+
+#[test]
+fn a_lost_gpu_stays_in_the_list_and_the_others_are_served() {
+    let ollama = FakeOllama::new();
+    let nvml = FakeNvml::new("gpus=3\ngpu1.handle=15\ngpu2.temperature=err:16");
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("GPU_LOST", has("GPU_LOST"));
+    assert_eq!(verdict(&report), "unhealthy");
+    assert!(has("RESET_REQUIRED")(&report), "{report:#}");
+    assert_eq!(report["gpu_count"], 1);
+    let row = |i: usize| (report["gpus"][i]["verdict"].as_str().unwrap(), report["gpus"][i]["error"].is_string());
+    assert_eq!([row(0), row(1), row(2)], [("ok", false), ("unhealthy", true), ("unhealthy", true)]);
+    nvml.set("gpus=3");
+    let mended = worker.report_when("verdict ok", is_ok);
+    assert_eq!(mended["gpu_count"], 3);
+}
+
+#[test]
+fn a_refused_init_has_its_own_code_and_mends_by_itself() {
+    #[track_caller]
+    fn check(refusal: &str, code: &'static str) {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(refusal));
+        let worker = start(&ollama, &nvml, &[]);
+        let report = worker.report_when(code, has(code));
+        assert!(matches!(verdict(&report), "unhealthy" | "unknown"), "{report:#}");
+        // Without NVML a model in VRAM is all that is known of GPUs.
+        assert_eq!((&report["gpu_count"], &report["gpus"]), (&json!(1), &json!([])));
+        nvml.set("");
+        worker.report_when("verdict ok", is_ok);
+    }
+    check("init=18", "DRIVER_LIB_MISMATCH");
+    check("init=4", "NVML_NO_PERMISSION");
+    check("init=999", "NVML_INIT_UNKNOWN");
+    check("init=1", "NVML_INIT_FAILED");
+    check("count=15", "NVML_INIT_FAILED");
+}
+
+/// What these two mean depends on whether the machine of the test has an NVIDIA GPU: never ok all the same.
+#[test]
+fn without_driver_or_library_nothing_is_ok() {
+    for refusal in ["init=9", "init=12"] {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(refusal));
+        let worker = start(&ollama, &nvml, &[]);
+        let report = worker.report_when("a fault", |r| r["ollama"]["reachable"] == true && !codes(r).is_empty());
+        assert!(["NO_GPU", "NVML_LIB_MISSING", "DRIVER_NOT_LOADED"].contains(&codes(&report)[0]), "{report:#}");
+        nvml.set("");
+        worker.report_when("verdict ok", is_ok);
+    }
+}
+
+#[test]
+fn a_machine_without_gpus_is_unhealthy_unless_none_is_expected() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=0"));
+    let report = start(&ollama, &nvml, &[]).report_when("NO_GPU", has("NO_GPU"));
+    assert_eq!((verdict(&report), &report["gpu_count"]), ("unhealthy", &json!(0)));
+    let fine = start(&ollama, &nvml, &[("EXPECTED_GPUS", "0")]).report_when("verdict ok", is_ok);
+    assert_eq!(fine["gpu_count"], 0);
+}
+
+#[test]
+fn a_missing_gpu_is_noticed_when_it_is_expected() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
+    let worker = start(&ollama, &nvml, &[("EXPECTED_GPUS", "3")]);
+    let report = worker.report_when("GPU_COUNT_LOW", has("GPU_COUNT_LOW"));
+    assert_eq!((verdict(&report), report["gpus"].as_array().unwrap().len()), ("unhealthy", 2));
+}
+
+/// `break_it` harms a worker with two healthy GPUs, `mend` undoes it if it must be undone.
+#[track_caller]
+fn outlives(code: &'static str, break_it: impl Fn(&Worker, &FakeNvml), mend: impl Fn(&Worker, &FakeNvml)) {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
+    let worker = start(&ollama, &nvml, &[]);
+    worker.report_when("verdict ok", is_ok);
+    break_it(&worker, &nvml);
+    let report = worker.report_when(code, has(code));
+    assert!(matches!(verdict(&report), "degraded" | "unhealthy"), "{report:#}");
+    // They are not forgotten, but nothing is said of them that nobody has read.
+    for i in 0..2 {
+        let gpu = &report["gpus"][i];
+        assert_eq!(gpu["name"], format!("Fake RTX {i}"), "{report:#}");
+        assert_eq!((&gpu["temperature_c"], &gpu["verdict"]), (&Value::Null, &json!("unknown")));
+        assert!(gpu["error"].is_string());
+    }
+    mend(&worker, &nvml);
+    let mended = worker.report_when("verdict ok", is_ok);
+    assert_eq!(mended["gpus"][1]["temperature_c"], 41);
+}
+
+fn healthy_again(_: &Worker, nvml: &FakeNvml) {
+    nvml.set("gpus=2");
+}
+
+#[test]
+fn a_driver_that_hangs_is_given_up_and_asked_again() {
+    outlives("DRIVER_STUCK", |_, nvml| nvml.set("gpus=2\nat_sample=hang"), healthy_again);
+}
+
+#[test]
+fn a_driver_that_hangs_at_init_is_given_up_too() {
+    let both = "gpus=2\nat_sample=crash\nat_init=hang";
+    outlives("DRIVER_STUCK", |_, nvml| nvml.set(both), healthy_again);
+}
+
+#[test]
+fn a_library_that_crashes_takes_only_the_helper_along() {
+    outlives("NVML_HELPER_FAILED", |_, nvml| nvml.set("gpus=2\nat_sample=crash"), healthy_again);
+}
+
+#[test]
+fn a_library_that_ends_the_process_takes_only_the_helper_along() {
+    outlives("NVML_HELPER_FAILED", |_, nvml| nvml.set("gpus=2\nat_sample=exit"), healthy_again);
+}
+
+#[test]
+fn a_killed_helper_is_started_again() {
+    let kill = |worker: &Worker, _: &FakeNvml| {
+        let helpers = worker.helpers();
+        assert_eq!(helpers.len(), 1);
+        kill_process(helpers[0], Signal::KILL).unwrap();
+    };
+    outlives("NVML_HELPER_FAILED", kill, |_, _| ());
+}
+
+#[test]
+fn a_stopped_helper_is_replaced() {
+    let stop = |worker: &Worker, _: &FakeNvml| kill_process(worker.helpers()[0], Signal::STOP).unwrap();
+    outlives("DRIVER_STUCK", stop, |_, _| ());
+}
+
+#[test]
+fn a_crash_at_the_third_sample_does_not_keep_readings_away() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("at_third_sample=crash"));
+    let worker = start(&ollama, &nvml, &[]);
+    for _ in 0..2 {
+        worker.report_when("NVML_HELPER_FAILED", has("NVML_HELPER_FAILED"));
+        worker.report_when("verdict ok", is_ok);
+    }
+}
+
+/// The library writes into a pipe of its own, never between the helper's lines.
+#[test]
+fn what_the_library_prints_does_no_harm() {
+    for noise in ["at_sample=garbage", "at_sample=flood"] {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(noise));
+        let worker = start(&ollama, &nvml, &[]);
+        worker.report_when("verdict ok", is_ok);
+        wait_for("a second sample", || {
+            (worker.log().matches("NVRM").count() > 1 || noise.ends_with("flood")).then_some(())
+        });
+        assert!(is_ok(&worker.report()), "{noise}");
+    }
+}
+
+#[test]
+fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
+    let script = |name: &str, text: &str| {
+        let path = folder(name).join("agent-net-nvml");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    #[track_caller]
+    fn check(helper: &str, code: &'static str, part: &str) {
+        let ollama = FakeOllama::new();
+        let url = ollama.url();
+        let worker = Worker::start(&[("OLLAMA_URL", &url), ("NVML_HELPER", helper)]);
+        let report = worker.report_when(code, has(code));
+        assert_ne!(verdict(&report), "ok");
+        assert!(report["health"]["reasons"].to_string().contains(part), "{report:#}");
+    }
+    check("/nonexistent/helper", "NVML_HELPER_MISSING", "NVML_HELPER=/nonexistent/helper");
+    check("/etc/passwd", "NVML_HELPER_MISSING", "cannot be started");
+    check("/bin/true", "NVML_HELPER_FAILED", "exit status: 0");
+    check("/bin/cat", "NVML_HELPER_FAILED", "said nothing");
+    check("/bin/pwd", "NVML_HELPER_FAILED", "not a protocol line");
+    let other = script("other-version", "#!/bin/sh\necho '{\"protocol\":2,\"version\":\"9.9.9\"}'\nexec sleep 60\n");
+    check(&other, "NVML_HELPER_FAILED", "version 9.9.9");
+    let endless = script("endless", "#!/bin/sh\nexec yes x | tr -d '\\n'\n");
+    check(&endless, "NVML_HELPER_FAILED", "longer than");
+}
+
+#[test]
+fn the_helper_dies_with_the_worker() {
+    for hanging in [false, true] {
+        let nvml = FakeNvml::new("");
+        let worker = Worker::start(&nvml.settings());
+        worker.report_when("a GPU", |report| report["gpu_count"] == 1);
+        let helper = worker.helpers()[0];
+        if hanging {
+            nvml.set("at_sample=hang");
+        }
+        worker.signal(Signal::KILL);
+        let _ = worker.wait();
+        wait_for("the helper's end", || test_kill_process(helper).is_err().then_some(()));
+    }
+}
+
+#[test]
+fn the_helper_never_sees_a_secret() {
+    let nvml = FakeNvml::new("");
+    let mut settings = nvml.settings().to_vec();
+    settings.extend([("ORCH_SECRET", "hunter2"), ("WORKER_TOKEN", "hunter3")]);
+    let worker = Worker::start(&settings);
+    let helper = wait_for("the helper", || worker.helpers().first().copied());
+    let environment = std::fs::read(format!("/proc/{}/environ", helper.as_raw_nonzero())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    assert!(environment.contains("NVML_LIB=") && !environment.contains("hunter"), "{environment}");
+}

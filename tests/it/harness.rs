@@ -1,0 +1,243 @@
+//! Starts the real worker on a free port and talks to it; everything it logged is printed when a test fails.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+
+use crate::http::{self, Response};
+
+/// How long a test waits for what must happen at some time. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running worker; killed on drop.
+pub struct Worker {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub addr: SocketAddr,
+}
+
+/// The command of a program of ours with an environment of its own: nothing of the caller's settings leaks in.
+pub fn command(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    command.env_clear().stdin(Stdio::null());
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    command
+}
+
+/// `agent-net` as cargo built it.
+pub fn agent_net() -> Command {
+    command(env!("CARGO_BIN_EXE_agent-net"))
+}
+
+/// The release server under test in the container tests, or None with a word about it.
+/// With CI=true it must be there: a skipped test may not look green.
+pub fn static_server() -> Option<PathBuf> {
+    from_env("AGENT_NET_STATIC").map(PathBuf::from)
+}
+
+/// The value of a variable that `scripts/test.sh` sets, or None with a word about it.
+pub fn from_env(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok().filter(|v| !v.is_empty());
+    if value.is_none() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{name} is not set: run scripts/test.sh");
+        println!("skipped: {name} is not set; scripts/test.sh sets it");
+    }
+    value
+}
+
+impl Worker {
+    /// Starts `agent-net serve` with `settings` on a free port and waits until it listens.
+    /// Unless they say otherwise there is no Ollama, no NVML library and a short sample interval.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::of(agent_net(), settings)
+    }
+
+    /// The same with another build of the server.
+    pub fn of(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        command
+            .env("SERVER_HOST", "127.0.0.1")
+            .env("SERVER_PORT", "0")
+            .env("OLLAMA_URL", "http://127.0.0.1:9")
+            .env("NVML_LIB", "/nonexistent/libnvidia-ml.so.1")
+            .env("SAMPLE_INTERVAL", "200ms")
+            .envs(settings.iter().copied())
+            .arg("serve")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("agent-net starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            let mut stderr = BufReader::new(stderr);
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                lock(&sink).push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+        });
+        let mut worker = Self { child, log, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        worker.addr = wait_for("the line `listening on http://ADDR`", || {
+            if let Ok(Some(status)) = worker.child.try_wait() {
+                panic!("agent-net ended with {status}:\n{}", worker.log());
+            }
+            let log = worker.log();
+            let (_, rest) = log.split_once("listening on http://")?;
+            rest.split_once('\n')?.0.trim().parse().ok()
+        });
+        worker
+    }
+
+    pub fn log(&self) -> String {
+        lock(&self.log).clone()
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).expect("the worker is there");
+    }
+
+    /// Waits for its end; the whole log comes with it.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = wait_for("the worker's end", || self.child.try_wait().expect("it is our child"));
+        // The reader of stderr may be a line behind.
+        thread::sleep(Duration::from_millis(50));
+        (status, self.log())
+    }
+
+    /// SIGTERM and the end that follows.
+    pub fn stop(self) -> (ExitStatus, String) {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        http::request(self.addr, "GET", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        http::request(self.addr, "POST", path, &[], body.as_bytes())
+    }
+
+    /// A job's whole report; it must be a 200.
+    pub fn report(&self) -> Value {
+        let reply = self.post("/gpu-check", r#"{"agent_id":"demo-agent"}"#);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.json()
+    }
+
+    /// The first report for which `wanted` holds.
+    pub fn report_when(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let last = Mutex::new(Value::Null);
+        let found = wait_until(|| {
+            let report = self.report();
+            if wanted(&report) {
+                return Some(report);
+            }
+            *lock(&last) = report;
+            None
+        });
+        found.unwrap_or_else(|| panic!("no report with {what}; the last one: {:#}", lock(&last)))
+    }
+
+    /// Pids of its living helpers.
+    pub fn helpers(&self) -> Vec<Pid> {
+        let pid = self.pid().as_raw_nonzero();
+        // One file for each thread of the worker: the thread that spawned the helper is its parent there.
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+        let children = threads
+            .flatten()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
+            .collect::<Vec<_>>()
+            .join(" ");
+        children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the worker's log\n{}---", self.log());
+        }
+    }
+}
+
+/// The codes of a report's reasons.
+pub fn codes(report: &Value) -> Vec<&str> {
+    let reasons = report["health"]["reasons"].as_array().expect("reasons are a list");
+    reasons.iter().map(|r| r["code"].as_str().expect("a code is text")).collect()
+}
+
+pub fn verdict(report: &Value) -> &str {
+    report["health"]["verdict"].as_str().expect("the verdict is text")
+}
+
+/// What `look` finds, asked again and again; None when patience ends.
+pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What `look` finds at last.
+#[track_caller]
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_until(look).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
+}
+
+/// Runs a program to its end: status, stdout, stderr. Killed when patience ends.
+pub fn run(command: &mut Command) -> (ExitStatus, String, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut stderr = child.stderr.take().expect("piped");
+    let err = thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let out = thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stdout.read_to_string(&mut text);
+        text
+    });
+    let status = wait_until(|| child.try_wait().expect("it is our child"));
+    if status.is_none() {
+        let _ = child.kill();
+    }
+    let (out, err) = (out.join().expect("read"), err.join().expect("read"));
+    (status.unwrap_or_else(|| panic!("it did not end: {out}{err}")), out, err)
+}
+
+/// A lock that a failed test cannot poison for others.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A fresh folder below cargo's own temporary one.
+pub fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).expect("the folder can be made");
+    path
+}

@@ -1,0 +1,20 @@
+//! The real binaries against fakes of everything around them.
+
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod bad_input;
+mod cli;
+mod fake_ollama;
+mod fake_orchestrator;
+mod framing;
+mod gpus;
+mod harness;
+mod http;
+mod jobs;
+mod load;
+mod nvml;
+mod ollama;
+mod recordings;
+mod registration;
+mod tidy;
+mod tls;

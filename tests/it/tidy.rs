@@ -1,0 +1,213 @@
+//! The house rules, kept by tests: who may name whom, how long a file may be, what the README must list.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files below `folder`: path from the root, text without comments and unit tests.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                all.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// The code of a file: no comments, nothing from its first unit test on.
+fn code(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod").next().unwrap().split("\n#[test]").next().unwrap();
+    code.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// Words that files whose path begins with the first may not hold; the rest are exceptions.
+const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
+    (
+        "src/pure/",
+        &[
+            "crate::edge",
+            "crate::cmd",
+            "crate::worker",
+            "crate::sampler",
+            "crate::registrar",
+            "std::process",
+            "std::fs",
+            "std::thread",
+            "std::env",
+            "Tcp",
+            "Udp",
+            "Instant::now",
+            "SystemTime",
+            "log::info",
+            "log::warn",
+            "log::error",
+            "log::debug",
+            "println",
+            "eprintln",
+            "rouille",
+            "ureq",
+            "pico_args",
+            "nvml_wrapper",
+            "rustix",
+            "httparse",
+        ],
+        &[],
+    ),
+    ("src/edge/http.rs", &["crate::worker", "crate::sampler", "crate::edge"], &[]),
+    ("src/edge/guard/", &["crate::pure::contract", "crate::pure::route", "crate::worker", "crate::edge"], &[]),
+    ("src/edge/helper.rs", &["crate::pure::config", "crate::edge", "std::net"], &[]),
+    ("src/edge/", &["crate::edge::", "crate::worker", "crate::sampler", "crate::registrar", "crate::cmd"], &[]),
+    ("src/worker.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/sampler.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/registrar.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/", &["rouille"], &["src/edge/http.rs"]),
+    ("src/", &["nvml_wrapper"], &["src/edge/helper.rs"]),
+    ("src/", &["httparse"], &["src/edge/guard/"]),
+    ("src/", &["ureq"], &["src/edge/ollama.rs", "src/edge/orchestrator.rs", "src/edge/probe.rs"]),
+    ("src/", &["signal_hook"], &["src/edge/signals.rs"]),
+    ("src/", &["simple_logger"], &["src/edge/logger.rs"]),
+    ("src/", &["pico_args"], &["src/cmd/"]),
+    ("src/", &["super::serve", "super::health", "super::config::", "crate::cmd::"], &["src/pure/", "src/cmd/mod.rs"]),
+    ("src/", &["todo!", "unimplemented!", "allow(dead_code", "allow(unused", "dbg!", "tokio", "async fn"], &[]),
+];
+
+/// What `text` may not hold when it stands at `path`.
+fn violations(path: &str, text: &str) -> Vec<String> {
+    let code = code(text);
+    let rules = FORBIDDEN.iter().filter(|(prefix, _, except)| {
+        path.starts_with(prefix) && !except.iter().any(|exception| path.starts_with(exception))
+    });
+    let words = rules.flat_map(|(_, words, _)| *words).filter(|word| names(&code, word));
+    words.map(|word| format!("{path} names {word}")).collect()
+}
+
+/// `word` stands in `code` and not within a longer name.
+fn names(code: &str, word: &str) -> bool {
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    })
+}
+
+#[test]
+fn every_layer_names_only_what_it_may() {
+    let all = sources("src");
+    assert!(all.len() > 30, "the sources are not where they are looked for");
+    let found: Vec<_> = all.iter().flat_map(|(path, text)| violations(path, text)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_rule_above_finds_what_it_forbids() {
+    #[track_caller]
+    fn check(path: &str, text: &str, found: bool) {
+        assert_eq!(!violations(path, text).is_empty(), found, "{path}: {text}");
+    }
+    check("src/pure/x.rs", "use crate::edge::gpus;", true);
+    check("src/pure/x.rs", "let t = std::time::Instant::now();", true);
+    check("src/pure/x.rs", "use std::time::Instant; // Instant::now is the caller's", false);
+    check("src/pure/x.rs", "fn a() {}\n#[test]\nfn b() { std::fs::read(p); }", false);
+    check("src/edge/gpus.rs", "use crate::edge::ollama::Ollama;", true);
+    check("src/edge/gpus.rs", "use crate::pure::gpu::Gpu;", false);
+    check("src/edge/ollama.rs", "use rouille::Server;", true);
+    check("src/edge/http.rs", "use rouille::Server;", false);
+    check("src/edge/helper.rs", "use nvml_wrapper::Nvml;", false);
+    check("src/edge/gpus.rs", "use nvml_wrapper::Nvml;", true);
+    check("src/cmd/health.rs", "use super::serve::run;", true);
+    check("src/worker.rs", "use crate::edge::http;", true);
+    check("src/worker.rs", "async fn handle() {}", true);
+}
+
+#[test]
+fn no_file_is_too_long_to_be_read_at_once() {
+    let long: Vec<_> = [sources("src"), sources("tests")]
+        .concat()
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > 400)
+        .collect();
+    assert!(long.is_empty(), "to be split by noun: {long:?}");
+}
+
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
+    text.split(start).skip(1).filter_map(|rest| rest.split(end).next()).collect()
+}
+
+#[test]
+fn the_readme_lists_everything_there_is() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let config = read("src/pure/config.rs");
+    let table = config.split("SETTINGS: &[Setting] = &[").nth(1).unwrap().split("\n];").next().unwrap();
+    let settings = [between(table, "setting(\"", "\""), between(table, "secret(\"", "\"")].concat();
+    assert!(settings.len() >= 20, "{settings:?}");
+    let route = read("src/pure/route.rs");
+    let table = route.split("PATHS: &[(&str, Path)] = &[").nth(1).unwrap().split("\n];").next().unwrap();
+    let routes = between(table, "(\"", "\"");
+    assert!(routes.len() >= 6, "{routes:?}");
+    let verdict = read("src/pure/verdict.rs");
+    let codes = between(&verdict, "pub(crate) enum Code {\n", "\n}")[0];
+    let codes: Vec<String> = codes.lines().map(|line| screaming(line.trim().trim_end_matches(','))).collect();
+    assert!(codes.len() >= 20, "{codes:?}");
+    let exit = read("src/exit.rs");
+    let exits = between(&exit, " = ", ",").into_iter().map(|code| format!("| {code} |"));
+    let wanted = settings.into_iter().chain(routes).map(|name| format!("`{name}"));
+    let missing: Vec<_> = wanted
+        .chain(codes.iter().map(|code| format!("`{code}`")))
+        .chain(exits)
+        .filter(|name| {
+            !readme.contains(name.as_str()) && !readme.contains(&format!(" {}`", name.trim_start_matches('`')))
+        })
+        .collect();
+    assert!(missing.is_empty(), "the README lacks {missing:?}");
+}
+
+/// `NoGpu` as `NO_GPU`.
+fn screaming(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.extend(c.to_uppercase());
+    }
+    out
+}
+
+#[test]
+fn no_async_runtime_is_in_the_tree() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--edges", "normal,dev", "--prefix", "none"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.status.success() && text.contains("rouille v"), "{}", String::from_utf8_lossy(&tree.stderr));
+    for runtime in ["tokio", "async-std", "smol", "async-executor", "hyper", "mio"] {
+        assert!(!text.lines().any(|line| line.starts_with(&format!("{runtime} v"))), "{runtime} in\n{text}");
+    }
+}
+
+#[test]
+fn scripts_say_how_they_are_used() {
+    let scripts: Vec<PathBuf> = fs::read_dir(root().join("scripts")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(scripts.len() >= 4, "{scripts:?}");
+    for script in scripts {
+        let text = fs::read_to_string(&script).unwrap();
+        assert!(text.starts_with("#!/bin/sh\n"), "{script:?} is no POSIX shell script");
+        assert!(text.contains("\n# Usage: scripts/") && text.contains("\n# Exit codes: "), "{script:?}");
+    }
+}
