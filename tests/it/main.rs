@@ -10,6 +10,7 @@ mod framing;
 mod gpus;
 mod harness;
 mod http;
+mod image;
 mod jobs;
 mod load;
 mod nvml;

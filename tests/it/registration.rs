@@ -98,7 +98,7 @@ fn every_name_is_registered_everywhere_and_taken_out_again() {
 
 #[test]
 fn it_tries_until_it_is_taken() {
-    for mood in [Mood::Error500, Mood::HangUp, Mood::BadSecret] {
+    for mood in [Mood::Error500, Mood::HangUp, Mood::Hang, Mood::BadSecret] {
         let orchestrator = FakeOrchestrator::new(mood);
         let worker = start(&orchestrator, &[]);
         orchestrator.wait_for(REGISTER, 2);

@@ -7,7 +7,7 @@
 //! - `init=9`, `count=999`: what nvmlInit_v2 and nvmlDeviceGetCount_v2 return instead of 0
 //! - `driver=550.54.14`: the driver's version
 //! - `at_init=…`, `at_sample=…`: what happens at nvmlInit_v2, or at each sample: `hang`, `crash` (SIGSEGV), `exit`,
-//!   `garbage` (a line on stdout) or `flood` (8 MiB on stdout without a line end)
+//!   `garbage` (a line on stdout) or `flood` (1 MiB on stdout without a line end)
 //! - `at_third_sample=…`: the same at the third sample of a process
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
 //! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, where READING is uuid, name, memory (total and used
@@ -71,7 +71,7 @@ fn misbehave(how: &str) {
         "exit" => std::process::exit(7),
         "garbage" => println!("NVRM: this is no JSON"),
         "flood" => {
-            let _ = std::io::stdout().write_all(&vec![b'x'; 8 << 20]);
+            let _ = std::io::stdout().write_all(&vec![b'x'; 1 << 20]);
         }
         other => panic!("no such misbehaviour: {other}"),
     }

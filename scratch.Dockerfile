@@ -1,0 +1,44 @@
+# The image: two binaries, the glibc files that the helper needs, and nothing else.
+# scripts/build-static.sh says what is in it and why.
+#
+#   docker build -f scratch.Dockerfile -t agent-net .
+#       builds the binaries in a Rust container first
+#   scripts/build-static.sh && docker build -f scratch.Dockerfile --build-arg SOURCE=prebuilt -t agent-net .
+#       packs the dist/rootfs of this machine; no image is pulled
+#
+# Both need BuildKit, which skips the stage that is not asked for: DOCKER_BUILDKIT=1 before Docker 23.
+
+ARG SOURCE=build
+
+FROM rust:1-bookworm AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends musl-tools \
+    && rm -rf /var/lib/apt/lists/*
+RUN rustup target add "$(uname -m)-unknown-linux-musl"
+WORKDIR /agent-net
+COPY Cargo.toml Cargo.lock ./
+COPY scripts/build-static.sh scripts/
+COPY src src
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/agent-net/target \
+    scripts/build-static.sh && mv dist/rootfs /rootfs
+
+FROM scratch AS prebuilt
+COPY dist/rootfs /rootfs
+
+FROM ${SOURCE} AS rootfs
+
+FROM scratch
+LABEL org.opencontainers.image.title="agent-net" \
+      org.opencontainers.image.description="GPU health worker for Livepeer BYOC: says whether the GPU beside Ollama is really there and healthy" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=rootfs /rootfs /
+# Asks NVIDIA's runtime for all GPUs and for NVML; without that runtime the two mean nothing.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=utility
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+EXPOSE 9876
+# The exec form: there is no shell in the image.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/agent-net", "health"]
+ENTRYPOINT ["/agent-net"]

@@ -1,0 +1,321 @@
+#!/bin/sh
+# Starts the worker on a fresh machine, waits until it answers, and shows a first answer.
+#
+# Usage: scripts/up.sh [--docker|--native|--down]
+#   (nothing)  with Docker Compose, beside an Ollama container, where Docker works; else natively
+#   --docker   with Docker Compose or not at all
+#   --native   builds with cargo and runs in the background; pid and log are under .run/
+#   --down     stops what this script started, in either way
+#
+# Settings are the worker's own environment variables (SERVER_PORT, ORCH_URL, ...). With Docker they may
+# also stand in compose/.env, see compose/.env.example. A worker that runs already is left alone.
+#
+# Exit codes: 0 it runs (with --down: it does not), 1 it could not be started or stopped, 64 usage
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+say() {
+    printf 'up: %s\n' "$*" >&2
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+mode=auto
+for arg in "$@"; do
+    case $arg in
+    --docker | --native | --down) mode=${arg#--} ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        say "unknown argument: $arg (see --help)"
+        exit 64
+        ;;
+    esac
+done
+
+cd "$(dirname "$0")/.."
+run=.run
+log=$run/agent-net.log
+pidfile=$run/agent-net.pid
+program=${CARGO_TARGET_DIR:-target}/release/agent-net
+
+# ---- what both ways need ----
+
+# setting NAME: from the environment, else from compose/.env, which counts with Docker only.
+setting() {
+    eval "value=\${$1:-}"
+    if [ -z "$value" ] && [ "$mode" != native ] && [ -f compose/.env ]; then
+        value=$(sed -n "s/^$1=//p" compose/.env | tail -n 1)
+        # Compose takes one pair of quotes off.
+        case $value in
+        \"*\" | \'*\') value=${value#?} value=${value%?} ;;
+        esac
+    fi
+    printf %s "$value"
+}
+
+# Where to ask. A worker that took a free port or another address says so in its log.
+base_url() {
+    port=$(setting SERVER_PORT)
+    host=127.0.0.1
+    if [ "$mode" = native ]; then
+        case ${SERVER_HOST:-} in
+        '' | 0.0.0.0) ;;
+        ::) host='[::1]' ;;
+        *:*) host="[$SERVER_HOST]" ;;
+        *) host=$SERVER_HOST ;;
+        esac
+        if [ "$port" = 0 ]; then
+            port=$(sed -n 's/.*listening on http:.*:\([0-9]\{1,\}\).*/\1/p' "$log" 2>/dev/null | tail -n 1)
+        fi
+    fi
+    printf 'http://%s:%s' "$host" "${port:-9876}"
+}
+
+healthy() {
+    curl -fsS -m 2 "$(base_url)/health" >/dev/null 2>&1
+}
+
+# wait_healthy SECONDS ALIVE: until it answers, while the command ALIVE succeeds.
+wait_healthy() {
+    tries=$(($1 * 5))
+    while [ "$tries" -gt 0 ]; do
+        "$2" || return 1
+        healthy && return 0
+        sleep 0.2
+        tries=$((tries - 1))
+    done
+    return 1
+}
+
+show_answer() {
+    url=$(base_url)
+    token=$(setting WORKER_TOKEN)
+    file=$(setting WORKER_TOKEN_FILE)
+    [ -n "$token" ] || [ ! -r "${file:-/nonexistent}" ] || token=$(cat "$file")
+    header=
+    # shellcheck disable=SC2016 # it is printed for the reader's shell to expand
+    [ -z "$token$file" ] || header=' -H "Authorization: Bearer $WORKER_TOKEN"'
+    say "the worker answers at $url; ask it like this:"
+    printf "curl -sS%s -d '{\"agent_id\":\"demo-agent\"}' %s/gpu-check\n" "$header" "$url"
+    # The header comes by standard input, since other users can read a command line.
+    if printf 'Authorization: Bearer %s\n' "$token" |
+        curl -sS -m 10 ${token:+-H @-} -d '{"agent_id":"demo-agent"}' "$url/gpu-check"; then
+        echo
+    else
+        fail "the first job got no answer"
+    fi
+}
+
+# ---- native ----
+
+# The pid of our worker, if it lives: a pid file may be older than the machine's last start, and its number
+# another program's by now.
+native_pid() {
+    [ -f "$pidfile" ] || return 1
+    pid=$(cat "$pidfile")
+    case $pid in
+    '' | *[!0-9]*) pid=0 ;;
+    esac
+    if [ "$pid" -gt 0 ]; then
+        # A program that was rebuilt since shows as deleted.
+        exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || exe=
+        case ${exe% (deleted)} in
+        */agent-net)
+            printf %s "$pid"
+            return 0
+            ;;
+        esac
+    fi
+    return 1
+}
+
+native_alive() {
+    native_pid >/dev/null
+}
+
+show_log() {
+    say "the last lines of $log:"
+    tail -n 15 "$log" >&2
+}
+
+native_up() {
+    mode=native
+    command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust, for example with rustup, or Docker"
+    say "building with cargo"
+    cargo build --locked --release
+    mkdir -p "$run"
+    chmod 700 "$run"
+    if [ -f "$pidfile" ]; then
+        say "$pidfile was left behind by a worker that is gone"
+        rm -f "$pidfile"
+    fi
+    # The log of the run before is kept, since it may say why that one ended.
+    [ ! -f "$log" ] || mv "$log" "$log.old"
+    # nohup: it outlives this terminal.
+    nohup "$program" serve >"$log" 2>&1 </dev/null &
+    started=$!
+    echo "$started" >"$pidfile"
+    # Until the shell's child has become the worker, /proc shows the shell.
+    tries=20
+    until native_alive || [ "$tries" = 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.05
+    done
+    if ! wait_healthy 30 native_alive; then
+        show_log
+        if native_alive; then
+            kill "$started" 2>/dev/null || :
+            rm -f "$pidfile"
+            fail "the worker did not answer at $(base_url) within 30 s"
+        fi
+        rm -f "$pidfile"
+        fail "the worker ended at once"
+    fi
+    # Another worker on this port would have answered while ours was still failing to take it.
+    sleep 0.3
+    if ! native_alive; then
+        show_log
+        rm -f "$pidfile"
+        fail "the worker ended at once, and something else answers at $(base_url)"
+    fi
+    say "started with pid $started; log: $log; stop it with scripts/up.sh --down"
+    show_answer
+}
+
+native_down() {
+    if pid=$(native_pid); then
+        kill "$pid" 2>/dev/null || :
+        # Jobs in flight may take 10 s to finish.
+        tries=75
+        while native_alive && [ "$tries" -gt 0 ]; do
+            sleep 0.2
+            tries=$((tries - 1))
+        done
+        if native_alive; then
+            say "pid $pid did not stop within 15 s and was killed"
+            kill -9 "$pid" 2>/dev/null || :
+        fi
+        say "stopped the worker with pid $pid"
+        down=true
+    fi
+    rm -f "$pidfile"
+}
+
+# ---- Docker ----
+
+# Sets compose to the words of a command that works; says why not otherwise.
+find_compose() {
+    compose=
+    compose_path=$PATH
+    if ! command -v docker >/dev/null 2>&1; then
+        why="docker is not installed"
+    elif docker compose version >/dev/null 2>&1; then
+        compose="docker compose"
+    elif command -v docker-compose >/dev/null 2>&1; then
+        compose=docker-compose
+        # Version 1 builds by itself unless told to use the client, and without BuildKit unless told so.
+        export COMPOSE_DOCKER_CLI_BUILD=1 DOCKER_BUILDKIT=1
+        if ! docker buildx version >/dev/null 2>&1 && [ -x /usr/bin/docker ]; then
+            # A newer client that lacks its buildx plugin cannot use BuildKit; the distribution's can.
+            compose_path=/usr/bin:$PATH
+        fi
+    else
+        why="Docker Compose is not installed"
+    fi
+    [ -n "$compose" ] || return 1
+    if ! docker info >/dev/null 2>&1; then
+        why="the Docker daemon does not answer"
+        return 1
+    fi
+}
+
+# A GPU request on a machine that cannot serve it keeps everything from starting: ask for it only where
+# both the GPU and NVIDIA's container tools are there.
+find_gpu() {
+    files="-f compose/compose.yaml"
+    if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
+        say "no NVIDIA GPU here: starting without"
+    elif docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
+        command -v nvidia-container-cli >/dev/null 2>&1 || command -v nvidia-ctk >/dev/null 2>&1; then
+        files="$files -f compose/gpu.yaml"
+    else
+        say "there is a GPU, but the NVIDIA Container Toolkit is not installed: the containers will not see it"
+    fi
+}
+
+# One project name, whatever the folder is called.
+run_compose() {
+    # shellcheck disable=SC2086 # both are lists of words
+    PATH=$compose_path $compose -p agent-net $files "$@"
+}
+
+project=label=com.docker.compose.project=agent-net
+
+# The worker's container runs.
+docker_alive() {
+    [ -n "$(docker ps -q --filter "$project" --filter label=com.docker.compose.service=agent-net)" ]
+}
+
+docker_up() {
+    find_gpu
+    if ! run_compose up -d --build; then
+        # A native worker is to find the port free.
+        run_compose rm -s -f agent-net >/dev/null 2>&1 || :
+        why="Compose could not build or start the containers (see above)"
+        return 1
+    fi
+    if ! wait_healthy 60 docker_alive; then
+        run_compose logs --tail 15 agent-net >&2 || :
+        fail "the worker does not answer at $(base_url); its log is above"
+    fi
+    say "started with $compose; log: $compose -p agent-net $files logs agent-net; stop it with scripts/up.sh --down"
+    show_answer
+}
+
+# ---- what was asked for ----
+
+command -v curl >/dev/null 2>&1 || fail "curl is missing: install the package curl"
+
+if [ "$mode" = down ]; then
+    down=false
+    native_down
+    files="-f compose/compose.yaml"
+    if find_compose && [ -n "$(docker ps -aq --filter "$project")" ]; then
+        run_compose down || fail "Compose could not stop the containers"
+        down=true
+    fi
+    $down || say "nothing was running"
+    exit 0
+fi
+
+if pid=$(native_pid); then
+    mode=native
+    say "already running with pid $pid"
+    wait_healthy 5 native_alive || fail "but it does not answer at $(base_url); see $log"
+    show_answer
+    exit 0
+fi
+
+if [ "$mode" != native ]; then
+    if find_compose; then
+        if docker_alive; then
+            say "already running in Docker"
+            wait_healthy 30 docker_alive || fail "but it does not answer at $(base_url); see docker logs"
+            show_answer
+            exit 0
+        fi
+        docker_up && exit 0
+    fi
+    [ "$mode" = auto ] || fail "$why"
+    say "$why: running natively instead"
+fi
+native_up

@@ -1,0 +1,254 @@
+//! The static server and the image as they are shipped: `scripts/build-static.sh` and `scratch.Dockerfile` make
+//! them, `scripts/test.sh` names them in AGENT_NET_STATIC and AGENT_NET_IMAGE.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process, thread};
+
+use serde_json::Value;
+
+use crate::harness::{self, Worker, from_env, static_server, wait_for, wait_until};
+use crate::http::{Connection, Response};
+use crate::nvml::{self, FakeNvml};
+
+const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
+
+fn triplet() -> String {
+    format!("{}-linux-gnu", env::consts::ARCH)
+}
+
+// ---- the static server ----
+
+#[test]
+fn the_static_server_needs_no_loader_and_is_small() {
+    let Some(path) = static_server() else { return };
+    let elf = fs::read(&path).unwrap();
+    let bytes = |at: usize, count: usize| {
+        elf[at..at + count].iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    assert_eq!((&elf[..4], elf[4], elf[5]), (&b"\x7fELF"[..], 2, 1), "a 64-bit little-endian ELF file");
+    // A position-independent one names an interpreter that an empty image lacks.
+    assert_eq!(bytes(16, 2), 2, "e_type is ET_EXEC");
+    let (table, size, count) = (bytes(32, 8), bytes(54, 2), bytes(56, 2));
+    let kinds: Vec<usize> = (0..count).map(|entry| bytes(table + entry * size, 4)).collect();
+    let (load, dynamic, interpreter) = (1, 2, 3);
+    assert!(kinds.contains(&load), "{kinds:?}");
+    assert!(!kinds.contains(&dynamic) && !kinds.contains(&interpreter), "{kinds:?}");
+    assert!(elf.len() <= 4_000_000, "{} bytes", elf.len());
+    let holds = |text: &[u8]| elf.windows(text.len()).any(|window| window == text);
+    assert!(!holds(b"nvmlInit"), "NVML is the helper's business");
+}
+
+#[test]
+fn the_static_server_has_no_async_runtime_and_loads_no_library() {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut tree = Command::new(cargo);
+    tree.args(["tree", "--no-default-features", "--edges", "normal", "--locked", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let (status, out, err) = harness::run(&mut tree);
+    assert!(status.success() && out.contains("rouille v"), "{out}{err}");
+    for crate_name in ["nvml-wrapper", "libloading", "tokio"] {
+        assert!(!out.lines().any(|line| line.starts_with(&format!("{crate_name} "))), "{crate_name} in\n{out}");
+    }
+}
+
+#[test]
+fn the_static_server_outlives_a_panic() {
+    let Some(path) = static_server() else { return };
+    // Whether a panic can be caught is decided by what the static program was linked with.
+    let worker = Worker::of(harness::command(path), &[("AGENT_NET_FAULT", "panic:boom")]);
+    let reply = worker.post("/gpu-check", r#"{"agent_id":"boom"}"#);
+    assert_eq!((reply.status, reply.code().as_str()), (500, "internal"));
+    assert_eq!(worker.post("/gpu-check", JOB).status, 200);
+}
+
+// ---- the image ----
+
+#[test]
+fn the_image_is_small() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let size: u64 = docker(&["image", "inspect", "--format", "{{.Size}}", &image]).trim().parse().unwrap();
+    assert!(size <= 9_000_000, "{size} bytes");
+}
+
+#[test]
+fn the_image_runs_without_rights_and_stops_when_asked() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let container = Container::run(&image, &[]);
+    let reply = container.job();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json()["agent_id"], "demo-agent");
+    wait_for("a healthy container", || (container.inspect("{{.State.Health.Status}}") == "healthy").then_some(()));
+    docker(&["stop", &container.name]);
+    // 137 would be the SIGKILL that follows a SIGTERM which nobody handled.
+    assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
+}
+
+#[test]
+fn the_image_finds_nvml_where_nvidias_tools_put_it() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let places = [
+        "/usr/lib64/libnvidia-ml.so.1",
+        &format!("/usr/lib/{}/libnvidia-ml.so.1", triplet()),
+        // As the host names it, in a folder that no one searches and without the link that ldconfig makes.
+        "/opt/odd/libnvidia-ml.so.550.54",
+    ];
+    for place in places {
+        let container = Container::with_nvml(&image, place);
+        let report = container.report_when(|report| report["gpu_count"] == GPUS);
+        assert_eq!(report["gpus"].as_array().map(Vec::len), Some(GPUS), "{place}: {report:#}");
+    }
+}
+
+#[test]
+fn the_test_above_would_notice_a_missing_file() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let image = Image::without(&image, &format!("lib/{}/libpthread.so.0", triplet()));
+    let container = Container::with_nvml(&image.0, "/usr/lib64/libnvidia-ml.so.1");
+    let missing = |report: &Value| {
+        let reasons = report["health"]["reasons"].as_array()?;
+        reasons.iter().find(|reason| reason["code"] == "NVML_LIB_MISSING").cloned()
+    };
+    let report = container.report_when(|report| missing(report).is_some());
+    assert_eq!(report["gpu_count"], 0, "{report:#}");
+    let reason = missing(&report).unwrap();
+    assert!(reason["message"].as_str().unwrap().contains("libpthread.so.0"), "{reason:#}");
+}
+
+// ---- Docker ----
+
+/// A running container of the image with no rights at all; removed on drop.
+struct Container {
+    name: String,
+    addr: SocketAddr,
+}
+
+impl Container {
+    fn run(image: &str, options: &[&str]) -> Self {
+        let mut container = Self { name: unique("container"), addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut run = vec!["run", "--detach", "--name", &container.name, "--publish", "127.0.0.1::9876"];
+        run.extend(["--read-only", "--cap-drop", "ALL", "--user", "65532:65532"]);
+        run.extend(["--security-opt", "no-new-privileges", "--health-interval", "1s"]);
+        // Nothing answers there: the container is alone.
+        run.extend(["--env", "OLLAMA_URL=http://127.0.0.1:9", "--env", "SAMPLE_INTERVAL=200ms"]);
+        run.extend(options);
+        run.push(image);
+        docker(&run);
+        let published = docker(&["port", &container.name, "9876/tcp"]);
+        container.addr = published.lines().next().unwrap_or_default().parse().expect("a published address");
+        container
+    }
+
+    /// One with the fake libnvidia-ml.so.1 at `place`, mounted as NVIDIA's tools mount the real one, on a machine
+    /// with an NVIDIA card.
+    fn with_nvml(image: &str, place: &str) -> Self {
+        let folder = harness::folder(&unique("pci"));
+        let card = folder.join("0000:01:00.0");
+        fs::create_dir_all(&card).unwrap();
+        fs::write(card.join("vendor"), "0x10de\n").unwrap();
+        fs::write(card.join("class"), "0x030200\n").unwrap();
+        let fake = FakeNvml::new(&format!("gpus={GPUS}"));
+        let library = format!("{}:{place}:ro", nvml::library().display());
+        let gpus = format!("{}:/gpus:ro", fake.file().display());
+        let cards = format!("{}:/sys/bus/pci/devices:ro", folder.display());
+        let mut options = vec!["--volume", &library, "--volume", &gpus, "--volume", &cards];
+        options.extend(["--env", "FAKE_NVML=/gpus"]);
+        Self::run(image, &options)
+    }
+
+    fn inspect(&self, what: &str) -> String {
+        docker(&["inspect", "--format", what, &self.name]).trim().to_owned()
+    }
+
+    /// The answer to a job. Docker's proxy accepts connections before the worker listens, and drops them.
+    fn job(&self) -> Response {
+        wait_for("an answer from the container", || {
+            let mut connection = Connection::open(self.addr);
+            let head = format!("POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: {}\r\n\r\n", JOB.len());
+            connection.send(format!("{head}{JOB}").as_bytes()).ok()?;
+            connection.answer().ok()
+        })
+    }
+
+    fn report_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = wait_until(|| {
+            last = self.job().json();
+            wanted(&last).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| panic!("the report never came to that; the last one: {last:#}"))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let logs = client().args(["logs", &self.name]).output();
+            let text = logs.map(|out| String::from_utf8_lossy(&out.stderr).into_owned());
+            eprintln!("--- the container's log\n{}---", text.unwrap_or_default());
+        }
+        let _ = client().args(["rm", "--force", "--volumes", &self.name]).output();
+    }
+}
+
+/// An image made for one test; removed on drop.
+struct Image(String);
+
+impl Image {
+    /// The same image without one file. Import needs neither a registry nor a builder.
+    fn without(image: &str, file: &str) -> Self {
+        let folder = harness::folder(&unique("image"));
+        // Only containers can be exported; this one is never started.
+        let name = unique("export");
+        docker(&["create", "--name", &name, image]);
+        let exported = succeeds(client().current_dir(&folder).args(["export", "--output", "image.tar", &name]));
+        docker(&["rm", &name]);
+        assert!(exported, "docker export {name}");
+        // Unpacked and packed again, since `tar --delete` loses other members too.
+        fs::create_dir(folder.join("root")).unwrap();
+        let tar =
+            |args: &[&str]| assert!(succeeds(Command::new("tar").current_dir(&folder).args(args)), "tar {args:?}");
+        tar(&["--extract", "--file", "image.tar", "--directory", "root"]);
+        fs::remove_file(folder.join("root").join(file)).unwrap();
+        tar(&["--create", "--file", "less.tar", "--directory", "root", "."]);
+        let made = Self(unique("image"));
+        let less = folder.join("less.tar").display().to_string();
+        docker(&["import", "--change", r#"ENTRYPOINT ["/agent-net"]"#, &less, &made.0]);
+        fs::remove_dir_all(&folder).unwrap();
+        made
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let _ = client().args(["image", "rm", "--force", &self.0]).output();
+    }
+}
+
+/// Tests run beside each other, and so may test runs.
+fn unique(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("agent-net-test-{what}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn client() -> Command {
+    let mut client = Command::new("docker");
+    client.stdin(Stdio::null());
+    client
+}
+
+/// What docker says; it must succeed.
+#[track_caller]
+fn docker(args: &[&str]) -> String {
+    let (status, out, err) = harness::run(client().args(args));
+    assert!(status.success(), "docker {}: {out}{err}", args.join(" "));
+    out
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// How many GPUs the fake library shows.
+const GPUS: usize = 2;
