@@ -171,7 +171,12 @@ prepare_rest() {
 # start_daemon OPTION...: true when it answers within 30 s
 start_daemon() {
     say "starting dockerd $*"
-    dockerd "$@" >>"$run/dockerd.log" 2>&1 &
+    # All its own: no trace of another daemon, alive or dead, can be in its way, and it leaves none.
+    daemon_home=$(mktemp -d)
+    DOCKER_HOST=unix://$daemon_home/socket
+    export DOCKER_HOST
+    dockerd --host "$DOCKER_HOST" --data-root "$daemon_home/data" --exec-root "$daemon_home/exec" \
+        --pidfile "$daemon_home/pid" "$@" >>"$run/dockerd.log" 2>&1 &
     daemon=$!
     tries=150
     while [ "$tries" -gt 0 ] && kill -0 "$daemon" 2>/dev/null; do
@@ -188,6 +193,7 @@ stop_daemon() {
     kill "$daemon" 2>/dev/null || :
     wait "$daemon" 2>/dev/null || :
     daemon=
+    rm -rf "$daemon_home" 2>/dev/null || say "could not remove $daemon_home"
 }
 
 # Sets docker to a client that can build the image, and makes sure that a daemon answers.

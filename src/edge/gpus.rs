@@ -25,6 +25,10 @@ const RESPAWN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 const HELPER: &str = "agent-net-nvml";
 
+/// Lines of one helper's stderr that are logged, and how much of each.
+const MAX_CHATTER: usize = 20;
+const MAX_CHATTER_LINE: u64 = 512;
+
 /// The GPUs of this machine, read through the helper.
 #[derive(Debug)]
 pub(crate) struct Gpus {
@@ -191,7 +195,7 @@ enum End {
 impl Process {
     fn start(path: &Path, library: Option<&str>) -> io::Result<Self> {
         let mut command = Command::new(path);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(library) = library {
             command.env("NVML_LIB", library);
         }
@@ -200,12 +204,13 @@ impl Process {
             command.env_remove(setting.name);
         }
         let mut child = command.spawn()?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
             return Err(io::Error::other("no pipe to it"));
         };
         // Bounded: a helper that floods is blocked by its own pipe.
         let (sender, lines) = mpsc::sync_channel(4);
-        let reader = thread::Builder::new().name("nvml-reader".into()).spawn(move || {
+        let answers = thread::Builder::new().name("nvml-reader".into()).spawn(move || {
             let mut stdout = BufReader::new(stdout);
             loop {
                 let line = read_line(&mut stdout);
@@ -215,7 +220,8 @@ impl Process {
                 }
             }
         });
-        if let Err(why) = reader {
+        let chatter = thread::Builder::new().name("nvml-chatter".into()).spawn(move || log_chatter(stderr));
+        if let Err(why) = answers.and(chatter) {
             let _ = child.kill();
             let _ = child.wait();
             return Err(why);
@@ -244,6 +250,24 @@ fn read_line(from: &mut impl BufRead) -> Result<String, End> {
         Ok(_) => Err(End::Bad(format!("it wrote a line longer than {} bytes", wire::MAX_LINE))),
         Err(why) => Err(End::Closed(format!("its output cannot be read: {why}"))),
     }
+}
+
+/// Passes on what the helper, or the library in it, prints: a few lines of bounded length, through our own logger.
+fn log_chatter(stderr: impl Read) {
+    let mut stderr = BufReader::new(stderr);
+    for number in 0..=MAX_CHATTER {
+        let mut line = Vec::new();
+        match stderr.by_ref().take(MAX_CHATTER_LINE).read_until(b'\n', &mut line) {
+            Ok(n) if n > 0 => {}
+            _ => return,
+        }
+        if number < MAX_CHATTER {
+            log::warn!("{HELPER} says: {}", String::from_utf8_lossy(&line).trim_end());
+        }
+    }
+    log::warn!("{HELPER} says more, which is not shown");
+    // Read on: a full pipe would stop it within the driver.
+    let _ = io::copy(&mut stderr, &mut io::sink());
 }
 
 /// The exit status, if it comes within `patience`.

@@ -5,7 +5,11 @@ use std::path::Path;
 
 /// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look.
 /// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
+/// WSL lends its GPU through /dev/dxg and shows no device on the bus.
 pub(crate) fn nvidia_gpus() -> Option<u32> {
+    if Path::new("/dev/dxg").exists() {
+        return None;
+    }
     count(Path::new("/sys/bus/pci/devices"))
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::{Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
-use crate::fake_ollama::{Answer, FakeOllama};
+use crate::fake_ollama::{self, Answer, FakeOllama};
 use crate::harness::{Worker, codes, folder, verdict, wait_for};
 use crate::nvml::FakeNvml;
 
@@ -208,6 +208,20 @@ fn a_driver_that_hangs_at_init_is_given_up_too() {
 }
 
 #[test]
+fn a_driver_that_hangs_from_the_start_keeps_no_job_waiting() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("at_init=hang"));
+    let worker = start(&ollama, &nvml, &[]);
+    let first = worker.report();
+    assert_eq!((codes(&first)[0], verdict(&first)), ("NO_SAMPLE", "unknown"));
+    assert_eq!(first["gpus"], json!([]));
+    worker.report_when("Ollama's model", |r| r["model_name"] == fake_ollama::MODEL);
+    let stuck = worker.report_when("DRIVER_STUCK", has("DRIVER_STUCK"));
+    assert_eq!((&stuck["gpus"], verdict(&stuck)), (&json!([]), "degraded"));
+    nvml.set("");
+    worker.report_when("verdict ok", is_ok);
+}
+
+#[test]
 fn a_library_that_crashes_takes_only_the_helper_along() {
     outlives("NVML_HELPER_FAILED", |_, nvml| nvml.set("gpus=2\nat_sample=crash"), healthy_again);
 }
@@ -258,6 +272,9 @@ fn what_the_library_prints_does_no_harm() {
         }
         nvml.set("");
         assert_eq!(worker.helpers(), helper, "{noise} ended the helper");
+        // Some of it is logged, each piece as a line of ours.
+        let log = wait_for("the notice", || Some(worker.log()).filter(|log| log.contains("agent-net-nvml says")));
+        assert!(log.len() < 64 * 1024 && log.lines().all(|line| line.starts_with("20")), "{log}");
     }
 }
 
@@ -305,7 +322,7 @@ fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
 
 #[test]
 fn the_helper_dies_with_the_worker() {
-    for hanging in [false, true] {
+    for (hanging, signal) in [(false, Signal::KILL), (true, Signal::KILL), (true, Signal::TERM)] {
         let nvml = FakeNvml::new("");
         let worker = Worker::start(&nvml.settings());
         worker.report_when("a GPU", |report| report["gpu_count"] == 1);
@@ -315,8 +332,9 @@ fn the_helper_dies_with_the_worker() {
             // From now on it does not see its stdin end.
             worker.report_when("no sample for a second", |r| r["sample_age_ms"].as_u64() > Some(1000));
         }
-        worker.signal(Signal::KILL);
-        let _ = worker.wait();
+        worker.signal(signal);
+        let (status, log) = worker.wait();
+        assert_eq!(status.code(), (signal == Signal::TERM).then_some(0), "{log}");
         wait_for("the helper's end", || test_kill_process(helper).is_err().then_some(()));
     }
 }
