@@ -1,7 +1,11 @@
-//! What is going on right now, in plain atomics.
+//! What is going on right now and what has gone on since the start, in plain numbers.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::pure::exposition::{Exposition, Kind};
 
 /// A number of things that are under way, counted down by their tickets' drop, panics included.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +31,83 @@ impl Gauge {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Upper bounds of the histogram of job times, in seconds. A job takes microseconds, or waits for a first sample.
+const BOUNDS: [(f64, &str); 12] = [
+    (0.000_1, "0.0001"),
+    (0.000_25, "0.00025"),
+    (0.000_5, "0.0005"),
+    (0.001, "0.001"),
+    (0.002_5, "0.0025"),
+    (0.005, "0.005"),
+    (0.01, "0.01"),
+    (0.05, "0.05"),
+    (0.1, "0.1"),
+    (0.5, "0.5"),
+    (1.0, "1"),
+    (2.5, "2.5"),
+];
+
+/// The jobs that were answered, by route and status, and how long they took.
+#[derive(Debug, Default)]
+pub(crate) struct JobStats(Mutex<Jobs>);
+
+#[derive(Debug, Default)]
+struct Jobs {
+    answered: BTreeMap<(&'static str, u16), u64>,
+    /// Jobs up to each of [`BOUNDS`], not cumulative, and those beyond.
+    times: [u64; BOUNDS.len() + 1],
+    total: Duration,
+}
+
+impl JobStats {
+    pub(crate) fn count(&self, route: &'static str, status: u16, took: Duration) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *jobs.answered.entry((route, status)).or_default() += 1;
+        let bucket = BOUNDS.iter().position(|(bound, _)| took.as_secs_f64() <= *bound);
+        jobs.times[bucket.unwrap_or(BOUNDS.len())] += 1;
+        jobs.total += took;
+    }
+
+    pub(crate) fn write(&self, out: &mut Exposition) {
+        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        out.family("agent_net_jobs_total", Kind::Counter, "Jobs that were answered, by route and status.");
+        for ((route, status), count) in &jobs.answered {
+            out.sample(&[("route", *route), ("code", &status.to_string())], Some(*count as f64));
+        }
+        out.family("agent_net_job_duration_seconds", Kind::Histogram, "Time from a whole request to its answer.");
+        let mut below = 0;
+        for ((_, bound), count) in BOUNDS.iter().zip(jobs.times) {
+            below += count;
+            out.sample_of("_bucket", &[("le", *bound)], Some(below as f64));
+        }
+        let all: u64 = jobs.times.iter().sum();
+        out.sample_of("_bucket", &[("le", "+Inf")], Some(all as f64));
+        out.sample_of("_sum", &[], Some(jobs.total.as_secs_f64()));
+        out.sample_of("_count", &[], Some(all as f64));
+    }
+}
+
+#[test]
+fn job_times_are_cumulative() {
+    let stats = JobStats::default();
+    for micros in [50, 100, 101, 3_000_000] {
+        stats.count("/gpu-check", 200, Duration::from_micros(micros));
+    }
+    let mut out = Exposition::new(false);
+    stats.write(&mut out);
+    let text = out.into_text();
+    for line in [
+        "agent_net_jobs_total{route=\"/gpu-check\",code=\"200\"} 4",
+        "agent_net_job_duration_seconds_bucket{le=\"0.0001\"} 2",
+        "agent_net_job_duration_seconds_bucket{le=\"0.00025\"} 3",
+        "agent_net_job_duration_seconds_bucket{le=\"2.5\"} 3",
+        "agent_net_job_duration_seconds_bucket{le=\"+Inf\"} 4",
+        "agent_net_job_duration_seconds_count 4",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
 }
 

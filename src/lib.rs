@@ -25,6 +25,7 @@ mod counters;
 mod edge;
 mod exit;
 mod pure;
+mod recorder;
 mod registrar;
 mod sampler;
 mod worker;

@@ -1,16 +1,27 @@
-//! The threads that read GPUs and Ollama, and the one place where what they read becomes a snapshot.
-//! Two threads, because a slow Ollama may not make a GPU reading old, nor a hung driver a model list.
+//! The threads that read GPUs, Ollama and the kernel, and the one place where what they read becomes a snapshot.
+//! A thread each, because a slow Ollama may not make a GPU reading old, nor a hung driver a model list.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::edge::gpus::Gpus;
+use crate::edge::kmsg::Kmsg;
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
-use crate::pure::snapshot::{GpuState, OllamaState, Snapshot};
-use crate::pure::verdict::{self, Limits};
+use crate::edge::surroundings;
+use crate::edge::tegra::Tegra;
+use crate::pure::config::Config;
+use crate::pure::gpu::{FaultKind, GpuSample};
+use crate::pure::history::History;
+use crate::pure::report::Published;
+use crate::pure::rules::{self, Facts, Limits, Surroundings};
+use crate::pure::snapshot::{Counts, GpuState, OllamaState, Snapshot, XidSource};
+use crate::pure::uptime::Windows;
+use crate::pure::verdict::Reason;
+use crate::pure::xid::{KernelEvent, XidLog};
 
 /// After this long the first snapshot is published with whatever is known: a hung driver must not keep the first
 /// job waiting longer than it is allowed to wait.
@@ -19,10 +30,15 @@ const FIRST_SNAPSHOT: Duration = Duration::from_millis(1500);
 /// A fault is looked at again this often at least, however long the interval: recovery should be seen soon.
 const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the kernel's log is read, and how often the machine is looked at.
+const KERNEL_INTERVAL: Duration = Duration::from_secs(1);
+const SURROUNDINGS_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The last snapshot, replaced whole.
 #[derive(Debug)]
 pub(crate) struct Board {
     limits: Limits,
+    started: Instant,
     state: Mutex<State>,
     published: Condvar,
 }
@@ -34,7 +50,13 @@ struct State {
     ollama: OllamaState,
     /// Ollama was asked once to the end, whatever came of it.
     ollama_asked: bool,
-    snapshot: Option<Arc<Snapshot>>,
+    around: Surroundings,
+    history: History,
+    xids: XidLog,
+    kernel_log: bool,
+    uptime: Windows,
+    counts: Counts,
+    latest: Option<Arc<Published>>,
 }
 
 impl Board {
@@ -44,29 +66,75 @@ impl Board {
             gpu_at: Instant::now(),
             ollama: OllamaState::PENDING,
             ollama_asked: false,
-            snapshot: None,
+            around: Surroundings::default(),
+            history: History::default(),
+            xids: XidLog::default(),
+            kernel_log: false,
+            uptime: Windows::default(),
+            counts: Counts::default(),
+            latest: None,
         };
-        Self { limits, state: Mutex::new(state), published: Condvar::new() }
+        Self { limits, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The last snapshot; None before the first.
-    pub(crate) fn latest(&self) -> Option<Arc<Snapshot>> {
-        self.lock().snapshot.clone()
+    pub(crate) fn latest(&self) -> Option<Arc<Published>> {
+        self.lock().latest.clone()
     }
 
     /// The last snapshot, waiting for the first at most `patience`.
-    pub(crate) fn wait_first(&self, patience: Duration) -> Option<Arc<Snapshot>> {
+    pub(crate) fn wait_first(&self, patience: Duration) -> Option<Arc<Published>> {
         let state = self.lock();
-        let waited = self.published.wait_timeout_while(state, patience, |state| state.snapshot.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.snapshot.clone()
+        let waited = self.published.wait_timeout_while(state, patience, |state| state.latest.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
     }
 
-    fn put_gpu(&self, gpu: GpuState) {
+    /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone.
+    pub(crate) fn acknowledge(&self) {
         let mut state = self.lock();
+        state.xids.settle(unix_now());
+        let counted = state.gpu.gpus().len();
+        state.history.forget_missing(counted);
+        self.publish(&mut state);
+    }
+
+    /// From now on part of each snapshot.
+    pub(crate) fn put_uptime(&self, windows: Windows) {
+        self.lock().uptime = windows;
+    }
+
+    fn put_gpu(&self, gpu: GpuState, reinits: u64) {
+        let now = unix_now();
+        let mut state = self.lock();
+        if let GpuState::Sample(sample) = &gpu {
+            let State { history, ollama, .. } = &mut *state;
+            history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
+            state.counts.last_success = Some(now);
+            let reloaded = |kind| matches!(kind, FaultKind::DriverNotLoaded | FaultKind::LibMismatch);
+            if matches!(&state.gpu, GpuState::Fault { fault, .. } if reloaded(fault.kind)) {
+                // The driver was loaded anew: what it reported before is over.
+                state.xids.settle(now);
+            }
+            if !state.kernel_log {
+                record_events(&mut state.xids, sample, now);
+            }
+        }
+        state.counts.reinits = reinits;
         state.gpu = gpu;
         state.gpu_at = Instant::now();
-        if state.ollama_asked || state.snapshot.is_some() {
+        if state.ollama_asked || state.latest.is_some() {
             self.publish(&mut state);
+        }
+        let code = state.latest.as_ref().and_then(|latest| {
+            let faulty = matches!(latest.snapshot.gpu, GpuState::Fault { .. });
+            latest.snapshot.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
+        });
+        if let Some(code) = code {
+            *state.counts.failures.entry(code.name()).or_default() += 1;
         }
     }
 
@@ -74,24 +142,64 @@ impl Board {
         let mut state = self.lock();
         state.ollama = ollama;
         state.ollama_asked = true;
-        if state.gpu != GpuState::Pending || state.snapshot.is_some() {
+        if state.gpu != GpuState::Pending || state.latest.is_some() {
+            self.publish(&mut state);
+        }
+    }
+
+    fn put_surroundings(&self, around: Surroundings) {
+        self.lock().around = around;
+    }
+
+    fn put_kernel_events(&self, events: &[(KernelEvent, f64)]) {
+        let mut state = self.lock();
+        for (event, at) in events {
+            match event {
+                KernelEvent::Xid { pci, number } => state.xids.record(*pci, *number, *at),
+                KernelEvent::DriverLoaded => state.xids.settle(*at),
+            }
+        }
+        if !events.is_empty() && state.latest.is_some() {
             self.publish(&mut state);
         }
     }
 
     fn publish_the_first_anyway(&self) {
         let mut state = self.lock();
-        if state.snapshot.is_none() {
+        if state.latest.is_none() {
             self.publish(&mut state);
         }
     }
 
     fn publish(&self, state: &mut State) {
-        let before = state.snapshot.as_ref().map(|s| s.reasons.as_slice()).unwrap_or_default();
-        let reasons = verdict::judge(&state.gpu, &state.ollama, self.limits, before, unix_now());
+        let before = state.latest.as_ref().map(|l| l.snapshot.reasons.as_slice()).unwrap_or_default();
+        let facts = Facts {
+            gpu: &state.gpu,
+            ollama: &state.ollama,
+            history: &state.history,
+            xids: &state.xids,
+            uptime: &state.uptime,
+            around: &state.around,
+            limits: &self.limits,
+        };
+        let reasons = rules::judge(&facts, before, unix_now());
         log_changes(before, &reasons);
-        let (gpu, ollama) = (state.gpu.clone(), state.ollama.clone());
-        state.snapshot = Some(Arc::new(Snapshot { at: state.gpu_at, gpu, ollama, reasons }));
+        let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());
+        let snapshot = Snapshot {
+            at: state.gpu_at,
+            gpu: state.gpu.clone(),
+            ollama: state.ollama.clone(),
+            reasons,
+            uptime: state.uptime,
+            xids: state.xids.all().to_vec(),
+            xid_source: match (state.kernel_log, listening) {
+                (true, _) => XidSource::Kmsg,
+                (false, true) => XidSource::Nvml,
+                (false, false) => XidSource::None,
+            },
+            counts: state.counts.clone(),
+        };
+        state.latest = Some(Arc::new(Published::new(snapshot)));
         self.published.notify_all();
     }
 
@@ -101,14 +209,55 @@ impl Board {
     }
 }
 
+fn record_events(xids: &mut XidLog, sample: &GpuSample, now: f64) {
+    for event in sample.events.iter().flatten() {
+        let gpu = sample.gpus.iter().find(|gpu| gpu.index == event.index);
+        if let Some(pci) = gpu.and_then(|gpu| gpu.pci()) {
+            xids.record(pci, event.xid, now);
+        }
+    }
+}
+
 /// One line for each reason that came or went.
-fn log_changes(before: &[verdict::Reason], now: &[verdict::Reason]) {
-    let missing = |all: &[verdict::Reason], one: &verdict::Reason| !all.iter().any(|r| r.same_as(one));
+fn log_changes(before: &[Reason], now: &[Reason]) {
+    let missing = |all: &[Reason], one: &Reason| !all.iter().any(|r| r.same_as(one));
     for reason in now.iter().filter(|r| missing(before, r)) {
-        log::warn!("{}: {}; {}", reason.severity, reason.message, reason.action);
+        log::warn!("{} {}: {}; {}", reason.severity, reason.code.name(), reason.message, reason.action);
     }
     for reason in before.iter().filter(|r| missing(now, r)) {
-        log::info!("no longer {}: {}", reason.severity, reason.message);
+        log::info!("no longer {} {}: {}", reason.severity, reason.code.name(), reason.message);
+    }
+}
+
+/// Where GPU readings come from.
+#[derive(Debug)]
+enum Source {
+    Helper(Box<Gpus>),
+    Tegra(Tegra),
+}
+
+impl Source {
+    /// A Tegra board has its own GPU only, unless there are cards in it.
+    fn find(config: &Config) -> Self {
+        let root = Path::new(&config.host_root);
+        let cards = surroundings::look(root).pci_gpus.unwrap_or(0);
+        match Tegra::detect(root).filter(|_| cards == 0) {
+            Some(board) => Self::Tegra(board),
+            None => {
+                let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());
+                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval)))
+            }
+        }
+    }
+
+    fn sample(&mut self, events: bool) -> (GpuState, u64) {
+        match self {
+            Self::Helper(gpus) => {
+                let state = gpus.sample(events);
+                (state, gpus.reinits())
+            }
+            Self::Tegra(board) => (GpuState::Sample(board.sample()), 0),
+        }
     }
 }
 
@@ -116,22 +265,32 @@ fn log_changes(before: &[verdict::Reason], now: &[verdict::Reason]) {
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(board: &Arc<Board>, mut gpus: Gpus, mut ollama: Ollama, interval: Duration) -> io::Result<()> {
+pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
     let spawn = |name: &str, work: Box<dyn FnOnce(&Board) + Send>| {
         let board = Arc::clone(board);
         thread::Builder::new().name(name.into()).spawn(move || work(&board)).map(drop)
     };
+    let root = PathBuf::from(&config.host_root);
+    board.put_surroundings(surroundings::look(&root));
+    let log = Kmsg::open(&root);
+    if let Err(why) = &log {
+        log::debug!("the kernel's log cannot be read ({why}): XIDs come from NVML");
+    }
+    board.lock().kernel_log = log.is_ok();
+    let interval = config.sample_interval;
+    let (mut source, events) = (Source::find(config), log.is_err());
     spawn(
         "gpus",
         Box::new(move |board| {
             loop {
-                let gpu = gpus.sample();
+                let (gpu, reinits) = source.sample(events);
                 let pause = if matches!(gpu, GpuState::Fault { .. }) { interval.min(FAULT_INTERVAL) } else { interval };
-                board.put_gpu(gpu);
+                board.put_gpu(gpu, reinits);
                 thread::sleep(pause);
             }
         }),
     )?;
+    let mut ollama = Ollama::new(config.ollama.clone());
     spawn(
         "ollama",
         Box::new(move |board| {
@@ -141,6 +300,7 @@ pub(crate) fn start(board: &Arc<Board>, mut gpus: Gpus, mut ollama: Ollama, inte
             }
         }),
     )?;
+    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.ok())))?;
     spawn(
         "first-snapshot",
         Box::new(|board| {
@@ -148,4 +308,41 @@ pub(crate) fn start(board: &Arc<Board>, mut gpus: Gpus, mut ollama: Ollama, inte
             board.publish_the_first_anyway();
         }),
     )
+}
+
+/// Reads the kernel's log and looks at devices: a device that hangs when it is opened holds up nothing else.
+fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>) {
+    let mut looked = Instant::now();
+    loop {
+        if let Some(log) = &mut log {
+            board.put_kernel_events(&log.read(unix_now()));
+        }
+        if looked.elapsed() >= SURROUNDINGS_INTERVAL {
+            board.put_surroundings(surroundings::look(root));
+            looked = Instant::now();
+        }
+        thread::sleep(KERNEL_INTERVAL);
+    }
+}
+
+/// One snapshot without any thread, for a command that asks once.
+pub(crate) fn once(config: &Config) -> Arc<Published> {
+    let board = Board::new(config.limits);
+    let root = Path::new(&config.host_root);
+    board.put_surroundings(surroundings::look(root));
+    if let Ok(mut log) = Kmsg::open(root) {
+        board.lock().kernel_log = true;
+        board.put_kernel_events(&log.read(unix_now()));
+    }
+    let mut ollama = Ollama::new(config.ollama.clone());
+    let mut state = ollama.read();
+    if !matches!(state.reach, crate::pure::snapshot::Reach::Up { .. }) {
+        // One lost answer is no outage.
+        state = ollama.read();
+    }
+    board.put_ollama(state);
+    let (gpu, reinits) = Source::find(config).sample(false);
+    board.put_gpu(gpu, reinits);
+    board.publish_the_first_anyway();
+    board.latest().unwrap_or_else(|| unreachable!("it was published"))
 }

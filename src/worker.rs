@@ -1,17 +1,23 @@
 //! The only place where a request meets the snapshot. One request, one snapshot.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::counters::Gauge;
+use crate::counters::{Gauge, JobStats};
 use crate::edge::limits::unix_now;
+use crate::edge::process;
+use crate::pure::agents::Agents;
+use crate::pure::answers;
 use crate::pure::config::Config;
-use crate::pure::contract::{self, Moment};
+use crate::pure::contract;
+use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition};
+use crate::pure::metrics;
 use crate::pure::reply::Reply;
-use crate::pure::route::{Job, Refusal};
-use crate::pure::snapshot::Snapshot;
-use crate::pure::{text, verdict};
+use crate::pure::report::{Moment, Published};
+use crate::pure::route::{Asked, Job, Refusal};
+use crate::pure::verdict;
+use crate::recorder::Recorder;
 use crate::sampler::Board;
 
 /// A job that comes before the first sample waits for it this long.
@@ -21,14 +27,19 @@ const FIRST_SAMPLE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Worker {
     board: Arc<Board>,
+    recorder: Arc<Recorder>,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
     interval: Duration,
+    /// METRICS_COMPAT=nvidia_smi.
+    nvidia_smi_metrics: bool,
     jobs: Gauge,
     /// Jobs that wait for the first sample, and how many may: the other threads answer at once.
     waiting: Gauge,
     max_waiting: usize,
+    stats: JobStats,
+    agents: Mutex<Agents>,
     draining: AtomicBool,
     started: Instant,
     /// AGENT_NET_FAULT.
@@ -37,14 +48,18 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
-    pub(crate) fn new(board: Arc<Board>, config: &Config, max_waiting: usize) -> Self {
+    pub(crate) fn new(board: Arc<Board>, recorder: Arc<Recorder>, config: &Config, max_waiting: usize) -> Self {
         Self {
             board,
+            recorder,
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
+            nvidia_smi_metrics: config.nvidia_smi_metrics,
             jobs: Gauge::default(),
             waiting: Gauge::default(),
             max_waiting,
+            stats: JobStats::default(),
+            agents: Mutex::default(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             panic_agent: config.panic_agent.clone(),
@@ -57,18 +72,47 @@ impl Worker {
     }
 
     /// The answer to a request that `route` understood, or to one that it refused.
-    pub(crate) fn handle(&self, asked: Result<Job, Refusal>) -> Reply {
-        let answer = asked.and_then(|job| match job {
+    pub(crate) fn handle(&self, asked: Asked) -> Reply {
+        let start = Instant::now();
+        let answer = asked.job.and_then(|job| self.answer(job));
+        let reply = answer.unwrap_or_else(|refusal| Reply::refusal(refusal, unix_now()));
+        if let Some(route) = asked.route {
+            self.stats.count(route, reply.status, start.elapsed());
+        }
+        reply
+    }
+
+    fn answer(&self, job: Job) -> Result<Reply, Refusal> {
+        match job {
             Job::Health => Ok(Reply::json(200, contract::HEALTHY.into())),
             Job::Report { agent_id } => self.job(&agent_id),
-            Job::Gpu { text } => self.with_latest(|snapshot, at| {
-                let report = contract::report(snapshot, None, at);
-                if text { Reply::text(text::render(&report)) } else { Reply::json(200, contract::json(&report)) }
+            Job::Gpu { text } => self.with_latest(|latest, at| {
+                if text {
+                    Reply::text(latest.text(at))
+                } else {
+                    Reply::json(200, contract::json(&latest.report(None, at)))
+                }
             }),
-            Job::Models => self.with_latest(|snapshot, at| Reply::json(200, contract::catalogue(snapshot, at))),
+            Job::Models => self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at))),
+            Job::Uptime { window, minutes } => {
+                let now = unix_now();
+                let (windows, history) = self.recorder.history(minutes, now);
+                let thresholds = self.board.limits().uptime_percent;
+                let kept = self.recorder.is_kept();
+                Ok(Reply::json(200, answers::uptime(window, &windows, &history, thresholds, kept, now)))
+            }
+            Job::Agents => {
+                let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(Reply::json(200, answers::agents(&agents, unix_now())))
+            }
+            Job::Metrics { open } => Ok(self.metrics(open)),
             Job::Ready => self.ready(),
-        });
-        answer.unwrap_or_else(|refusal| Reply::refusal(refusal, unix_now()))
+            Job::Acknowledge => {
+                self.board.acknowledge();
+                log::info!("the errors so far are acknowledged");
+                self.with_latest(|latest, at| Reply::json(200, latest.ready(at).1))
+            }
+        }
     }
 
     fn job(&self, agent_id: &str) -> Result<Reply, Refusal> {
@@ -78,21 +122,47 @@ impl Worker {
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
         };
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
-        let snapshot = self.board.latest().or_else(|| {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
+        let latest = self.board.latest().or_else(|| {
             let _ticket = self.waiting.enter(self.max_waiting)?;
             self.board.wait_first(FIRST_SAMPLE)
         });
-        let snapshot = snapshot.ok_or_else(no_sample)?;
-        Ok(self.at(&snapshot, |at| {
-            let report = contract::report(&snapshot, Some(agent_id), at);
-            Reply::json(200, contract::json(&report)).with("X-Metadata", contract::metadata(&report))
+        let latest = latest.ok_or_else(no_sample)?;
+        Ok(self.at(&latest, |at| {
+            let report = latest.report(Some(agent_id), at);
+            Reply::json(200, contract::json(&report)).with("X-Metadata", report.metadata())
         }))
+    }
+
+    /// Always an answer: before the first sample it says at least that there is none.
+    fn metrics(&self, open: bool) -> Reply {
+        let now = unix_now();
+        let mut out = Exposition::new(open);
+        self.stats.write(&mut out);
+        self.recorder.write_metrics(&mut out, now);
+        metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
+        let mut text = out.into_text();
+        match self.board.latest() {
+            Some(latest) => text.push_str(latest.metrics(open, |snapshot| {
+                let mut out = Exposition::new(open);
+                metrics::write(&mut out, snapshot, self.board.limits());
+                if self.nvidia_smi_metrics {
+                    metrics::nvidia_smi::write(&mut out, snapshot);
+                }
+                out.into_text()
+            })),
+            None => text.push_str(&metrics::nothing_yet(open)),
+        }
+        if open {
+            text.push_str(END_OF_OPENMETRICS);
+        }
+        Reply { content_type: exposition::content_type(open), ..Reply::text(text) }
     }
 
     fn ready(&self) -> Result<Reply, Refusal> {
         self.refuse_when_draining()?;
-        self.with_latest(|snapshot, at| {
-            let (ready, body) = contract::ready(snapshot, at);
+        self.with_latest(|latest, at| {
+            let (ready, body) = latest.ready(at);
             Reply::json(if ready { 200 } else { 503 }, body)
         })
     }
@@ -105,14 +175,14 @@ impl Worker {
         Ok(())
     }
 
-    fn with_latest(&self, answer: impl FnOnce(&Snapshot, &Moment<'_>) -> Reply) -> Result<Reply, Refusal> {
-        let snapshot = self.board.latest().ok_or_else(no_sample)?;
-        Ok(self.at(&snapshot, |at| answer(&snapshot, at)))
+    fn with_latest(&self, answer: impl FnOnce(&Published, &Moment<'_>) -> Reply) -> Result<Reply, Refusal> {
+        let latest = self.board.latest().ok_or_else(no_sample)?;
+        Ok(self.at(&latest, |at| answer(&latest, at)))
     }
 
-    fn at(&self, snapshot: &Snapshot, answer: impl FnOnce(&Moment<'_>) -> Reply) -> Reply {
+    fn at(&self, latest: &Published, answer: impl FnOnce(&Moment<'_>) -> Reply) -> Reply {
         let now = unix_now();
-        let age = snapshot.at.elapsed();
+        let age = latest.snapshot.at.elapsed();
         let stale = verdict::stale(age, self.interval, now);
         answer(&Moment {
             now,

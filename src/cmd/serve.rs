@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::settings::Settings;
 use crate::counters::Gauge;
-use crate::edge::gpus::Gpus;
 use crate::edge::guard::{self, Gate, Pool};
-use crate::edge::ollama::Ollama;
 use crate::edge::orchestrator::{self, Orchestrator};
-use crate::edge::{http, limits, logger, pci, signals};
+use crate::edge::{http, limits, logger, signals};
 use crate::exit::Exit;
 use crate::pure::config::{Config, OrchTls, Secret};
 use crate::pure::url::HttpUrl;
-use crate::pure::verdict::Limits;
 use crate::pure::{contract, route};
+use crate::recorder::Recorder;
 use crate::registrar::{Offer, Registrar};
 use crate::sampler::{self, Board};
 use crate::worker::Worker;
@@ -59,12 +57,11 @@ fn serve(config: &Config) -> Started<()> {
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 
-    let limits = Limits { expected_gpus: config.expected_gpus, pci_gpus: pci::nvidia_gpus() };
-    let board = Arc::new(Board::new(limits));
-    let gpus = Gpus::new(config.nvml_helper.clone(), config.nvml_lib.clone());
-    sampler::start(&board, gpus, Ollama::new(config.ollama.clone()), config.sample_interval).map_err(failed)?;
+    let board = Arc::new(Board::new(config.limits));
+    sampler::start(&board, config).map_err(failed)?;
+    let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
-    let worker = Arc::new(Worker::new(board, config, room.job_threads));
+    let worker = Arc::new(Worker::new(board, Arc::clone(&recorder), config, room.job_threads));
     let active = Gauge::default();
     let pool = inner_server(config, &worker, room.job_threads + SPARE_THREADS)?;
     let gate = Gate {
@@ -84,6 +81,7 @@ fn serve(config: &Config) -> Started<()> {
     worker.drain();
     registrar.stop();
     drain(&active);
+    recorder.flush();
     Ok(())
 }
 

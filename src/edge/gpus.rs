@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use crate::pure::config::SETTINGS;
-use crate::pure::gpu::{FaultKind, Gpu, GpuFault, GpuSample};
+use crate::pure::gpu::{FaultKind, Gpu, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::schedule::Backoff;
 use crate::pure::snapshot::GpuState;
-use crate::pure::wire::{self, Answer, Ask, Hello, Question};
+use crate::pure::wire::{self, Answer, Ask, Hello, Question, Wanted};
 
 /// An ask that takes longer means that the driver hangs. A cold NVML init takes seconds on machines with many GPUs.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,6 +40,13 @@ pub(crate) struct Gpus {
     abandoned: Vec<Child>,
     backoff: Backoff,
     retry_at: Instant,
+    /// The same for a library that must be started anew although it answers: a GPU of its list is lost.
+    renewal: Backoff,
+    renew_at: Instant,
+    /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last new.
+    slow_interval: Duration,
+    slow_at: Option<Instant>,
+    starts: u64,
     next_id: u64,
     /// The fault that lasts, and since when faults follow each other.
     fault: Option<(Instant, GpuFault)>,
@@ -56,15 +63,20 @@ struct Process {
 }
 
 impl Gpus {
-    pub(crate) fn new(helper: Option<String>, library: Option<String>) -> Self {
+    pub(crate) fn new(helper: Option<String>, library: Option<String>, slow_interval: Duration) -> Self {
         let backoff = Backoff::new(RESPAWN.0, RESPAWN.1);
         Self {
             helper,
             library,
             process: None,
             abandoned: Vec::new(),
+            renewal: backoff.clone(),
             backoff,
             retry_at: Instant::now(),
+            renew_at: Instant::now(),
+            slow_interval,
+            slow_at: None,
+            starts: 0,
             next_id: 1,
             fault: None,
             known: Vec::new(),
@@ -72,16 +84,18 @@ impl Gpus {
     }
 
     /// Asks for one sample; returns within the deadline of one ask whatever driver and helper do.
-    pub(crate) fn sample(&mut self) -> GpuState {
+    /// `events`: also for what the driver reports.
+    pub(crate) fn sample(&mut self, events: bool) -> GpuState {
         let now = Instant::now();
         let retrying = now < self.retry_at;
         let fault = match self.fault.as_ref().filter(|_| retrying) {
             Some((_, fault)) => fault.clone(),
-            None => match self.ask() {
+            None => match self.ask(events) {
                 Ok(sample) => {
                     self.backoff.success();
                     self.fault = None;
                     self.known.clone_from(&sample.gpus);
+                    self.renew_if_stale(&sample);
                     return GpuState::Sample(sample);
                 }
                 Err(fault) => {
@@ -96,7 +110,31 @@ impl Gpus {
         GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), last_known }
     }
 
-    fn ask(&mut self) -> Result<GpuSample, GpuFault> {
+    /// Times that NVML was started anew.
+    pub(crate) fn reinits(&self) -> u64 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// A lost GPU comes back only to a library that is started anew, and a new process is the cleanest start.
+    fn renew_if_stale(&mut self, sample: &GpuSample) {
+        let stale = |kind| matches!(kind, GpuErrorKind::Lost | GpuErrorKind::Stale);
+        if !sample.gpus.iter().filter_map(|gpu| gpu.error.as_ref()).any(|error| stale(error.kind)) {
+            return self.renewal.success();
+        }
+        if Instant::now() >= self.renew_at {
+            self.renew_at = Instant::now() + self.renewal.after_failure(0.0);
+            self.retire();
+        }
+    }
+
+    /// Ends the helper, if there is one.
+    fn retire(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.end(process, End::Bad("it is replaced".into()));
+        }
+    }
+
+    fn ask(&mut self, events: bool) -> Result<GpuSample, GpuFault> {
         let deadline = Instant::now() + ASK_DEADLINE;
         let mut process = match self.process.take() {
             Some(process) => process,
@@ -104,12 +142,20 @@ impl Gpus {
         };
         let id = self.next_id;
         self.next_id += 1;
+        let slow = self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
+        let ask = Ask { id, ask: Question::Sample(Wanted { slow, events }) };
         // A write error is the end of the helper: its stdout says more about it.
-        let _ = process.stdin.write_all(wire::line(&Ask { id, ask: Question::Sample }).as_bytes());
+        let _ = process.stdin.write_all(wire::line(&ask).as_bytes());
         loop {
             match process.next::<Answer>(deadline) {
                 Ok(answer) if answer.id == id => {
                     self.process = Some(process);
+                    match &answer.answer {
+                        Ok(sample) if sample.slow_fresh => self.slow_at = Some(Instant::now()),
+                        Ok(_) => {}
+                        // What is loaded stays loaded: only another process sees another driver.
+                        Err(_) => self.retire(),
+                    }
                     return answer.answer;
                 }
                 // The answer to an earlier ask.
@@ -134,6 +180,7 @@ impl Gpus {
         })?;
         let mut process = Process::start(&path, self.library.as_deref())
             .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
+        self.starts += 1;
         match process.next::<Hello>(deadline) {
             Ok(hello) if hello.protocol == wire::PROTOCOL => Ok(process),
             Ok(hello) => {

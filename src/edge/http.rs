@@ -9,10 +9,10 @@ use rouille::{Response, Server};
 
 use crate::pure::inside;
 use crate::pure::reply::Reply;
-use crate::pure::route::{self, Job, Refusal};
+use crate::pure::route::{self, Asked, Refusal};
 
 /// What answers requests.
-type Handler = dyn Fn(Result<Job, Refusal>) -> Reply + Send + Sync;
+type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
 
 /// Starts rouille on a free loopback port with `pool` threads; its address. `secret` is what the guard sends.
 ///
@@ -40,10 +40,14 @@ pub(crate) fn start(
             accept: request.header("Accept"),
             authorization: request.header("Authorization"),
             proxied: request.header(inside::PROXIED).is_some(),
+            local: request.header(inside::LOCAL).is_some(),
             body: (!too_large).then_some(&body),
         };
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| handler(route::parse(&asked, token.as_deref()))));
-        answer.map_or_else(|_| panicked(&handler), response)
+        let route = route::job_route(asked.target);
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| {
+            handler(Asked { route, job: route::parse(&asked, token.as_deref()) })
+        }));
+        answer.map_or_else(|_| panicked(&handler, route), response)
     })
     .map_err(|why| format!("no loopback port for the server: {why}"))?;
     let addr = server.server_addr();
@@ -56,9 +60,9 @@ pub(crate) fn start(
 }
 
 /// A defect of ours ends one answer, not the worker.
-fn panicked(handler: &Handler) -> Response {
+fn panicked(handler: &Handler, route: Option<&'static str>) -> Response {
     let message = "the worker failed at this request; the next one is served. Please report its log";
-    response(handler(Err(Refusal::new(500, "internal", message))))
+    response(handler(Asked { route, job: Err(Refusal::new(500, "internal", message)) }))
 }
 
 fn response(reply: Reply) -> Response {

@@ -1,8 +1,9 @@
 //! The process's own limits and names, asked of the kernel.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 /// More are never needed: every connection is one descriptor.
 const WANTED_FILES: u64 = 4096;
@@ -26,6 +27,13 @@ pub(crate) fn raise_open_files() -> u64 {
 pub(crate) fn host_name() -> String {
     let set = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     set.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
+/// The time since the machine started, sleep included: no clock that anybody sets.
+pub(crate) fn boot_clock() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
 /// Unix seconds; 0 on a clock before 1970.

@@ -1,58 +1,17 @@
-//! Every setting: its name, default, meaning and limits, in one table and one parser.
+//! Every setting: its name, default and meaning in one table, its limits in one parser.
 //! It reads a lookup function, never the process environment or a file.
+
+mod table;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::rules::Limits;
 use super::url::{HttpUrl, UrlError};
+use table::default_of;
 
-/// One setting as the operator sees it. The flag of `serve` is the name in kebab-case.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setting {
-    /// Environment variable.
-    pub(crate) name: &'static str,
-    /// What holds when it is unset or empty; "" where unset means "off".
-    pub(crate) default: &'static str,
-    /// One line for `--help`.
-    pub(crate) meaning: &'static str,
-    /// Its value is shown nowhere.
-    pub(crate) secret: bool,
-}
-
-const fn setting(name: &'static str, default: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default, meaning, secret: false }
-}
-
-const fn secret(name: &'static str, meaning: &'static str) -> Setting {
-    Setting { name, default: "", meaning, secret: true }
-}
-
-/// All settings, in the order of the README.
-pub(crate) const SETTINGS: &[Setting] = &[
-    setting("SERVER_HOST", "0.0.0.0", "address to listen on"),
-    setting("SERVER_PORT", "9876", "port to listen on; 0 picks a free one"),
-    setting("OLLAMA_URL", "http://127.0.0.1:11434", "Ollama's base URL"),
-    setting("ORCH_URL", "", "orchestrator base URLs, comma-separated; unset: do not register"),
-    secret("ORCH_SECRET", "the orchestrator's -orchSecret"),
-    setting("ORCH_SECRET_FILE", "", "file that holds it, instead of ORCH_SECRET"),
-    setting("ORCH_TLS", "insecure", "verify, insecure or ca:/path.pem"),
-    setting("CAPABILITY_NAME", "", "names to register, comma-separated; required with ORCH_URL"),
-    setting("CAPABILITY_DESCRIPTION", "GPU uptime monitoring (BYOC)", "sent at registration"),
-    setting("CAPABILITY_URL", "", "where the orchestrator sends jobs; default http://HOSTNAME:SERVER_PORT"),
-    setting("CAPABILITY_CAPACITY", "10", "jobs served at the same time, 1 to 1000"),
-    setting("CAPABILITY_PRICE_PER_UNIT", "", "price of one second; unset: left out"),
-    setting("CAPABILITY_PRICE_SCALING", "", "divisor of the price; unset: left out"),
-    setting("CAPABILITY_CURRENCY", "", "wei, eth or one the orchestrator has a price feed for"),
-    secret("WORKER_TOKEN", "token that every route but /health asks for"),
-    setting("WORKER_TOKEN_FILE", "", "file that holds it, instead of WORKER_TOKEN"),
-    setting("SAMPLE_INTERVAL", "5s", "how often GPU and Ollama are read, 100ms to 5m"),
-    setting("EXPECTED_GPUS", "", "fewer usable GPUs are unhealthy; 0: no GPU is expected"),
-    setting("NVML_LIB", "", "path of libnvidia-ml.so.1; default: found by search"),
-    setting("NVML_HELPER", "", "path of agent-net-nvml; default: beside agent-net, then PATH"),
-    setting("LOG_LEVEL", "info", "error, warn, info, debug, trace or off"),
-    setting("AGENT_NET_FAULT", "", "for tests only: panic:AGENT_ID makes that agent's jobs panic"),
-];
+pub(crate) use table::{SETTINGS, Setting};
 
 /// A value that must not be seen: its Debug form is stars.
 #[derive(Clone, PartialEq, Eq)]
@@ -111,7 +70,14 @@ pub(crate) struct Config {
     pub(crate) capability: Capability,
     pub(crate) worker_token: Option<Secret>,
     pub(crate) sample_interval: Duration,
-    pub(crate) expected_gpus: Option<u32>,
+    pub(crate) slow_interval: Duration,
+    /// None: memory only.
+    pub(crate) state_dir: Option<String>,
+    pub(crate) limits: Limits,
+    /// METRICS_COMPAT=nvidia_smi.
+    pub(crate) nvidia_smi_metrics: bool,
+    /// `/`, or where the machine's own /dev, /proc and /sys are mounted.
+    pub(crate) host_root: String,
     pub(crate) nvml_lib: Option<String>,
     pub(crate) nvml_helper: Option<String>,
     pub(crate) log_level: log::LevelFilter,
@@ -158,6 +124,23 @@ impl Lookup<'_> {
         self.optional(name).map(|v| v.parse().map_err(|_| ConfigError::new(name, &v, accepted))).transpose()
     }
 
+    fn duration(&self, name: &str, longest: Duration, accepted: &str) -> Parsed<Duration> {
+        let text = self.with_default(name);
+        duration(&text)
+            .filter(|d| (Duration::from_millis(100)..=longest).contains(d))
+            .ok_or_else(|| ConfigError::new(name, &text, &format!("a duration from 100ms to {accepted}, is accepted")))
+    }
+
+    /// A number that lies in `range`.
+    fn within(&self, name: &str, range: std::ops::RangeInclusive<f64>, accepted: &str) -> Parsed<Option<f64>> {
+        let Some(text) = self.optional(name).or_else(|| Some(default_of(name).to_owned()).filter(|d| !d.is_empty()))
+        else {
+            return Ok(None);
+        };
+        let number = text.parse().ok().filter(|n| range.contains(n));
+        number.map(Some).ok_or_else(|| ConfigError::new(name, &text, accepted))
+    }
+
     fn list(&self, name: &str) -> Vec<String> {
         let all = self.optional(name).unwrap_or_default();
         all.split(',').map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
@@ -182,10 +165,6 @@ impl Lookup<'_> {
     }
 }
 
-fn default_of(name: &str) -> &'static str {
-    SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.default)
-}
-
 /// Reads all settings through `lookup` (flag, else environment, else None).
 ///
 /// # Errors
@@ -195,7 +174,6 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     let host = get.with_default("SERVER_HOST");
     let port = get.with_default("SERVER_PORT");
     let ollama = get.with_default("OLLAMA_URL");
-    let interval = get.with_default("SAMPLE_INTERVAL");
     let level = get.with_default("LOG_LEVEL");
     let config = Config {
         host: host.parse().map_err(|_| {
@@ -206,12 +184,16 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         orchestrators: orchestrators(&get)?,
         capability: capability(&get)?,
         worker_token: get.secret("WORKER_TOKEN")?,
-        sample_interval: duration(&interval)
-            .filter(|d| (Duration::from_millis(100)..=Duration::from_secs(300)).contains(d))
-            .ok_or_else(|| {
-                ConfigError::new("SAMPLE_INTERVAL", &interval, "a duration from 100ms to 5m is accepted, e.g. 5s")
-            })?,
-        expected_gpus: get.number("EXPECTED_GPUS", "a whole number of GPUs is accepted, 0 for none")?,
+        sample_interval: get.duration("SAMPLE_INTERVAL", Duration::from_secs(300), "5m, e.g. 5s")?,
+        slow_interval: get.duration("SLOW_SAMPLE_INTERVAL", Duration::from_secs(3600), "1h, e.g. 30s")?,
+        state_dir: get.optional("STATE_DIR"),
+        limits: limits(&get)?,
+        nvidia_smi_metrics: match get.optional("METRICS_COMPAT").as_deref() {
+            None => false,
+            Some("nvidia_smi") => true,
+            Some(other) => return Err(ConfigError::new("METRICS_COMPAT", other, "nvidia_smi is accepted")),
+        },
+        host_root: get.with_default("HOST_ROOT"),
         nvml_lib: get.optional("NVML_LIB"),
         nvml_helper: get.optional("NVML_HELPER"),
         log_level: level
@@ -231,6 +213,30 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         ));
     }
     Ok(config)
+}
+
+fn limits(get: &Lookup<'_>) -> Parsed<Limits> {
+    let percent = |name: &str| {
+        let read = get.within(name, 0.0..=100.0, "percent from 0 (never) to 100 is accepted, e.g. 99.0")?;
+        Ok(read.unwrap_or_default())
+    };
+    let gigabytes = get.within("GPU_MIN_VRAM_GB", 0.0..=100_000.0, "a number of gigabytes is accepted, e.g. 24")?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // within the range above
+    let bytes = |gb: f64| (gb * 1e9) as u64;
+    let max_temp_c: Option<u32> = get.number("GPU_MAX_TEMP_C", "whole degrees Celsius are accepted, e.g. 85")?;
+    if let Some(bad) = max_temp_c.filter(|c| !(1..=150).contains(c)) {
+        return Err(ConfigError::new("GPU_MAX_TEMP_C", &bad.to_string(), "1 to 150 degrees Celsius are accepted"));
+    }
+    Ok(Limits {
+        expected_gpus: get.number("EXPECTED_GPUS", "a whole number of GPUs is accepted, 0 for none")?,
+        min_vram_bytes: gigabytes.map(bytes),
+        max_temp_c,
+        uptime_percent: [
+            percent("GPU_SHORT_TERM_UPTIME_THRESHOLD")?,
+            percent("GPU_MEDIUM_TERM_UPTIME_THRESHOLD")?,
+            percent("GPU_LONG_TERM_UPTIME_THRESHOLD")?,
+        ],
+    })
 }
 
 fn orchestrators(get: &Lookup<'_>) -> Parsed<Orchestrators> {
@@ -356,6 +362,12 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     check("CAPABILITY_CURRENCY", "us d", "currency code");
     check("SAMPLE_INTERVAL", "5", "e.g. 5s");
     check("SAMPLE_INTERVAL", "99ms", "100ms to 5m");
+    check("SLOW_SAMPLE_INTERVAL", "2h", "100ms to 1h");
+    check("GPU_MIN_VRAM_GB", "24GB", "gigabytes");
+    check("GPU_MAX_TEMP_C", "300", "1 to 150");
+    check("GPU_LONG_TERM_UPTIME_THRESHOLD", "101", "0 (never) to 100");
+    check("GPU_SHORT_TERM_UPTIME_THRESHOLD", "NaN", "0 (never) to 100");
+    check("METRICS_COMPAT", "dcgm", "nvidia_smi");
     check("EXPECTED_GPUS", "-1", "whole number");
     check("LOG_LEVEL", "loud", "error, warn");
     check("AGENT_NET_FAULT", "x", "panic:");

@@ -1,11 +1,14 @@
 //! What one GPU says. A reading is an Option: None is "not known", never 0; why it is not known stands beside it.
+//! Source of the fields: NVML (`edge/helper`), or a Tegra board's sysfs (`edge/tegra`).
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One GPU at one moment, as the helper read it.
+use super::pci::PciId;
+
+/// One GPU at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Gpu {
@@ -13,25 +16,165 @@ pub(crate) struct Gpu {
     pub(crate) index: u32,
     pub(crate) uuid: Option<String>,
     pub(crate) name: Option<String>,
+    /// `00000000:01:00.0`, as NVML writes it.
+    pub(crate) pci_bus_id: Option<String>,
+    /// It has no memory of its own; what `vram_` says is the machine's main memory.
+    pub(crate) unified_memory: bool,
     pub(crate) vram_total_bytes: Option<u64>,
     pub(crate) vram_used_bytes: Option<u64>,
     pub(crate) vram_free_bytes: Option<u64>,
+    /// Held back by driver and firmware; part of neither used nor free.
+    pub(crate) vram_reserved_bytes: Option<u64>,
     /// Degrees Celsius.
     pub(crate) temperature_c: Option<u32>,
+    /// Degrees Celsius left to the limit at which the GPU slows down (T.Limit); negative beyond it.
+    pub(crate) temperature_margin_c: Option<i32>,
+    /// Degrees Celsius of HBM.
+    pub(crate) memory_temperature_c: Option<u32>,
     /// Milliwatts, as NVML counts them.
     pub(crate) power_mw: Option<u32>,
     pub(crate) power_limit_mw: Option<u32>,
+    /// Millijoules since the driver was loaded.
+    pub(crate) energy_mj: Option<u64>,
     /// Percent of the time in which a kernel ran.
     pub(crate) utilization_percent: Option<u32>,
     /// Percent of the time in which memory was read or written.
     pub(crate) memory_utilization_percent: Option<u32>,
-    /// Names of the readings that this device or driver does not have.
-    pub(crate) unsupported: Vec<String>,
-    /// Readings that failed although the device may have them: name and NVML's words.
-    pub(crate) failed: BTreeMap<String, String>,
+    /// Megahertz.
+    pub(crate) graphics_clock_mhz: Option<u32>,
+    pub(crate) memory_clock_mhz: Option<u32>,
+    /// 0 is the fastest, 15 the slowest.
+    pub(crate) performance_state: Option<u32>,
+    /// NVML's bits for why clocks are held down, see [`THROTTLES`].
+    pub(crate) throttle_bits: Option<u64>,
+    /// Nanoseconds in which clocks were held down since the driver was loaded, by the names of [`THROTTLES`].
+    pub(crate) throttle_ns: BTreeMap<String, u64>,
+    /// What the driver says must be done (NVML field 230); 0 is nothing.
+    pub(crate) recovery_action: Option<u32>,
+    pub(crate) remapped_rows: Option<RemappedRows>,
+    /// A power rail reports that it is over its limit (Tegra boards only).
+    pub(crate) power_alarm: Option<bool>,
+    pub(crate) gaps: Gaps,
+    /// What is read every half minute.
+    pub(crate) slow: Slow,
+    /// What is read once.
+    pub(crate) fixed: Fixed,
     /// The GPU as a whole does not answer.
     pub(crate) error: Option<GpuError>,
 }
+
+/// Readings that cost more than they change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Slow {
+    /// Percent of full speed, of each fan.
+    pub(crate) fan_percent: Option<Vec<u32>>,
+    pub(crate) pcie_generation: Option<u32>,
+    pub(crate) pcie_width: Option<u32>,
+    /// Transfers that had to be repeated since the driver was loaded.
+    pub(crate) pcie_replays: Option<u32>,
+    pub(crate) ecc_enabled: Option<bool>,
+    /// Since the driver was loaded; only with ECC.
+    pub(crate) ecc_uncorrected_volatile: Option<u64>,
+    /// In the life of the board.
+    pub(crate) ecc_uncorrected_aggregate: Option<u64>,
+    pub(crate) retired_pages: Option<RetiredPages>,
+    /// Programs that compute on it, at most [`MAX_PROCESSES`].
+    pub(crate) processes: Option<Vec<Process>>,
+    pub(crate) persistence_mode: Option<bool>,
+    /// It is cut into slices; many readings of the whole are not to be had then.
+    pub(crate) mig_mode: Option<bool>,
+    /// NVLinks that are up.
+    pub(crate) nvlinks_active: Option<u32>,
+    pub(crate) gaps: Gaps,
+}
+
+/// What does not change while the driver stays loaded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Fixed {
+    pub(crate) vbios_version: Option<String>,
+    /// Degrees Celsius at which the GPU slows itself down.
+    pub(crate) temperature_slowdown_c: Option<u32>,
+    /// Degrees Celsius at which it switches itself off.
+    pub(crate) temperature_shutdown_c: Option<u32>,
+    /// Degrees Celsius up to which it is specified.
+    pub(crate) temperature_max_c: Option<u32>,
+    /// The same of its memory.
+    pub(crate) memory_temperature_max_c: Option<u32>,
+    /// The margin (see `temperature_margin_c`) at the specified maximum: newer parts have it instead of the above.
+    pub(crate) margin_at_max_c: Option<i32>,
+    /// The same where it switches itself off.
+    pub(crate) margin_at_shutdown_c: Option<i32>,
+    pub(crate) power_limit_default_mw: Option<u32>,
+    pub(crate) graphics_clock_max_mhz: Option<u32>,
+    pub(crate) memory_clock_max_mhz: Option<u32>,
+    pub(crate) pcie_generation_max: Option<u32>,
+    /// The slot is counted in.
+    pub(crate) pcie_width_max: Option<u32>,
+    /// The checksum of the board's own data is wrong (NVML 14).
+    pub(crate) inforom_corrupt: Option<bool>,
+    pub(crate) gaps: Gaps,
+}
+
+/// Readings without a value, by the names that the report gives them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Gaps {
+    /// The device, its driver or this user does not have them: nothing is wrong.
+    pub(crate) unsupported: Vec<String>,
+    /// They failed: name and the driver's words.
+    pub(crate) failed: BTreeMap<String, String>,
+}
+
+/// Memory rows that were replaced by spare ones (Ampere and later).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemappedRows {
+    pub(crate) correctable: u32,
+    pub(crate) uncorrectable: u32,
+    /// A row waits for a reset to be replaced.
+    pub(crate) pending: bool,
+    /// No spare row was left.
+    pub(crate) failed: bool,
+}
+
+/// Memory pages that are no longer used (before Ampere).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RetiredPages {
+    pub(crate) single_bit: u32,
+    pub(crate) double_bit: u32,
+    /// A page waits for a reboot to be retired.
+    pub(crate) pending: bool,
+}
+
+/// A program that computes on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// As the host counts them.
+    pub(crate) pid: u32,
+    /// None: the driver does not say.
+    pub(crate) vram_bytes: Option<u64>,
+}
+
+/// More processes than this are not listed.
+#[cfg(feature = "nvml")]
+pub(crate) const MAX_PROCESSES: usize = 32;
+
+/// Why clocks are held down: NVML's bit and our name.
+pub(crate) const THROTTLES: &[(u64, &str)] = &[
+    (0x01, "idle"),
+    (0x04, "sw_power"),
+    (0x08, "hw"),
+    (HW_THERMAL, "hw_thermal"),
+    (HW_POWER_BRAKE, "hw_power_brake"),
+    (0x20, "sw_thermal"),
+];
+pub(crate) const HW_THERMAL: u64 = 0x40;
+pub(crate) const HW_POWER_BRAKE: u64 = 0x80;
+
+/// Readings that every GPU has: they may not fail even if nobody has seen them work.
+pub(crate) const CORE_READINGS: &[&str] =
+    &["vram_total_mb", "vram_used_mb", "vram_free_mb", "temperature_c", "power_w", "utilization_percent"];
 
 /// Why a GPU as a whole does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,9 +191,11 @@ pub(crate) enum GpuErrorKind {
     Lost,
     /// NVML 16.
     ResetRequired,
+    /// The whole library must be started anew (NVML 1, 9, 18, 28).
+    Stale,
     /// Any other failing handle.
     Other,
-    /// The helper does not answer any more; the identity is the last one known.
+    /// Nobody answers for it any more; the identity is the last one known.
     NoAnswer,
 }
 
@@ -59,11 +204,27 @@ pub(crate) enum GpuErrorKind {
 #[serde(default)]
 pub(crate) struct GpuSample {
     pub(crate) driver_version: Option<String>,
-    /// The path that was loaded.
+    pub(crate) nvml_version: Option<String>,
+    /// `12.4`
+    pub(crate) cuda_version: Option<String>,
+    /// The path that was loaded; None: the readings do not come from NVML.
     pub(crate) library: Option<String>,
     pub(crate) gpus: Vec<Gpu>,
-    /// Microseconds that the readings took inside NVML.
+    /// The slow readings are new in this sample.
+    pub(crate) slow_fresh: bool,
+    /// What the driver reported since the last sample; None when nobody listens.
+    pub(crate) events: Option<Vec<XidEvent>>,
+    /// Microseconds that the whole sample took.
     pub(crate) read_us: u64,
+    /// Microseconds of each call of this sample, summed over the GPUs.
+    pub(crate) call_us: BTreeMap<String, u64>,
+}
+
+/// A critical error that the driver reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct XidEvent {
+    pub(crate) index: u32,
+    pub(crate) xid: u32,
 }
 
 /// Why there is no sample at all.
@@ -103,26 +264,29 @@ impl fmt::Display for GpuFault {
     }
 }
 
-/// Why a reading has no value.
-#[cfg(any(feature = "nvml", test))]
-#[derive(Debug)]
-pub(crate) enum Missing {
-    /// The device, its driver or this user does not have it: nothing is wrong.
-    Unsupported,
-    /// NVML's words.
-    Failed(String),
-}
-
 impl Gpu {
-    /// Keeps why the reading `name` has no value.
-    #[cfg(any(feature = "nvml", test))]
-    pub(crate) fn note(&mut self, name: &str, why: &Missing) {
-        match why {
-            Missing::Unsupported => self.unsupported.push(name.to_owned()),
-            Missing::Failed(words) => {
-                self.failed.insert(name.to_owned(), words.clone());
-            }
-        }
+    fn all_gaps(&self) -> [&Gaps; 3] {
+        [&self.gaps, &self.slow.gaps, &self.fixed.gaps]
+    }
+
+    /// Names of all readings that it does not have.
+    pub(crate) fn unsupported(&self) -> impl Iterator<Item = &str> {
+        self.all_gaps().into_iter().flat_map(|gaps| &gaps.unsupported).map(String::as_str)
+    }
+
+    /// All readings that failed although it may have them: name and the driver's words.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.all_gaps().into_iter().flat_map(|gaps| &gaps.failed).map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+
+    /// Names of what holds its clocks down; None when it does not say.
+    pub(crate) fn throttles(&self) -> Option<Vec<&'static str>> {
+        let bits = self.throttle_bits?;
+        Some(THROTTLES.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect())
+    }
+
+    pub(crate) fn pci(&self) -> Option<PciId> {
+        PciId::parse(self.pci_bus_id.as_deref()?)
     }
 
     /// The same GPU with nothing but its identity: what is left when nobody answers for it any more.
@@ -131,6 +295,8 @@ impl Gpu {
             index: self.index,
             uuid: self.uuid.clone(),
             name: self.name.clone(),
+            pci_bus_id: self.pci_bus_id.clone(),
+            unified_memory: self.unified_memory,
             error: Some(GpuError { kind: GpuErrorKind::NoAnswer, message: message.to_owned() }),
             ..Self::default()
         }
@@ -141,6 +307,11 @@ impl Gpu {
         self.error.is_none()
     }
 
+    /// It gives nothing that its health could be told from.
+    pub(crate) fn says_nothing(&self) -> bool {
+        self.vram_used_bytes.is_none() && self.temperature_c.is_none() && self.utilization_percent.is_none()
+    }
+
     /// What reasons and labels call it: the UUID, else the index.
     pub(crate) fn id(&self) -> String {
         self.uuid.clone().unwrap_or_else(|| format!("gpu{}", self.index))
@@ -148,11 +319,9 @@ impl Gpu {
 }
 
 #[test]
-fn a_missing_reading_keeps_its_reason_and_is_never_a_number() {
-    let mut gpu = Gpu::default();
-    gpu.note("temperature_c", &Missing::Unsupported);
-    gpu.note("power_w", &Missing::Failed("unknown error".into()));
-    assert_eq!((gpu.temperature_c, gpu.power_mw), (None, None));
-    assert_eq!(gpu.unsupported, ["temperature_c"]);
-    assert_eq!(gpu.failed["power_w"], "unknown error");
+fn throttle_bits_have_names() {
+    let gpu = |bits| Gpu { throttle_bits: bits, ..Gpu::default() };
+    assert_eq!(gpu(None).throttles(), None);
+    assert_eq!(gpu(Some(0)).throttles(), Some(vec![]));
+    assert_eq!(gpu(Some(0x49 | 1 << 40)).throttles(), Some(vec!["idle", "hw", "hw_thermal"]));
 }

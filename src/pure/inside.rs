@@ -4,5 +4,7 @@
 pub(crate) const SECRET: &str = "X-Agent-Net-Inside";
 /// Present when the body was larger than the limit and has been thrown away.
 pub(crate) const TOO_LARGE: &str = "X-Agent-Net-Too-Large";
+/// Present when the other side of the connection is this machine itself.
+pub(crate) const LOCAL: &str = "X-Agent-Net-Local";
 /// Present when an orchestrator's proxy sent the request on for a stranger.
 pub(crate) const PROXIED: &str = "Livepeer-Runner-Route";

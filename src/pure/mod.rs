@@ -1,15 +1,27 @@
 //! Values in, values out: no I/O, no clock, no log.
 
+pub(crate) mod agents;
+pub(crate) mod answers;
 pub(crate) mod config;
 pub(crate) mod contract;
+pub(crate) mod exposition;
 pub(crate) mod gpu;
+pub(crate) mod gpu_row;
+pub(crate) mod history;
 pub(crate) mod inside;
+pub(crate) mod meminfo;
+pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod pci;
 pub(crate) mod reply;
+pub(crate) mod report;
 pub(crate) mod route;
+pub(crate) mod rules;
 pub(crate) mod schedule;
 pub(crate) mod snapshot;
 pub(crate) mod text;
+pub(crate) mod uptime;
 pub(crate) mod url;
 pub(crate) mod verdict;
 pub(crate) mod wire;
+pub(crate) mod xid;

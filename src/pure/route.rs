@@ -3,7 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::contract;
+use super::uptime::WINDOWS;
+use super::{contract, exposition};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,8 +17,20 @@ pub(crate) enum Job {
         text: bool,
     },
     Models,
+    /// The minutes on record of this many last minutes, and the window's name.
+    Uptime {
+        window: &'static str,
+        minutes: u32,
+    },
+    Agents,
+    Metrics {
+        /// In OpenMetrics.
+        open: bool,
+    },
     Health,
     Ready,
+    /// The operator knows of the errors so far.
+    Acknowledge,
 }
 
 /// An answer that needs no snapshot: always an error, always JSON.
@@ -41,6 +54,14 @@ impl Refusal {
     }
 }
 
+/// A request, understood or refused.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// The job route that it came by; None for all others.
+    pub(crate) route: Option<&'static str>,
+    pub(crate) job: Result<Job, Refusal>,
+}
+
 /// What of a request is looked at; everything else in it is neither read nor kept.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
@@ -51,17 +72,23 @@ pub(crate) struct Request<'a> {
     pub(crate) authorization: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
+    /// It comes from this machine.
+    pub(crate) local: bool,
     /// None: it was larger than the limit and has been thrown away.
     pub(crate) body: Option<&'a [u8]>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Path {
     Report,
     Gpu,
     Models,
+    Uptime,
+    Agents,
+    Metrics,
     Health,
     Ready,
+    Acknowledge,
 }
 
 /// Paths are matched as they come: dot segments and escapes are not resolved.
@@ -70,9 +97,19 @@ const PATHS: &[(&str, Path)] = &[
     ("/agent-net", Path::Report),
     ("/gpu", Path::Gpu),
     ("/models", Path::Models),
+    ("/uptime", Path::Uptime),
+    ("/agents", Path::Agents),
+    ("/metrics", Path::Metrics),
     ("/health", Path::Health),
     ("/ready", Path::Ready),
+    ("/ack", Path::Acknowledge),
 ];
+
+/// The job route that a target names, whatever becomes of the request.
+pub(crate) fn job_route(target: &str) -> Option<&'static str> {
+    let path = target.split('?').next()?;
+    PATHS.iter().find(|(name, found)| *name == path && *found == Path::Report).map(|(name, _)| *name)
+}
 
 /// Largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
@@ -80,16 +117,16 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 /// Parses one request. `token` is WORKER_TOKEN.
 ///
 /// # Errors
-/// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
+/// The refusal to answer with: 404, 405, 401, 403, 413 or 400, judged in this order.
 pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, Refusal> {
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
     let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
-        let known = "POST /gpu-check, GET /gpu, /models, /health and /ready";
+        let known = "POST /gpu-check, GET /gpu, /models, /uptime, /agents, /metrics, /health and /ready";
         return Err(Refusal::new(404, "not_found", format!("there is nothing at this path; there are {known}")));
     };
     let (allowed, allow) = match found {
-        Path::Report => (request.method == "POST", "POST"),
+        Path::Report | Path::Acknowledge => (request.method == "POST", "POST"),
         _ => (matches!(request.method, "GET" | "HEAD"), "GET, HEAD"),
     };
     if !allowed {
@@ -106,6 +143,14 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         Path::Report => report(request.body),
         Path::Gpu => Ok(Job::Gpu { text: wants_text(query, request.accept) }),
         Path::Models => Ok(Job::Models),
+        Path::Uptime => window(query),
+        Path::Agents => Ok(Job::Agents),
+        Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
+        Path::Acknowledge if request.local => Ok(Job::Acknowledge),
+        Path::Acknowledge => {
+            let message = "errors are acknowledged on the machine itself: run agent-net ack there";
+            Err(Refusal::new(403, "not_local", message))
+        }
         Path::Health => Ok(Job::Health),
         Path::Ready => Ok(Job::Ready),
     }
@@ -119,6 +164,15 @@ fn report(body: Option<&[u8]>) -> Result<Job, Refusal> {
     match contract::agent_id(body) {
         Ok(agent_id) => Ok(Job::Report { agent_id }),
         Err(bad) => Err(Refusal::new(400, bad.code, bad.message)),
+    }
+}
+
+/// `?window=1h`, `24h` or `30d`; an hour when none is named.
+fn window(query: &str) -> Result<Job, Refusal> {
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("window=")).unwrap_or(WINDOWS[0].0);
+    match WINDOWS.iter().find(|(name, _)| *name == asked) {
+        Some((window, minutes)) => Ok(Job::Uptime { window, minutes: *minutes }),
+        None => Err(Refusal::new(400, "bad_window", "there is no such window; there are 1h, 24h and 30d")),
     }
 }
 
@@ -177,10 +231,29 @@ fn requests() {
 }
 
 #[test]
+fn uptime_metrics_and_acknowledgement() {
+    let get = |target| Request { method: "GET", target, ..Request::default() };
+    let hour = Job::Uptime { window: "1h", minutes: 60 };
+    check(&get("/uptime"), None, &Ok(Job::Uptime { window: "1h", minutes: 60 }));
+    check(&get("/uptime?x=1&window=1h"), None, &Ok(hour));
+    check(&get("/uptime?window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200 }));
+    check(&get("/uptime?window=2h"), None, &Err(400));
+    check(&get("/metrics"), None, &Ok(Job::Metrics { open: false }));
+    let open = Request { accept: Some("application/openmetrics-text;version=1.0.0"), ..get("/metrics") };
+    check(&open, None, &Ok(Job::Metrics { open: true }));
+    let ack = |local| Request { method: "POST", target: "/ack", local, ..Request::default() };
+    check(&ack(true), None, &Ok(Job::Acknowledge));
+    check(&ack(false), None, &Err(403));
+    check(&get("/ack"), None, &Err(405));
+    assert_eq!(job_route("/agent-net?a=b"), Some("/agent-net"));
+    assert_eq!((job_route("/gpu"), job_route("/gpu-check/")), (None, None));
+}
+
+#[test]
 fn strangers_reach_the_job_routes_only() {
     let stranger = |method, target| Request { method, target, proxied: true, body: Some(b"{}"), ..Request::default() };
     check(&stranger("POST", "/gpu-check"), None, &Err(400));
-    for target in ["/gpu", "/models", "/health", "/ready"] {
+    for target in ["/gpu", "/models", "/uptime", "/agents", "/metrics", "/health", "/ready", "/ack"] {
         check(&stranger("GET", target), None, &Err(404));
     }
 }

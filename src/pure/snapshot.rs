@@ -1,10 +1,13 @@
 //! One moment of the machine: what the GPUs and Ollama said last, and what follows from it.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::gpu::{Gpu, GpuFault, GpuSample};
 use super::models::Model;
+use super::uptime::Windows;
 use super::verdict::Reason;
+use super::xid::Xid;
 
 /// What is known of the GPUs.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,13 @@ impl GpuState {
             Self::Pending => &[],
             Self::Sample(sample) => &sample.gpus,
             Self::Fault { last_known, .. } => last_known,
+        }
+    }
+
+    pub(crate) fn sample(&self) -> Option<&GpuSample> {
+        match self {
+            Self::Sample(sample) => Some(sample),
+            _ => None,
         }
     }
 }
@@ -71,6 +81,39 @@ impl OllamaState {
     }
 }
 
+/// Where XIDs are heard of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum XidSource {
+    /// The kernel's log: all of them since the machine started, as far as the log goes back.
+    Kmsg,
+    /// NVML's events: the newest of those that come while the worker runs.
+    Nvml,
+    /// Nobody listens. That is no fault.
+    #[default]
+    None,
+}
+
+impl XidSource {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kmsg => "kmsg",
+            Self::Nvml => "nvml",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What was counted since the worker started.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Counts {
+    /// Failed samples of the GPUs by reason code.
+    pub(crate) failures: BTreeMap<String, u64>,
+    /// Times that NVML was started anew.
+    pub(crate) reinits: u64,
+    /// Unix seconds of the last good sample of the GPUs.
+    pub(crate) last_success: Option<f64>,
+}
+
 /// What every request is answered from; replaced whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
@@ -80,10 +123,14 @@ pub(crate) struct Snapshot {
     pub(crate) ollama: OllamaState,
     /// Worst first.
     pub(crate) reasons: Vec<Reason>,
+    pub(crate) uptime: Windows,
+    pub(crate) xids: Vec<Xid>,
+    pub(crate) xid_source: XidSource,
+    pub(crate) counts: Counts,
 }
 
 impl Snapshot {
-    /// GPUs that NVML can use; without NVML one if Ollama holds a model in VRAM, else none.
+    /// GPUs that can be used; where none can be read, one if Ollama holds a model in VRAM, else none.
     pub(crate) fn gpu_count(&self) -> usize {
         match &self.gpu {
             GpuState::Sample(sample) => sample.gpus.iter().filter(|g| g.usable()).count(),
@@ -91,9 +138,12 @@ impl Snapshot {
         }
     }
 
-    /// Who the answer comes from: `nvml+ollama`, `nvml`, `ollama` or `none`.
+    /// Who the answer comes from: `nvml` or `tegra` (a board's sysfs), `ollama`, both with a +, or `none`.
     pub(crate) fn source(&self) -> &'static str {
-        match (matches!(self.gpu, GpuState::Sample(_)), matches!(self.ollama.reach, Reach::Up { .. })) {
+        let tegra = self.gpu.sample().is_some_and(|sample| sample.library.is_none());
+        match (self.gpu.sample().is_some(), matches!(self.ollama.reach, Reach::Up { .. })) {
+            (true, true) if tegra => "tegra+ollama",
+            (true, false) if tegra => "tegra",
             (true, true) => "nvml+ollama",
             (true, false) => "nvml",
             (false, true) => "ollama",

@@ -1,69 +1,65 @@
-//! The report as `key=value` lines, safe to `eval` in a POSIX shell whatever a model or GPU is called.
+//! JSON as `key=value` lines, safe to `eval` in a POSIX shell whatever a model or GPU is called. What is null is left
+//! out.
 
-use std::fmt::Display;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::contract::Report;
-
-/// One `key=value` a line; what is not known is left out.
-pub(crate) fn render(report: &Report<'_>) -> String {
-    let mut out = Lines(String::new());
-    out.put("verdict", Some(report.health.verdict));
-    let codes: Vec<String> =
-        report.health.reasons.iter().map(|r| super::contract::json(&r.code).trim_matches('"').to_owned()).collect();
-    out.quote("reasons", Some(&codes.join(" ")));
-    out.quote("model_name", Some(report.model_name));
-    out.put("vram_usage_mb", Some(report.vram_usage_mb));
-    out.put("total_models", Some(report.total_models));
-    out.put("timestamp", Some(report.timestamp));
-    out.put("gpu_count", Some(report.gpu_count));
-    for (i, gpu) in report.gpus.iter().enumerate() {
-        let key = |name: &str| format!("gpu{i}_{name}");
-        out.put(&key("index"), Some(gpu.index));
-        out.quote(&key("uuid"), gpu.uuid);
-        out.quote(&key("name"), gpu.name);
-        out.put(&key("verdict"), Some(gpu.verdict));
-        out.put(&key("vram_total_mb"), gpu.vram_total_mb);
-        out.put(&key("vram_used_mb"), gpu.vram_used_mb);
-        out.put(&key("vram_free_mb"), gpu.vram_free_mb);
-        out.put(&key("temperature_c"), gpu.temperature_c);
-        out.put(&key("power_w"), gpu.power_w);
-        out.put(&key("power_limit_w"), gpu.power_limit_w);
-        out.put(&key("utilization_percent"), gpu.utilization_percent);
-        out.put(&key("memory_utilization_percent"), gpu.memory_utilization_percent);
-        out.quote(&key("error"), gpu.error);
-    }
-    for (i, model) in report.models.iter().enumerate() {
-        let key = |name: &str| format!("model{i}_{name}");
-        out.quote(&key("name"), Some(model.name));
-        out.put(&key("size_mb"), model.size_mb);
-        out.put(&key("pulled"), Some(model.pulled));
-        out.put(&key("loaded"), Some(model.loaded));
-        out.put(&key("vram_mb"), Some(model.vram_mb));
-        out.put(&key("on_gpu_percent"), model.on_gpu_percent);
-    }
-    out.put("ollama_reachable", report.ollama.reachable);
-    out.quote("ollama_version", report.ollama.version);
-    out.quote("driver_version", report.driver_version);
-    out.put("process_seconds", Some(report.uptime.process_seconds));
-    out.put("sample_age_ms", Some(report.sample_age_ms));
-    out.quote("source", Some(report.source));
-    out.quote("version", Some(report.version));
-    out.0
-}
-
-struct Lines(String);
+#[derive(Debug, Default)]
+pub(crate) struct Lines(String);
 
 impl Lines {
-    /// A number, a boolean or a word of our own.
-    fn put(&mut self, key: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.0.push_str(&format!("{key}={value}\n"));
-        }
+    pub(crate) fn done(self) -> String {
+        self.0
+    }
+
+    /// A word, a number or a boolean of our own.
+    pub(crate) fn word(&mut self, key: &str, word: &str) {
+        self.0.push_str(&format!("{key}={word}\n"));
     }
 
     /// Text from outside: in single quotes, one line.
-    fn quote(&mut self, key: &str, value: Option<&str>) {
-        self.put(key, value.map(quoted));
+    pub(crate) fn quote(&mut self, key: &str, text: &str) {
+        self.word(key, &quoted(text));
+    }
+
+    /// The fields of an object, each under its own name.
+    pub(crate) fn object<T: Serialize>(&mut self, object: &T) {
+        if let Ok(Value::Object(fields)) = serde_json::to_value(object) {
+            fields.iter().for_each(|(key, value)| self.value(key, value));
+        }
+    }
+
+    /// The objects of a list: `name0_field`, `name1_field` and so on.
+    pub(crate) fn list(&mut self, name: &str, list: &RawValue) {
+        let all: Vec<Value> = serde_json::from_str(list.get()).unwrap_or_default();
+        all.iter().enumerate().for_each(|(i, value)| self.value(&format!("{name}{i}"), value));
+    }
+
+    fn value(&mut self, key: &str, value: &Value) {
+        // A key that is no shell name would be a command.
+        if !key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
+            return;
+        }
+        match value {
+            Value::Null => {}
+            Value::Bool(_) | Value::Number(_) => self.word(key, &value.to_string()),
+            Value::String(word) if key.ends_with("verdict") && word.bytes().all(|b| b.is_ascii_lowercase()) => {
+                self.word(key, word);
+            }
+            Value::String(text) => self.quote(key, text),
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| self.value(&format!("{key}_{name}"), value))
+            }
+            Value::Array(all) if all.iter().any(Value::is_object) => {
+                all.iter().enumerate().for_each(|(i, value)| self.value(&format!("{key}{i}"), value));
+            }
+            Value::Array(all) => {
+                let words: Vec<String> =
+                    all.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect();
+                self.quote(key, &words.join(" "));
+            }
+        }
     }
 }
 
@@ -82,4 +78,17 @@ fn quoting_is_safe_in_a_shell() {
     check("$(reboot) `x` \"y\" \\", "'$(reboot) `x` \"y\" \\'");
     check("it's", r"'it'\''s'");
     check("a\nrm=1\0\r", "'a rm=1  '");
+}
+
+#[test]
+fn json_becomes_lines() {
+    let mut lines = Lines::default();
+    let value = serde_json::json!({
+        "a": 1, "b": null, "c": {"d": "x y", "e": [1, 2], "f": []}, "g": [{"h": true}, {"h": false}], "verdict": "ok",
+        "no key": 1, "i;reboot": 2, "1h": 99.5
+    });
+    lines.object(&value);
+    let mut all: Vec<&str> = lines.0.lines().collect();
+    all.sort_unstable();
+    assert_eq!(all, ["1h=99.5", "a=1", "c_d='x y'", "c_e='1 2'", "c_f=''", "g0_h=true", "g1_h=false", "verdict=ok"]);
 }

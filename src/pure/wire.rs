@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::gpu::{GpuFault, GpuSample};
 
 /// Raised whenever a line's meaning changes; both sides refuse another one.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
-/// No honest line is longer: 64 GPUs are about 32 KiB.
-pub(crate) const MAX_LINE: usize = 256 * 1024;
+/// No honest line is longer: a GPU is 2 to 4 KiB.
+pub(crate) const MAX_LINE: usize = 1024 * 1024;
 
 /// The helper's first line, sent before NVML is touched.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +28,17 @@ pub(crate) struct Ask {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Question {
-    /// Read all GPUs; NVML is initialised at the first one and again after a fault.
-    Sample,
+    /// Read all GPUs; NVML is initialised at the first one.
+    Sample(Wanted),
+}
+
+/// What a sample holds beyond the fast readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    /// Read also what costs more than it changes.
+    pub(crate) slow: bool,
+    /// Listen to what the driver reports.
+    pub(crate) events: bool,
 }
 
 /// Helper to server.
@@ -67,7 +76,8 @@ fn lines_are_stable_text() {
         assert_eq!(parse::<T>(text).as_ref(), Ok(message));
     }
     check(&Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
-    check(&Ask { id: 7, ask: Question::Sample }, r#"{"id":7,"ask":"sample"}"#);
+    let wanted = Wanted { slow: true, events: false };
+    check(&Ask { id: 7, ask: Question::Sample(wanted) }, r#"{"id":7,"ask":{"sample":{"slow":true,"events":false}}}"#);
     let fault = GpuFault { kind: super::gpu::FaultKind::LibMismatch, detail: "x".into() };
     check(&Answer { id: 7, answer: Err(fault) }, r#"{"id":7,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#);
 }

@@ -35,11 +35,14 @@ pub(super) struct Peer {
     /// Bytes of `buffer` that have been used.
     used: usize,
     deadline: Instant,
+    /// It is this machine itself.
+    local: bool,
 }
 
 impl Peer {
     fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now() }
+        let local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), local }
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.
@@ -143,7 +146,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
         Body::Whole(bytes) => Some(bytes.as_slice()),
         Body::Drained | Body::Coming => None,
     };
-    let answer = match gate.pool.ask(&head, whole) {
+    let answer = match gate.pool.ask(&head, whole, peer.local) {
         Ok(answer) => answer,
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
             let why = refusal(503, "at_capacity", "too many requests are under way; try again");

@@ -47,13 +47,14 @@ impl Pool {
         Ok(Self { addr, secret, idle: Mutex::new(idle), returned: Condvar::new() })
     }
 
-    /// Sends one request on and waits for its answer. `body`: None when it was too large.
+    /// Sends one request on and waits for its answer. `body`: None when it was too large. `local`: it comes from this
+    /// machine.
     ///
     /// # Errors
     /// `WouldBlock` when all connections are taken for too long, else what broke.
-    pub(super) fn ask(&self, head: &Head, body: Option<&[u8]>) -> io::Result<Answer> {
+    pub(super) fn ask(&self, head: &Head, body: Option<&[u8]>, local: bool) -> io::Result<Answer> {
         let mut connection = self.take()?;
-        let request = self.request(head, body);
+        let request = self.request(head, body, local);
         let answer = exchange(&mut connection, &request).or_else(|_| {
             // The server closed this one. It only reads, so asking twice does no harm.
             connection = connect(self.addr)?;
@@ -77,7 +78,7 @@ impl Pool {
     }
 
     /// HTTP/1.0, so that tiny_http answers with a length and never in chunks. Only what is used is sent on.
-    fn request(&self, head: &Head, body: Option<&[u8]>) -> Vec<u8> {
+    fn request(&self, head: &Head, body: Option<&[u8]>, local: bool) -> Vec<u8> {
         let method = if head.method == "HEAD" { "GET" } else { &head.method };
         let mut text = format!(
             "{method} {} HTTP/1.0\r\nConnection: keep-alive\r\n{}: {}\r\n",
@@ -93,6 +94,9 @@ impl Pool {
         }
         if head.proxied {
             put(inside::PROXIED, "1");
+        }
+        if local {
+            put(inside::LOCAL, "1");
         }
         if body.is_none() {
             put(inside::TOO_LARGE, "1");

@@ -1,0 +1,202 @@
+//! STATE_DIR/uptime.bin: a ring of small records of fixed size, written in place by a thread of its own, so that a
+//! disk that hangs, is full or cannot be written delays nobody. What could not be written is kept and tried again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::pure::uptime::{MINUTES, RECORD};
+
+const NAME: &str = "uptime.bin";
+/// The first bytes of the file: what it is and how it is written.
+const MAGIC: &[u8; RECORD] = b"AGNTUP1\n";
+const SIZE: u64 = RECORD as u64 * (MINUTES as u64 + 1);
+/// A disk that failed is tried again after this long.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// How writing goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Health {
+    pub(crate) errors: u64,
+    /// The last write that succeeded.
+    pub(crate) last_success: Option<Instant>,
+}
+
+/// The file, as seen by those who have something to write.
+#[derive(Debug)]
+pub(crate) struct UptimeFile {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: BTreeMap<u32, [u8; RECORD]>,
+    /// They must reach the disk, not only the kernel.
+    sync: bool,
+    writing: bool,
+    health: Health,
+}
+
+impl UptimeFile {
+    /// Opens the file below `dir` in a thread of its own; its records come on the channel, if it can be read.
+    ///
+    /// # Errors
+    /// The kernel's, when no thread can be started.
+    pub(crate) fn start(dir: &str) -> io::Result<(Self, Receiver<Vec<u8>>)> {
+        let shared = Arc::new(Shared::default());
+        let (sender, records) = mpsc::sync_channel(1);
+        let path = Path::new(dir).join(NAME);
+        let work = Arc::clone(&shared);
+        thread::Builder::new().name("uptime-file".into()).spawn(move || {
+            let mut file = open(&path);
+            match &mut file {
+                Ok(file) => send_records(file, &path, &sender),
+                // It may be readable all the same: then the past is known, and only the future is lost.
+                Err(_) => {
+                    if let Ok(mut file) = File::open(&path) {
+                        send_records(&mut file, &path, &sender);
+                    }
+                }
+            }
+            drop(sender);
+            work.write_forever(&path, file);
+        })?;
+        Ok((Self { shared }, records))
+    }
+
+    /// Takes records to write; returns at once. `sync`: as soon as possible onto the disk itself.
+    pub(crate) fn write(&self, records: Vec<(u32, [u8; RECORD])>, sync: bool) {
+        let mut state = self.shared.lock();
+        state.pending.extend(records);
+        state.sync |= sync;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until everything is written, at most `patience`.
+    pub(crate) fn flush(&self, patience: Duration) {
+        let waiting = |state: &mut State| !state.pending.is_empty() || state.writing;
+        let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, waiting);
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        self.shared.lock().health
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_forever(&self, path: &Path, mut file: io::Result<File>) {
+        let mut failing = false;
+        loop {
+            let (records, sync) = {
+                let idle = |state: &mut State| state.pending.is_empty();
+                let waited = self.changed.wait_while(self.lock(), idle);
+                let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+                state.writing = true;
+                (std::mem::take(&mut state.pending), std::mem::take(&mut state.sync))
+            };
+            if file.is_err() {
+                file = open(path);
+            }
+            let written = match &file {
+                Ok(file) => write(file, &records, sync),
+                Err(why) => Err(io::Error::new(why.kind(), why.to_string())),
+            };
+            let mut state = self.lock();
+            state.writing = false;
+            match written {
+                Ok(()) => {
+                    if std::mem::take(&mut failing) {
+                        log::info!("{} can be written again", path.display());
+                    }
+                    state.health.last_success = Some(Instant::now());
+                    self.changed.notify_all();
+                }
+                Err(why) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        log::warn!(
+                            "cannot write {}: {why}; the uptime of this time is kept in memory and tried again",
+                            path.display()
+                        );
+                    }
+                    state.health.errors += 1;
+                    // Newer ones win.
+                    for (place, record) in records {
+                        state.pending.entry(place).or_insert(record);
+                    }
+                    state.sync |= sync;
+                    self.changed.notify_all();
+                    drop(state);
+                    // A file that was removed or replaced is made anew.
+                    file = Err(why);
+                    thread::sleep(RETRY);
+                }
+            }
+        }
+    }
+}
+
+fn write(file: &File, records: &BTreeMap<u32, [u8; RECORD]>, sync: bool) -> io::Result<()> {
+    for (place, record) in records {
+        file.write_all_at(record, RECORD as u64 * (u64::from(*place) + 1))?;
+    }
+    if sync { file.sync_data() } else { Ok(()) }
+}
+
+/// Opens the file, alone, in its full size.
+fn open(path: &Path) -> io::Result<File> {
+    let dir: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
+    if !dir.is_dir() {
+        fs::create_dir_all(&dir)?;
+    }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))?;
+    let length = file.metadata()?.len();
+    if length != SIZE {
+        if length > 0 {
+            log::warn!("{} has {length} bytes instead of {SIZE}; what can be read of it is kept", path.display());
+        }
+        file.set_len(SIZE)?;
+        // The room is taken now: a disk that fills up later does no harm.
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SIZE) {
+            Err(why) if why != rustix::io::Errno::OPNOTSUPP => return Err(why.into()),
+            _ => {}
+        }
+    }
+    let mut magic = [0; RECORD];
+    file.read_exact_at(&mut magic, 0)?;
+    if magic != *MAGIC {
+        if magic != [0; RECORD] {
+            log::warn!("{} does not begin as it should; records that are sound are kept", path.display());
+        }
+        file.write_all_at(MAGIC, 0)?;
+        file.sync_all()?;
+        File::open(&dir)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+fn send_records(file: &mut File, path: &Path, sender: &mpsc::SyncSender<Vec<u8>>) {
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(RECORD as u64)).and_then(|_| file.take(SIZE).read_to_end(&mut bytes));
+    if let Err(why) = read {
+        log::warn!("cannot read all of {}: {why}", path.display());
+    }
+    let _ = sender.send(bytes);
+}

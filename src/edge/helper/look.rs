@@ -1,0 +1,98 @@
+//! One call at a time: its value, or why there is none, and how long it took.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use nvml_wrapper::error::NvmlError;
+
+use crate::pure::gpu::{CORE_READINGS, Gaps, GpuError, GpuErrorKind};
+
+/// Microseconds of each call, summed.
+pub(super) type Times = BTreeMap<String, u64>;
+
+/// The readings of one GPU.
+pub(super) struct Look<'a> {
+    pub(super) times: &'a mut Times,
+    pub(super) gaps: Gaps,
+    /// The GPU as a whole does not answer.
+    pub(super) error: Option<GpuError>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(times: &'a mut Times) -> Self {
+        Self { times, gaps: Gaps::default(), error: None }
+    }
+
+    /// The value of `call`, which the readings `names` come from.
+    pub(super) fn at<T>(
+        &mut self,
+        call: &str,
+        names: &[&str],
+        read: impl FnOnce() -> Result<T, NvmlError>,
+    ) -> Option<T> {
+        let start = Instant::now();
+        let reading = read();
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        *self.times.entry(call.to_owned()).or_default() += micros;
+        self.take(names, reading)
+    }
+
+    /// The same for a value that another call has brought along.
+    pub(super) fn take<T>(&mut self, names: &[&str], reading: Result<T, NvmlError>) -> Option<T> {
+        let why = match reading {
+            Ok(value) => return Some(value),
+            Err(why) => why,
+        };
+        // The handle of a lost GPU stays valid: its readings are what fails.
+        let kind = loss(&why).filter(|_| !matches!(why, NvmlError::Unknown));
+        if let Some(kind) = kind.filter(|_| self.error.is_none()) {
+            self.error = Some(GpuError { kind, message: why.to_string() });
+        }
+        for name in names {
+            if unsupported(&why, name) {
+                self.gaps.unsupported.push((*name).to_owned());
+            } else {
+                self.fail(name, &why.to_string());
+            }
+        }
+        None
+    }
+
+    pub(super) fn fail(&mut self, name: &str, why: &str) {
+        self.gaps.failed.insert(name.to_owned(), why.to_owned());
+    }
+
+    pub(super) fn unsupported(&mut self, name: &str) {
+        self.gaps.unsupported.push(name.to_owned());
+    }
+}
+
+/// The device, its driver or this user does not have the reading: nothing is wrong with the GPU.
+fn unsupported(why: &NvmlError, name: &str) -> bool {
+    match why {
+        NvmlError::NotSupported
+        | NvmlError::NoPermission
+        | NvmlError::FunctionNotFound
+        | NvmlError::FailedToLoadSymbol(_)
+        | NvmlError::NoData => true,
+        // A driver that does not know a field, a threshold or a struct's version says so in one of these ways.
+        NvmlError::InvalidArg | NvmlError::UnexpectedVariant(23..=26) => !CORE_READINGS.contains(&name),
+        _ => false,
+    }
+}
+
+/// The errors of a GPU that does not answer at all.
+pub(super) fn loss(why: &NvmlError) -> Option<GpuErrorKind> {
+    match why {
+        NvmlError::GpuLost | NvmlError::Unknown => Some(GpuErrorKind::Lost),
+        NvmlError::ResetRequired => Some(GpuErrorKind::ResetRequired),
+        NvmlError::Uninitialized
+        | NvmlError::DriverNotLoaded
+        | NvmlError::LibRmVersionMismatch
+        | NvmlError::UnexpectedVariant(GPU_NOT_FOUND) => Some(GpuErrorKind::Stale),
+        _ => None,
+    }
+}
+
+/// NVML_ERROR_GPU_NOT_FOUND, which nvml-wrapper has no name for.
+const GPU_NOT_FOUND: u32 = 28;

@@ -1,0 +1,134 @@
+//! What the machine shows of its GPUs without NVML: the PCI bus, the device nodes, and whether they can be opened.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use crate::pure::rules::{Access, Surroundings};
+
+/// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
+pub(crate) fn look(root: &Path) -> Surroundings {
+    // WSL lends its GPU through /dev/dxg; it shows no device on the bus and has no NVIDIA nodes.
+    let wsl = root.join("dev/dxg").exists();
+    let devices = root.join("sys/bus/pci/devices");
+    Surroundings {
+        pci_gpus: pci_gpus(&devices, |_| true).filter(|_| !wsl),
+        pci_gpus_for_nvidia: pci_gpus(&devices, is_for_nvidia).filter(|_| !wsl),
+        device_nodes: device_nodes(&root.join("dev")),
+        in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
+        access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
+    }
+}
+
+/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look.
+/// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
+fn pci_gpus(devices: &Path, wanted: impl Fn(&Path) -> bool) -> Option<u32> {
+    let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
+    let mut count = 0;
+    for device in fs::read_dir(devices).ok()?.flatten().map(|entry| entry.path()) {
+        let ours = read(&device, "vendor").trim() == "0x10de" && read(&device, "class").starts_with("0x03");
+        count += u32::from(ours && wanted(&device));
+    }
+    Some(count)
+}
+
+/// It has NVIDIA's driver or none: one that was lent to a virtual machine or runs on nouveau is not missed.
+fn is_for_nvidia(device: &Path) -> bool {
+    match fs::read_link(device.join("driver")) {
+        Ok(driver) => driver.file_name().is_some_and(|name| name == "nvidia"),
+        Err(_) => true,
+    }
+}
+
+/// `nvidia0`, `nvidia1` and so on; None when nobody can look.
+fn device_nodes(dev: &Path) -> Option<u32> {
+    let is_gpu = |name: &str| {
+        name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let nodes = fs::read_dir(dev).ok()?.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu));
+    u32::try_from(nodes.count()).ok()
+}
+
+/// Only the kernel's own device folder is of the type devtmpfs; containers get one that was made for them.
+fn in_container(mountinfo: &str) -> bool {
+    let on_dev = mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some("/dev"));
+    let kind = on_dev.filter_map(|line| line.split(" - ").nth(1)?.split(' ').next()).last();
+    kind != Some("devtmpfs")
+}
+
+/// The right to a device is checked when it is opened: a library that has it open already notices nothing.
+fn access(node: &Path) -> Access {
+    match OpenOptions::new().read(true).write(true).open(node) {
+        Ok(_) => Access::Open,
+        Err(why) => judge(&why),
+    }
+}
+
+fn judge(why: &io::Error) -> Access {
+    match why.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::PERM.raw_os_error() => Access::Revoked,
+        _ if why.kind() == io::ErrorKind::NotFound => Access::Untested,
+        _ => Access::Refused(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+fn tree(name: &str) -> std::path::PathBuf {
+    let root = std::env::temp_dir().join(format!("agent-net-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(&root).unwrap();
+    root
+}
+
+#[test]
+fn only_nvidia_display_controllers_count() {
+    let root = tree("pci");
+    let devices = [
+        ("0x10de", "0x030000", Some("nvidia")),
+        ("0x10de", "0x030200", Some("vfio-pci")),
+        ("0x10de", "0x030200", None),
+        ("0x10de", "0x040300", None),
+        ("0x8086", "0x030000", None),
+        ("", "", None),
+    ];
+    for (i, (vendor, class, driver)) in devices.iter().enumerate() {
+        let device = root.join(i.to_string());
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("vendor"), format!("{vendor}\n")).unwrap();
+        fs::write(device.join("class"), format!("{class}\n")).unwrap();
+        if let Some(driver) = driver {
+            std::os::unix::fs::symlink(format!("../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
+        }
+    }
+    assert_eq!((pci_gpus(&root, |_| true), pci_gpus(&root, is_for_nvidia)), (Some(3), Some(2)));
+    fs::remove_dir_all(&root).unwrap();
+    assert_eq!(pci_gpus(&root, |_| true), None);
+}
+
+#[test]
+fn device_nodes_are_counted_by_their_numbers() {
+    let root = tree("nodes");
+    for name in ["nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm", "nvidia", "null"] {
+        fs::write(root.join(name), "").unwrap();
+    }
+    assert_eq!(device_nodes(&root), Some(2));
+    fs::remove_dir_all(&root).unwrap();
+}
+
+#[test]
+fn a_container_has_a_device_folder_of_its_own() {
+    let host =
+        "22 1 0:5 / /dev rw,nosuid shared:8 - devtmpfs udev rw,size=1k\n30 22 0:9 / /dev/pts rw - devpts devpts rw";
+    assert!(!in_container(host));
+    assert!(in_container("700 699 0:55 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755"));
+    assert!(in_container(""));
+}
+
+#[test]
+fn why_a_node_cannot_be_opened() {
+    let os = |code: rustix::io::Errno| judge(&io::Error::from_raw_os_error(code.raw_os_error()));
+    assert_eq!(os(rustix::io::Errno::PERM), Access::Revoked);
+    assert_eq!(os(rustix::io::Errno::NOENT), Access::Untested);
+    assert!(matches!(os(rustix::io::Errno::ACCESS), Access::Refused(_)));
+    assert!(matches!(os(rustix::io::Errno::NXIO), Access::Refused(_)));
+}

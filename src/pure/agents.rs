@@ -1,0 +1,86 @@
+//! Who has asked: a bounded table of agents by the name that they give themselves.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+/// More agents than this are not kept: the one that has been silent longest is forgotten.
+pub(crate) const MAX_AGENTS: usize = 1024;
+
+/// What is known of an agent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Agent {
+    jobs: u64,
+    /// Unix seconds.
+    first_seen: f64,
+    last_seen: f64,
+    /// Order of the last job, which the clock may not tell.
+    turn: u64,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Agents {
+    all: HashMap<String, Agent>,
+    turn: u64,
+    forgotten: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct AgentRow<'a> {
+    agent_id: &'a str,
+    jobs: u64,
+    first_seen: f64,
+    last_seen: f64,
+}
+
+impl Agents {
+    /// One job of `id` at `now` (Unix seconds).
+    pub(crate) fn see(&mut self, id: &str, now: f64) {
+        self.turn += 1;
+        let turn = self.turn;
+        if let Some(agent) = self.all.get_mut(id) {
+            *agent = Agent { jobs: agent.jobs + 1, last_seen: now, turn, ..*agent };
+            return;
+        }
+        if self.all.len() >= MAX_AGENTS {
+            let oldest = self.all.iter().min_by_key(|(_, agent)| agent.turn).map(|(id, _)| id.clone());
+            oldest.and_then(|id| self.all.remove(&id));
+            self.forgotten += 1;
+        }
+        self.all.insert(id.to_owned(), Agent { jobs: 1, first_seen: now, last_seen: now, turn });
+    }
+
+    /// Those kept, the last one to ask first.
+    pub(crate) fn rows(&self) -> Vec<AgentRow<'_>> {
+        let mut all: Vec<(&String, &Agent)> = self.all.iter().collect();
+        all.sort_by_key(|(_, agent)| std::cmp::Reverse(agent.turn));
+        all.into_iter()
+            .map(|(id, agent)| AgentRow {
+                agent_id: id,
+                jobs: agent.jobs,
+                first_seen: agent.first_seen,
+                last_seen: agent.last_seen,
+            })
+            .collect()
+    }
+
+    /// How many were forgotten to make room.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+}
+
+#[test]
+fn the_table_is_bounded_and_forgets_the_most_silent() {
+    let mut agents = Agents::default();
+    for i in 0..MAX_AGENTS {
+        agents.see(&format!("a{i}"), i as f64);
+    }
+    agents.see("a0", 5000.0);
+    agents.see("new", 1.0);
+    let rows = agents.rows();
+    assert_eq!((rows.len(), agents.forgotten()), (MAX_AGENTS, 1));
+    assert_eq!((rows[0].agent_id, rows[1].agent_id, rows[1].jobs), ("new", "a0", 2));
+    assert!(!rows.iter().any(|row| row.agent_id == "a1"));
+}

@@ -1,0 +1,96 @@
+//! The bodies of GET /uptime and GET /agents.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::agents::{AgentRow, Agents, MAX_AGENTS};
+use super::contract::{json, millis};
+use super::uptime::{Minute, WINDOWS, Windows};
+
+#[derive(Serialize)]
+struct UptimeAnswer<'a> {
+    status: &'static str,
+    timestamp: f64,
+    windows: BTreeMap<&'static str, WindowRow>,
+    /// False: it is lost when the worker ends (STATE_DIR is unset).
+    kept: bool,
+    window: &'a str,
+    minutes: Vec<MinuteRow>,
+}
+
+#[derive(Serialize)]
+struct WindowRow {
+    /// Of the time since the first minute on record: time when nothing ran is not up.
+    percent: Option<f64>,
+    /// Of the time in which the worker could tell.
+    availability_percent: Option<f64>,
+    /// The share of the first that is the second.
+    coverage_percent: Option<f64>,
+    up_seconds: u32,
+    down_seconds: u32,
+    unobserved_seconds: u32,
+    threshold_percent: f64,
+    low: bool,
+}
+
+#[derive(Serialize)]
+struct MinuteRow {
+    /// Unix seconds at which it begins.
+    start: u64,
+    up_seconds: u8,
+    down_seconds: u8,
+}
+
+/// The windows and the minutes of one of them.
+pub(crate) fn uptime(
+    window: &str,
+    windows: &Windows,
+    minutes: &[Minute],
+    thresholds: [f64; 3],
+    kept: bool,
+    now: f64,
+) -> String {
+    let rows = WINDOWS.iter().zip(windows).zip(thresholds).map(|(((name, _), w), threshold)| {
+        let row = WindowRow {
+            percent: w.percent(),
+            availability_percent: w.availability(),
+            coverage_percent: w.coverage(),
+            up_seconds: w.up,
+            down_seconds: w.down,
+            unobserved_seconds: w.span.saturating_sub(w.up + w.down),
+            threshold_percent: threshold,
+            low: w.is_low(threshold),
+        };
+        (*name, row)
+    });
+    let minute = |m: &Minute| MinuteRow { start: u64::from(m.at) * 60, up_seconds: m.up, down_seconds: m.down };
+    json(&UptimeAnswer {
+        status: "success",
+        timestamp: millis(now),
+        windows: rows.collect(),
+        kept,
+        window,
+        minutes: minutes.iter().map(minute).collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct AgentsAnswer<'a> {
+    status: &'static str,
+    timestamp: f64,
+    agents: Vec<AgentRow<'a>>,
+    max: usize,
+    forgotten: u64,
+}
+
+/// Who has asked, the last one first.
+pub(crate) fn agents(agents: &Agents, now: f64) -> String {
+    json(&AgentsAnswer {
+        status: "success",
+        timestamp: millis(now),
+        agents: agents.rows(),
+        max: MAX_AGENTS,
+        forgotten: agents.forgotten(),
+    })
+}

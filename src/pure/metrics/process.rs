@@ -1,0 +1,19 @@
+//! The process's own numbers, under the names that all exporters use.
+
+use crate::pure::exposition::{Exposition, Kind};
+
+/// What the kernel says of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ProcessStats {
+    pub(crate) resident_bytes: Option<f64>,
+    pub(crate) cpu_seconds: Option<f64>,
+    pub(crate) open_files: Option<f64>,
+}
+
+/// `started`: Unix seconds.
+pub(crate) fn write(out: &mut Exposition, stats: &ProcessStats, started: f64) {
+    out.single("process_resident_memory_bytes", Kind::Gauge, "Resident memory.", stats.resident_bytes);
+    out.single("process_cpu_seconds_total", Kind::Counter, "CPU time used.", stats.cpu_seconds);
+    out.single("process_open_fds", Kind::Gauge, "Open file descriptors.", stats.open_files);
+    out.single("process_start_time_seconds", Kind::Gauge, "Unix time of the start.", Some(started));
+}

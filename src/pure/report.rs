@@ -1,0 +1,289 @@
+//! The report and the other answers of a snapshot. What grows with GPUs and models is rendered once a sample, so that
+//! a request only copies it.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::contract::{self, CAPABILITY, MIB, millis};
+use super::gpu_row::GpuRow;
+use super::models::Model;
+use super::snapshot::{Reach, Snapshot};
+use super::text;
+use super::uptime::WINDOWS;
+use super::verdict::{self, Reason, Verdict};
+
+/// A snapshot with all that can be said of it beforehand.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) snapshot: Snapshot,
+    verdict: Verdict,
+    health: Box<RawValue>,
+    gpus: Box<RawValue>,
+    models: Box<RawValue>,
+    model_name: String,
+    vram_usage_mb: u64,
+    total_models: usize,
+    gpu_count: usize,
+    text: OnceLock<String>,
+    /// In Prometheus' own format and in OpenMetrics'.
+    metrics: [OnceLock<String>; 2],
+}
+
+/// The moment of a request: what is added to the snapshot it is answered from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    /// Unix seconds.
+    pub(crate) now: f64,
+    pub(crate) sample_age_ms: u64,
+    pub(crate) process_seconds: u64,
+    /// Set when the snapshot is too old.
+    pub(crate) stale: Option<&'a Reason>,
+}
+
+/// The body of a job's answer, and of GET /gpu without `agent_id`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a> {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'a str>,
+    model_name: &'a str,
+    vram_usage_mb: u64,
+    total_models: usize,
+    timestamp: f64,
+    gpu_count: usize,
+    health: Part<'a>,
+    gpus: &'a RawValue,
+    models: &'a RawValue,
+    ollama: OllamaRow<'a>,
+    driver_version: Option<&'a str>,
+    nvml_version: Option<&'a str>,
+    cuda_version: Option<&'a str>,
+    /// Microseconds that reading the GPUs took.
+    read_us: Option<u64>,
+    xid_source: &'static str,
+    uptime: UptimeRow,
+    sample_age_ms: u64,
+    source: &'static str,
+    version: &'static str,
+    #[serde(skip)]
+    verdict: Verdict,
+}
+
+/// Rendered before, or only now because the snapshot is old.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Part<'a> {
+    Rendered(&'a RawValue),
+    Fresh(Health<'a>),
+}
+
+#[derive(Debug, Serialize)]
+struct Health<'a> {
+    verdict: Verdict,
+    reasons: Vec<&'a Reason>,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelRow<'a> {
+    name: &'a str,
+    size_mb: Option<u64>,
+    pulled: bool,
+    loaded: bool,
+    vram_mb: u64,
+    on_gpu_percent: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct OllamaRow<'a> {
+    /// None: not known yet.
+    reachable: Option<bool>,
+    version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+/// Percent of the windows; null while nothing is on record.
+#[derive(Debug, Serialize)]
+struct UptimeRow {
+    #[serde(flatten)]
+    windows: BTreeMap<&'static str, Option<f64>>,
+    process_seconds: u64,
+}
+
+#[derive(Serialize)]
+struct Catalogue<'a> {
+    status: &'static str,
+    model_name: &'a str,
+    vram_usage_mb: u64,
+    total_models: usize,
+    timestamp: f64,
+    models: &'a RawValue,
+    ollama: OllamaRow<'a>,
+    sample_age_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Ready<'a> {
+    status: &'static str,
+    verdict: Verdict,
+    reasons: Vec<&'a Reason>,
+}
+
+impl Published {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        let reasons: Vec<&Reason> = snapshot.reasons.iter().collect();
+        let verdict = verdict::worst(reasons.iter().copied());
+        let gpus: Vec<GpuRow<'_>> =
+            snapshot.gpu.gpus().iter().map(|gpu| GpuRow::new(gpu, &snapshot.reasons, &snapshot.xids)).collect();
+        let models: Vec<ModelRow<'_>> = snapshot.ollama.models.iter().map(model_row).collect();
+        Self {
+            verdict,
+            health: raw(&Health { verdict, reasons }),
+            gpus: raw(&gpus),
+            models: raw(&models),
+            model_name: snapshot.ollama.main_model().map_or_else(String::new, |m| m.name.clone()),
+            vram_usage_mb: snapshot.ollama.vram_bytes() / MIB,
+            total_models: snapshot.ollama.models.iter().filter(|m| m.pulled).count(),
+            gpu_count: snapshot.gpu_count(),
+            text: OnceLock::new(),
+            metrics: Default::default(),
+            snapshot,
+        }
+    }
+
+    fn reasons<'a>(&'a self, at: &Moment<'a>) -> (Verdict, impl Iterator<Item = &'a Reason>) {
+        let verdict = at.stale.map_or(self.verdict, |stale| self.verdict.max(stale.severity));
+        (verdict, at.stale.into_iter().chain(&self.snapshot.reasons))
+    }
+
+    pub(crate) fn report<'a>(&'a self, agent_id: Option<&'a str>, at: &Moment<'a>) -> Report<'a> {
+        let (verdict, reasons) = self.reasons(at);
+        let health = match at.stale {
+            None => Part::Rendered(&self.health),
+            Some(_) => Part::Fresh(Health { verdict, reasons: reasons.collect() }),
+        };
+        let sample = self.snapshot.gpu.sample();
+        let windows = WINDOWS.iter().zip(&self.snapshot.uptime).map(|((name, _), window)| (*name, window.percent()));
+        Report {
+            status: "success",
+            agent_id,
+            model_name: &self.model_name,
+            vram_usage_mb: self.vram_usage_mb,
+            total_models: self.total_models,
+            timestamp: millis(at.now),
+            gpu_count: self.gpu_count,
+            health,
+            gpus: &self.gpus,
+            models: &self.models,
+            ollama: self.ollama_row(),
+            driver_version: sample.and_then(|s| s.driver_version.as_deref()),
+            nvml_version: sample.and_then(|s| s.nvml_version.as_deref()),
+            cuda_version: sample.and_then(|s| s.cuda_version.as_deref()),
+            read_us: sample.map(|s| s.read_us),
+            xid_source: self.snapshot.xid_source.name(),
+            uptime: UptimeRow { windows: windows.collect(), process_seconds: at.process_seconds },
+            sample_age_ms: at.sample_age_ms,
+            source: self.snapshot.source(),
+            version: env!("CARGO_PKG_VERSION"),
+            verdict,
+        }
+    }
+
+    /// The report as `key=value` lines.
+    pub(crate) fn text(&self, at: &Moment<'_>) -> String {
+        let mut report = self.report(None, at);
+        let (verdict, reasons) = self.reasons(at);
+        let codes: Vec<String> = reasons.map(|r| r.code.name()).collect();
+        let mut lines = text::Lines::default();
+        lines.word("verdict", verdict.name());
+        lines.quote("reasons", &codes.join(" "));
+        let lists = self.text.get_or_init(|| {
+            let mut lines = text::Lines::default();
+            lines.list("gpu", &self.gpus);
+            lines.list("model", &self.models);
+            lines.done()
+        });
+        // They are in the lines already.
+        report.health = Part::Rendered(RawValue::NULL);
+        (report.gpus, report.models) = (RawValue::NULL, RawValue::NULL);
+        lines.object(&report);
+        lines.done() + lists
+    }
+
+    /// What is exposed of this snapshot, rendered once in each format.
+    pub(crate) fn metrics(&self, open: bool, render: impl FnOnce(&Snapshot) -> String) -> &str {
+        self.metrics[usize::from(open)].get_or_init(|| render(&self.snapshot))
+    }
+
+    /// The body of GET /models.
+    pub(crate) fn catalogue(&self, at: &Moment<'_>) -> String {
+        contract::json(&Catalogue {
+            status: "success",
+            model_name: &self.model_name,
+            vram_usage_mb: self.vram_usage_mb,
+            total_models: self.total_models,
+            timestamp: millis(at.now),
+            models: &self.models,
+            ollama: self.ollama_row(),
+            sample_age_ms: at.sample_age_ms,
+        })
+    }
+
+    /// Whether GET /ready is a 200, and its body.
+    pub(crate) fn ready(&self, at: &Moment<'_>) -> (bool, String) {
+        let (verdict, reasons) = self.reasons(at);
+        let ready = verdict != Verdict::Unhealthy;
+        let status = if ready { "ready" } else { "unhealthy" };
+        (ready, contract::json(&Ready { status, verdict, reasons: reasons.collect() }))
+    }
+
+    fn ollama_row(&self) -> OllamaRow<'_> {
+        let state = &self.snapshot.ollama;
+        let list_error = state.list_error.as_deref();
+        match &state.reach {
+            Reach::Pending => OllamaRow { reachable: None, version: None, error: None },
+            Reach::Up { version } => OllamaRow { reachable: Some(true), version: Some(version), error: list_error },
+            Reach::Down(why) => OllamaRow { reachable: Some(false), version: None, error: Some(why) },
+        }
+    }
+}
+
+fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn model_row(model: &Model) -> ModelRow<'_> {
+    let loaded = model.loaded;
+    ModelRow {
+        name: &model.name,
+        size_mb: model.size_bytes.map(|b| b / MIB),
+        pulled: model.pulled,
+        loaded: loaded.is_some(),
+        vram_mb: loaded.map_or(0, |l| l.vram_bytes / MIB),
+        on_gpu_percent: loaded.and_then(|l| l.on_gpu_percent()),
+    }
+}
+
+impl Report<'_> {
+    /// The value of X-Metadata: one line of ASCII that no input can break out of.
+    pub(crate) fn metadata(&self) -> String {
+        #[derive(Serialize)]
+        struct Metadata<'a> {
+            capability: &'static str,
+            agent_id: Option<&'a str>,
+            timestamp: f64,
+            source: &'static str,
+            verdict: Verdict,
+        }
+        contract::ascii(&contract::json(&Metadata {
+            capability: CAPABILITY,
+            agent_id: self.agent_id,
+            timestamp: self.timestamp,
+            source: self.source,
+            verdict: self.verdict,
+        }))
+    }
+}

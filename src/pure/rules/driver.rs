@@ -1,0 +1,169 @@
+//! Library, driver and the number of GPUs: whether there is anything to judge at all.
+
+use super::{Access, Facts, Findings};
+use crate::pure::gpu::{FaultKind, Gpu, GpuFault, GpuSample};
+use crate::pure::snapshot::GpuState;
+use crate::pure::verdict::{Code, Verdict};
+use crate::pure::xid;
+
+/// A stuck or dying driver is degraded at first and unhealthy from here on.
+const STUCK_UNHEALTHY_S: f64 = 30.0;
+
+pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    match facts.gpu {
+        GpuState::Pending => {
+            findings.add(
+                Code::NoSample,
+                Verdict::Unknown,
+                None,
+                "the GPUs have not been read yet".into(),
+                "wait a few seconds; if this lasts, the driver does not answer",
+            );
+        }
+        GpuState::Fault { fault, lasting_s, .. } => judge_fault(fault, *lasting_s, facts, findings),
+        GpuState::Sample(sample) => {
+            access(facts, findings);
+            count(sample, facts, findings);
+        }
+    }
+    strangers(facts, findings);
+}
+
+fn no_gpu(message: String, findings: &mut Findings<'_>) {
+    findings.add(
+        Code::NoGpu,
+        Verdict::Unhealthy,
+        None,
+        message,
+        "give the container a GPU (compose/gpu.yaml, or --gpus all), or set EXPECTED_GPUS=0 if none is meant to be here",
+    );
+}
+
+/// A library that was initialised in time goes on working when the device is taken away; others cannot begin.
+fn access(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let (message, action) = match &facts.around.access {
+        Access::Untested | Access::Open => return,
+        Access::Revoked => (
+            "the right to open /dev/nvidiactl was taken away from this container, and with it probably from Ollama's"
+                .into(),
+            "restart both containers (a systemctl daemon-reload does this); for good: native.cgroupdriver=cgroupfs, or nvidia-ctk system create-dev-char-symlinks",
+        ),
+        Access::Refused(why) => (
+            format!("/dev/nvidiactl cannot be opened any more: {why}"),
+            "look at the device's owner and mode, and at dmesg; then restart the containers",
+        ),
+    };
+    findings.add(Code::GpuAccessLost, Verdict::Unhealthy, None, message, action);
+}
+
+fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let around = facts.around;
+    let counted = sample.gpus.len();
+    if counted == 0 && facts.limits.expected_gpus != Some(0) {
+        return no_gpu("NVML works and counts no GPU".into(), findings);
+    }
+    let (have, want, why) = match facts.limits.expected_gpus {
+        // What the operator says is more than any guess.
+        Some(expected) => (sample.gpus.iter().filter(|g| g.usable()).count(), expected as usize, "EXPECTED_GPUS"),
+        None => {
+            let given = if around.in_container { around.device_nodes } else { around.pci_gpus_for_nvidia };
+            let given = given.unwrap_or(0) as usize;
+            let place = if around.in_container { "GPUs given to this container" } else { "GPUs on the PCI bus" };
+            let most = facts.history.most_gpus;
+            if most > given { (counted, most, "GPUs seen before") } else { (counted, given, place) }
+        }
+    };
+    if have < want {
+        let message = format!("{have} of {want} GPUs can be used ({why})");
+        let action = "look for the missing GPU in nvidia-smi and dmesg; if it was taken out, set EXPECTED_GPUS or run agent-net ack";
+        findings
+            .add(Code::GpuCountLow, Verdict::Unhealthy, None, message, action)
+            .numbers(u32::try_from(have).unwrap_or(u32::MAX), u32::try_from(want).unwrap_or(u32::MAX));
+    }
+}
+
+/// Fatal errors of GPUs that are not in the list. In a container the log also tells of GPUs that are none of ours.
+fn strangers(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let listed = |place| facts.gpu.gpus().iter().any(|gpu| gpu.pci() == Some(place));
+    let ours = |place| facts.history.knows(place) || !facts.around.in_container;
+    let mut fatal = facts.xids.open().filter(|x| xid::class(x.number) == xid::Class::Fatal);
+    if let Some(xid) = fatal.find(|x| ours(x.pci) && !listed(x.pci)) {
+        let what = xid::meaning(xid.number);
+        let message = format!("the GPU at {}, which is not listed, reported XID {} ({what})", xid.pci, xid.number);
+        findings.add(Code::XidFatal, Verdict::Unhealthy, None, message, XID_ACTION);
+    }
+}
+
+pub(super) const XID_ACTION: &str =
+    "stop its users and run nvidia-smi -r, or reboot; once it is mended, agent-net ack tells so";
+
+fn judge_fault(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let none_expected = facts.limits.expected_gpus == Some(0);
+    let pci_gpus = facts.around.pci_gpus;
+    let lasting = if lasting_s >= STUCK_UNHEALTHY_S { Verdict::Unhealthy } else { Verdict::Degraded };
+    let (code, severity, action) = match fault.kind {
+        FaultKind::LibMissing | FaultKind::DriverNotLoaded if none_expected => return,
+        FaultKind::LibMissing | FaultKind::DriverNotLoaded if pci_gpus == Some(0) => {
+            if facts.ollama.vram_bytes() == 0 {
+                let message = format!("no NVIDIA device on the PCI bus and no NVML: {}", fault.detail);
+                return no_gpu(message, findings);
+            }
+            // Ollama holds a model in the memory of a GPU that NVML does not know: another maker's.
+            (
+                Code::NvmlLibMissing,
+                Verdict::Unknown,
+                "Ollama uses a GPU that is no NVIDIA one; its health cannot be read",
+            )
+        }
+        FaultKind::LibMissing => (
+            Code::NvmlLibMissing,
+            if pci_gpus.is_some() { Verdict::Unhealthy } else { Verdict::Unknown },
+            "start the container with the NVIDIA runtime and NVIDIA_DRIVER_CAPABILITIES=utility (compose/gpu.yaml), or set NVML_LIB",
+        ),
+        FaultKind::DriverNotLoaded => {
+            (Code::DriverNotLoaded, Verdict::Unhealthy, "load the driver on the host (modprobe nvidia) or install it")
+        }
+        FaultKind::LibMismatch => (
+            Code::DriverLibMismatch,
+            Verdict::Unhealthy,
+            "the driver was upgraded: reboot the host, then restart the containers",
+        ),
+        FaultKind::NoPermission => (
+            Code::NvmlNoPermission,
+            Verdict::Unhealthy,
+            "give the worker the group of /dev/nvidiactl (group_add in compose)",
+        ),
+        FaultKind::InitUnknown => (
+            Code::NvmlInitUnknown,
+            Verdict::Unhealthy,
+            "the container lost its GPU (a systemctl daemon-reload does it): restart the containers; for good: native.cgroupdriver=cgroupfs",
+        ),
+        FaultKind::InitFailed => {
+            (Code::NvmlInitFailed, Verdict::Unhealthy, "run nvidia-smi on the host; if it fails too, reboot")
+        }
+        FaultKind::HelperMissing => (
+            Code::NvmlHelperMissing,
+            Verdict::Unknown,
+            "put agent-net-nvml beside agent-net, or name it in NVML_HELPER",
+        ),
+        FaultKind::HelperFailed => (
+            Code::NvmlHelperFailed,
+            lasting,
+            "it is started again by itself; if this lasts, look at the worker's log and at dmesg",
+        ),
+        FaultKind::Stuck => (
+            Code::DriverStuck,
+            lasting,
+            "the driver does not answer; look at dmesg and nvidia-smi on the host, reboot if they hang too",
+        ),
+    };
+    let reason = findings.add(code, severity, None, fault.detail.clone(), action);
+    if matches!(fault.kind, FaultKind::HelperFailed | FaultKind::Stuck) {
+        reason.numbers(lasting_s.floor(), STUCK_UNHEALTHY_S);
+    }
+}
+
+/// GPUs that can be used at this moment.
+pub(super) fn any_usable(state: &GpuState) -> bool {
+    matches!(state, GpuState::Sample(sample) if sample.gpus.iter().any(Gpu::usable))
+}

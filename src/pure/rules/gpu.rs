@@ -1,0 +1,336 @@
+//! One GPU: what it says of itself now, and what its past adds.
+
+use super::driver::XID_ACTION;
+use super::{Facts, Findings};
+use crate::pure::gpu::{Gpu, GpuErrorKind, HW_THERMAL};
+use crate::pure::history::{self, Track, degrees};
+use crate::pure::snapshot::GpuState;
+use crate::pure::verdict::{Code, Verdict};
+use crate::pure::xid::{self, Class, Xid};
+
+/// A warning of the driver is over after this long; a fatal one may be, if everything else says so.
+const XID_LASTS_S: f64 = 600.0;
+/// DCGM's limit of uncorrectable row remappings.
+const MANY_REMAPS: u32 = 512;
+/// NVIDIA exchanges boards with this many retired pages,
+const RETIRED_LIMIT: u32 = 63;
+/// or with more double bit ones than this if they go on.
+const RETIRED_DOUBLE_LIMIT: u32 = 15;
+/// A GPU this close to switching itself off is lost to its work.
+const SHUTDOWN_MARGIN_C: i32 = 2;
+/// Repeated transfers a minute and lane that a sound link has at most, by generation (a bit error rate of 1e-12).
+const REPLAYS_PER_LANE: [f64; 6] = [0.15, 0.30, 0.48, 0.96, 1.92, 3.84];
+
+pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let answered = matches!(facts.gpu, GpuState::Sample(_));
+    let fresh = Track::default();
+    for gpu in facts.gpu.gpus() {
+        let track = facts.history.of(gpu).unwrap_or(&fresh);
+        xids(gpu, track, facts, findings);
+        if !answered {
+            continue;
+        }
+        if let Some(error) = &gpu.error {
+            let (code, action) = match error.kind {
+                GpuErrorKind::Lost => {
+                    (Code::GpuLost, "reboot the machine; if the GPU is lost again, check its power and seat")
+                }
+                GpuErrorKind::ResetRequired => (Code::ResetRequired, "stop its users and run nvidia-smi -r, or reboot"),
+                GpuErrorKind::Stale | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
+                    (Code::GpuHandleError, "look at dmesg and nvidia-smi; a reboot usually mends it")
+                }
+            };
+            let message = format!("GPU {} does not answer: {}", gpu.index, error.message);
+            findings.add(code, Verdict::Unhealthy, Some(gpu), message, action);
+            continue;
+        }
+        readings(gpu, track, findings);
+        recovery(gpu, findings);
+        memory(gpu, track, findings);
+        heat(gpu, track, facts.limits.max_temp_c, findings);
+        link(gpu, track, findings);
+        board(gpu, facts.limits.min_vram_bytes, findings);
+    }
+}
+
+fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let faults = gpu.failed().filter(|(name, _)| track.is_fault(name));
+    let fields: Vec<String> = faults.map(|(name, why)| format!("{name} ({why})")).collect();
+    if !fields.is_empty() {
+        findings.add(
+            Code::FieldReadError,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("GPU {} cannot be read in full: {}", gpu.index, fields.join(", ")),
+            "look at dmesg and nvidia-smi; readings that a device does not have are not counted here",
+        );
+    }
+    if gpu.says_nothing() {
+        findings.add(
+            Code::GpuNoReadings,
+            Verdict::Unknown,
+            Some(gpu),
+            format!("GPU {} gives neither memory, temperature nor utilisation", gpu.index),
+            "its health cannot be told; a MIG parent or a board that NVML does not know gives nothing",
+        );
+    }
+}
+
+/// The driver's own verdict.
+fn recovery(gpu: &Gpu, findings: &mut Findings<'_>) {
+    let Some(number) = gpu.recovery_action.filter(|n| *n != 0) else { return };
+    let (code, severity, wanted, action) = match number {
+        1 => (Code::ResetRequired, Verdict::Unhealthy, "a reset of the GPU", "stop its users and run nvidia-smi -r"),
+        2 | 7 => (Code::ResetRequired, Verdict::Unhealthy, "a reboot", "reboot the machine"),
+        3 => (
+            Code::DrainP2p,
+            Verdict::Degraded,
+            "an end to peer-to-peer traffic",
+            "let the work that uses several GPUs end; then reset the GPU (nvidia-smi -r)",
+        ),
+        4 => (
+            Code::ResetRequired,
+            Verdict::Unhealthy,
+            "that its work ends, and a reset",
+            "let its work end and run nvidia-smi -r",
+        ),
+        5 => (
+            Code::ResetRequired,
+            Verdict::Degraded,
+            "a restart of the IMEX service",
+            "restart nvidia-imex on the machines of this NVLink domain",
+        ),
+        6 => (Code::ResetRequired, Verdict::Unhealthy, "a reset of the bus", "reboot the machine"),
+        _ => (
+            Code::ResetRequired,
+            Verdict::Unhealthy,
+            "an action that this worker does not know",
+            "run nvidia-smi -q, see \"GPU Recovery Action\"",
+        ),
+    };
+    let message = format!("the driver asks for {wanted} of GPU {} (recovery action {number})", gpu.index);
+    findings.add(code, severity, Some(gpu), message, action).numbers(number, 0);
+}
+
+fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let Some(place) = gpu.pci() else { return };
+    let now = findings.now;
+    let recovered = gpu.recovery_action == Some(0) && gpu.usable() && gpu.failed().next().is_none();
+    let holds = |xid: &&Xid, class: Class| match class {
+        Class::Fatal => !(recovered && now - xid.last >= XID_LASTS_S),
+        Class::NvLink => track.nvlink_ever && !(recovered && now - xid.last >= XID_LASTS_S),
+        Class::Warn => now - xid.last < XID_LASTS_S,
+        Class::Info => false,
+    };
+    let own: Vec<&Xid> =
+        facts.xids.open().filter(|x| x.pci == place).filter(|x| holds(x, xid::class(x.number))).collect();
+    let warn = |x: &&&Xid| xid::class(x.number) == Class::Warn;
+    let words = |all: &[&Xid]| {
+        let each = all.iter().map(|x| format!("{} ({}), {} times", x.number, xid::meaning(x.number), x.count));
+        each.collect::<Vec<_>>().join("; ")
+    };
+    let (warnings, fatal): (Vec<&Xid>, Vec<&Xid>) = own.iter().partition(|x| warn(&x));
+    if !fatal.is_empty() {
+        let message = format!("GPU {} reported XID {}", gpu.index, words(&fatal));
+        findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message, XID_ACTION);
+    }
+    if !warnings.is_empty() {
+        let message = format!("GPU {} reported XID {}", gpu.index, words(&warnings));
+        let action = "look at dmesg; it passes after 10 minutes without another. 54: check the power cables";
+        findings.add(Code::XidWarn, Verdict::Degraded, Some(gpu), message, action);
+    }
+}
+
+fn memory(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let index = gpu.index;
+    if let Some(errors) = gpu.slow.ecc_uncorrected_volatile.filter(|n| *n > 0) {
+        findings
+            .add(
+                Code::EccUncorrected,
+                Verdict::Unhealthy,
+                Some(gpu),
+                format!(
+                    "GPU {index} has {errors} memory errors that ECC could not correct since the driver was loaded"
+                ),
+                "stop its users and run nvidia-smi -r; if it comes back, have the board replaced",
+            )
+            .numbers(errors as f64, 0);
+    }
+    if let Some(rows) = gpu.remapped_rows {
+        if rows.failed {
+            findings.add(
+                Code::RowRemapFailed,
+                Verdict::Unhealthy,
+                Some(gpu),
+                format!("GPU {index} has no spare memory row left for a broken one"),
+                "have the board replaced",
+            );
+        }
+        if rows.pending {
+            findings.add(
+                Code::RowRemapPending,
+                Verdict::Degraded,
+                Some(gpu),
+                format!("GPU {index} waits for a reset to replace a broken memory row"),
+                "run nvidia-smi -r when it has no work",
+            );
+        }
+        if rows.uncorrectable >= MANY_REMAPS {
+            findings
+                .add(
+                    Code::RowRemapMany,
+                    Verdict::Degraded,
+                    Some(gpu),
+                    format!(
+                        "GPU {index} has replaced {} memory rows after errors that could not be corrected",
+                        rows.uncorrectable
+                    ),
+                    "have the board replaced before its spare rows are used up",
+                )
+                .numbers(rows.uncorrectable, MANY_REMAPS);
+        }
+    }
+    let Some(pages) = gpu.slow.retired_pages else { return };
+    if pages.pending {
+        findings.add(
+            Code::RetiredPending,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("GPU {index} waits for a reboot to retire a broken memory page"),
+            "reboot when it has no work",
+        );
+    }
+    let total = history::total(pages);
+    if total >= RETIRED_LIMIT || (track.retired_rise && pages.double_bit > RETIRED_DOUBLE_LIMIT) {
+        findings
+            .add(
+                Code::RetiredLimit,
+                Verdict::Unhealthy,
+                Some(gpu),
+                format!(
+                    "GPU {index} has retired {total} memory pages, {} of them after double bit errors",
+                    pages.double_bit
+                ),
+                "have the board replaced",
+            )
+            .numbers(total, RETIRED_LIMIT);
+    }
+}
+
+fn heat(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings: &mut Findings<'_>) {
+    let index = gpu.index;
+    if let (Some(temperature), Some(shutdown)) = (gpu.temperature_c, shutdown_limit(gpu)) {
+        if degrees(temperature) >= shutdown {
+            let message = format!("GPU {index} is at {temperature} °C, about to switch itself off");
+            findings
+                .add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and mend its cooling")
+                .numbers(temperature, shutdown);
+        }
+    } else if margin_is_gone(gpu) {
+        let message = format!("GPU {index} is beyond its thermal limit and slows itself down");
+        findings.add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and mend its cooling");
+    }
+    if let (Some(temperature), Some(heat)) = (gpu.temperature_c, history::heat(gpu).filter(|_| track.hot.held())) {
+        let message = format!("GPU {index} is at {temperature} °C; it should stay below {} °C", heat.limit);
+        findings
+            .add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, "clean its fans and look at the room's air")
+            .numbers(temperature, heat.limit);
+    }
+    if let (Some(temperature), Some(max)) = (gpu.temperature_c, max_temp_c.filter(|_| track.above_max.held())) {
+        let message = format!("GPU {index} is at {temperature} °C; GPU_MAX_TEMP_C is {max}");
+        findings
+            .add(Code::TempAboveMax, Verdict::Degraded, Some(gpu), message, "cool it, or raise GPU_MAX_TEMP_C")
+            .numbers(temperature, max);
+    }
+    if let (Some(temperature), Some(max)) = (gpu.memory_temperature_c, gpu.fixed.memory_temperature_max_c)
+        && temperature > max
+    {
+        let message = format!("the memory of GPU {index} is at {temperature} °C; it is made for {max} °C");
+        findings
+            .add(
+                Code::MemTempHigh,
+                Verdict::Degraded,
+                Some(gpu),
+                message,
+                "mend its cooling; the memory's pads may be worn",
+            )
+            .numbers(temperature, max);
+    }
+    if track.thermal.held() {
+        findings.add(
+            Code::HwThermalSlowdown,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("the hardware of GPU {index} holds its clocks down because of heat, most of the time"),
+            "mend its cooling; it passes after 5 minutes without",
+        );
+    }
+    if track.brake.held() {
+        findings.add(
+            Code::HwPowerBrake,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("the power supply makes GPU {index} hold its clocks down, most of the time"),
+            "check the power supply and its cables; it passes after 5 minutes without",
+        );
+    }
+}
+
+/// Degrees Celsius from which on it is about to switch itself off.
+fn shutdown_limit(gpu: &Gpu) -> Option<i32> {
+    let fixed = &gpu.fixed;
+    let by_margin = || {
+        let left = gpu.temperature_margin_c?.checked_sub(fixed.margin_at_shutdown_c?)?;
+        degrees(gpu.temperature_c?).checked_add(left)
+    };
+    Some(fixed.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)
+}
+
+/// On older parts the margin is 0 or less for no reason: the hardware must say the same.
+fn margin_is_gone(gpu: &Gpu) -> bool {
+    gpu.temperature_margin_c.is_some_and(|m| m <= 0) && gpu.throttle_bits.is_some_and(|b| b & HW_THERMAL != 0)
+}
+
+fn link(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let index = gpu.index;
+    if let (Some(width), Some(max)) = (gpu.slow.pcie_width, gpu.fixed.pcie_width_max.filter(|_| track.narrow.held())) {
+        let message = format!("GPU {index} uses {width} of {max} PCIe lanes");
+        findings
+            .add(Code::PcieWidthLow, Verdict::Degraded, Some(gpu), message, "seat the card anew; check riser and slot")
+            .numbers(width, max);
+    }
+    let (Some(lanes), Some(generation)) = (gpu.slow.pcie_width, gpu.slow.pcie_generation) else { return };
+    let rate = REPLAYS_PER_LANE[(generation.max(1) as usize - 1).min(REPLAYS_PER_LANE.len() - 1)];
+    let (replays, limit) = (track.replays.per_minute(), f64::from(lanes) * rate);
+    if replays > limit {
+        let message =
+            format!("GPU {index} repeats {replays:.0} PCIe transfers a minute; a sound link needs {limit:.1} at most");
+        findings
+            .add(Code::PcieReplay, Verdict::Degraded, Some(gpu), message, "seat the card anew; check riser and slot")
+            .numbers(replays, limit);
+    }
+}
+
+fn board(gpu: &Gpu, min_vram_bytes: Option<u64>, findings: &mut Findings<'_>) {
+    let index = gpu.index;
+    if gpu.fixed.inforom_corrupt == Some(true) {
+        let message = format!("the board data (infoROM) of GPU {index} is damaged");
+        let action = "its ECC and serial data cannot be trusted; have the board looked at";
+        findings.add(Code::InforomCorrupt, Verdict::Degraded, Some(gpu), message, action);
+    }
+    if gpu.power_alarm == Some(true) {
+        let message = format!("a power rail of the board of GPU {index} is over its limit");
+        let action = "use a stronger power supply, or a lower power mode (nvpmodel)";
+        findings.add(Code::PowerAlarm, Verdict::Degraded, Some(gpu), message, action);
+    }
+    if let (Some(total), Some(min)) = (gpu.vram_total_bytes, min_vram_bytes)
+        && total < min
+    {
+        let gigabytes = |bytes: u64| (bytes as f64 / 1e8).round() / 10.0;
+        let message = format!("GPU {index} has {} GB of VRAM; GPU_MIN_VRAM_GB is {}", gigabytes(total), gigabytes(min));
+        let action = "use the GPU that was meant, or lower GPU_MIN_VRAM_GB";
+        findings
+            .add(Code::VramBelowMin, Verdict::Unhealthy, Some(gpu), message, action)
+            .numbers(gigabytes(total), gigabytes(min));
+    }
+}

@@ -1,0 +1,110 @@
+//! The rules: one moment and its past in, all reasons that hold out. Thresholds follow what gpud, DCGM,
+//! nvidia_gpu_exporter and NVIDIA's XID catalogue judge by.
+
+mod driver;
+mod gpu;
+mod service;
+
+use super::gpu::Gpu;
+use super::history::History;
+use super::snapshot::{GpuState, OllamaState};
+use super::uptime::Windows;
+use super::verdict::{Code, Reason, Verdict};
+use super::xid::XidLog;
+
+/// The operator's own limits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// EXPECTED_GPUS.
+    pub(crate) expected_gpus: Option<u32>,
+    /// GPU_MIN_VRAM_GB, in bytes.
+    pub(crate) min_vram_bytes: Option<u64>,
+    /// GPU_MAX_TEMP_C.
+    pub(crate) max_temp_c: Option<u32>,
+    /// The thresholds of the windows of 1 h, 24 h and 30 d, in percent.
+    pub(crate) uptime_percent: [f64; 3],
+}
+
+/// What the machine shows of its GPUs without NVML.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Surroundings {
+    /// NVIDIA display devices on the PCI bus; None when nobody could look.
+    pub(crate) pci_gpus: Option<u32>,
+    /// Those of them that run NVIDIA's driver, or none: no other machine and no other driver has them.
+    pub(crate) pci_gpus_for_nvidia: Option<u32>,
+    /// /dev/nvidia0 and so on: the GPUs that were given to this container.
+    pub(crate) device_nodes: Option<u32>,
+    /// The PCI bus then also shows GPUs that are none of ours.
+    pub(crate) in_container: bool,
+    pub(crate) access: Access,
+}
+
+/// Whether the driver's device node can be opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// There is none, or it was not tried.
+    #[default]
+    Untested,
+    Open,
+    /// It is there and cannot be opened; the system's words.
+    Refused(String),
+    /// The same because the container's right was taken away (EPERM).
+    Revoked,
+}
+
+/// All that is judged at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) gpu: &'a GpuState,
+    pub(crate) ollama: &'a OllamaState,
+    pub(crate) history: &'a History,
+    pub(crate) xids: &'a XidLog,
+    pub(crate) uptime: &'a Windows,
+    pub(crate) around: &'a Surroundings,
+    pub(crate) limits: &'a Limits,
+}
+
+/// All reasons that hold, worst first. `before` are those of the last moment: what lasts keeps its `since`.
+/// `now`: Unix seconds.
+pub(crate) fn judge(facts: &Facts<'_>, before: &[Reason], now: f64) -> Vec<Reason> {
+    let mut findings = Findings { all: Vec::new(), before, now };
+    driver::judge(facts, &mut findings);
+    gpu::judge(facts, &mut findings);
+    service::judge(facts, &mut findings);
+    findings.all.sort_by_key(|r| std::cmp::Reverse(r.severity));
+    findings.all
+}
+
+struct Findings<'a> {
+    all: Vec<Reason>,
+    before: &'a [Reason],
+    now: f64,
+}
+
+impl Findings<'_> {
+    /// One more; the last one added can be given its numbers.
+    fn add(
+        &mut self,
+        code: Code,
+        severity: Verdict,
+        gpu: Option<&Gpu>,
+        message: String,
+        action: &'static str,
+    ) -> &mut Reason {
+        let gpu = gpu.map(Gpu::id);
+        let since = self.before.iter().find(|r| r.code == code && r.gpu == gpu).map_or(self.now, |r| r.since);
+        self.all.push(Reason { code, severity, gpu, value: None, threshold: None, message, action, since });
+        let last = self.all.len() - 1;
+        &mut self.all[last]
+    }
+}
+
+impl Reason {
+    /// Says what was measured and what it was measured against.
+    fn numbers(&mut self, value: impl Into<f64>, threshold: impl Into<f64>) {
+        (self.value, self.threshold) = (Some(value.into()), Some(threshold.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

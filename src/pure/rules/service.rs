@@ -1,0 +1,88 @@
+//! Ollama, its models beside the GPUs, and the uptime.
+
+use super::driver::any_usable;
+use super::{Facts, Findings};
+use crate::pure::history;
+use crate::pure::models::Model;
+use crate::pure::snapshot::{GpuState, Reach};
+use crate::pure::uptime::WINDOWS;
+use crate::pure::verdict::{Code, Verdict};
+
+pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    ollama(facts, findings);
+    models(facts, findings);
+    uptime(facts, findings);
+}
+
+fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    match &facts.ollama.reach {
+        Reach::Pending => {
+            findings.add(
+                Code::OllamaNoAnswer,
+                Verdict::Unknown,
+                None,
+                "Ollama has not answered yet".into(),
+                "wait a few seconds; Ollama looks for GPUs before it answers the first time",
+            );
+        }
+        Reach::Down(why) => {
+            findings.add(
+                Code::OllamaDown,
+                Verdict::Unhealthy,
+                None,
+                format!("Ollama does not answer: {why}"),
+                "start Ollama, or mend OLLAMA_URL",
+            );
+        }
+        Reach::Up { .. } => {
+            if let Some(why) = &facts.ollama.list_error {
+                findings.add(
+                    Code::OllamaListFailed,
+                    Verdict::Unknown,
+                    None,
+                    format!("Ollama answers, but not with its models: {why}"),
+                    "look at Ollama's log; a runner that hangs delays /api/ps",
+                );
+            }
+        }
+    }
+}
+
+fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let on_cpu = |m: &&Model| m.loaded.is_some_and(|l| l.vram_bytes == 0);
+    if let Some(model) = facts.ollama.models.iter().find(on_cpu).filter(|_| any_usable(facts.gpu)) {
+        findings.add(
+            Code::ModelOnCpu,
+            Verdict::Degraded,
+            None,
+            format!("model {} is loaded into main memory, not onto the GPU", model.name),
+            "restart Ollama and load the model again; see Ollama's log for why no GPU was used",
+        );
+    }
+    let GpuState::Sample(sample) = facts.gpu else { return };
+    if let Some((claimed, used)) =
+        history::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
+    {
+        let message = format!(
+            "Ollama says that its models hold {} MiB of VRAM, but only {} MiB are in use",
+            claimed >> 20,
+            used >> 20
+        );
+        let action =
+            "the models probably run on the CPU: restart Ollama; or it uses GPUs that this worker was not given";
+        findings
+            .add(Code::ModelVramMismatch, Verdict::Degraded, None, message, action)
+            .numbers(used as f64, (claimed / 2) as f64);
+    }
+}
+
+fn uptime(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let codes = [Code::UptimeLowShort, Code::UptimeLowMedium, Code::UptimeLowLong];
+    let rows = codes.into_iter().zip(WINDOWS).zip(facts.uptime).zip(facts.limits.uptime_percent);
+    for (((code, (name, _)), window), threshold) in rows {
+        let Some(percent) = window.percent().filter(|_| window.is_low(threshold)) else { continue };
+        let message = format!("in the last {name} the GPUs were up for {percent} % of the time");
+        let action = "see GET /uptime for the minutes; it passes as good time follows";
+        findings.add(code, Verdict::Degraded, None, message, action).numbers(percent, threshold);
+    }
+}

@@ -1,0 +1,428 @@
+//! The rules in rows: each code raised, and what does not raise it.
+
+use std::time::Duration;
+
+use super::Code::*;
+use super::Verdict::*;
+use super::*;
+use crate::pure::gpu::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample};
+use crate::pure::models::{Loaded, Model};
+use crate::pure::pci::PciId;
+use crate::pure::snapshot::Reach;
+use crate::pure::uptime::Window;
+
+/// The moment at which everything is judged, in Unix seconds.
+const NOW: f64 = 100_000.0;
+
+/// A machine with one healthy GPU and a healthy Ollama, and what a row changes of it.
+struct Case {
+    gpu: GpuState,
+    ollama: OllamaState,
+    history: History,
+    xids: XidLog,
+    uptime: Windows,
+    around: Surroundings,
+    limits: Limits,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            gpu: sample(vec![gpu()]),
+            ollama: up(),
+            history: History::default(),
+            xids: XidLog::default(),
+            uptime: Windows::default(),
+            around: Surroundings { pci_gpus: Some(1), pci_gpus_for_nvidia: Some(1), ..Surroundings::default() },
+            limits: Limits { uptime_percent: [99.0; 3], ..Limits::default() },
+        }
+    }
+}
+
+impl Case {
+    /// The same sample seen so many times.
+    fn seen(mut self, times: u32) -> Self {
+        let GpuState::Sample(sample) = &self.gpu else { panic!("only samples are seen") };
+        let sample = GpuSample { slow_fresh: true, ..sample.clone() };
+        for i in 0..times {
+            self.history.see(&sample, &self.ollama, self.limits.max_temp_c, Duration::from_secs(u64::from(i) * 30));
+        }
+        self
+    }
+
+    fn reasons(&self, before: &[Reason], now: f64) -> Vec<Reason> {
+        let Self { gpu, ollama, history, xids, uptime, around, limits } = self;
+        judge(&Facts { gpu, ollama, history, xids, uptime, around, limits }, before, now)
+    }
+
+    #[track_caller]
+    fn check(&self, expect: &[(Code, Verdict)]) {
+        let reasons = self.reasons(&[], NOW);
+        assert_eq!(reasons.iter().map(|r| (r.code, r.severity)).collect::<Vec<_>>(), expect, "{reasons:#?}");
+        assert!(reasons.iter().all(|r| !r.message.is_empty() && !r.action.is_empty()));
+    }
+}
+
+fn up() -> OllamaState {
+    OllamaState { reach: Reach::Up { version: "1".into() }, lists_known: true, ..OllamaState::PENDING }
+}
+
+fn holding(vram_bytes: u64) -> OllamaState {
+    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes });
+    OllamaState { models: vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded }], ..up() }
+}
+
+fn gpu() -> Gpu {
+    Gpu {
+        uuid: Some("GPU-1".into()),
+        pci_bus_id: Some("00000000:01:00.0".into()),
+        temperature_c: Some(40),
+        ..Gpu::default()
+    }
+}
+
+fn lost(kind: GpuErrorKind) -> Gpu {
+    Gpu { error: Some(GpuError { kind, message: "gone".into() }), ..gpu() }
+}
+
+fn sample(gpus: Vec<Gpu>) -> GpuState {
+    GpuState::Sample(GpuSample { gpus, ..GpuSample::default() })
+}
+
+fn fault(kind: FaultKind, lasting_s: f64) -> GpuState {
+    GpuState::Fault { fault: GpuFault { kind, detail: "why".into() }, lasting_s, last_known: Vec::new() }
+}
+
+/// One GPU that says this, seen often enough for every streak.
+fn of(json: &str) -> Case {
+    let mut change: serde_json::Value = serde_json::to_value(gpu()).unwrap();
+    merge(&mut change, serde_json::from_str(json).unwrap());
+    Case { gpu: sample(vec![serde_json::from_value(change).unwrap()]), ..Case::default() }.seen(3)
+}
+
+fn merge(into: &mut serde_json::Value, from: serde_json::Value) {
+    match (into, from) {
+        (serde_json::Value::Object(into), serde_json::Value::Object(from)) => {
+            from.into_iter().for_each(|(key, value)| merge(into.entry(key).or_insert(serde_json::Value::Null), value));
+        }
+        (into, from) => *into = from,
+    }
+}
+
+#[test]
+fn gpus_as_a_whole() {
+    let row = |gpus, expect: &[_]| Case { gpu: sample(gpus), ..Case::default() }.check(expect);
+    row(vec![gpu()], &[]);
+    row(vec![], &[(NoGpu, Unhealthy)]);
+    row(vec![lost(GpuErrorKind::Lost)], &[(GpuLost, Unhealthy)]);
+    row(vec![lost(GpuErrorKind::ResetRequired)], &[(ResetRequired, Unhealthy)]);
+    row(vec![lost(GpuErrorKind::Other)], &[(GpuHandleError, Unhealthy)]);
+    row(vec![lost(GpuErrorKind::Stale)], &[(GpuHandleError, Unhealthy)]);
+    row(vec![Gpu { temperature_c: None, ..gpu() }], &[(GpuNoReadings, Unknown)]);
+    Case { gpu: GpuState::Pending, ..Case::default() }.check(&[(NoSample, Unknown)]);
+}
+
+#[test]
+fn readings_of_a_gpu() {
+    let row = |json: &str, expect: &[_]| of(json).check(expect);
+    row(r#"{"gaps":{"failed":{"power_w":"no"}}}"#, &[(FieldReadError, Degraded)]);
+    row(r#"{"gaps":{"unsupported":["power_w"]}}"#, &[]);
+    // It has never worked, and not every GPU has it.
+    row(r#"{"slow":{"gaps":{"failed":{"fan_percent":"no"}}}}"#, &[]);
+    row(r#"{"recovery_action":0}"#, &[]);
+    for action in [1, 2, 4, 6, 7, 8, 99] {
+        row(&format!(r#"{{"recovery_action":{action}}}"#), &[(ResetRequired, Unhealthy)]);
+    }
+    row(r#"{"recovery_action":3}"#, &[(DrainP2p, Degraded)]);
+    row(r#"{"recovery_action":5}"#, &[(ResetRequired, Degraded)]);
+    row(r#"{"slow":{"ecc_uncorrected_volatile":0,"ecc_uncorrected_aggregate":7}}"#, &[]);
+    row(r#"{"slow":{"ecc_uncorrected_volatile":1}}"#, &[(EccUncorrected, Unhealthy)]);
+    let rows = |remaps: u32, pending: bool, failed: bool| {
+        format!(
+            r#"{{"remapped_rows":{{"correctable":9,"uncorrectable":{remaps},"pending":{pending},"failed":{failed}}}}}"#
+        )
+    };
+    row(&rows(511, false, false), &[]);
+    row(&rows(512, false, false), &[(RowRemapMany, Degraded)]);
+    row(&rows(1, true, false), &[(RowRemapPending, Degraded)]);
+    row(&rows(1, true, true), &[(RowRemapFailed, Unhealthy), (RowRemapPending, Degraded)]);
+    let pages = |single: u32, double: u32, pending: bool| {
+        format!(r#"{{"slow":{{"retired_pages":{{"single_bit":{single},"double_bit":{double},"pending":{pending}}}}}}}"#)
+    };
+    row(&pages(31, 31, false), &[]);
+    row(&pages(32, 31, false), &[(RetiredLimit, Unhealthy)]);
+    row(&pages(1, 0, true), &[(RetiredPending, Degraded)]);
+    row(r#"{"fixed":{"inforom_corrupt":true}}"#, &[(InforomCorrupt, Degraded)]);
+    row(r#"{"fixed":{"inforom_corrupt":false}}"#, &[]);
+    row(r#"{"power_alarm":true}"#, &[(PowerAlarm, Degraded)]);
+    row(r#"{"power_alarm":false}"#, &[]);
+}
+
+#[test]
+fn more_than_fifteen_double_bit_pages_count_once_they_rise() {
+    let with = |double: u32| {
+        format!(r#"{{"slow":{{"retired_pages":{{"single_bit":0,"double_bit":{double},"pending":false}}}}}}"#)
+    };
+    of(&with(20)).check(&[]);
+    let mut case = of(&with(15));
+    let GpuState::Sample(risen) = of(&with(16)).gpu else { unreachable!() };
+    let risen = GpuSample { slow_fresh: true, ..risen };
+    case.history.see(&risen, &up(), None, Duration::from_secs(500));
+    case.gpu = GpuState::Sample(risen);
+    case.check(&[(RetiredLimit, Unhealthy)]);
+}
+
+#[test]
+fn heat_in_all_its_forms() {
+    let row = |json: &str, expect: &[_]| of(json).check(expect);
+    row(r#"{"temperature_c":89}"#, &[]);
+    row(r#"{"temperature_c":90}"#, &[(TempHigh, Degraded)]);
+    row(r#"{"temperature_c":84,"fixed":{"temperature_max_c":83}}"#, &[(TempHigh, Degraded)]);
+    let limits = r#""fixed":{"temperature_slowdown_c":91,"temperature_shutdown_c":94}"#;
+    row(&format!(r#"{{"temperature_c":87,{limits}}}"#), &[]);
+    row(&format!(r#"{{"temperature_c":91,{limits}}}"#), &[(TempHigh, Degraded)]);
+    row(&format!(r#"{{"temperature_c":92,{limits}}}"#), &[(TempCritical, Unhealthy), (TempHigh, Degraded)]);
+    // Newer parts have margins instead: 0 at the maximum, −8 where they switch themselves off.
+    let margins = r#""fixed":{"margin_at_max_c":0,"margin_at_shutdown_c":-8}"#;
+    row(&format!(r#"{{"temperature_c":87,"temperature_margin_c":0,{margins}}}"#), &[]);
+    row(&format!(r#"{{"temperature_c":88,"temperature_margin_c":-1,{margins}}}"#), &[(TempHigh, Degraded)]);
+    row(
+        &format!(r#"{{"temperature_c":93,"temperature_margin_c":-6,{margins}}}"#),
+        &[(TempCritical, Unhealthy), (TempHigh, Degraded)],
+    );
+    // A margin alone lies on older parts; with the hardware's own word it does not.
+    row(r#"{"temperature_margin_c":0}"#, &[]);
+    row(r#"{"temperature_margin_c":0,"throttle_bits":4}"#, &[]);
+    row(r#"{"temperature_margin_c":-3,"throttle_bits":64}"#, &[(TempCritical, Unhealthy)]);
+    let memory = |c: u32| format!(r#"{{"memory_temperature_c":{c},"fixed":{{"memory_temperature_max_c":95}}}}"#);
+    row(&memory(95), &[]);
+    row(&memory(96), &[(MemTempHigh, Degraded)]);
+    row(r#"{"memory_temperature_c":120}"#, &[]);
+}
+
+#[test]
+fn slowdowns_and_links() {
+    let long = |json: &str| {
+        let case = of(json);
+        case.seen(20)
+    };
+    long(r#"{"throttle_bits":64}"#).check(&[(HwThermalSlowdown, Degraded)]);
+    long(r#"{"throttle_bits":128}"#).check(&[(HwPowerBrake, Degraded)]);
+    // Power caps, software slowdown and idling are how GPUs work.
+    long(r#"{"throttle_bits":37}"#).check(&[]);
+    let width = |width: u32, state: u32| {
+        format!(r#"{{"performance_state":{state},"slow":{{"pcie_width":{width}}},"fixed":{{"pcie_width_max":16}}}}"#)
+    };
+    of(&width(8, 0)).check(&[(PcieWidthLow, Degraded)]);
+    of(&width(8, 8)).check(&[]);
+    of(&width(16, 0)).check(&[]);
+}
+
+#[test]
+fn repeated_transfers_are_judged_by_lanes_and_generation() {
+    #[track_caller]
+    fn check(generation: u32, width: u32, replays: u32, expect: &[(Code, Verdict)]) {
+        let with = |replays: u32| {
+            let slow = format!(r#""pcie_generation":{generation},"pcie_width":{width},"pcie_replays":{replays}"#);
+            of(&format!(r#"{{"slow":{{{slow}}},"fixed":{{"pcie_width_max":{width}}}}}"#))
+        };
+        let mut case = with(1000);
+        let GpuState::Sample(after) = with(1000 + replays).gpu else { unreachable!() };
+        let after = GpuSample { slow_fresh: true, ..after };
+        case.history.see(&after, &up(), None, Duration::from_secs(120));
+        case.gpu = GpuState::Sample(after);
+        case.check(expect);
+    }
+    let bad: &[_] = &[(PcieReplay, Degraded)];
+    check(1, 16, 2, &[]);
+    check(1, 16, 3, bad);
+    check(4, 16, 15, &[]);
+    check(4, 16, 16, bad);
+    check(5, 8, 16, bad);
+    check(5, 16, 30, &[]);
+    check(9, 16, 61, &[]);
+    check(0, 1, 1, bad);
+}
+
+#[test]
+fn the_operators_own_limits() {
+    let limits = Limits { min_vram_bytes: Some(24_000_000_000), max_temp_c: Some(70), ..Case::default().limits };
+    let row = |json: &str, expect: &[_]| Case { limits, ..of(json) }.seen(3).check(expect);
+    row(r#"{"vram_total_bytes":25757220864}"#, &[]);
+    row(r#"{"vram_total_bytes":16106127360}"#, &[(VramBelowMin, Unhealthy)]);
+    row(r#"{"temperature_c":70}"#, &[]);
+    row(r#"{"temperature_c":71}"#, &[(TempAboveMax, Degraded)]);
+    // What is not known is not too small.
+    row("{}", &[]);
+}
+
+#[test]
+fn the_number_of_gpus() {
+    let bad: &[_] = &[(GpuCountLow, Unhealthy)];
+    let around = |pci: u32, nodes: u32, in_container| Surroundings {
+        pci_gpus: Some(pci),
+        pci_gpus_for_nvidia: Some(pci),
+        device_nodes: Some(nodes),
+        in_container,
+        access: Access::Open,
+    };
+    let row = |around, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { around, limits, ..Case::default() }.seen(1).check(expect);
+    };
+    row(around(1, 1, false), None, &[]);
+    row(around(2, 1, false), None, bad);
+    // A container sees the bus of the host, but only what it was given counts.
+    row(around(8, 1, true), None, &[]);
+    row(around(8, 2, true), None, bad);
+    // The operator knows better.
+    row(around(2, 2, false), Some(1), &[]);
+    row(around(1, 1, false), Some(2), bad);
+    let mut fewer =
+        Case { gpu: sample(vec![gpu(), Gpu { uuid: Some("GPU-2".into()), ..gpu() }]), ..Case::default() }.seen(1);
+    fewer.gpu = sample(vec![gpu()]);
+    fewer.check(bad);
+    fewer.history.forget_missing(1);
+    fewer.check(&[]);
+    let none = Limits { expected_gpus: Some(0), ..Limits::default() };
+    Case { gpu: sample(vec![]), limits: none, ..Case::default() }.check(&[]);
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_any_more() {
+    let row = |access, expect: &[_]| {
+        let around = Surroundings { access, ..Case::default().around };
+        Case { around, ..Case::default() }.check(expect);
+    };
+    row(Access::Untested, &[]);
+    row(Access::Open, &[]);
+    row(Access::Revoked, &[(GpuAccessLost, Unhealthy)]);
+    row(Access::Refused("no such device".into()), &[(GpuAccessLost, Unhealthy)]);
+}
+
+fn place(text: &str) -> PciId {
+    PciId::parse(text).unwrap()
+}
+
+#[test]
+fn errors_that_the_driver_reported() {
+    #[track_caller]
+    fn check(number: u32, age_s: f64, json: &str, expect: &[(Code, Verdict)]) {
+        let mut case = of(json);
+        case.xids.record(place("1:0"), number, NOW - age_s);
+        case.check(expect);
+        case.xids.settle(NOW);
+        case.check(&[]);
+    }
+    let fatal: &[_] = &[(XidFatal, Unhealthy)];
+    for number in [46, 48, 62, 64, 79, 95, 110, 119, 120, 140, 143, 156, 158] {
+        check(number, 5.0, "{}", fatal);
+    }
+    for number in [54, 63, 94, 109, 154] {
+        check(number, 599.0, "{}", &[(XidWarn, Degraded)]);
+        check(number, 600.0, "{}", &[]);
+    }
+    for number in [13, 31, 43, 45, 68, 92, 7777] {
+        check(number, 5.0, "{}", &[]);
+    }
+    // A fatal one is over when the driver says so, after ten minutes in which everything could be read.
+    let recovered = r#"{"recovery_action":0}"#;
+    check(79, 599.0, recovered, fatal);
+    check(79, 600.0, recovered, &[]);
+    check(79, 90_000.0, "{}", fatal);
+    // NVLink errors count only where there ever was a link.
+    for number in [74, 136, 144, 150, 155] {
+        check(number, 5.0, "{}", &[]);
+        check(number, 5.0, r#"{"slow":{"nvlinks_active":0}}"#, &[]);
+        check(number, 5.0, r#"{"slow":{"nvlinks_active":4}}"#, fatal);
+    }
+}
+
+#[test]
+fn errors_of_other_gpus_count_on_the_bare_machine_alone() {
+    let mut case = Case::default().seen(1);
+    case.xids.record(place("2:0"), 79, NOW);
+    case.check(&[(XidFatal, Unhealthy)]);
+    case.around.in_container = true;
+    case.around.device_nodes = Some(1);
+    case.check(&[]);
+    // One that was ours and is gone.
+    case.xids = XidLog::default();
+    case.xids.record(place("1:0"), 79, NOW);
+    case.gpu = sample(vec![Gpu { uuid: Some("GPU-2".into()), pci_bus_id: Some("00000000:03:00.0".into()), ..gpu() }]);
+    case.check(&[(XidFatal, Unhealthy)]);
+}
+
+#[test]
+fn faults_of_driver_and_library() {
+    let here = Case::default().around;
+    let row = |kind, lasting, around: &Surroundings, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { gpu: fault(kind, lasting), around: around.clone(), limits, ..Case::default() }.check(expect);
+    };
+    let blind = Surroundings { pci_gpus: None, ..here.clone() };
+    let empty = Surroundings { pci_gpus: Some(0), ..here.clone() };
+    row(FaultKind::LibMissing, 0.0, &here, None, &[(NvmlLibMissing, Unhealthy)]);
+    row(FaultKind::LibMissing, 0.0, &blind, None, &[(NvmlLibMissing, Unknown)]);
+    row(FaultKind::LibMissing, 0.0, &empty, None, &[(NoGpu, Unhealthy)]);
+    row(FaultKind::LibMissing, 0.0, &empty, Some(0), &[]);
+    let other_maker =
+        Case { gpu: fault(FaultKind::LibMissing, 0.0), ollama: holding(5), around: empty, ..Case::default() };
+    other_maker.check(&[(NvmlLibMissing, Unknown)]);
+    row(FaultKind::DriverNotLoaded, 0.0, &here, None, &[(DriverNotLoaded, Unhealthy)]);
+    row(FaultKind::LibMismatch, 0.0, &here, None, &[(DriverLibMismatch, Unhealthy)]);
+    row(FaultKind::NoPermission, 0.0, &here, None, &[(NvmlNoPermission, Unhealthy)]);
+    row(FaultKind::InitUnknown, 0.0, &here, None, &[(NvmlInitUnknown, Unhealthy)]);
+    row(FaultKind::InitFailed, 0.0, &here, None, &[(NvmlInitFailed, Unhealthy)]);
+    row(FaultKind::HelperMissing, 99.0, &here, None, &[(NvmlHelperMissing, Unknown)]);
+    row(FaultKind::HelperFailed, 0.0, &here, None, &[(NvmlHelperFailed, Degraded)]);
+    row(FaultKind::HelperFailed, 30.0, &here, None, &[(NvmlHelperFailed, Unhealthy)]);
+    row(FaultKind::Stuck, 5.0, &here, None, &[(DriverStuck, Degraded)]);
+    row(FaultKind::Stuck, 30.0, &here, None, &[(DriverStuck, Unhealthy)]);
+}
+
+#[test]
+fn ollama_is_judged_with_the_gpu() {
+    let row = |ollama: OllamaState, expect: &[_]| Case { ollama, ..Case::default() }.seen(3).check(expect);
+    let down = OllamaState { reach: Reach::Down("refused".into()), ..OllamaState::PENDING };
+    row(OllamaState::PENDING, &[(OllamaNoAnswer, Unknown)]);
+    row(down.clone(), &[(OllamaDown, Unhealthy)]);
+    row(OllamaState { list_error: Some("500".into()), ..up() }, &[(OllamaListFailed, Unknown)]);
+    row(holding(9), &[]);
+    row(holding(0), &[(ModelOnCpu, Degraded)]);
+    Case { gpu: GpuState::Pending, ollama: down, ..Case::default() }
+        .check(&[(OllamaDown, Unhealthy), (NoSample, Unknown)]);
+    // The models claim more than the GPUs have in use.
+    let used = |bytes: u64| {
+        let gpu = sample(vec![Gpu { vram_used_bytes: Some(bytes), ..gpu() }]);
+        Case { gpu, ollama: holding(4 << 30), ..Case::default() }.seen(3)
+    };
+    used(1 << 30).check(&[(ModelVramMismatch, Degraded)]);
+    used(3 << 30).check(&[]);
+}
+
+#[test]
+fn too_little_uptime() {
+    let row = |uptime, expect: &[_]| Case { uptime, ..Case::default() }.check(expect);
+    let of = |up, span| Window { span, up, down: span - up };
+    let good = of(3600, 3600);
+    row([good; 3], &[]);
+    row([of(3563, 3600), good, good], &[(UptimeLowShort, Degraded)]);
+    row([good, of(3563, 3600), good], &[(UptimeLowMedium, Degraded)]);
+    row([good, good, of(3563, 3600)], &[(UptimeLowLong, Degraded)]);
+    row([of(3564, 3600), good, good], &[]);
+    // Time when nothing ran counts as well, but not in the first minutes.
+    row([Window { span: 3600, up: 3000, down: 0 }, good, good], &[(UptimeLowShort, Degraded)]);
+    row([of(0, 599), of(0, 599), of(0, 599)], &[]);
+    row(Windows::default(), &[]);
+}
+
+#[test]
+fn a_lasting_reason_keeps_its_beginning() {
+    let empty = Case { gpu: sample(vec![]), ..Case::default() };
+    let first = empty.reasons(&[], 10.0);
+    let second = empty.reasons(&first, 20.0);
+    assert_eq!(second[0].since, 10.0);
+    let mended = Case::default().reasons(&second, 30.0);
+    assert_eq!(empty.reasons(&mended, 40.0)[0].since, 40.0);
+}
