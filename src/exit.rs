@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
+use crate::pure::verdict::Verdict;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Ok = 0,
-    /// A check that failed, or a server that could not go on.
+    /// Degraded, a check that failed, or a server that could not go on.
     Failed = 1,
+    Unhealthy = 2,
     /// Unknown or unreachable.
     Unknown = 3,
     /// A command line that nobody understands.
@@ -18,5 +21,16 @@ pub(crate) enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Ok => Self::Ok,
+            Verdict::Degraded => Self::Failed,
+            Verdict::Unhealthy => Self::Unhealthy,
+            Verdict::Unknown => Self::Unknown,
+        }
     }
 }

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 mod cmd;
 mod counters;
+mod doctor;
 mod edge;
 mod exit;
 mod pure;

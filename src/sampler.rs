@@ -325,8 +325,8 @@ fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>) {
     }
 }
 
-/// One snapshot without any thread, for a command that asks once.
-pub(crate) fn once(config: &Config) -> Arc<Published> {
+/// One snapshot without any thread, for a command that asks once. `ollama`: what is known of it.
+pub(crate) fn once(config: &Config, ollama: OllamaState) -> Arc<Published> {
     let board = Board::new(config.limits);
     let root = Path::new(&config.host_root);
     board.put_surroundings(surroundings::look(root));
@@ -334,15 +334,23 @@ pub(crate) fn once(config: &Config) -> Arc<Published> {
         board.lock().kernel_log = true;
         board.put_kernel_events(&log.read(unix_now()));
     }
-    let mut ollama = Ollama::new(config.ollama.clone());
-    let mut state = ollama.read();
-    if !matches!(state.reach, crate::pure::snapshot::Reach::Up { .. }) {
-        // One lost answer is no outage.
-        state = ollama.read();
+    board.put_ollama(ollama);
+    let mut source = Source::find(config);
+    for look in 0..LOOKS_AT_ONCE {
+        if look > 0 {
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        let (gpu, reinits) = source.sample(false);
+        let again = matches!(gpu, GpuState::Sample(_));
+        board.put_gpu(gpu, reinits);
+        if !again {
+            break;
+        }
     }
-    board.put_ollama(state);
-    let (gpu, reinits) = Source::find(config).sample(false);
-    board.put_gpu(gpu, reinits);
     board.publish_the_first_anyway();
     board.latest().unwrap_or_else(|| unreachable!("it was published"))
 }
+
+/// Some conditions count only when several samples show them.
+const LOOKS_AT_ONCE: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);

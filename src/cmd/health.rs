@@ -13,7 +13,7 @@ pub(super) fn run(settings: &Settings) -> Exit {
             Exit::Failed
         }
         Err(why) => {
-            super::complain(&why);
+            super::complain(&why.to_string());
             Exit::Unknown
         }
     }

@@ -7,11 +7,18 @@ const HEAD: &str = "\
 agent-net answers whether the GPU is there and healthy, and which models Ollama holds on it.
 
 Usage: agent-net [serve] [--SETTING VALUE]...   answer jobs until SIGTERM
+       agent-net check [--url URL] [--json|--text] [--SETTING VALUE]...
+                                                the verdict once: of the worker at URL, else of this machine's
+                                                worker, else of this machine; the exit code is the verdict
+       agent-net doctor [--json] [--SETTING VALUE]...
+                                                what is wrong on this machine and how to mend it
+       agent-net ack [--SETTING VALUE]...       tell the worker of this machine that its errors so far are known
        agent-net health [--SETTING VALUE]...    ask the worker of this machine whether it serves (HEALTHCHECK)
        agent-net config [--SETTING VALUE]...    the effective settings and where each came from
        agent-net --help | --version
 
-Exit codes: 0 ok, 1 failed, 3 unreachable, 64 usage, 78 a setting that cannot be used
+Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable, 64 usage, 78 a setting that cannot
+be used. doctor: 0 all passed, 1 a warning, 2 a failure
 
 Settings (a flag wins over the environment; empty is unset):
 ";

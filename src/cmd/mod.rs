@@ -1,6 +1,9 @@
 //! The command line: one subcommand per file, wiring only.
 
+mod ack;
+mod check;
 mod config;
+mod doctor;
 mod health;
 mod help;
 mod serve;
@@ -26,22 +29,56 @@ pub(crate) fn run() -> ExitCode {
         Ok(command) => command.unwrap_or_else(|| "serve".into()),
         Err(why) => return usage(&why.to_string()).into(),
     };
-    let run: fn(&settings::Settings) -> Exit = match command.as_str() {
-        "serve" => serve::run,
-        "health" => health::run,
-        "config" => config::run,
-        other => return usage(&format!("{other:?} is no command; there are serve, health and config")).into(),
+    let command = match command.as_str() {
+        "serve" => Ok(Command::Serve),
+        "check" => check::options(&mut args).map(Command::Check),
+        "health" => Ok(Command::Health),
+        "doctor" => Ok(Command::Doctor { json: args.contains("--json") }),
+        "ack" => Ok(Command::Ack),
+        "config" => Ok(Command::Config),
+        other => Err(format!("{other:?} is no command; there are {COMMANDS}")),
+    };
+    let command = match command {
+        Ok(command) => command,
+        Err(why) => return usage(&why).into(),
     };
     let settings = match settings::gather(&mut args) {
         Ok(settings) => settings,
         Err(settings::Error::Usage(why)) => return usage(&why).into(),
-        Err(settings::Error::Config(why)) => return refuse(&why).into(),
+        Err(settings::Error::Config(why)) => {
+            return match command {
+                Command::Doctor { json } => doctor::refuse(&why, json),
+                _ => refuse(&why),
+            }
+            .into();
+        }
     };
     let left = args.finish();
     if let Some(first) = left.first() {
         return usage(&format!("{first:?} is not understood")).into();
     }
-    run(&settings).into()
+    match command {
+        Command::Serve => serve::run(&settings),
+        Command::Check(options) => check::run(&settings, &options),
+        Command::Health => health::run(&settings),
+        Command::Doctor { json } => doctor::run(&settings, json),
+        Command::Ack => ack::run(&settings),
+        Command::Config => config::run(&settings),
+    }
+    .into()
+}
+
+const COMMANDS: &str = "serve, check, health, doctor, ack and config";
+
+/// A subcommand with what it is told beyond the settings.
+#[derive(Debug)]
+enum Command {
+    Serve,
+    Check(check::Options),
+    Health,
+    Doctor { json: bool },
+    Ack,
+    Config,
 }
 
 fn usage(why: &str) -> Exit {

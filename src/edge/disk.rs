@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
@@ -156,6 +156,24 @@ fn write(file: &File, records: &BTreeMap<u32, [u8; RECORD]>, sync: bool) -> io::
         file.write_all_at(record, RECORD as u64 * (u64::from(*place) + 1))?;
     }
     if sync { file.sync_data() } else { Ok(()) }
+}
+
+/// Writes and removes a small file in `dir`, as the worker would; the bytes that are free there.
+///
+/// # Errors
+/// Why it cannot be written.
+pub(crate) fn try_out(dir: &str) -> Result<u64, String> {
+    let dir = Path::new(dir);
+    let path = dir.join(format!(".try-{}", std::process::id()));
+    let tried = fs::create_dir_all(dir).and_then(|()| {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        file.write_all(&[b'x'; 4096])?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&path);
+    tried.map_err(|why| why.to_string())?;
+    let room = rustix::fs::statvfs(dir).map_err(|why| why.to_string())?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Opens the file, alone, in its full size.

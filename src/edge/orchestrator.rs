@@ -1,10 +1,12 @@
 //! go-livepeer's BYOC registry: register and unregister one capability at one orchestrator.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use ureq::Agent;
@@ -166,6 +168,26 @@ impl Orchestrator {
         if status == 200 { Ok(()) } else { Err(judge(status, &text, self.secret.is_some())) }
     }
 
+    /// Whether it has BYOC and takes the secret, without changing anything: the register route is only looked at, and
+    /// a name is unregistered that nobody has. Its clock in Unix seconds, if it tells.
+    ///
+    /// # Errors
+    /// What is wrong, as a registration would find it.
+    pub(crate) fn probe(&self) -> Result<Option<f64>, RegisterError> {
+        let request = self.agent.get(self.base.join("/capability/register"));
+        let request = request.config().timeout_global(Some(REGISTER_DEADLINE)).build();
+        let mut reply = request.call().map_err(|why| no_answer(&why))?;
+        let date = reply.headers().get("Date").and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+        let clock = date.and_then(|date| Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()));
+        match reply.status().as_u16() {
+            // Another method is what it wants.
+            200..=299 | 405 => {}
+            status => return Err(judge(status, &short_text(&mut reply)?, self.secret.is_some())),
+        }
+        let name = format!("agent-net-doctor-{:x}", RandomState::new().hash_one(0));
+        self.unregister(&name).map(|()| clock)
+    }
+
     fn post(
         &self,
         path: &str,
@@ -173,21 +195,29 @@ impl Orchestrator {
         body: &[u8],
         deadline: Duration,
     ) -> Result<(u16, String), RegisterError> {
-        let no_answer = |why: ureq::Error| match why.to_string() {
-            // ureq passes rustls's errors on inside of I/O errors: their text is all that tells them apart.
-            why if why.contains("certificate") => RegisterError::Untrusted(why),
-            why => RegisterError::NoAnswer(why),
-        };
         let mut request = self.agent.post(self.base.join(path)).content_type(content_type);
         if let Some(secret) = &self.secret {
             request = request.header("Authorization", secret.expose());
         }
         let request = request.config().timeout_global(Some(deadline)).build();
-        let mut reply = request.send(body).map_err(no_answer)?;
-        let text =
-            reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string().map_err(no_answer)?;
-        Ok((reply.status().as_u16(), text.trim().chars().take(200).collect()))
+        let mut reply = request.send(body).map_err(|why| no_answer(&why))?;
+        let text = short_text(&mut reply)?;
+        Ok((reply.status().as_u16(), text))
     }
+}
+
+fn no_answer(why: &ureq::Error) -> RegisterError {
+    match why.to_string() {
+        // ureq passes rustls's errors on inside of I/O errors: their text is all that tells them apart.
+        why if why.contains("certificate") => RegisterError::Untrusted(why),
+        why => RegisterError::NoAnswer(why),
+    }
+}
+
+/// The start of the answer's text.
+fn short_text(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
+    let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
+    Ok(text.map_err(|why| no_answer(&why))?.trim().chars().take(200).collect())
 }
 
 /// Three different mistakes are a 400: only the text tells them apart.

@@ -1,7 +1,28 @@
-//! Asks a running worker whether it serves.
+//! Asks a running worker over its own routes.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+
+use crate::pure::config::Secret;
+
+/// A report of 128 GPUs and thousands of models fits.
+const MAX_BODY: u64 = 16 << 20;
+
+/// Why a worker gave no answer that can be used; Display says what to do.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// Nobody listens there.
+    Nobody(String),
+    Other(String),
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Nobody(why) | Self::Other(why)) = self;
+        f.write_str(why)
+    }
+}
 
 /// The address at which a worker that listens on `host` can be reached from this machine.
 pub(crate) fn reachable(host: IpAddr, port: u16) -> SocketAddr {
@@ -13,16 +34,71 @@ pub(crate) fn reachable(host: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(host, port)
 }
 
+fn agent(deadline: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .timeout_global(Some(deadline));
+    ureq::Agent::new_with_config(config.build())
+}
+
+fn no_answer(url: &str, why: ureq::Error) -> NoAnswer {
+    let nobody = matches!(&why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
+    let said = format!("{url} does not answer: {why}");
+    if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
+}
+
 /// The status of GET /health, within 2 s.
 ///
 /// # Errors
 /// One sentence when nobody answers.
-pub(crate) fn health(addr: SocketAddr) -> Result<u16, String> {
-    let config = ureq::Agent::config_builder()
-        .proxy(None)
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(2)));
-    let answer = ureq::Agent::new_with_config(config.build()).get(format!("http://{addr}/health")).call();
-    answer.map(|reply| reply.status().as_u16()).map_err(|why| format!("http://{addr}/health does not answer: {why}"))
+pub(crate) fn health(addr: SocketAddr) -> Result<u16, NoAnswer> {
+    let url = format!("http://{addr}/health");
+    let answer = agent(Duration::from_secs(2)).get(&url).call();
+    answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, why))
+}
+
+/// The body of GET /gpu at the base URL `base`, within 10 s. `text`: as `key=value` lines.
+///
+/// # Errors
+/// Nobody answers, or not with a report.
+pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool) -> Result<String, NoAnswer> {
+    let url = format!("{base}/gpu{}", if text { "?format=text" } else { "" });
+    let mut request = agent(Duration::from_secs(10)).get(&url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    body(&url, request.call())
+}
+
+/// Tells the worker at `base` that its errors so far are known: POST /ack, within 10 s. The body of its answer.
+///
+/// # Errors
+/// Nobody answers, or the worker refuses.
+pub(crate) fn acknowledge(base: &str, token: Option<&Secret>) -> Result<String, NoAnswer> {
+    let url = format!("{base}/ack");
+    let mut request = agent(Duration::from_secs(10)).post(&url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    body(&url, request.send_empty())
+}
+
+type Reply = ureq::http::Response<ureq::Body>;
+
+fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer> {
+    let mut reply = reply.map_err(|why| no_answer(url, why))?;
+    let status = reply.status().as_u16();
+    let read = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
+    let body = read.map_err(|why| no_answer(url, why))?;
+    match status {
+        200 => Ok(body),
+        401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),
+        _ => {
+            let start: String = body.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+            Err(NoAnswer::Other(format!("{url} answered {status}: {start}")))
+        }
+    }
 }

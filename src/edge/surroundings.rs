@@ -2,14 +2,15 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::pure::diagnosis::Node;
 use crate::pure::rules::{Access, Surroundings};
 
 /// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
 pub(crate) fn look(root: &Path) -> Surroundings {
-    // WSL lends its GPU through /dev/dxg; it shows no device on the bus and has no NVIDIA nodes.
-    let wsl = root.join("dev/dxg").exists();
+    let wsl = is_wsl(root);
     let devices = root.join("sys/bus/pci/devices");
     Surroundings {
         pci_gpus: pci_gpus(&devices, |_| true).filter(|_| !wsl),
@@ -18,6 +19,31 @@ pub(crate) fn look(root: &Path) -> Surroundings {
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
         access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
     }
+}
+
+/// WSL lends its GPU through /dev/dxg; it shows no device on the bus and has no NVIDIA nodes.
+pub(crate) fn is_wsl(root: &Path) -> bool {
+    root.join("dev/dxg").exists()
+}
+
+/// The kernel module's own words, where it is loaded.
+pub(crate) fn driver(root: &Path) -> Option<String> {
+    fs::read_to_string(root.join("proc/driver/nvidia/version")).ok()
+}
+
+/// All of NVIDIA's device nodes, by name.
+pub(crate) fn nodes(root: &Path) -> Vec<Node> {
+    let entries = fs::read_dir(root.join("dev")).into_iter().flatten().flatten();
+    let mut all: Vec<Node> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok().filter(|name| name.starts_with("nvidia"))?;
+            let meta = entry.metadata().ok().filter(|meta| !meta.is_dir())?;
+            let access = access(&entry.path());
+            Some(Node { name, mode: meta.mode(), uid: meta.uid(), gid: meta.gid(), access })
+        })
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
 }
 
 /// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look.
@@ -58,7 +84,9 @@ fn in_container(mountinfo: &str) -> bool {
 
 /// The right to a device is checked when it is opened: a library that has it open already notices nothing.
 fn access(node: &Path) -> Access {
-    match OpenOptions::new().read(true).write(true).open(node) {
+    // What is no device but a pipe must not be waited for.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    match OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(node) {
         Ok(_) => Access::Open,
         Err(why) => judge(&why),
     }

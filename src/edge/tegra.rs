@@ -68,6 +68,10 @@ impl Tegra {
         Some(Self { root: root.to_owned(), model, release: release.as_deref().and_then(l4t) })
     }
 
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
     /// Reads it anew.
     pub(crate) fn sample(&self) -> GpuSample {
         let start = Instant::now();

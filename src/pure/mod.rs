@@ -2,8 +2,10 @@
 
 pub(crate) mod agents;
 pub(crate) mod answers;
+pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod contract;
+pub(crate) mod diagnosis;
 pub(crate) mod exposition;
 pub(crate) mod gpu;
 pub(crate) mod gpu_row;

@@ -1,0 +1,159 @@
+//! Looks at everything around the worker at once, each look with a deadline of its own: a driver, a disk or a server
+//! that hangs costs its own line only.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::edge::disk;
+use crate::edge::kmsg::Kmsg;
+use crate::edge::limits::unix_now;
+use crate::edge::ollama::Ollama;
+use crate::edge::orchestrator::{self, Orchestrator};
+use crate::edge::probe::{self, NoAnswer};
+use crate::edge::surroundings;
+use crate::edge::tegra::Tegra;
+use crate::pure::config::Config;
+use crate::pure::diagnosis::{self, Finding, Machine};
+use crate::pure::snapshot::{OllamaState, Reach};
+use crate::pure::url::HttpUrl;
+use crate::sampler;
+
+/// One look: what it is called, how long it may take, and what it does.
+type Look = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
+
+const LOOKS: &[Look] = &[
+    ("driver", Duration::from_secs(3), machine),
+    ("readings", Duration::from_secs(15), gpus),
+    ("xids", Duration::from_secs(3), kernel_log),
+    // Ollama may answer /api/ps only after 15 s.
+    ("ollama", Duration::from_secs(20), ollama),
+    ("orchestrator", Duration::from_secs(30), orchestrators),
+    ("disk", Duration::from_secs(5), state),
+    ("worker", Duration::from_secs(3), worker),
+];
+
+/// All findings, in the order of [`LOOKS`].
+pub(crate) fn examine(config: &Config) -> Vec<Finding> {
+    let start = Instant::now();
+    let under_way: Vec<_> = LOOKS
+        .iter()
+        .map(|(name, deadline, look)| {
+            let (sender, found) = mpsc::sync_channel(1);
+            let (config, look) = (config.clone(), *look);
+            // A look that never ends is left behind: the process ends without it.
+            let started = thread::Builder::new().name((*name).into()).spawn(move || {
+                let _ = sender.send(look(&config));
+            });
+            (*name, *deadline, started.map(|_| found))
+        })
+        .collect();
+    let mut all = Vec::new();
+    for (name, deadline, found) in under_way {
+        let found = match found {
+            Ok(found) => found.recv_timeout(deadline.saturating_sub(start.elapsed())),
+            Err(why) => {
+                all.push(Finding::fail(name, format!("no thread can be started: {why}"), "raise ulimit -u"));
+                continue;
+            }
+        };
+        all.extend(found.unwrap_or_else(|_| {
+            let detail = format!("no answer within {} s", deadline.as_secs());
+            vec![Finding::fail(name, detail, "something hangs there: look at dmesg, the mount or the network")]
+        }));
+    }
+    all
+}
+
+fn machine(config: &Config) -> Vec<Finding> {
+    let root = Path::new(&config.host_root);
+    let seen = Machine {
+        around: surroundings::look(root),
+        driver: surroundings::driver(root),
+        board: Tegra::detect(root).map(|board| board.model().to_owned()),
+        wsl: surroundings::is_wsl(root),
+        nodes: surroundings::nodes(root),
+    };
+    diagnosis::machine(&seen, &config.limits)
+}
+
+fn gpus(config: &Config) -> Vec<Finding> {
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING).snapshot)
+}
+
+fn kernel_log(config: &Config) -> Vec<Finding> {
+    vec![match Kmsg::open(Path::new(&config.host_root)) {
+        Ok(_) => Finding::pass("xids", "the kernel's log can be read: all XIDs are seen"),
+        Err(why) => Finding::pass(
+            "xids",
+            format!("the kernel's log cannot be read ({why}): XIDs come from NVML, which misses some"),
+        ),
+    }]
+}
+
+fn ollama(config: &Config) -> Vec<Finding> {
+    diagnosis::ollama(config.ollama.as_str(), &ask_ollama(&config.ollama))
+}
+
+/// What Ollama says; asked twice when it does not answer, for one lost answer is no outage.
+pub(crate) fn ask_ollama(url: &HttpUrl) -> OllamaState {
+    let mut ollama = Ollama::new(url.clone());
+    let state = ollama.read();
+    if matches!(state.reach, Reach::Up { .. }) { state } else { ollama.read() }
+}
+
+/// Each orchestrator: whether it has BYOC and takes the secret. And the clock, which theirs is compared with.
+fn orchestrators(config: &Config) -> Vec<Finding> {
+    let settings = &config.orchestrators;
+    let mut all = Vec::new();
+    let mut clocks = Vec::new();
+    if settings.urls.is_empty() {
+        all.push(Finding::pass("orchestrator", "ORCH_URL is unset: the worker registers nowhere"));
+    }
+    match orchestrator::tls(&settings.tls) {
+        Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "mend ORCH_TLS")),
+        Ok(tls) => {
+            for url in &settings.urls {
+                let one = Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
+                all.push(match one.probe() {
+                    Ok(clock) => {
+                        clocks.extend(clock.map(|theirs| (url.as_str().to_owned(), theirs)));
+                        Finding::pass("orchestrator", format!("{} has BYOC and takes the secret", url.as_str()))
+                    }
+                    Err(why) => Finding::fail(
+                        "orchestrator",
+                        format!("{}: {why}", url.as_str()),
+                        "mend ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator",
+                    ),
+                });
+            }
+        }
+    }
+    let own = config.capability.url.as_ref().filter(|url| !settings.urls.is_empty() && url.is_loopback());
+    if let Some(url) = own {
+        let detail = format!("CAPABILITY_URL={}: only orchestrators on this machine can send jobs there", url.as_str());
+        all.push(Finding::warn("orchestrator", detail, "set it to this machine's public name or address"));
+    }
+    all.extend(diagnosis::clock(unix_now(), &clocks));
+    all
+}
+
+fn state(config: &Config) -> Vec<Finding> {
+    let dir = config.state_dir.as_deref();
+    vec![diagnosis::disk(dir, dir.map_or(Ok(0), disk::try_out))]
+}
+
+fn worker(config: &Config) -> Vec<Finding> {
+    let addr = probe::reachable(config.host, config.port);
+    vec![match probe::health(addr) {
+        Ok(200) => Finding::pass("worker", format!("one serves at http://{addr}")),
+        Ok(status) => Finding::warn(
+            "worker",
+            format!("http://{addr}/health answers {status}: that is another program"),
+            "free the port, or set SERVER_PORT",
+        ),
+        Err(NoAnswer::Nobody(_)) => Finding::pass("worker", format!("none runs at {addr}; the port is free")),
+        Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "restart the worker, or see what listens there"),
+    }]
+}
