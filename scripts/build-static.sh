@@ -225,8 +225,9 @@ build_helper
 new=$root/dist/rootfs.new
 rm -rf "$new"
 umask 022
-mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/dev" "$new/sys" "$new/tmp"
-chmod 1777 "$new/tmp"
+mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/dev" "$new/sys" "$new/tmp" "$new/state"
+# A volume that is mounted on an empty one takes its mode over: whoever the worker runs as may write there.
+chmod 1777 "$new/tmp" "$new/state"
 install -m 755 "$server" "$new/agent-net"
 install -m 755 "$built/helper/agent-net-nvml" "$new/agent-net-nvml"
 copy_glibc "$new"

@@ -251,7 +251,7 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu secrets; do
+        for override in compose gpu secrets kmsg; do
             $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else
