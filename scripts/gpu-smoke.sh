@@ -1,0 +1,175 @@
+#!/bin/sh
+# Compares every reading of the worker with nvidia-smi's on a machine with an NVIDIA GPU, and shows how long
+# each call of NVML took.
+#
+# Usage: scripts/gpu-smoke.sh [PROGRAM]
+#   PROGRAM  an agent-net with agent-net-nvml beside it; without it both are built with cargo
+#
+# Starts a worker of its own on a free port of 127.0.0.1 and stops it at the end. What changes from one moment
+# to the next may differ a little; each line says how much is allowed.
+#
+# Exit codes: 0 all the same, 1 something differs, 2 there is nothing to compare, 64 usage
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+fail() {
+    printf 'gpu-smoke: %s\n' "$*" >&2
+    exit 2
+}
+
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+-*)
+    printf 'gpu-smoke: unknown argument: %s (see --help)\n' "$1" >&2
+    exit 64
+    ;;
+esac
+
+program=${1:-}
+command -v nvidia-smi >/dev/null 2>&1 || fail "nvidia-smi is missing: there is nothing to compare with"
+command -v curl >/dev/null 2>&1 || fail "curl is missing: install the package curl"
+if [ -z "$program" ]; then
+    cd "$(dirname "$0")/.."
+    cargo build --quiet --locked --release --bins
+    program=${CARGO_TARGET_DIR:-target}/release/agent-net
+fi
+
+work=$(mktemp -d)
+worker=
+stop() {
+    [ -z "$worker" ] || kill "$worker" 2>/dev/null || :
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 1' INT TERM
+
+SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s "$program" serve 2>"$work/log" &
+worker=$!
+
+tries=150
+# Waits for the next try, at most 30 s in all.
+pause() {
+    tries=$((tries - 1))
+    if [ "$tries" -le 0 ] || ! kill -0 "$worker" 2>/dev/null; then
+        fail "no reading of a GPU: $(cat "$work/log" "$work/ours" 2>/dev/null)"
+    fi
+    sleep 0.2
+}
+
+listening() {
+    url=$(sed -n 's/.*listening on \(http:.*\)/\1/p' "$work/log" | head -n 1)
+    [ -n "$url" ]
+}
+
+sampled() {
+    curl -sS -m 5 "$url/gpu?format=text" >"$work/ours" 2>/dev/null && grep -q '^gpu0_index=' "$work/ours"
+}
+
+until listening; do pause; done
+until sampled; do pause; done
+
+# Ours, nvidia-smi's, and how far numbers may be apart; the last also says that text must be equal.
+cat >"$work/fields" <<'FIELDS'
+uuid uuid same
+name name same
+pci_bus_id pci.bus_id same
+vbios_version vbios_version same
+vram_total_mb memory.total 1
+vram_used_mb memory.used 256
+vram_free_mb memory.free 256
+vram_reserved_mb memory.reserved 1
+temperature_c temperature.gpu 5
+memory_temperature_c temperature.memory 5
+power_w power.draw 75
+power_limit_w enforced.power.limit 0.1
+power_limit_default_w power.default_limit 0.1
+utilization_percent utilization.gpu 100
+memory_utilization_percent utilization.memory 100
+graphics_clock_mhz clocks.current.graphics 3000
+graphics_clock_max_mhz clocks.max.graphics 0
+memory_clock_mhz clocks.current.memory 15000
+memory_clock_max_mhz clocks.max.memory 0
+performance_state pstate 15
+fan_percent fan.speed 20
+pcie_generation pcie.link.gen.current 5
+pcie_generation_max pcie.link.gen.max 0
+pcie_width pcie.link.width.current 15
+pcie_width_max pcie.link.width.max 0
+ecc_enabled ecc.mode.current same
+ecc_uncorrected_volatile ecc.errors.uncorrected.volatile.total 0
+ecc_uncorrected_aggregate ecc.errors.uncorrected.aggregate.total 0
+persistence_mode persistence_mode same
+mig_mode mig.mode.current same
+FIELDS
+
+# A driver that does not know a field refuses the whole question.
+nvidia-smi --help-query-gpu >"$work/known" 2>/dev/null || fail "nvidia-smi does not answer: $(cat "$work/known")"
+: >"$work/asked"
+query=index
+while read -r ours theirs allowed; do
+    if grep -q "\"$theirs\"" "$work/known"; then
+        query=$query,$theirs
+        echo "$ours $theirs $allowed" >>"$work/asked"
+    fi
+done <"$work/fields"
+nvidia-smi --query-gpu="$query" --format=csv,noheader,nounits >"$work/theirs" ||
+    fail "nvidia-smi does not answer: $(cat "$work/theirs")"
+[ -s "$work/theirs" ] || fail "nvidia-smi shows no GPU"
+sampled || fail "the worker shows no GPU any more"
+curl -sS -m 5 "$url/metrics" >"$work/metrics"
+
+# Our lines with their quotes taken off; nvidia-smi's words in ours; one line a field.
+awk -v work="$work" '
+    function clean(text) {
+        if (text ~ /^\047.*\047$/) text = substr(text, 2, length(text) - 2)
+        return text
+    }
+    function number(text) { return text ~ /^-?[0-9]+(\.[0-9]+)?$/ }
+    FILENAME == work "/ours" { at = index($0, "="); ours[substr($0, 1, at - 1)] = clean(substr($0, at + 1)); next }
+    FILENAME == work "/asked" { n++; split($0, part, " "); mine[n] = part[1]; its[n] = part[2]; allowed[n] = part[3]; next }
+    {
+        gpus++
+        split($0, value, ", ")
+        gpu = value[1]
+        printf "GPU %s\n  %-28s %-40s %-40s\n", gpu, "", "agent-net", "nvidia-smi"
+        for (i = 1; i <= n; i++) {
+            theirs = value[i + 1]
+            key = "gpu" gpu "_" mine[i]
+            have = key in ours ? ours[key] : "-"
+            if (theirs ~ /N\/A|Not Supported|Insufficient|Unknown Error/) theirs = "-"
+            if (theirs == "Enabled") theirs = "true"
+            if (theirs == "Disabled") theirs = "false"
+            if (mine[i] == "performance_state") sub(/^P/, "", theirs)
+            # Of several fans nvidia-smi shows one.
+            if (mine[i] == "fan_percent") sub(/ .*/, "", have)
+            if (allowed[i] == "same") good = tolower(have) == tolower(theirs)
+            else if (number(have) && number(theirs)) {
+                apart = have - theirs
+                good = (apart < 0 ? -apart : apart) <= allowed[i] + 0
+            } else good = have == theirs
+            if (!good) differ++
+            note = allowed[i] == "same" || allowed[i] == 0 ? "" : "+-" allowed[i]
+            printf "  %-28s %-40s %-40s %s %s\n", mine[i], have, theirs, good ? "ok" : "DIFFERS", note
+        }
+    }
+    END {
+        if ((gpus + 0) != (ours["gpu_count"] + 0)) {
+            printf "%d GPUs in nvidia-smi, %d that agent-net can use\n", gpus, ours["gpu_count"]
+            differ++
+        }
+        printf "verdict %s %s\n", ours["verdict"], ours["reasons"]
+        printf "%d readings differ\n", differ
+        exit differ > 0
+    }
+' "$work/ours" "$work/asked" "$work/theirs" && rc=0 || rc=$?
+
+echo "microseconds of each call of the last sample, summed over the GPUs:"
+sed -n 's/^agent_net_collect_call_seconds{call="\([^"]*\)"} \(.*\)/\1 \2/p' "$work/metrics" |
+    awk '{ printf "  %-28s %.0f\n", $1, $2 * 1e6; all += $2 } END { printf "  %-28s %.0f\n", "all", all * 1e6 }'
+[ "$rc" = 0 ]
