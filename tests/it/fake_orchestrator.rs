@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ use crate::harness::{lock, wait_for};
 #[derive(Debug, Clone, Copy)]
 pub enum Mood {
     Ok,
+    /// Ok, and its clock is that of the recordings.
+    OldClock,
     BadSecret,
     BadBody,
     PlainHttpToTls,
@@ -28,6 +31,7 @@ pub enum Mood {
 
 #[derive(Debug, Clone)]
 pub struct Request {
+    pub method: String,
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
@@ -143,10 +147,14 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     (state.witness)(&request);
     let mood = *lock(&state.mood);
     let answer: &[u8] = match mood {
-        Mood::Ok if request.path == "/capability/unregister" => {
+        // It looks at the method first.
+        Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.method == "GET" => {
+            include_bytes!("recordings/register/reg-get.client_out")
+        }
+        Mood::Ok | Mood::OldClock if request.path == "/capability/unregister" => {
             include_bytes!("recordings/register/unreg-ok.client_out")
         }
-        Mood::Ok => include_bytes!("recordings/register/reg-ok.client_out"),
+        Mood::Ok | Mood::OldClock => include_bytes!("recordings/register/reg-ok.client_out"),
         Mood::BadSecret => include_bytes!("recordings/register/reg-wrong-secret.client_out"),
         Mood::BadBody => include_bytes!("recordings/register/reg-capacity-string.client_out"),
         Mood::PlainHttpToTls => include_bytes!("recordings/register/reg-plain-http-to-tls-port.client_out"),
@@ -164,7 +172,12 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
             return None;
         }
     };
-    (&mut &*stream).write_all(answer).ok()?;
+    let mut answer = String::from_utf8_lossy(answer).into_owned();
+    if let (false, Some((before, rest))) = (matches!(mood, Mood::OldClock), answer.split_once("Date: ")) {
+        let after = rest.split_once('\r').map_or("", |(_, after)| after);
+        answer = format!("{before}Date: {}\r{after}", httpdate::fmt_http_date(SystemTime::now()));
+    }
+    (&mut &*stream).write_all(answer.as_bytes()).ok()?;
     stream.shutdown(Shutdown::Write).ok()
 }
 
@@ -179,12 +192,14 @@ fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
         }
     }
     let mut words = lines.first()?.split(' ');
-    assert_eq!(words.next(), Some("POST"), "{lines:?}");
+    let method = words.next()?.to_owned();
+    assert!(matches!(method.as_str(), "GET" | "POST"), "{lines:?}");
     let path = words.next()?.to_owned();
     let headers: Vec<_> = lines[1..].iter().filter_map(|line| line.split_once(':')).collect();
     let headers: Vec<_> = headers.iter().map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
     let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, v)| v.parse().ok());
-    let mut body = vec![0; length.expect("a Content-Length")];
+    assert!(length.is_some() || method == "GET", "a Content-Length");
+    let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { path, headers, body: String::from_utf8(body).expect("a body of text") })
+    Some(Request { method, path, headers, body: String::from_utf8(body).expect("a body of text") })
 }

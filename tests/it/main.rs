@@ -3,7 +3,9 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod bad_input;
+mod check;
 mod cli;
+mod doctor;
 mod fake_ollama;
 mod fake_orchestrator;
 mod framing;
@@ -17,5 +19,6 @@ mod nvml;
 mod ollama;
 mod recordings;
 mod registration;
+mod smoke;
 mod tidy;
 mod tls;

@@ -175,7 +175,7 @@ pub extern "C" fn nvmlDeviceGetUUID(handle: *mut c_void, out: *mut c_char, lengt
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: *mut c_void, out: *mut Memory) -> c_int {
-    let value = match reading(handle, "memory", "24576/2048") {
+    let value = match reading(handle, "memory", "24576/8192") {
         Ok(value) => value,
         Err(code) => return code,
     };

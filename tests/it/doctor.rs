@@ -1,0 +1,234 @@
+//! `doctor`: what it says of a machine that is well, and of each thing that can be wrong with one.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::fake_ollama::{Answer, FakeOllama};
+use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::harness::{agent_net, folder, run};
+use crate::nvml::FakeNvml;
+
+/// A machine's /dev, /proc and /sys with one NVIDIA GPU.
+fn machine(name: &str) -> PathBuf {
+    let root = folder(name);
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("proc/driver/nvidia/version", "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.14  Thu Feb 22\n");
+    for node in ["nvidia0", "nvidiactl", "nvidia-uvm"] {
+        write(&format!("dev/{node}"), "");
+    }
+    write("sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n");
+    write("sys/bus/pci/devices/0000:01:00.0/class", "0x030200\n");
+    root
+}
+
+/// A machine that is well, with everything around it.
+struct Surroundings {
+    root: PathBuf,
+    ollama: FakeOllama,
+    orchestrator: FakeOrchestrator,
+    nvml: FakeNvml,
+    state: PathBuf,
+}
+
+impl Surroundings {
+    fn new(name: &str) -> Self {
+        Self {
+            root: machine(name),
+            ollama: FakeOllama::new(),
+            orchestrator: FakeOrchestrator::new(Mood::Ok),
+            nvml: FakeNvml::new(""),
+            state: folder(&format!("{name}-state")),
+        }
+    }
+
+    /// The exit code, and all lines as JSON, of doctor with more settings.
+    fn examine(&self, more: &[(&str, &str)]) -> (i32, Vec<Value>) {
+        let (rc, out) = self.say(&["doctor", "--json"], more);
+        let all: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}"));
+        let checks = all["checks"].as_array().expect("a list").clone();
+        let worst = if checks.iter().any(|c| c["grade"] == "fail") {
+            "fail"
+        } else if checks.iter().any(|c| c["grade"] == "warn") {
+            "warn"
+        } else {
+            "pass"
+        };
+        assert_eq!(all["status"], worst, "{all:#}");
+        (rc, checks)
+    }
+
+    fn say(&self, args: &[&str], more: &[(&str, &str)]) -> (i32, String) {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let (status, out, err) = run(agent_net()
+            .args(args)
+            .envs(self.nvml.settings())
+            .env("HOST_ROOT", text(&self.root))
+            .env("STATE_DIR", text(&self.state))
+            .env("OLLAMA_URL", self.ollama.url())
+            .env("ORCH_URL", self.orchestrator.url())
+            .env("ORCH_SECRET", "s3cret")
+            .env("CAPABILITY_NAME", "agent-net-test")
+            .env("SERVER_PORT", "9")
+            .envs(more.iter().copied()));
+        assert!(!out.contains("s3cret") && !err.contains("s3cret"), "{out}{err}");
+        (status.code().expect("it exits"), out)
+    }
+
+    /// Doctor finds this of `check`, and says what to do unless all is well.
+    #[track_caller]
+    fn finds(&self, more: &[(&str, &str)], check: &str, grade: &str, parts: &[&str]) {
+        let (rc, checks) = self.examine(more);
+        let fits = |c: &&Value| {
+            let all = c.to_string();
+            c["check"] == check && c["grade"] == grade && parts.iter().all(|part| all.contains(part))
+        };
+        let found = checks.iter().find(fits).unwrap_or_else(|| panic!("no {grade} of {check} {parts:?}: {checks:#?}"));
+        assert_eq!(found["mend"].is_string(), grade != "pass", "{found}");
+        match grade {
+            "fail" => assert_eq!(rc, 2),
+            "warn" => assert!(rc == 1 || rc == 2),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_is_well_passes() {
+    let around = Surroundings::new("doctor-well");
+    let secret = folder("doctor-secret").join("secret");
+    fs::write(&secret, "s3cret\n").unwrap();
+    let file = [("ORCH_SECRET", ""), ("ORCH_SECRET_FILE", secret.to_str().unwrap())];
+    let (rc, checks) = around.examine(&file);
+    assert_eq!(rc, 0, "{checks:#?}");
+    let mut names: Vec<&str> = checks.iter().map(|c| c["check"].as_str().unwrap()).collect();
+    names.dedup();
+    let wanted = ["settings", "driver", "devices", "readings", "gpu", "xids", "ollama", "models", "orchestrator"];
+    assert_eq!(names, [&wanted[..], &["clock", "disk", "worker"]].concat(), "{checks:#?}");
+    // It has looked at the orchestrator and changed nothing there: no registration, and a name that nobody has.
+    assert!(around.orchestrator.requests("/capability/register").iter().all(|r| r.body.is_empty()));
+    let gone = around.orchestrator.requests("/capability/unregister");
+    assert!(gone.len() == 1 && gone[0].body.starts_with("agent-net-doctor-"), "{gone:?}");
+    assert_eq!(gone[0].header("authorization"), Some("s3cret"));
+    // Nothing is left behind where it tried to write.
+    assert_eq!(fs::read_dir(&around.state).unwrap().count(), 0);
+
+    let (rc, text) = around.say(&["doctor"], &[]);
+    assert_eq!(rc, 0);
+    assert!(text.lines().all(|line| line.starts_with("pass  ")) && !text.contains('\u{1b}'), "{text}");
+    assert!(text.contains("kernel module 550.54.14; 1 NVIDIA GPUs on the PCI bus"), "{text}");
+}
+
+#[test]
+fn driver_and_devices_are_told_apart() {
+    let around = Surroundings::new("doctor-driver");
+    let dev = around.root.join("dev");
+    fs::remove_file(dev.join("nvidia0")).unwrap();
+    around.finds(&[], "devices", "fail", &["no /dev/nvidia0", "compose/gpu.yaml"]);
+    for node in ["nvidiactl", "nvidia-uvm"] {
+        fs::remove_file(dev.join(node)).unwrap();
+    }
+    around.finds(&[], "devices", "fail", &["no /dev/nvidia*"]);
+    // A socket cannot be opened by anybody.
+    let socket = std::os::unix::net::UnixListener::bind(dev.join("nvidiactl"));
+    if socket.is_ok() {
+        around.finds(&[], "devices", "fail", &["/dev/nvidiactl", "cannot be opened"]);
+    }
+    fs::remove_file(around.root.join("proc/driver/nvidia/version")).unwrap();
+    around.finds(&[], "driver", "fail", &["1 NVIDIA GPUs on the PCI bus", "modprobe nvidia"]);
+    fs::remove_dir_all(around.root.join("sys/bus/pci/devices/0000:01:00.0")).unwrap();
+    around.finds(&[], "driver", "fail", &["no NVIDIA GPU on the PCI bus"]);
+    around.finds(&[("EXPECTED_GPUS", "0")], "driver", "pass", &["EXPECTED_GPUS=0"]);
+    fs::write(dev.join("dxg"), "").unwrap();
+    around.finds(&[], "driver", "pass", &["WSL"]);
+}
+
+#[test]
+fn what_nvml_says_is_passed_on() {
+    let around = Surroundings::new("doctor-nvml");
+    let lib = ("NVML_LIB", "/nonexistent/libnvidia-ml.so.1");
+    around.finds(&[lib], "readings", "fail", &["NVML_LIB_MISSING", "/nonexistent/libnvidia-ml.so.1"]);
+    around.finds(&[("NVML_HELPER", "/nonexistent")], "readings", "fail", &["NVML_HELPER_MISSING"]);
+    for (settings, check, grade, part) in [
+        ("init=18", "readings", "fail", "DRIVER_LIB_MISMATCH"),
+        ("at_init=hang", "readings", "warn", "DRIVER_STUCK"),
+        ("at_sample=crash", "readings", "warn", "NVML_HELPER_FAILED"),
+        ("gpus=2\ngpu1.handle=15", "gpu", "fail", "GPU_LOST"),
+        ("gpu0.temperature=95", "gpu", "warn", "TEMP_HIGH"),
+    ] {
+        around.nvml.set(settings);
+        around.finds(&[], check, grade, &[part]);
+    }
+}
+
+#[test]
+fn ollama_and_its_models() {
+    let mut around = Surroundings::new("doctor-ollama");
+    around.finds(&[], "models", "pass", &["100 % of it on the GPU"]);
+    let cpu = r#"{"models":[{"name":"m","size":10,"size_vram":0}]}"#;
+    around.ollama.set("/api/ps", Answer::Json(cpu.into()));
+    around.finds(&[], "models", "warn", &["m is loaded into main memory"]);
+    around.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    around.finds(&[], "models", "pass", &["none is loaded"]);
+    around.ollama.set("/api/tags", Answer::Status(500, "no".into()));
+    around.finds(&[], "ollama", "warn", &["does not list its models", "500"]);
+    around.ollama.stop();
+    around.finds(&[], "ollama", "fail", &["does not answer", "OLLAMA_URL"]);
+}
+
+#[test]
+fn orchestrators_and_their_secret() {
+    let mut around = Surroundings::new("doctor-orch");
+    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret"]);
+    around.finds(&[("CAPABILITY_URL", "http://127.0.0.1:9876")], "orchestrator", "warn", &["CAPABILITY_URL"]);
+    around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["registers nowhere"]);
+    around.orchestrator.set(Mood::OldClock);
+    around.finds(&[], "clock", "warn", &["apart", "timesyncd"]);
+    for (mood, part) in [
+        (Mood::BadSecret, "ORCH_SECRET"),
+        (Mood::NoByoc, "no BYOC"),
+        (Mood::PlainHttpToTls, "https://"),
+        (Mood::Error500, "500"),
+        (Mood::HangUp, "no answer"),
+    ] {
+        around.orchestrator.set(mood);
+        around.finds(&[], "orchestrator", "fail", &[part]);
+    }
+    around.orchestrator.stop();
+    around.finds(&[], "orchestrator", "fail", &["no answer"]);
+}
+
+#[test]
+fn disk_port_and_settings() {
+    let around = Surroundings::new("doctor-disk");
+    around.finds(&[("STATE_DIR", "")], "disk", "warn", &["STATE_DIR is unset"]);
+    around.finds(&[("STATE_DIR", "/dev/null/state")], "disk", "fail", &["cannot be written"]);
+    around.finds(&[("STATE_DIR", "/proc/state")], "disk", "fail", &["cannot be written"]);
+    // Somebody listens who is no worker, and never says a word.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    around.finds(&[("SERVER_PORT", &port)], "worker", "warn", &["does not answer"]);
+    let (rc, checks) = around.examine(&[("ORCH_SECRET_FILE", "/nonexistent/secret"), ("ORCH_SECRET", "")]);
+    assert_eq!((rc, checks.len(), &checks[0]["check"]), (78, 1, &"settings".into()), "{checks:#?}");
+    assert!(checks[0]["detail"].as_str().unwrap().contains("ORCH_SECRET_FILE"), "{checks:#?}");
+}
+
+#[test]
+fn what_hangs_costs_its_own_line_only() {
+    let around = Surroundings::new("doctor-hang");
+    around.ollama.set_all(&Answer::Hang);
+    around.orchestrator.set(Mood::Hang);
+    around.nvml.set("at_init=hang");
+    let (rc, checks) = around.examine(&[]);
+    assert_eq!(rc, 2);
+    for (check, grade) in [("driver", "pass"), ("readings", "warn"), ("ollama", "fail"), ("orchestrator", "fail")] {
+        assert!(checks.iter().any(|c| c["check"] == check && c["grade"] == grade), "{check}: {checks:#?}");
+    }
+    assert!(checks.iter().any(|c| c["check"] == "disk" && c["grade"] == "pass"), "{checks:#?}");
+}
