@@ -14,6 +14,7 @@ use crate::edge::ollama::Ollama;
 use crate::edge::surroundings;
 use crate::edge::tegra::Tegra;
 use crate::pure::config::Config;
+use crate::pure::contract::millis;
 use crate::pure::gpu::{FaultKind, GpuSample};
 use crate::pure::history::History;
 use crate::pure::report::Published;
@@ -182,7 +183,7 @@ impl Board {
             around: &state.around,
             limits: &self.limits,
         };
-        let reasons = rules::judge(&facts, before, unix_now());
+        let reasons = rules::judge(&facts, before, millis(unix_now()));
         log_changes(before, &reasons);
         let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());
         let snapshot = Snapshot {

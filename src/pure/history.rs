@@ -91,8 +91,10 @@ pub(crate) fn vram_mismatch(sample: &GpuSample, ollama: &OllamaState) -> Option<
     if sample.gpus.is_empty() || !ollama.lists_known {
         return None;
     }
-    // One that does not tell could hold it all.
-    let used: u64 = sample.gpus.iter().map(|g| g.vram_used_bytes).sum::<Option<u64>>()?;
+    // One that does not tell could hold it all; and where memory is shared, what is in use says little: a model's
+    // file that is mapped counts as free.
+    let own = |g: &Gpu| g.vram_used_bytes.filter(|_| !g.unified_memory);
+    let used: u64 = sample.gpus.iter().map(own).sum::<Option<u64>>()?;
     (claimed > 1 << 30 && used < claimed / 2).then_some((claimed, used))
 }
 

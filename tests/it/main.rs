@@ -17,6 +17,7 @@ mod jobs;
 mod load;
 mod nvml;
 mod ollama;
+mod readings;
 mod recordings;
 mod registration;
 mod smoke;

@@ -13,11 +13,12 @@ use crate::harness::{Worker, codes, folder, verdict, wait_for};
 /// A stand-in for agent-net-nvml that answers every ask with these GPUs.
 pub fn helper(name: &str, gpus: &Value) -> PathBuf {
     let path = folder(name).join("agent-net-nvml");
-    let answer = json!({"Ok": {"driver_version": "570.86.15", "gpus": gpus, "read_us": 900}}).to_string();
+    let answer =
+        json!({"Ok": {"driver_version": "570.86.15", "library": "/fake.so", "gpus": gpus, "read_us": 900}}).to_string();
     std::fs::write(path.with_extension("json"), answer).expect("the answer can be written");
     let script = format!(
         r#"#!/bin/sh
-echo '{{"protocol":1,"version":"{}"}}'
+echo '{{"protocol":2,"version":"{}"}}'
 answer=$(cat "$0.json")
 while read -r line; do
   id=${{line#*'"id":'}}

@@ -224,4 +224,9 @@ fn more_vram_claimed_than_used_is_told_after_three_samples() {
     row(Some(1100 << 20), 2 << 30, 1, false);
     row(Some(0), 1 << 30, 5, false);
     row(None, 2 << 30, 5, false);
+    let shared = GpuSample {
+        gpus: vec![Gpu { unified_memory: true, vram_used_bytes: Some(1), ..gpu() }],
+        ..GpuSample::default()
+    };
+    assert_eq!(vram_mismatch(&shared, &ollama(2 << 30)), None);
 }

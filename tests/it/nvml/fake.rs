@@ -5,19 +5,25 @@
 //!
 //! - `gpus=2`: number of GPUs
 //! - `init=9`, `count=999`: what nvmlInit_v2 and nvmlDeviceGetCount_v2 return instead of 0
-//! - `driver=550.54.14`: the driver's version
+//! - `driver=550.54.14`, `nvml=12.550.54.14`, `cuda=12040`: versions; from driver 580.82 on the fields of the
+//!   throttle counters have their new numbers
 //! - `at_init=…`, `at_sample=…`: what happens at nvmlInit_v2, or at each sample: `hang`, `crash` (SIGSEGV), `exit`,
 //!   `garbage` (a line on stdout) or `flood` (1 MiB on stdout without a line end)
 //! - `at_third_sample=…`: the same at the third sample of a process
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
-//! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, where READING is uuid, name, memory (total and used
-//!   in MiB: `24576/2048`), temperature, power, limit (milliwatts) or utilization (`3/1`, GPU and memory)
+//! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error; `gpu*.READING` is that of all GPUs. The READINGs
+//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs`
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
+
+#[path = "fake/device.rs"]
+pub mod device;
+#[path = "fake/events.rs"]
+pub mod events;
 
 const INVALID_ARGUMENT: c_int = 2;
 const SUCCESS: c_int = 0;
@@ -28,23 +34,6 @@ struct State {
 }
 
 static STATE: Mutex<State> = Mutex::new(State { settings: None, samples: 0 });
-
-/// The fields of nvmlMemory_v2_t.
-#[repr(C)]
-pub struct Memory {
-    version: c_uint,
-    total: c_ulonglong,
-    reserved: c_ulonglong,
-    free: c_ulonglong,
-    used: c_ulonglong,
-}
-
-/// The fields of nvmlUtilization_t.
-#[repr(C)]
-pub struct Utilization {
-    gpu: c_uint,
-    memory: c_uint,
-}
 
 fn read_settings() {
     let text = std::env::var("FAKE_NVML").ok().and_then(|path| std::fs::read_to_string(path).ok());
@@ -77,17 +66,28 @@ fn misbehave(how: &str) {
     }
 }
 
+fn index_of(handle: *mut c_void) -> usize {
+    handle as usize - 1
+}
+
 /// A reading of the GPU behind `handle`: its text, or an NVML error.
 fn reading(handle: *mut c_void, name: &str, default: &str) -> Result<String, c_int> {
-    let index = handle as usize - 1;
-    let value = setting(&format!("gpu{index}.{name}")).unwrap_or_else(|| default.replace("{}", &index.to_string()));
+    let index = index_of(handle);
+    let set = setting(&format!("gpu{index}.{name}")).or_else(|| setting(&format!("gpu*.{name}")));
+    let value = set.unwrap_or_else(|| default.to_owned());
     match value.strip_prefix("err:") {
         Some(code) => Err(code.parse().unwrap_or(INVALID_ARGUMENT)),
         None => Ok(value),
     }
 }
 
-fn number(handle: *mut c_void, name: &str, default: &str, out: *mut c_uint) -> c_int {
+/// The numbers of a reading that has several, parted by slashes.
+fn numbers<T: std::str::FromStr>(handle: *mut c_void, name: &str, default: &str) -> Result<Vec<T>, c_int> {
+    let text = reading(handle, name, default)?;
+    text.split('/').map(|part| part.parse().map_err(|_| INVALID_ARGUMENT)).collect()
+}
+
+fn put<T: std::str::FromStr>(handle: *mut c_void, name: &str, default: &str, out: *mut T) -> c_int {
     match reading(handle, name, default).map(|text| text.parse()) {
         Ok(Ok(value)) => unsafe {
             *out = value;
@@ -109,11 +109,6 @@ fn text(value: Result<String, c_int>, out: *mut c_char, length: c_uint) -> c_int
     }
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), out, bytes.len()) };
     SUCCESS
-}
-
-fn pair<T: std::str::FromStr>(value: &str) -> Option<(T, T)> {
-    let (first, second) = value.split_once('/')?;
-    Some((first.parse().ok()?, second.parse().ok()?))
 }
 
 #[unsafe(no_mangle)]
@@ -141,6 +136,17 @@ pub extern "C" fn nvmlSystemGetDriverVersion(out: *mut c_char, length: c_uint) -
 }
 
 #[unsafe(no_mangle)]
+pub extern "C" fn nvmlSystemGetNVMLVersion(out: *mut c_char, length: c_uint) -> c_int {
+    text(Ok(setting("nvml").unwrap_or_else(|| "12.550.54.14".into())), out, length)
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlSystemGetCudaDriverVersion_v2(out: *mut c_int) -> c_int {
+    unsafe { *out = setting("cuda").and_then(|value| value.parse().ok()).unwrap_or(12040) };
+    SUCCESS
+}
+
+#[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetCount_v2(out: *mut c_uint) -> c_int {
     read_settings();
     let sample = {
@@ -161,56 +167,4 @@ pub extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, out: *mut *mut c_
     // No pointer at all, but it is not null, and only we look at it.
     unsafe { *out = (index as usize + 1) as *mut c_void };
     code(&format!("gpu{index}.handle"))
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetName(handle: *mut c_void, out: *mut c_char, length: c_uint) -> c_int {
-    text(reading(handle, "name", "Fake RTX {}"), out, length)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetUUID(handle: *mut c_void, out: *mut c_char, length: c_uint) -> c_int {
-    text(reading(handle, "uuid", "GPU-00000000-0000-0000-0000-00000000000{}"), out, length)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: *mut c_void, out: *mut Memory) -> c_int {
-    let value = match reading(handle, "memory", "24576/8192") {
-        Ok(value) => value,
-        Err(code) => return code,
-    };
-    let Some((total, used)) = pair::<u64>(&value) else { return INVALID_ARGUMENT };
-    unsafe {
-        (*out).total = total << 20;
-        (*out).used = used << 20;
-        (*out).free = total.saturating_sub(used) << 20;
-        (*out).reserved = 0;
-    }
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetTemperature(handle: *mut c_void, _sensor: c_int, out: *mut c_uint) -> c_int {
-    number(handle, "temperature", "41", out)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetPowerUsage(handle: *mut c_void, out: *mut c_uint) -> c_int {
-    number(handle, "power", "63200", out)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetEnforcedPowerLimit(handle: *mut c_void, out: *mut c_uint) -> c_int {
-    number(handle, "limit", "350000", out)
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetUtilizationRates(handle: *mut c_void, out: *mut Utilization) -> c_int {
-    let value = match reading(handle, "utilization", "3/1") {
-        Ok(value) => value,
-        Err(code) => return code,
-    };
-    let Some((gpu, memory)) = pair(&value) else { return INVALID_ARGUMENT };
-    unsafe { *out = Utilization { gpu, memory } };
-    SUCCESS
 }

@@ -1,0 +1,237 @@
+//! Every reading of every kind of GPU, through the real helper and a library that is really loaded.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::fake_ollama::FakeOllama;
+use crate::gpus::{has, is_ok, start};
+use crate::harness::{Worker, codes, verdict, wait_for};
+use crate::nvml::FakeNvml;
+
+/// A GPU that has been read.
+fn read(report: &Value) -> bool {
+    report["gpus"][0]["error"].is_null() && report["gpus"][0]["index"] == 0 && report["ollama"]["reachable"] == true
+}
+
+fn lacks(gpu: &Value, name: &str) -> bool {
+    gpu[name].is_null() && gpu["unsupported"].as_array().is_some_and(|all| all.contains(&json!(name)))
+}
+
+#[test]
+fn every_reading_of_every_gpu_is_reported() {
+    let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=1:100,2:-,3:200\ngpu1.power=99\n\
+        gpu1.recovery=0\ngpu1.rows=3/2/0/0\ngpu1.retired=5/1\ngpu1.retired_pending=0\ngpu1.ecc_errors=0/4\ngpu1.mig=0\n\
+        gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("verdict ok", is_ok);
+    let first = r#"{
+        "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "verdict": "ok",
+        "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
+        "vram_free_mb": 17052, "vram_reserved_mb": 512, "temperature_c": 41, "temperature_slowdown_c": 95,
+        "temperature_shutdown_c": 98, "temperature_max_c": 90, "temperature_margin_c": null,
+        "memory_temperature_c": null, "memory_temperature_max_c": 105, "power_w": 63.2, "power_limit_w": 350.0,
+        "power_limit_default_w": 350.0, "power_alarm": null, "energy_j": 123456, "utilization_percent": 3,
+        "memory_utilization_percent": 1, "graphics_clock_mhz": 210, "graphics_clock_max_mhz": 2520,
+        "memory_clock_mhz": 405, "memory_clock_max_mhz": 9001, "performance_state": 8, "throttle_reasons": ["idle"],
+        "throttle_seconds": {"sw_power": 0.0, "sw_thermal": 0.0, "hw_thermal": 0.0, "hw_power_brake": 0.0},
+        "recovery_action": 0, "fan_percent": [30], "pcie_generation": 1, "pcie_generation_max": 4, "pcie_width": 16,
+        "pcie_width_max": 16, "pcie_replays": 0, "nvlinks_active": null, "ecc_enabled": true,
+        "ecc_uncorrected_volatile": 0, "ecc_uncorrected_aggregate": 0,
+        "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": false, "failed": false},
+        "retired_pages": null, "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F", "persistence_mode": true,
+        "mig_mode": null, "processes": [{"pid": 4242, "vram_mb": 6321}], "xids": [],
+        "unsupported":
+            ["temperature_margin_c", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active"],
+        "failed": {}, "error": null
+    }"#;
+    let first: Value = serde_json::from_str(first).unwrap();
+    assert_eq!(report["gpus"][0], first, "{:#}", report["gpus"][0]);
+    let gpu = &report["gpus"][1];
+    for (name, expect) in [
+        ("temperature_c", json!(77)),
+        ("vram_free_mb", json!(192)),
+        ("fan_percent", json!([30, 30])),
+        ("processes", json!([{"pid": 1, "vram_mb": 100}, {"pid": 2, "vram_mb": null}, {"pid": 3, "vram_mb": 200}])),
+        ("power_w", json!(0.1)),
+        ("remapped_rows", json!({"correctable": 3, "uncorrectable": 2, "pending": false, "failed": false})),
+        ("retired_pages", json!({"single_bit": 5, "double_bit": 1, "pending": false})),
+        ("ecc_uncorrected_aggregate", json!(4)),
+        ("mig_mode", json!(false)),
+        ("memory_temperature_c", json!(66)),
+        ("nvlinks_active", json!(2)),
+        ("throttle_reasons", json!(["sw_power", "hw_thermal"])),
+        ("persistence_mode", json!(false)),
+        ("temperature_margin_c", json!(13)),
+        ("unsupported", json!([])),
+    ] {
+        assert_eq!(gpu[name], expect, "{name}");
+    }
+    assert_eq!((&report["gpu_count"], &report["source"]), (&json!(2), &json!("nvml+ollama")));
+    assert_eq!((&report["driver_version"], &report["nvml_version"]), (&json!("550.54.14"), &json!("12.550.54.14")));
+    assert_eq!(report["cuda_version"], "12.4");
+    assert!(report["read_us"].as_u64().is_some_and(|us| us > 0), "{report:#}");
+}
+
+#[test]
+fn what_a_gpu_does_not_have_is_null_and_named_and_no_fault() {
+    let text = "gpu0.power=err:3\ngpu0.temperature=err:3\ngpu0.memory=err:3\ngpu0.limit=err:4\ngpu0.fans=0\n\
+        gpu0.pcie_gen=err:13\ngpu0.recovery=err:2\ngpu0.energy=err:3";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
+    let report = start(&ollama, &nvml, &[]).report_when("verdict ok", is_ok);
+    let gpu = &report["gpus"][0];
+    for name in [
+        "vram_total_mb",
+        "vram_used_mb",
+        "vram_free_mb",
+        "temperature_c",
+        "power_w",
+        "power_limit_w",
+        "fan_percent",
+        "pcie_generation",
+        "recovery_action",
+        "energy_j",
+    ] {
+        assert!(lacks(gpu, name), "{name}: {gpu:#}");
+    }
+    assert_eq!(gpu["utilization_percent"], 3);
+    // ECC that is off has no errors to count.
+    nvml.set("gpu0.ecc=0");
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("verdict ok", is_ok);
+    assert!(lacks(&report["gpus"][0], "ecc_uncorrected_volatile") && report["gpus"][0]["ecc_enabled"] == false);
+}
+
+#[test]
+fn a_reading_that_fails_is_null_and_degrades_until_it_works() {
+    for (text, name) in [
+        ("gpu0.temperature=err:999", "temperature_c"),
+        // No sensor that works shows these, and no GPU has no memory.
+        ("gpu0.temperature=0", "temperature_c"),
+        ("gpu0.temperature=200", "temperature_c"),
+        ("gpu0.memory=0/0", "vram_total_mb"),
+        ("gpu0.utilization=err:999", "utilization_percent"),
+    ] {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
+        let worker = start(&ollama, &nvml, &[]);
+        let report = worker.report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
+        let gpu = &report["gpus"][0];
+        assert_eq!((verdict(&report), &gpu[name], &gpu["verdict"]), ("degraded", &Value::Null, &json!("degraded")));
+        assert!(gpu["failed"][name].is_string() && !lacks(gpu, name), "{gpu:#}");
+        nvml.set("");
+        worker.report_when("verdict ok", is_ok);
+    }
+}
+
+#[test]
+fn a_reading_that_never_worked_is_no_fault_but_one_that_worked_is() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.pcie_gen=err:999"));
+    let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    let report = worker.report_when("verdict ok", is_ok);
+    assert!(report["gpus"][0]["failed"]["pcie_generation"].is_string(), "{report:#}");
+    nvml.set("");
+    worker.report_when("the reading", |r| r["gpus"][0]["pcie_generation"] == 1);
+    nvml.set("gpu0.pcie_gen=err:999");
+    worker.report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
+}
+
+#[test]
+fn a_driver_that_counts_memory_the_old_way_is_read_the_old_way() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.memory_v2=err:13"));
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("verdict ok", is_ok);
+    let gpu = &report["gpus"][0];
+    // It counts as used what is held back.
+    assert_eq!((&gpu["vram_total_mb"], &gpu["vram_used_mb"]), (&json!(24576), &json!(7524)));
+    assert!(lacks(gpu, "vram_reserved_mb"), "{gpu:#}");
+}
+
+/// The driver's numbers of these fields changed; the library below has each driver's own.
+#[test]
+fn throttle_counters_are_found_with_old_drivers_and_new_ones() {
+    for driver in ["470.256.02", "550.54.14", "580.65.06", "580.82.07", "590.44.01"] {
+        let text = format!("driver={driver}\ngpu0.throttle_ns=1000000000/2000000000/3000000000/4500000000");
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&text));
+        let report = start(&ollama, &nvml, &[]).report_when("verdict ok", is_ok);
+        let seconds = json!({"sw_power": 1.0, "sw_thermal": 2.0, "hw_thermal": 3.0, "hw_power_brake": 4.5});
+        assert_eq!(report["gpus"][0]["throttle_seconds"], seconds, "{driver}");
+        assert_eq!(report["driver_version"], driver);
+    }
+}
+
+#[test]
+fn a_part_without_memory_of_its_own_shows_the_machines() {
+    for memory in ["err:3", "0/0"] {
+        // Its link is a fake one that says Gen1 x1.
+        let text = format!(
+            "gpu0.name=NVIDIA GB10\ngpu0.memory={memory}\ngpu0.pcie_width=1\ngpu0.pstate=0\ngpu0.shutdown=err:3\n\
+             gpu0.slowdown=err:3\ngpu0.max=err:3\ngpu0.fans=err:3\ngpu0.limit=err:3"
+        );
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&text));
+        let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+        let report = worker.report_when("verdict ok", is_ok);
+        let gpu = &report["gpus"][0];
+        assert_eq!(gpu["unified_memory"], true);
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+        let kib: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert_eq!(gpu["vram_total_mb"], kib / 1024, "{gpu:#}");
+        let [total, used, free] = ["total", "used", "free"].map(|n| gpu[format!("vram_{n}_mb")].as_u64().unwrap());
+        assert!(used > 0 && free > 0 && used + free <= total + 1, "{gpu:#}");
+        stays_ok(&worker);
+    }
+}
+
+#[test]
+fn whole_gpus_that_are_shared_out_are_no_fault() {
+    let mig = "gpu0.mig=1\ngpu0.utilization=err:3\ngpu0.memory=err:4\ngpu0.rows=err:999\ngpu0.ecc_errors=err:999\n\
+        gpu0.power=err:999";
+    let vgpu = "gpu0.temperature=err:3\ngpu0.power=err:3\ngpu0.limit=err:3\ngpu0.default_limit=err:3\ngpu0.fans=err:3\n\
+        gpu0.energy=err:3\ngpu0.pcie_gen=err:3\ngpu0.pcie_width=err:3\ngpu0.pcie_gen_max=err:3\ngpu0.pcie_width_max=err:3\n\
+        gpu0.replays=err:3\ngpu0.shutdown=err:3\ngpu0.slowdown=err:3\ngpu0.max=err:3\ngpu0.memory_max=err:3\n\
+        gpu0.ecc=err:3\ngpu0.recovery=err:3\ngpu0.rows=err:3\ngpu0.throttle_ns=err:3\ngpu0.throttle=err:3\n\
+        gpu0.inforom=err:3\ngpu0.vbios=err:3\ngpu0.events=err:3\ngpu0.persistence=err:3";
+    for text in [mig, vgpu] {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
+        let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+        let report = worker.report_when("a GPU", read);
+        assert_eq!((verdict(&report), &report["gpu_count"]), ("ok", &json!(1)), "{report:#}");
+        stays_ok(&worker);
+    }
+}
+
+/// Conditions that need several samples have them.
+fn stays_ok(worker: &Worker) {
+    let mut seen = BTreeSet::new();
+    wait_for("ten samples", || {
+        let report = worker.report();
+        assert!(is_ok(&report), "{report:#}");
+        seen.insert(report["read_us"].as_u64());
+        (seen.len() >= 10).then_some(())
+    });
+}
+
+#[test]
+fn a_gpu_that_tells_nothing_is_unknown() {
+    let nothing = "gpu0.memory=err:3\ngpu0.temperature=err:3\ngpu0.utilization=err:3";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(nothing));
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("a GPU", read);
+    assert_eq!((codes(&report), verdict(&report)), (vec!["GPU_NO_READINGS"], "unknown"));
+    nvml.set("");
+    worker.report_when("verdict ok", is_ok);
+}
+
+/// What a driver says of its GPUs is data: it is passed on, but it breaks nothing.
+#[test]
+fn odd_answers_of_the_library_do_no_harm() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=4000000000\ngpu0.name=a\"}\u{1b}[2J\u{2028}'$(x)"));
+    let worker = start(&ollama, &nvml, &[]);
+    let report = worker.report_when("GPUs", |r| r["gpus"].as_array().is_some_and(|gpus| !gpus.is_empty()));
+    assert_eq!(report["gpus"][0]["name"], "a\"}\u{1b}[2J\u{2028}'$(x)");
+    assert_eq!(report["gpus"].as_array().unwrap().len(), 128);
+    let nvml = FakeNvml::new("gpu0.uuid=err:3\ngpu0.temperature=err:999\ngpu0.energy=18446744073709551615\ngpu0.pci=x");
+    let report = start(&ollama, &nvml, &[]).report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
+    assert_eq!((&report["gpus"][0]["uuid"], &report["gpus"][0]["pci_bus_id"]), (&Value::Null, &json!("x")));
+    assert_eq!((&report["health"]["reasons"][0]["gpu"], verdict(&report)), (&json!("gpu0"), "degraded"));
+}
