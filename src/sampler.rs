@@ -31,9 +31,10 @@ const FIRST_SNAPSHOT: Duration = Duration::from_millis(1500);
 /// A fault is looked at again this often at least, however long the interval: recovery should be seen soon.
 const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the kernel's log is read, and how often the machine is looked at.
+/// How often the kernel's log is read, and how often the machine is looked at: every few samples, at most this rarely.
 const KERNEL_INTERVAL: Duration = Duration::from_secs(1);
 const SURROUNDINGS_INTERVAL: Duration = Duration::from_secs(30);
+const SURROUNDINGS_SAMPLES: u32 = 6;
 
 /// The last snapshot, replaced whole.
 #[derive(Debug)]
@@ -301,7 +302,8 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
             }
         }),
     )?;
-    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.ok())))?;
+    let look_every = (interval * SURROUNDINGS_SAMPLES).min(SURROUNDINGS_INTERVAL);
+    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.ok(), look_every)))?;
     spawn(
         "first-snapshot",
         Box::new(|board| {
@@ -312,13 +314,13 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
 }
 
 /// Reads the kernel's log and looks at devices: a device that hangs when it is opened holds up nothing else.
-fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>) {
+fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: Duration) {
     let mut looked = Instant::now();
     loop {
         if let Some(log) = &mut log {
             board.put_kernel_events(&log.read(unix_now()));
         }
-        if looked.elapsed() >= SURROUNDINGS_INTERVAL {
+        if looked.elapsed() >= look_every {
             board.put_surroundings(surroundings::look(root));
             looked = Instant::now();
         }

@@ -12,7 +12,7 @@ use crate::harness::{agent_net, folder, run};
 use crate::nvml::FakeNvml;
 
 /// A machine's /dev, /proc and /sys with one NVIDIA GPU.
-fn machine(name: &str) -> PathBuf {
+pub fn machine(name: &str) -> PathBuf {
     let root = folder(name);
     let write = |path: &str, text: &str| {
         let path = root.join(path);

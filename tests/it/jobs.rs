@@ -124,7 +124,7 @@ fn get_gpu_is_the_report_without_an_agent() {
     let fake = FakeOllama::new();
     let gpus = json!([{"index": 0, "uuid": "GPU-1", "name": "NVIDIA L4", "vram_total_bytes": 24_152_899_584_u64,
         "vram_used_bytes": 7_352_614_912_u64, "temperature_c": 41, "power_mw": 63_249, "power_limit_mw": 72_000,
-        "utilization_percent": 3, "unsupported": ["memory_utilization_percent"]}]);
+        "utilization_percent": 3, "gaps": {"unsupported": ["memory_utilization_percent"]}}]);
     let helper = helper("gpu-json", &gpus);
     let worker = beside(&fake, &[("NVML_HELPER", helper.to_str().unwrap()), ("EXPECTED_GPUS", "1")]);
     worker.report_when("a GPU", |r| r["gpus"][0]["temperature_c"] == 41);

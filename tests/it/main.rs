@@ -5,6 +5,7 @@
 mod bad_input;
 mod check;
 mod cli;
+mod coverage;
 mod doctor;
 mod fake_ollama;
 mod fake_orchestrator;
@@ -20,6 +21,7 @@ mod ollama;
 mod readings;
 mod recordings;
 mod registration;
+mod rules;
 mod smoke;
 mod tidy;
 mod tls;

@@ -9,7 +9,7 @@ fn root() -> &'static Path {
 }
 
 /// All Rust files below `folder`: path from the root, text without comments and unit tests.
-fn sources(folder: &str) -> Vec<(String, String)> {
+pub fn sources(folder: &str) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -304,7 +304,7 @@ fn the_readme_lists_everything_there_is() {
 }
 
 /// `NoGpu` as `NO_GPU`.
-fn screaming(name: &str) -> String {
+pub fn screaming(name: &str) -> String {
     let mut out = String::new();
     for c in name.chars() {
         if c.is_uppercase() && !out.is_empty() {

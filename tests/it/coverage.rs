@@ -1,0 +1,66 @@
+//! No code of a reason without a test that raises it and one that clears it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::rules::OF_ONE_GPU;
+use crate::tidy::{screaming, sources};
+
+/// Each code, the test that raises it and the test that clears it. What takes minutes by its nature is cleared in the
+/// unit tests, where time is an argument.
+const COVERED: &[(&str, &str, &str)] = &[
+    ("NO_SAMPLE", "a_hang_from_the_start_is_no_sample", "same"),
+    ("STALE", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NO_GPU", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("GPU_COUNT_LOW", "gpus_that_are_missing_are_noticed_by_all_that_shows_them", "same"),
+    ("GPU_ACCESS_LOST", "a_device_that_cannot_be_opened_any_more_is_noticed_although_nvml_answers", "same"),
+    ("NVML_LIB_MISSING", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("DRIVER_NOT_LOADED", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("DRIVER_LIB_MISMATCH", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NVML_NO_PERMISSION", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NVML_INIT_UNKNOWN", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NVML_INIT_FAILED", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NVML_HELPER_MISSING", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("NVML_HELPER_FAILED", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("DRIVER_STUCK", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
+    ("XID_FATAL", "errors_in_the_kernels_log_are_held_until_something_settles_them", "same"),
+    ("XID_WARN", "errors_in_the_kernels_log_are_held_until_something_settles_them", "same"),
+    ("PCIE_REPLAY", "what_a_gpu_says_of_itself_is_raised_and_cleared", "same"),
+    ("INFOROM_CORRUPT", "a_damaged_inforom_is_told_until_nvml_is_started_anew", "same"),
+    (
+        "HW_THERMAL_SLOWDOWN",
+        "a_minute_of_slowdown_is_noticed",
+        "a_slowdown_is_three_fifths_of_five_minutes_and_over_after_five_clean_ones",
+    ),
+    ("HW_POWER_BRAKE", "a_minute_of_slowdown_is_noticed", "the_drivers_counter_tells_what_falls_between_samples"),
+    ("POWER_ALARM", "a_power_rail_over_its_limit_is_told", "same"),
+    ("OLLAMA_NO_ANSWER", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("OLLAMA_DOWN", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("OLLAMA_LIST_FAILED", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("MODEL_ON_CPU", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("MODEL_VRAM_MISMATCH", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("UPTIME_LOW_SHORT", "too_little_uptime_is_told", "same"),
+    ("UPTIME_LOW_MEDIUM", "too_little_uptime_is_told", "same"),
+    ("UPTIME_LOW_LONG", "too_little_uptime_is_told", "same"),
+];
+
+#[test]
+fn no_code_is_left_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let verdict = fs::read_to_string(root.join("src/pure/verdict.rs")).unwrap();
+    let codes = verdict.split("pub(crate) enum Code {\n").nth(1).unwrap().split("\n}").next().unwrap();
+    let codes: Vec<String> = codes.lines().map(|line| screaming(line.trim().trim_end_matches(','))).collect();
+    assert!(codes.len() >= 45, "{codes:?}");
+    let sources: String = ["src", "tests"].iter().flat_map(|f| sources(f)).map(|(_, text)| text).collect();
+    for code in &codes {
+        let in_table = OF_ONE_GPU.iter().any(|row| row.1 == code);
+        let named = COVERED.iter().find(|row| row.0 == code);
+        assert!(in_table || named.is_some(), "{code} is raised by no test");
+        for test in named.iter().flat_map(|(_, raised, cleared)| [raised, cleared]).filter(|test| **test != "same") {
+            assert!(sources.contains(&format!("fn {test}()")), "{code}: there is no test {test}");
+        }
+    }
+    for (code, ..) in COVERED {
+        assert!(codes.iter().any(|c| c == code), "{code} is no code");
+    }
+}
