@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -64,8 +64,9 @@ impl UptimeFile {
             match &mut file {
                 Ok(file) => send_records(file, &path, &sender),
                 // It may be readable all the same: then the past is known, and only the future is lost.
-                Err(_) => {
-                    if let Ok(mut file) = File::open(&path) {
+                Err(why) => {
+                    work.failed(&path, why);
+                    if let Ok(mut file) = OpenOptions::new().read(true).custom_flags(nonblocking()).open(&path) {
                         send_records(&mut file, &path, &sender);
                     }
                 }
@@ -100,8 +101,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed(&self, path: &Path, why: &io::Error) {
+        let path = path.display();
+        log::warn!("cannot write {path}: {why}; the uptime of this time is kept in memory and tried again");
+        self.lock().health.errors += 1;
+    }
+
     fn write_forever(&self, path: &Path, mut file: io::Result<File>) {
-        let mut failing = false;
+        let mut failing = file.is_err();
         loop {
             let (records, sync) = {
                 let idle = |state: &mut State| state.pending.is_empty();
@@ -128,13 +135,13 @@ impl Shared {
                     self.changed.notify_all();
                 }
                 Err(why) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        log::warn!(
-                            "cannot write {}: {why}; the uptime of this time is kept in memory and tried again",
-                            path.display()
-                        );
+                    drop(state);
+                    if std::mem::replace(&mut failing, true) {
+                        self.lock().health.errors += 1;
+                    } else {
+                        self.failed(path, &why);
                     }
-                    state.health.errors += 1;
+                    let mut state = self.lock();
                     // Newer ones win.
                     for (place, record) in records {
                         state.pending.entry(place).or_insert(record);
@@ -176,13 +183,20 @@ pub(crate) fn try_out(dir: &str) -> Result<u64, String> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
+/// What is no file but a pipe must not be waited for.
+fn nonblocking() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default()
+}
+
 /// Opens the file, alone, in its full size.
 fn open(path: &Path) -> io::Result<File> {
     let dir: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
     if !dir.is_dir() {
         fs::create_dir_all(&dir)?;
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(nonblocking());
+    let file = options.open(path)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))?;
     let length = file.metadata()?.len();

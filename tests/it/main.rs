@@ -25,3 +25,4 @@ mod rules;
 mod smoke;
 mod tidy;
 mod tls;
+mod uptime;
