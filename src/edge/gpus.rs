@@ -91,7 +91,8 @@ impl Gpus {
         let fault = match self.fault.as_ref().filter(|_| retrying) {
             Some((_, fault)) => fault.clone(),
             None => match self.ask(events) {
-                Ok(sample) => {
+                Ok(mut sample) => {
+                    sample.remember(&self.known);
                     self.backoff.success();
                     self.fault = None;
                     self.known.clone_from(&sample.gpus);

@@ -264,6 +264,24 @@ impl fmt::Display for GpuFault {
     }
 }
 
+impl GpuSample {
+    /// A GPU that does not answer cannot say who it is: it keeps the identity that its index had in `before`, unless
+    /// another GPU has it now.
+    pub(crate) fn remember(&mut self, before: &[Gpu]) {
+        for at in 0..self.gpus.len() {
+            let gpu = &self.gpus[at];
+            if gpu.usable() || gpu.uuid.is_some() {
+                continue;
+            }
+            let known = before.iter().find(|known| known.index == gpu.index && known.uuid.is_some());
+            if let Some(known) = known.filter(|known| self.gpus.iter().all(|other| other.uuid != known.uuid)) {
+                let error = self.gpus[at].error.clone();
+                self.gpus[at] = Gpu { error, ..known.silent("") };
+            }
+        }
+    }
+}
+
 impl Gpu {
     fn all_gaps(&self) -> [&Gaps; 3] {
         [&self.gaps, &self.slow.gaps, &self.fixed.gaps]
@@ -316,6 +334,27 @@ impl Gpu {
     pub(crate) fn id(&self) -> String {
         self.uuid.clone().unwrap_or_else(|| format!("gpu{}", self.index))
     }
+}
+
+#[test]
+fn a_lost_gpu_keeps_its_name_unless_another_has_it() {
+    let gpu = |index, uuid: Option<&str>| Gpu { index, uuid: uuid.map(str::to_owned), ..Gpu::default() };
+    let lost = |index| {
+        let error = Some(GpuError { kind: GpuErrorKind::Lost, message: "gone".into() });
+        Gpu { error, ..gpu(index, None) }
+    };
+    let before = [gpu(0, Some("a")), gpu(1, Some("b"))];
+    let uuids = |gpus: Vec<Gpu>| {
+        let mut sample = GpuSample { gpus, ..GpuSample::default() };
+        sample.remember(&before);
+        assert!(sample.gpus.iter().all(|g| g.error.as_ref().is_none_or(|e| e.message == "gone")));
+        sample.gpus.into_iter().map(|gpu| gpu.uuid).collect::<Vec<_>>()
+    };
+    let some = |uuid: &str| Some(uuid.to_owned());
+    assert_eq!(uuids(vec![gpu(0, Some("a")), lost(1)]), [some("a"), some("b")]);
+    // The indices have moved: nobody knows who it is.
+    assert_eq!(uuids(vec![gpu(0, Some("b")), lost(1)]), [some("b"), None]);
+    assert_eq!(uuids(vec![lost(0), lost(1), lost(2)]), [some("a"), some("b"), None]);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod http;
 mod image;
 mod jobs;
 mod load;
+mod metrics;
 mod nvml;
 mod ollama;
 mod readings;
