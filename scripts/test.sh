@@ -155,6 +155,7 @@ prepare_rest() {
     want dash dash
     want file file
     want curl curl
+    want promtool prometheus
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
     prepare_docker

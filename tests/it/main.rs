@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod agents;
 mod bad_input;
 mod check;
 mod cli;
@@ -24,6 +25,7 @@ mod recordings;
 mod registration;
 mod rules;
 mod smoke;
+mod tegra;
 mod tidy;
 mod tls;
 mod uptime;
