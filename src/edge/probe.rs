@@ -44,8 +44,8 @@ fn agent(deadline: Duration) -> ureq::Agent {
     ureq::Agent::new_with_config(config.build())
 }
 
-fn no_answer(url: &str, why: ureq::Error) -> NoAnswer {
-    let nobody = matches!(&why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
+fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {
+    let nobody = matches!(why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
     let said = format!("{url} does not answer: {why}");
     if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
 }
@@ -57,7 +57,7 @@ fn no_answer(url: &str, why: ureq::Error) -> NoAnswer {
 pub(crate) fn health(addr: SocketAddr) -> Result<u16, NoAnswer> {
     let url = format!("http://{addr}/health");
     let answer = agent(Duration::from_secs(2)).get(&url).call();
-    answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, why))
+    answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, &why))
 }
 
 /// The body of GET /gpu at the base URL `base`, within 10 s. `text`: as `key=value` lines.
@@ -89,10 +89,10 @@ pub(crate) fn acknowledge(base: &str, token: Option<&Secret>) -> Result<String, 
 type Reply = ureq::http::Response<ureq::Body>;
 
 fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer> {
-    let mut reply = reply.map_err(|why| no_answer(url, why))?;
+    let mut reply = reply.map_err(|why| no_answer(url, &why))?;
     let status = reply.status().as_u16();
     let read = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
-    let body = read.map_err(|why| no_answer(url, why))?;
+    let body = read.map_err(|why| no_answer(url, &why))?;
     match status {
         200 => Ok(body),
         401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),

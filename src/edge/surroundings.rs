@@ -78,7 +78,7 @@ fn device_nodes(dev: &Path) -> Option<u32> {
 /// Only the kernel's own device folder is of the type devtmpfs; containers get one that was made for them.
 fn in_container(mountinfo: &str) -> bool {
     let on_dev = mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some("/dev"));
-    let kind = on_dev.filter_map(|line| line.split(" - ").nth(1)?.split(' ').next()).last();
+    let kind = on_dev.filter_map(|line| line.split(" - ").nth(1)?.split(' ').next()).next_back();
     kind != Some("devtmpfs")
 }
 

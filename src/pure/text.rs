@@ -49,7 +49,7 @@ impl Lines {
             }
             Value::String(text) => self.quote(key, text),
             Value::Object(fields) => {
-                fields.iter().for_each(|(name, value)| self.value(&format!("{key}_{name}"), value))
+                fields.iter().for_each(|(name, value)| self.value(&format!("{key}_{name}"), value));
             }
             Value::Array(all) if all.iter().any(Value::is_object) => {
                 all.iter().enumerate().for_each(|(i, value)| self.value(&format!("{key}{i}"), value));

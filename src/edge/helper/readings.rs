@@ -128,7 +128,7 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
         hw_brake,
     ];
     let Some(values) = look.at("field_values", &NAMES, || device.field_values_for(&ids.map(FieldId))) else { return };
-    let mut values = values.into_iter().map(|value| number(value?.value?));
+    let mut values = values.into_iter().map(|value| number(&value?.value?));
     let mut next = || values.next().unwrap_or(Err(NvmlError::NoData));
     let celsius = look.take(&["memory_temperature_c"], next().map(small));
     gpu.memory_temperature_c = plausible(celsius, "memory_temperature_c", look);
@@ -156,11 +156,11 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
 }
 
 /// Counters are not negative.
-fn number(value: SampleValue) -> Result<u64, NvmlError> {
+fn number(value: &SampleValue) -> Result<u64, NvmlError> {
     match value {
-        SampleValue::U32(n) => Ok(n.into()),
-        SampleValue::U64(n) => Ok(n),
-        SampleValue::I64(n) => u64::try_from(n).map_err(|_| NvmlError::NoData),
+        SampleValue::U32(n) => Ok((*n).into()),
+        SampleValue::U64(n) => Ok(*n),
+        SampleValue::I64(n) => u64::try_from(*n).map_err(|_| NvmlError::NoData),
         SampleValue::F64(_) => Err(NvmlError::NoData),
     }
 }

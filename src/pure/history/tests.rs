@@ -1,4 +1,5 @@
 //! Conditions over time, in rows.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of samples
 
 use super::*;
 use crate::pure::gpu::Slow;

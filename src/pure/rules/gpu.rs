@@ -129,7 +129,7 @@ fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>
         let each = all.iter().map(|x| format!("{} ({}), {} times", x.number, xid::meaning(x.number), x.count));
         each.collect::<Vec<_>>().join("; ")
     };
-    let (warnings, fatal): (Vec<&Xid>, Vec<&Xid>) = own.iter().partition(|x| warn(&x));
+    let (warnings, fatal): (Vec<&Xid>, Vec<&Xid>) = own.iter().partition(|x| warn(x));
     if !fatal.is_empty() {
         let message = format!("GPU {} reported XID {}", gpu.index, words(&fatal));
         findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message, XID_ACTION);
