@@ -1,11 +1,13 @@
 #!/bin/sh
-# Measures POST /gpu-check beside a rouille hello in one run, so that the machine's noise hits both.
+# Measures POST /gpu-check of two workers, one with little to tell and one with much, beside a rouille hello in
+# one run, so that the machine's noise hits all three.
 #
 # Usage: scripts/bench.sh [--seconds N] [--connections N] [--rounds N]
 #   defaults: 5 seconds, 10 connections, 3 rounds of each, in turn
 #
-# Needs wrk. Builds both programs with --release and starts them on free ports of 127.0.0.1; the GPUs are those of
-# this machine, or with FAKE_GPUS=N those of the tests' fake libnvidia-ml.so.1. Ollama is asked at OLLAMA_URL.
+# Needs wrk and curl. Builds all programs with --release and starts them on free ports of 127.0.0.1, on the tests'
+# fake libnvidia-ml.so.1 and a made-up Ollama: small has 1 GPU and 1 model, large has 16 GPUs and 500 models.
+# For each it also tells the size of an answer, the memory that is resident and the CPU time of one sample.
 #
 # Exit codes: 0 measured, 1 something is missing or failed, 64 usage
 set -eu
@@ -44,33 +46,24 @@ while [ $# -gt 0 ]; do
 done
 
 cd "$(dirname "$0")/.."
-command -v wrk >/dev/null 2>&1 || fail "wrk is missing: install the package wrk"
+for tool in wrk curl; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install the package $tool"
+done
 cargo build --quiet --locked --release --bins --example hello
 built=${CARGO_TARGET_DIR:-target}/release
 
 work=$(mktemp -d)
-worker='' hello=''
+pids=
 stop() {
-    [ -z "$worker" ] || kill "$worker" 2>/dev/null || :
-    [ -z "$hello" ] || kill "$hello" 2>/dev/null || :
+    # shellcheck disable=SC2086 # a list of numbers
+    [ -z "$pids" ] || kill $pids 2>/dev/null || :
     rm -rf "$work"
 }
 trap stop EXIT
 trap 'exit 1' INT TERM
 
-if [ -n "${FAKE_GPUS:-}" ]; then
-    rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$work/libnvidia-ml.so.1" tests/it/nvml/fake.rs
-    printf 'gpus=%s\n' "$FAKE_GPUS" >"$work/fake"
-    export NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/fake"
-fi
+rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$work/libnvidia-ml.so.1" tests/it/nvml/fake.rs
 printf 'wrk.method = "POST"\nwrk.body = "{\\"agent_id\\":\\"bench\\"}"\n' >"$work/job.lua"
-
-: >"$work/log"
-: >"$work/hello"
-SERVER_HOST=127.0.0.1 SERVER_PORT=0 "$built/agent-net" serve 2>"$work/log" &
-worker=$!
-"$built/examples/hello" >"$work/hello" &
-hello=$!
 
 # await FILE PATTERN: the text that PATTERN finds in FILE, waiting 10 s for it
 await() {
@@ -84,8 +77,27 @@ await() {
     [ -n "$found" ] || fail "nothing listens: $(cat "$1")"
     printf %s "$found"
 }
-worker_addr=$(await "$work/log" 's/.*listening on http:\/\///p')
-hello_addr=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+
+: >"$work/hello"
+"$built/examples/hello" >"$work/hello" &
+pids="$pids $!"
+hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+
+# worker NAME GPUS MODELS: starts it
+worker() {
+    printf 'gpus=%s\n' "$2" >"$work/$1.gpus"
+    : >"$work/$1"
+    env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$hello/ollama/$3" \
+        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/$1.gpus" "$built/agent-net" serve 2>"$work/$1" &
+    pid=$!
+    pids="$pids $pid"
+}
+worker small 1 1
+small_pid=$pid
+worker large 16 500
+large_pid=$pid
+small=$(await "$work/small" 's/.*listening on http:\/\///p')
+large=$(await "$work/large" 's/.*listening on http:\/\///p')
 
 # round NAME ADDR
 round() {
@@ -98,13 +110,45 @@ round() {
     ' "$work/out" | tee -a "$work/rounds"
 }
 
+# helper_of PID
+helper_of() {
+    cat "/proc/$1/task"/*/children | tr -s ' ' '\n' | sed -n '/./{p;q;}'
+}
+
+# ticks PID: its CPU time in hundredths of a second
+ticks() {
+    sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 12,13 | tr ' ' +
+}
+
+# resident PID: MiB
+resident() {
+    awk '$1 == "VmRSS:" { printf "%.1f", $2 / 1024 }' "/proc/$1/status"
+}
+
+# at_rest NAME PID ADDR: the answer's size, what is resident, and what a sample costs while nobody asks
+at_rest() {
+    helper=$(helper_of "$2")
+    size=$(curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$3/gpu-check" | wc -c)
+    before=$(($(ticks "$2") + $(ticks "$helper")))
+    sleep 20
+    after=$(($(ticks "$2") + $(ticks "$helper")))
+    printf '%-7s %9d bytes an answer   %s MiB resident, helper %s   %d.%d ms of CPU a second at 1 sample a second\n' \
+        "$1" "$size" "$(resident "$2")" "$(resident "$helper")" $(((after - before) / 2)) $(((after - before) % 2 * 5))
+}
+
+sleep 2
+at_rest small "$small_pid" "$small"
+at_rest large "$large_pid" "$large"
 printf '%s connections, %s s a round\n' "$connections" "$seconds"
 i=0
 while [ "$i" -lt "$rounds" ]; do
-    round worker "$worker_addr"
-    round hello "$hello_addr"
+    round small "$small"
+    round large "$large"
+    round hello "$hello"
     i=$((i + 1))
 done
+at_rest small "$small_pid" "$small"
+at_rest large "$large_pid" "$large"
 
 # The ratio of the medians.
 awk -v rounds="$rounds" '
@@ -115,14 +159,5 @@ awk -v rounds="$rounds" '
         }
         return rate[name, int((rounds + 1) / 2)]
     }
-    END { printf "worker/hello %.2f\n", median("worker") / median("hello") }
+    END { printf "small/hello %.2f  large/small %.2f\n", median("small") / median("hello"), median("large") / median("small") }
 ' "$work/rounds"
-
-# resident PID NAME: what it holds in memory
-resident() {
-    awk -v name="$2" '$1 == "VmRSS:" { printf "%s %.1f MiB resident\n", name, $2 / 1024 }' "/proc/$1/status"
-}
-resident "$worker" worker
-cat /proc/"$worker"/task/*/children | tr ' ' '\n' | while read -r child; do
-    resident "$child" helper
-done
