@@ -9,7 +9,7 @@ use std::{env, fs, process, thread};
 use serde_json::Value;
 
 use crate::harness::{self, Worker, from_env, static_server, wait_for, wait_until};
-use crate::http::{Connection, Response};
+use crate::http::{self, Connection, Response};
 use crate::nvml::{self, FakeNvml};
 
 const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
@@ -116,6 +116,74 @@ fn the_test_above_would_notice_a_missing_file() {
     assert!(reason["message"].as_str().unwrap().contains("libpthread.so.0"), "{reason:#}");
 }
 
+#[test]
+fn the_uptime_outlives_the_container() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let volume = Volume(unique("state"));
+    let mounted = format!("{}:/state", volume.0);
+    let options = ["--volume", mounted.as_str(), "--env", "STATE_DIR=/state"];
+    let up = |container: &Container| container.get("/uptime").json()["windows"]["1h"]["down_seconds"].as_u64();
+    let first = Container::run(&image, &options);
+    first.job();
+    // There is no GPU: that is time down. User 65532 may write where no one has made a folder for it.
+    let seen = wait_for("seconds", || up(&first).filter(|seconds| *seconds >= 2));
+    docker(&["stop", &first.name]);
+    let log = docker(&["logs", &first.name]);
+    assert!(!log.contains("cannot write"), "{log}");
+    drop(first);
+    let second = Container::run(&image, &options);
+    second.job();
+    wait_for("what the first has seen", || up(&second).filter(|seconds| *seconds >= seen));
+}
+
+#[test]
+fn errors_are_acknowledged_from_inside_the_container_only() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let container = Container::run(&image, &[]);
+    container.job();
+    assert_eq!(docker(&["exec", &container.name, "/agent-net", "ack"]).trim().chars().next(), Some('{'));
+    let refused = container.send("POST", "/ack");
+    assert_eq!((refused.status, refused.code().as_str()), (403, "not_local"), "{refused:?}");
+}
+
+#[test]
+fn check_and_doctor_work_in_the_container() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let container = Container::with_nvml(&image, "/usr/lib64/libnvidia-ml.so.1");
+    container.report_when(|report| report["gpu_count"] == GPUS);
+    let exec = |args: &[&str]| harness::run(client().args(["exec", &container.name, "/agent-net"]).args(args));
+    // Its Ollama is away.
+    let (status, out, err) = exec(&["check"]);
+    assert_eq!((status.code(), err.as_str()), (Some(2), ""), "{out}");
+    assert!(out.starts_with("agent-net unhealthy (OLLAMA_DOWN): 2 of 2 GPUs usable"), "{out}");
+    let (status, out, err) = exec(&["doctor", "--json"]);
+    assert_eq!(status.code(), Some(2), "{out}{err}");
+    let all: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{err}"));
+    let checks = all["checks"].as_array().unwrap();
+    let grade =
+        |name: &str| checks.iter().find(|c| c["check"] == name).map(|c| c["grade"].as_str().unwrap().to_owned());
+    assert_eq!((grade("readings").as_deref(), grade("ollama").as_deref()), (Some("pass"), Some("fail")), "{all:#}");
+    assert_eq!(grade("worker").as_deref(), Some("pass"), "{all:#}");
+}
+
+/// What a systemctl daemon-reload does to containers: the node is there, and the right to open it is not.
+#[test]
+fn a_device_that_the_container_may_no_longer_open_is_told() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let node = harness::folder(&unique("node")).join("nvidiactl");
+    assert!(succeeds(Command::new("mknod").arg("--mode=666").arg(&node).args(["c", "195", "255"])), "mknod is root's");
+    let mounted = format!("{}:/dev/nvidiactl", node.display());
+    let container = Container::with(&image, "/usr/lib64/libnvidia-ml.so.1", &["--volume", &mounted]);
+    let lost = |report: &Value| {
+        let reasons = report["health"]["reasons"].as_array()?;
+        reasons.iter().find(|reason| reason["code"] == "GPU_ACCESS_LOST").cloned()
+    };
+    let report = container.report_when(|report| lost(report).is_some());
+    assert_eq!(report["gpu_count"], GPUS, "NVML works all the same: {report:#}");
+    let message = lost(&report).unwrap()["message"].to_string();
+    assert!(message.contains("taken away"), "{message}");
+}
+
 // ---- Docker ----
 
 /// A running container of the image with no rights at all; removed on drop.
@@ -143,6 +211,10 @@ impl Container {
     /// One with the fake libnvidia-ml.so.1 at `place`, mounted as NVIDIA's tools mount the real one, on a machine
     /// with an NVIDIA card.
     fn with_nvml(image: &str, place: &str) -> Self {
+        Self::with(image, place, &[])
+    }
+
+    fn with(image: &str, place: &str, more: &[&str]) -> Self {
         let folder = harness::folder(&unique("pci"));
         let card = folder.join("0000:01:00.0");
         fs::create_dir_all(&card).unwrap();
@@ -154,6 +226,7 @@ impl Container {
         let cards = format!("{}:/sys/bus/pci/devices:ro", folder.display());
         let mut options = vec!["--volume", &library, "--volume", &gpus, "--volume", &cards];
         options.extend(["--env", "FAKE_NVML=/gpus"]);
+        options.extend(more);
         Self::run(image, &options)
     }
 
@@ -169,6 +242,14 @@ impl Container {
             connection.send(format!("{head}{JOB}").as_bytes()).ok()?;
             connection.answer().ok()
         })
+    }
+
+    fn send(&self, method: &str, path: &str) -> Response {
+        http::request(self.addr, method, path, &[], b"")
+    }
+
+    fn get(&self, path: &str) -> Response {
+        self.send("GET", path)
     }
 
     fn report_when(&self, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -189,6 +270,15 @@ impl Drop for Container {
             eprintln!("--- the container's log\n{}---", text.unwrap_or_default());
         }
         let _ = client().args(["rm", "--force", "--volumes", &self.name]).output();
+    }
+}
+
+/// A volume made for one test; removed on drop.
+struct Volume(String);
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = client().args(["volume", "rm", "--force", &self.0]).output();
     }
 }
 
