@@ -4,9 +4,12 @@
 //!  client ─TCP─▶ edge/guard ─▶ edge/http ─▶ pure/route ─▶ Job ─▶ worker ─▶ Reply ─▶ back the same way
 //!                                                                 │ reads
 //!  edge/gpus ─JSON lines─▶ [agent-net-nvml: edge/helper ─▶ NVML]  ▼
-//!       └──────▶ sampler ─▶ Snapshot with its reasons, one value behind one lock, replaced whole
-//!  edge/ollama ──┘
+//!       └──────▶ sampler ─▶ pure/rules ─▶ Snapshot with its reasons, one value behind one lock, replaced whole
+//!  edge/ollama, kmsg, ──┘                     │ once a second
+//!  surroundings, tegra                        ▼
+//!                               recorder ─▶ pure/uptime ─▶ edge/disk
 //!  registrar ─▶ edge/orchestrator
+//!  cmd/check, cmd/doctor: one snapshot without any of the threads
 //! ```
 //!
 //! Samples flow in from the left, requests only read: no request waits for a driver, for Ollama or for a disk.

@@ -104,9 +104,14 @@ impl Board {
         self.publish(&mut state);
     }
 
-    /// From now on part of each snapshot.
+    /// From now on part of each snapshot; the first is shown at once.
     pub(crate) fn put_uptime(&self, windows: Windows) {
-        self.lock().uptime = windows;
+        let mut state = self.lock();
+        let first = state.uptime == Windows::default() && windows != Windows::default();
+        state.uptime = windows;
+        if first && state.latest.is_some() {
+            self.publish(&mut state);
+        }
     }
 
     fn put_gpu(&self, gpu: GpuState, reinits: u64) {
