@@ -52,7 +52,8 @@ struct State {
     ollama: OllamaState,
     /// Ollama was asked once to the end, whatever came of it.
     ollama_asked: bool,
-    around: Surroundings,
+    /// None: nobody has looked to the end yet.
+    around: Option<Surroundings>,
     history: History,
     xids: XidLog,
     kernel_log: bool,
@@ -68,7 +69,7 @@ impl Board {
             gpu_at: Instant::now(),
             ollama: OllamaState::PENDING,
             ollama_asked: false,
-            around: Surroundings::default(),
+            around: None,
             history: History::default(),
             xids: XidLog::default(),
             kernel_log: false,
@@ -133,9 +134,7 @@ impl Board {
         state.counts.reinits = reinits;
         state.gpu = gpu;
         state.gpu_at = Instant::now();
-        if state.ollama_asked || state.latest.is_some() {
-            self.publish(&mut state);
-        }
+        self.publish_what_is_whole(&mut state);
         let code = state.latest.as_ref().and_then(|latest| {
             let faulty = matches!(latest.snapshot.gpu, GpuState::Fault { .. });
             latest.snapshot.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
@@ -149,13 +148,16 @@ impl Board {
         let mut state = self.lock();
         state.ollama = ollama;
         state.ollama_asked = true;
-        if state.gpu != GpuState::Pending || state.latest.is_some() {
-            self.publish(&mut state);
-        }
+        self.publish_what_is_whole(&mut state);
     }
 
     fn put_surroundings(&self, around: Surroundings) {
-        self.lock().around = around;
+        let mut state = self.lock();
+        let changed = state.around.as_ref() != Some(&around);
+        state.around = Some(around);
+        if changed {
+            self.publish_what_is_whole(&mut state);
+        }
     }
 
     fn put_kernel_events(&self, events: &[(KernelEvent, f64)]) {
@@ -171,6 +173,14 @@ impl Board {
         }
     }
 
+    /// The first snapshot waits until everybody has been heard, or until `publish_the_first_anyway`.
+    fn publish_what_is_whole(&self, state: &mut State) {
+        let whole = state.ollama_asked && state.gpu != GpuState::Pending && state.around.is_some();
+        if whole || state.latest.is_some() {
+            self.publish(state);
+        }
+    }
+
     fn publish_the_first_anyway(&self) {
         let mut state = self.lock();
         if state.latest.is_none() {
@@ -180,13 +190,14 @@ impl Board {
 
     fn publish(&self, state: &mut State) {
         let before = state.latest.as_ref().map(|l| l.snapshot.reasons.as_slice()).unwrap_or_default();
+        let unseen = Surroundings::default();
         let facts = Facts {
             gpu: &state.gpu,
             ollama: &state.ollama,
             history: &state.history,
             xids: &state.xids,
             uptime: &state.uptime,
-            around: &state.around,
+            around: state.around.as_ref().unwrap_or(&unseen),
             limits: &self.limits,
         };
         let reasons = rules::judge(&facts, before, millis(unix_now()));
@@ -247,7 +258,7 @@ impl Source {
     /// A Tegra board has its own GPU only, unless there are cards in it.
     fn find(config: &Config) -> Self {
         let root = Path::new(&config.host_root);
-        let cards = surroundings::look(root).pci_gpus.unwrap_or(0);
+        let cards = surroundings::cards(root).unwrap_or(0);
         match Tegra::detect(root).filter(|_| cards == 0) {
             Some(board) => Self::Tegra(board),
             None => {
@@ -278,17 +289,17 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
         thread::Builder::new().name(name.into()).spawn(move || work(&board)).map(drop)
     };
     let root = PathBuf::from(&config.host_root);
-    board.put_surroundings(surroundings::look(&root));
     let log = Kmsg::open(&root);
     if let Err(why) = &log {
         log::debug!("the kernel's log cannot be read ({why}): XIDs come from NVML");
     }
     board.lock().kernel_log = log.is_ok();
     let interval = config.sample_interval;
-    let (mut source, events) = (Source::find(config), log.is_err());
+    let (settings, events) = (config.clone(), log.is_err());
     spawn(
         "gpus",
         Box::new(move |board| {
+            let mut source = Source::find(&settings);
             loop {
                 let (gpu, reinits) = source.sample(events);
                 let pause = if matches!(gpu, GpuState::Fault { .. }) { interval.min(FAULT_INTERVAL) } else { interval };
@@ -318,16 +329,16 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
     )
 }
 
-/// Reads the kernel's log and looks at devices: a device that hangs when it is opened holds up nothing else.
+/// Reads the kernel's log and looks at devices: one that hangs when it is opened holds up nothing else.
 fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: Duration) {
-    let mut looked = Instant::now();
+    let mut looked: Option<Instant> = None;
     loop {
         if let Some(log) = &mut log {
             board.put_kernel_events(&log.read(unix_now()));
         }
-        if looked.elapsed() >= look_every {
+        if looked.is_none_or(|at| at.elapsed() >= look_every) {
             board.put_surroundings(surroundings::look(root));
-            looked = Instant::now();
+            looked = Some(Instant::now());
         }
         thread::sleep(KERNEL_INTERVAL);
     }

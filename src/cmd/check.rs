@@ -1,5 +1,9 @@
 //! `check`: the verdict once, as Nagios and Icinga ask for it: of a running worker, else of this machine.
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use pico_args::Arguments;
 
 use super::settings::Settings;
@@ -12,6 +16,9 @@ use crate::pure::report::Moment;
 use crate::pure::url::HttpUrl;
 use crate::pure::{check, contract};
 use crate::sampler;
+
+/// For Ollama, which may take 15 s for a list, and for the GPUs after it.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What `check` is told beyond the settings.
 #[derive(Debug)]
@@ -81,7 +88,12 @@ fn ask(settings: &Settings, options: &Options, text: bool) -> Result<String, NoA
     let own = format!("http://{}", probe::reachable(config.host, config.port));
     match probe::report(&own, token, text) {
         Err(NoAnswer::Nobody(_)) => {
-            let latest = sampler::once(config, doctor::ask_ollama(&config.ollama));
+            let (sender, sampled) = mpsc::sync_channel(1);
+            let settings = config.clone();
+            // A driver that hangs keeps the thread, not the command.
+            thread::spawn(move || sender.send(sampler::once(&settings, doctor::ask_ollama(&settings.ollama))));
+            let late = |_| NoAnswer::Other(format!("nothing could be read within {} s", DEADLINE.as_secs()));
+            let latest = sampled.recv_timeout(DEADLINE).map_err(late)?;
             let at = Moment { now: unix_now(), sample_age_ms: 0, process_seconds: 0, stale: None };
             Ok(if text { latest.text(&at) } else { contract::json(&latest.report(None, &at)) })
         }

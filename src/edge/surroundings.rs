@@ -11,15 +11,22 @@ use crate::pure::rules::{Access, Surroundings};
 /// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
 pub(crate) fn look(root: &Path) -> Surroundings {
     let wsl = is_wsl(root);
-    let devices = root.join("sys/bus/pci/devices");
+    let devices = root.join(DEVICES);
     Surroundings {
-        pci_gpus: pci_gpus(&devices, |_| true).filter(|_| !wsl),
+        pci_gpus: cards(root).filter(|_| !wsl),
         pci_gpus_for_nvidia: pci_gpus(&devices, is_for_nvidia).filter(|_| !wsl),
         device_nodes: device_nodes(&root.join("dev")),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
         access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
     }
 }
+
+/// NVIDIA's display devices on the PCI bus; None when nobody can look.
+pub(crate) fn cards(root: &Path) -> Option<u32> {
+    pci_gpus(&root.join(DEVICES), |_| true)
+}
+
+const DEVICES: &str = "sys/bus/pci/devices";
 
 /// WSL lends its GPU through /dev/dxg; it shows no device on the bus and has no NVIDIA nodes.
 pub(crate) fn is_wsl(root: &Path) -> bool {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -231,4 +232,16 @@ fn what_hangs_costs_its_own_line_only() {
         assert!(checks.iter().any(|c| c["check"] == check && c["grade"] == grade), "{check}: {checks:#?}");
     }
     assert!(checks.iter().any(|c| c["check"] == "disk" && c["grade"] == "pass"), "{checks:#?}");
+    // Even a file that never ends: it is given up.
+    let around = Surroundings::new("doctor-stuck");
+    let version = around.root.join("proc/driver/nvidia/version");
+    fs::remove_file(&version).unwrap();
+    pipe(&version);
+    around.finds(&[], "driver", "fail", &["no answer within 3 s"]);
+    around.finds(&[], "ollama", "pass", &[]);
+}
+
+/// Whoever reads it waits for a writer who never comes.
+pub fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
-use crate::doctor::machine;
+use crate::doctor::{machine, pipe};
 use crate::fake_ollama::{Answer, FakeOllama, PS, TAGS};
 use crate::gpus::{has, is_ok};
 use crate::harness::Worker;
@@ -237,6 +237,16 @@ fn a_device_that_cannot_be_opened_any_more_is_noticed_although_nvml_answers() {
     scene.says("GPU_ACCESS_LOST", "unhealthy");
     fs::remove_file(&node).unwrap();
     fs::write(&node, "").unwrap();
+    scene.is_well();
+}
+
+#[test]
+fn a_device_that_hangs_when_it_is_looked_at_keeps_nobody_waiting() {
+    let root = machine("rules-stuck");
+    fs::create_dir_all(root.join("proc/self")).unwrap();
+    pipe(&root.join("proc/self/mountinfo"));
+    let scene = Scene::new(&root, "", &[]);
+    assert_eq!(scene.worker.get("/health").status, 200);
     scene.is_well();
 }
 

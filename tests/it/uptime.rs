@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::doctor::pipe;
 use crate::fake_ollama::FakeOllama;
 use crate::gpus::is_ok;
 use crate::harness::{Worker, codes, folder, verdict, wait_for};
@@ -148,7 +149,7 @@ fn too_little_uptime_is_told() {
         assert_eq!(report["gpus"][0]["verdict"], "ok", "it is no fault of the GPU now");
     }
     // The same with a past that was good.
-    let scene = Scene::new("uptime-good", &good(360, 1));
+    let scene = Scene::new("uptime-good", &good(360, 0));
     let worker = scene.start(&[]);
     history(&worker, 350);
     worker.report_when("verdict ok", is_ok);
@@ -296,7 +297,7 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
     does_without(&scene.start(&[]), "directory");
     fs::remove_dir(scene.file()).unwrap();
     // Whoever opens a pipe waits for its other end.
-    assert!(Command::new("mkfifo").arg(scene.file()).status().unwrap().success());
+    pipe(&scene.file());
     does_without(&scene.start(&[]), "uptime.bin");
     fs::remove_file(scene.file()).unwrap();
     let first = scene.start(&[]);
