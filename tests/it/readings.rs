@@ -198,6 +198,13 @@ fn whole_gpus_that_are_shared_out_are_no_fault() {
         assert_eq!((verdict(&report), &report["gpu_count"]), ("ok", &json!(1)), "{report:#}");
         stays_ok(&worker);
     }
+    // One that is cut into slices while it is watched loses readings that it had.
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.mig=0"));
+    let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    worker.report_when("no MIG", |r| is_ok(r) && r["gpus"][0]["mig_mode"] == false);
+    nvml.set(mig);
+    worker.report_when("MIG", |r| r["gpus"][0]["mig_mode"] == true);
+    stays_ok(&worker);
 }
 
 /// Conditions that need several samples have them.

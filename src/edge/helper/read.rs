@@ -119,9 +119,12 @@ impl Known {
         gpu.error = look.error;
         gpu.slow = self.slow.clone().unwrap_or_default();
         gpu.fixed = self.fixed.clone().unwrap_or_default();
-        if gpu.slow.mig_mode == Some(true) {
-            // A GPU that is cut into slices refuses readings of the whole in odd ways.
-            gpu.gaps.unsupported.extend(mem::take(&mut gpu.gaps.failed).into_keys());
+        // A GPU that is cut into slices refuses readings of the whole in odd ways; it may have been cut a moment ago.
+        let just_cut = || gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current != 0);
+        if gpu.slow.mig_mode == Some(true) || just_cut() {
+            for gaps in [&mut gpu.gaps, &mut gpu.slow.gaps, &mut gpu.fixed.gaps] {
+                gaps.unsupported.extend(mem::take(&mut gaps.failed).into_keys());
+            }
         }
         Gpu { uuid: self.uuid.clone(), name: self.name.clone(), pci_bus_id: self.pci_bus_id.clone(), ..gpu }
     }
