@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::pure::exposition::{Exposition, Kind};
+use crate::pure::lease::Hint;
 
 /// A number of things that are under way, counted down by their tickets' drop, panics included.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,55 @@ impl Gauge {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the public port notices for the registrations. Every POST counts as a job: others are rare and do no harm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pulse {
+    /// From a job's head to the end of its answer.
+    jobs: Gauge,
+    vanished: Arc<AtomicUsize>,
+    denied: Arc<AtomicUsize>,
+}
+
+/// How much of it somebody has heard of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    vanished: usize,
+    denied: usize,
+}
+
+impl Pulse {
+    /// One job more, until the ticket is dropped.
+    pub(crate) fn job(&self) -> Option<Ticket> {
+        self.jobs.enter(usize::MAX)
+    }
+
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.now()
+    }
+
+    /// A job's peer was gone before it had its answer.
+    pub(crate) fn vanished(&self) {
+        self.vanished.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A job came with a wrong token.
+    pub(crate) fn denied(&self) {
+        self.denied.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        Heard { vanished: self.vanished.load(Ordering::Acquire), denied: self.denied.load(Ordering::Acquire) }
+    }
+
+    /// What is new since then.
+    pub(crate) fn since(&self, heard: &mut Heard) -> Vec<Hint> {
+        let before = std::mem::replace(heard, self.heard());
+        let vanished = (before.vanished != heard.vanished).then_some(Hint::Vanished);
+        let denied = (before.denied != heard.denied).then_some(Hint::Denied);
+        vanished.into_iter().chain(denied).collect()
     }
 }
 

@@ -1,19 +1,29 @@
-//! Registers every name at every orchestrator, trying until it is taken, and takes it out again at the end.
+//! Keeps every name registered at every orchestrator, as `pure/lease` says, and takes it out at the end. One thread for
+//! each orchestrator: one that hangs delays no other.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::counters::Pulse;
 use crate::edge::limits::unix_now;
 use crate::edge::orchestrator::{Orchestrator, RegisterError};
+use crate::edge::secrets;
 use crate::pure::config::{Capability, Secret};
-use crate::pure::schedule::Backoff;
+use crate::pure::contract::millis;
+use crate::pure::exposition::{Exposition, Kind};
+use crate::pure::lease::{Action, Hint, Lease, Row, State, Withdrawal};
 use crate::pure::url::HttpUrl;
+use crate::pure::verdict::Verdict;
+use crate::sampler::Board;
 
-/// First and longest wait between tries.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// No orchestrator is asked more often than this, whatever is due.
+const APART: Duration = Duration::from_secs(1);
+/// How often the thread looks up when nothing is due: for jobs that ended, peers that vanished, the verdict.
+const TICK: Duration = Duration::from_millis(200);
 /// Unregistering has a deadline of its own; this is for threads that do not come back.
 const STOP_PATIENCE: Duration = Duration::from_millis(2500);
+const PROTOCOL: &str = "byoc";
 
 /// What is registered everywhere.
 #[derive(Debug)]
@@ -23,6 +33,88 @@ pub(crate) struct Offer {
     pub(crate) worker: HttpUrl,
     /// WORKER_TOKEN, which the orchestrator sends back with each job.
     pub(crate) token: Option<Secret>,
+    /// ORCH_SECRET_FILE, which may change.
+    pub(crate) secret_file: Option<String>,
+    /// WITHDRAW_WHEN_UNHEALTHY.
+    pub(crate) withdraw: bool,
+    /// So many times faster than life, for tests.
+    pub(crate) hurry: u32,
+}
+
+/// What operators see of all registrations.
+#[derive(Debug, Default)]
+pub(crate) struct Registrations(Mutex<Vec<Row>>);
+
+impl Registrations {
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Row>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a row; the place where it stands.
+    fn add(&self, orchestrator: &str, capability: &str) -> usize {
+        let mut rows = self.lock();
+        rows.push(Row {
+            orchestrator: orchestrator.to_owned(),
+            capability: capability.to_owned(),
+            protocol: PROTOCOL,
+            state: State::Waiting,
+            last_success: None,
+            renewals: 0,
+            failures: Default::default(),
+            error: None,
+        });
+        rows.len() - 1
+    }
+
+    pub(crate) fn write_metrics(&self, out: &mut Exposition) {
+        let rows = self.lock();
+        if rows.is_empty() {
+            return;
+        }
+        let labels = |row: &Row| {
+            [
+                ("orchestrator", row.orchestrator.clone()),
+                ("capability", row.capability.clone()),
+                ("protocol", PROTOCOL.into()),
+            ]
+        };
+        let mut family =
+            |name: &str,
+             kind,
+             help: &str,
+             values: &dyn Fn(&Row) -> Vec<(Option<(&'static str, &'static str)>, f64)>| {
+                out.family(name, kind, help);
+                for row in rows.iter() {
+                    let base = labels(row);
+                    for (more, value) in values(row) {
+                        let mut all: Vec<(&str, &str)> =
+                            base.iter().map(|(name, text)| (*name, text.as_str())).collect();
+                        all.extend(more);
+                        out.sample(&all, Some(value));
+                    }
+                }
+            };
+        let one = |value: f64| vec![(None, value)];
+        let flag = |is: bool| f64::from(u8::from(is));
+        let help = "1 while the orchestrator has taken the registration, as far as anybody can know.";
+        family("agent_net_registration", Kind::Gauge, help, &|row| one(flag(row.state == State::Registered)));
+        family("agent_net_registration_state", Kind::Gauge, "1 for the state that holds.", &|row| {
+            State::ALL.iter().map(|state| (Some(("state", state.name())), flag(row.state == *state))).collect()
+        });
+        let help = "Unix time at which it was last taken.";
+        family("agent_net_registration_last_success_timestamp_seconds", Kind::Gauge, help, &|row| {
+            row.last_success.map_or_else(Vec::new, one)
+        });
+        let help = "Times that it was taken again.";
+        family("agent_net_registration_renewals_total", Kind::Counter, help, &|row| one(row.renewals as f64));
+        family("agent_net_registration_failures_total", Kind::Counter, "Failed tries, by kind.", &|row| {
+            row.failures.iter().map(|(kind, n)| (Some(("kind", *kind)), *n as f64)).collect()
+        });
+    }
 }
 
 /// The running registrations.
@@ -34,34 +126,71 @@ pub(crate) struct Registrar {
 /// The names at one orchestrator.
 #[derive(Debug)]
 struct Tenure {
-    orchestrator: Orchestrator,
-    state: Mutex<State>,
+    orchestrator: Mutex<Orchestrator>,
+    offer: Arc<Offer>,
+    pulse: Pulse,
+    board: Arc<Board>,
+    registrations: Arc<Registrations>,
+    started: Instant,
+    state: Mutex<Stop>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Stop {
     stopping: bool,
+    /// Times that the operator has asked for everything anew.
+    asked: u64,
     /// Names that were sent, and may be registered even if no answer came.
     sent: Vec<String>,
     /// Unregistering is over.
     done: bool,
 }
 
+/// One name and what was said of it last.
+struct Name {
+    name: String,
+    row: usize,
+    lease: Lease,
+    told: Option<RegisterError>,
+}
+
 impl Registrar {
-    /// Starts one thread for each orchestrator: one that hangs delays no other.
-    pub(crate) fn start(orchestrators: Vec<Orchestrator>, offer: Offer) -> Self {
+    /// Starts one thread for each orchestrator.
+    pub(crate) fn start(
+        orchestrators: Vec<Orchestrator>,
+        offer: Offer,
+        pulse: &Pulse,
+        board: &Arc<Board>,
+        registrations: &Arc<Registrations>,
+    ) -> Self {
         let offer = Arc::new(offer);
         let tenures = orchestrators.into_iter().map(|orchestrator| {
-            let tenure =
-                Arc::new(Tenure { orchestrator, state: Mutex::new(State::default()), changed: Condvar::new() });
-            let (work, offer) = (Arc::clone(&tenure), Arc::clone(&offer));
-            if let Err(why) = thread::Builder::new().name("registrar".into()).spawn(move || work.register_all(&offer)) {
+            let tenure = Arc::new(Tenure {
+                orchestrator: Mutex::new(orchestrator),
+                offer: Arc::clone(&offer),
+                pulse: pulse.clone(),
+                board: Arc::clone(board),
+                registrations: Arc::clone(registrations),
+                started: Instant::now(),
+                state: Mutex::new(Stop::default()),
+                changed: Condvar::new(),
+            });
+            let work = Arc::clone(&tenure);
+            if let Err(why) = thread::Builder::new().name("registrar".into()).spawn(move || work.keep()) {
                 log::error!("no thread to register with: {why}");
             }
             tenure
         });
         Self { tenures: tenures.collect() }
+    }
+
+    /// Reads the secret's file anew and registers everything again.
+    pub(crate) fn renew(&self) {
+        for tenure in &self.tenures {
+            tenure.lock().asked += 1;
+            tenure.changed.notify_all();
+        }
     }
 
     /// Unregisters everything, everywhere at the same time; returns after `STOP_PATIENCE` whatever happens.
@@ -79,73 +208,177 @@ impl Registrar {
             let left = end.saturating_duration_since(Instant::now());
             let waited = tenure.changed.wait_timeout_while(tenure.lock(), left, |state| !state.done);
             if !waited.unwrap_or_else(PoisonError::into_inner).0.done {
-                log::warn!("{} does not answer: it may send jobs a little longer", tenure.orchestrator.url());
+                log::warn!("{} does not answer: it may send jobs a little longer", tenure.orchestrator().url());
             }
         }
     }
 }
 
 impl Tenure {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Stop> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register_all(&self, offer: &Offer) {
-        for name in &offer.capability.names {
-            if !self.register(name, offer) {
-                return;
+    fn orchestrator(&self) -> Orchestrator {
+        self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed() * self.offer.hurry
+    }
+
+    /// Does what is due until the worker stops.
+    fn keep(&self) {
+        let url = self.orchestrator().url().to_owned();
+        let names = self.offer.capability.names.iter().map(|name| Name {
+            name: name.clone(),
+            row: self.registrations.add(&url, name),
+            lease: Lease::new(self.now()),
+            told: None,
+        });
+        let mut names: Vec<Name> = names.collect();
+        let mut withdrawal = Withdrawal::default();
+        let mut heard = self.pulse.heard();
+        let mut asked = 0;
+        let mut next_ask = Duration::ZERO;
+        loop {
+            let now = self.now();
+            {
+                let state = self.lock();
+                if state.stopping {
+                    return;
+                }
+                if std::mem::replace(&mut asked, state.asked) != state.asked {
+                    drop(state);
+                    self.read_secret();
+                    names.iter_mut().for_each(|name| name.lease.hint(now, Hint::Asked));
+                }
             }
+            let hints = self.pulse.since(&mut heard);
+            for name in &mut names {
+                hints.iter().for_each(|hint| name.lease.hint(now, *hint));
+            }
+            let unhealthy = self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy);
+            let wanted = !withdrawal.see(now, self.offer.withdraw && unhealthy);
+            let mut wait = TICK;
+            if now < next_ask {
+                wait = (next_ask - now) / self.offer.hurry;
+            } else {
+                for name in &mut names {
+                    match name.lease.next(now, self.pulse.jobs() > 0, wanted) {
+                        Action::Wait(more) => wait = wait.min(more / self.offer.hurry),
+                        action => {
+                            self.act(action, name);
+                            next_ask = self.now() + APART;
+                            wait = Duration::ZERO;
+                            break;
+                        }
+                    }
+                }
+            }
+            let seen = asked;
+            let idle = |state: &mut Stop| !state.stopping && state.asked == seen;
+            drop(self.changed.wait_timeout_while(self.lock(), wait.min(TICK), idle));
         }
     }
 
-    /// Tries until the name is taken; false when the worker stops.
-    fn register(&self, name: &str, offer: &Offer) -> bool {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let mut told: Option<RegisterError> = None;
-        let url = self.orchestrator.url();
-        loop {
-            {
-                let mut state = self.lock();
-                if state.stopping {
-                    return false;
-                }
-                if !state.sent.iter().any(|sent| sent == name) {
-                    state.sent.push(name.to_owned());
-                }
+    fn act(&self, action: Action, name: &mut Name) {
+        let orchestrator = self.orchestrator();
+        let url = orchestrator.url();
+        let Action::Register { with_load } = action else {
+            match orchestrator.unregister(&name.name) {
+                Ok(()) => log::warn!("took {} out of {url} while the worker is unhealthy", name.name),
+                Err(why) => log::warn!("cannot take {} out of {url}: {why}", name.name),
             }
-            let answer = self.orchestrator.register(name, &offer.worker, &offer.capability, offer.token.as_ref());
-            let Err(why) = answer else {
-                log::info!("registered {name} at {url}: jobs come to {}", offer.worker.as_str());
-                if self.lock().stopping {
-                    // The answer came after the worker had taken its names out.
-                    let _ = self.orchestrator.unregister(name);
-                    return false;
-                }
-                return true;
-            };
-            let wait = backoff.after_failure(unix_now().fract());
-            // The same complaint every minute would bury everything else.
-            if told.as_ref() == Some(&why) {
-                log::debug!("{name} at {url}: {why}; next try in {:.1} s", wait.as_secs_f64());
-            } else {
-                log::warn!(
-                    "cannot register {name} at {url}: {why}; trying again in {:.1} s and on",
-                    wait.as_secs_f64()
-                );
+            name.lease.withdrawn(self.now());
+            self.show(name, |_| ());
+            return;
+        };
+        {
+            let mut state = self.lock();
+            if !state.sent.contains(&name.name) {
+                state.sent.push(name.name.clone());
             }
-            told = Some(why);
-            let waited = self.changed.wait_timeout_while(self.lock(), wait, |state| !state.stopping);
-            drop(waited);
+        }
+        let load = with_load.then(|| self.pulse.jobs());
+        let offer = &self.offer;
+        let answer = orchestrator.register(&name.name, &offer.worker, &offer.capability, offer.token.as_ref(), load);
+        let spread = unix_now().fract();
+        match answer {
+            Ok(()) => self.was_taken(name, url, spread),
+            Err(why) => self.was_refused(name, url, why, spread),
+        }
+        if self.lock().stopping && name.lease.state() == State::Registered {
+            // The answer came after the worker had taken its names out.
+            let _ = orchestrator.unregister(&name.name);
+        }
+    }
+
+    fn was_taken(&self, name: &mut Name, url: &str, spread: f64) {
+        let renewal = name.lease.state() == State::Registered;
+        name.lease.taken(self.now(), spread);
+        if renewal {
+            log::debug!("renewed {} at {url}", name.name);
+        } else {
+            log::info!("registered {} at {url}: jobs come to {}", name.name, self.offer.worker.as_str());
+        }
+        name.told = None;
+        self.show(name, |row| {
+            row.renewals += u64::from(row.last_success.is_some());
+            row.last_success = Some(millis(unix_now()));
+            row.error = None;
+        });
+    }
+
+    fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, spread: f64) {
+        let wait = name.lease.refused(self.now(), spread);
+        // The same complaint every minute would bury everything else.
+        if name.told.as_ref() == Some(&why) {
+            log::debug!("{} at {url}: {why}; next try in {:.1} s", name.name, wait.as_secs_f64());
+        } else {
+            log::warn!(
+                "cannot register {} at {url}: {why}; trying again in {:.1} s and on",
+                name.name,
+                wait.as_secs_f64()
+            );
+        }
+        self.show(name, |row| {
+            *row.failures.entry(why.kind()).or_default() += 1;
+            row.error = Some(why.to_string());
+        });
+        if matches!(why, RegisterError::WrongSecret { .. }) {
+            self.read_secret();
+        }
+        name.told = Some(why);
+    }
+
+    fn show(&self, name: &Name, change: impl FnOnce(&mut Row)) {
+        let mut rows = self.registrations.lock();
+        if let Some(row) = rows.get_mut(name.row) {
+            row.state = name.lease.state();
+            change(row);
+        }
+    }
+
+    /// The secret as its file has it now.
+    fn read_secret(&self) {
+        let Some(path) = &self.offer.secret_file else { return };
+        let read = secrets::read(path).and_then(|secret| Secret::new(secret).ok_or_else(|| "it is no secret".into()));
+        match read {
+            Ok(secret) => self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).set_secret(secret),
+            Err(why) => log::warn!("ORCH_SECRET_FILE={path}: {why}; the secret of before is kept"),
         }
     }
 
     fn unregister_all(&self) {
         let names = self.lock().sent.clone();
+        let orchestrator = self.orchestrator();
         thread::scope(|scope| {
             for name in &names {
-                scope.spawn(move || match self.orchestrator.unregister(name) {
-                    Ok(()) => log::info!("unregistered {name} at {}", self.orchestrator.url()),
-                    Err(why) => log::warn!("cannot unregister {name} at {}: {why}", self.orchestrator.url()),
+                let orchestrator = &orchestrator;
+                scope.spawn(move || match orchestrator.unregister(name) {
+                    Ok(()) => log::info!("unregistered {name} at {}", orchestrator.url()),
+                    Err(why) => log::warn!("cannot unregister {name} at {}: {why}", orchestrator.url()),
                 });
             }
         });

@@ -18,6 +18,7 @@ use crate::pure::report::{Moment, Published};
 use crate::pure::route::{Asked, Job, Refusal};
 use crate::pure::verdict;
 use crate::recorder::Recorder;
+use crate::registrar::Registrations;
 use crate::sampler::Board;
 
 /// A job that comes before the first sample waits for it this long.
@@ -28,6 +29,7 @@ const FIRST_SAMPLE: Duration = Duration::from_secs(2);
 pub(crate) struct Worker {
     board: Arc<Board>,
     recorder: Arc<Recorder>,
+    registrations: Arc<Registrations>,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
@@ -46,12 +48,22 @@ pub(crate) struct Worker {
     panic_agent: Option<String>,
 }
 
+/// Where answers come from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) board: Arc<Board>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) registrations: Arc<Registrations>,
+}
+
 impl Worker {
     /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
-    pub(crate) fn new(board: Arc<Board>, recorder: Arc<Recorder>, config: &Config, max_waiting: usize) -> Self {
+    pub(crate) fn new(seen: Sources, config: &Config, max_waiting: usize) -> Self {
+        let Sources { board, recorder, registrations } = seen;
         Self {
             board,
             recorder,
+            registrations,
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
             nvidia_smi_metrics: config.nvidia_smi_metrics,
@@ -140,6 +152,7 @@ impl Worker {
         let mut out = Exposition::new(open);
         self.stats.write(&mut out);
         self.recorder.write_metrics(&mut out, now);
+        self.registrations.write_metrics(&mut out);
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
         let mut text = out.into_text();
         match self.board.latest() {
@@ -184,7 +197,9 @@ impl Worker {
         let now = unix_now();
         let age = latest.snapshot.at.elapsed();
         let stale = verdict::stale(age, self.interval, now);
+        let registrations = self.registrations.rows();
         answer(&Moment {
+            registrations: &registrations,
             now,
             sample_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             process_seconds: self.started.elapsed().as_secs(),

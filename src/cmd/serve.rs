@@ -7,19 +7,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::settings::Settings;
-use crate::counters::Gauge;
+use super::settings::{Settings, Source};
+use crate::counters::{Gauge, Pulse};
 use crate::edge::guard::{self, Gate, Pool};
 use crate::edge::orchestrator::{self, Orchestrator};
-use crate::edge::{http, limits, logger, signals};
+use crate::edge::signals::{self, Signal};
+use crate::edge::{http, limits, logger};
 use crate::exit::Exit;
-use crate::pure::config::{Config, OrchTls, Secret};
+use crate::pure::config::{Config, OrchTls};
 use crate::pure::url::HttpUrl;
 use crate::pure::{contract, route};
 use crate::recorder::Recorder;
-use crate::registrar::{Offer, Registrar};
+use crate::registrar::{Offer, Registrar, Registrations};
 use crate::sampler::{self, Board};
-use crate::worker::Worker;
+use crate::worker::{Sources, Worker};
 
 /// Jobs in flight get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -38,6 +39,11 @@ type Started<T> = Result<T, (Exit, String)>;
 
 pub(super) fn run(settings: &Settings) -> Exit {
     logger::install(settings.config.log_level);
+    for name in ["ORCH_SECRET", "WORKER_TOKEN"] {
+        if matches!(settings.set(name), Some((_, Source::Flag))) {
+            log::warn!("{name} was given as a flag, which every user of this machine can read: use {name}_FILE");
+        }
+    }
     match serve(&settings.config) {
         Ok(()) => Exit::Ok,
         Err((exit, why)) => {
@@ -61,8 +67,14 @@ fn serve(config: &Config) -> Started<()> {
     sampler::start(&board, config).map_err(failed)?;
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
-    let worker = Arc::new(Worker::new(board, Arc::clone(&recorder), config, room.job_threads));
-    let active = Gauge::default();
+    let registrations = Arc::new(Registrations::default());
+    let seen = Sources {
+        board: Arc::clone(&board),
+        recorder: Arc::clone(&recorder),
+        registrations: Arc::clone(&registrations),
+    };
+    let worker = Arc::new(Worker::new(seen, config, room.job_threads));
+    let (active, pulse) = (Gauge::default(), Pulse::default());
     let pool = inner_server(config, &worker, room.job_threads + SPARE_THREADS)?;
     let gate = Gate {
         pool,
@@ -70,13 +82,24 @@ fn serve(config: &Config) -> Started<()> {
         max_connections: room.connections,
         connections: Gauge::default(),
         active: active.clone(),
+        pulse: pulse.clone(),
         error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
     };
     guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
 
-    let registrar = register(config, orchestrators, addr.port());
-    let signal = signals.recv().unwrap_or("the end of the signal thread");
+    let offer = offer(config, !orchestrators.is_empty(), addr.port());
+    let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
+    let signal = loop {
+        match signals.recv() {
+            Ok(Signal::Renew) => {
+                log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
+                registrar.renew();
+            }
+            Ok(Signal::Stop(name)) => break name,
+            Err(_) => break "the end of the signal thread",
+        }
+    };
     log::info!("{signal}: stopping; {} requests in flight", active.now());
     worker.drain();
     registrar.stop();
@@ -145,13 +168,19 @@ fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     Ok(settings.urls.iter().map(one).collect())
 }
 
-fn register(config: &Config, orchestrators: Vec<Orchestrator>, port: u16) -> Registrar {
+fn offer(config: &Config, registers: bool, port: u16) -> Offer {
     let worker = config.capability.url.clone().unwrap_or_else(|| own_url(port));
-    if !orchestrators.is_empty() && worker.is_loopback() {
+    if registers && worker.is_loopback() {
         log::warn!("CAPABILITY_URL is {}: only orchestrators on this machine can send jobs there", worker.as_str());
     }
-    let token: Option<Secret> = config.worker_token.clone();
-    Registrar::start(orchestrators, Offer { capability: config.capability.clone(), worker, token })
+    Offer {
+        capability: config.capability.clone(),
+        worker,
+        token: config.worker_token.clone(),
+        secret_file: config.orchestrators.secret_file.clone(),
+        withdraw: config.orchestrators.withdraw,
+        hurry: config.hurry,
+    }
 }
 
 /// `http://HOSTNAME:port`; a name that fits in no URL leaves only this machine.

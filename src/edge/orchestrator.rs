@@ -38,6 +38,9 @@ struct Registration<'a> {
     currency: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
+    /// Jobs in flight: the registry counts them down when they end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load: Option<usize>,
 }
 
 /// Why a registration was not taken; Display says what to do.
@@ -72,6 +75,22 @@ impl fmt::Display for RegisterError {
             ),
             Self::Redirected(status) => write!(f, "it answered {status}: redirects are not followed with a secret; mend ORCH_URL"),
             Self::Other(status, text) => write!(f, "it answered {status}: {text}"),
+        }
+    }
+}
+
+impl RegisterError {
+    /// What metrics call it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::NoAnswer(_) => "no_answer",
+            Self::Untrusted(_) => "untrusted",
+            Self::WrongSecret { .. } => "wrong_secret",
+            Self::BadBody(_) => "bad_body",
+            Self::PlainHttpToTls => "plain_http_to_tls",
+            Self::NoByoc => "no_byoc",
+            Self::Redirected(_) => "redirected",
+            Self::Other(..) => "other",
         }
     }
 }
@@ -125,6 +144,10 @@ impl Orchestrator {
         Self { agent: Agent::new_with_config(config), base, secret }
     }
 
+    pub(crate) fn set_secret(&mut self, secret: Secret) {
+        self.secret = Some(secret);
+    }
+
     pub(crate) fn url(&self) -> &str {
         self.base.as_str()
     }
@@ -139,6 +162,7 @@ impl Orchestrator {
         worker: &HttpUrl,
         capability: &Capability,
         token: Option<&Secret>,
+        load: Option<usize>,
     ) -> Result<(), RegisterError> {
         let body = Registration {
             url: worker.as_str(),
@@ -149,6 +173,7 @@ impl Orchestrator {
             price_scaling: capability.price_scaling,
             currency: capability.currency.as_deref(),
             token: token.map(Secret::expose),
+            load,
         };
         let body = serde_json::to_vec(&body).map_err(|why| RegisterError::BadBody(why.to_string()))?;
         let (status, text) = self.post("/capability/register", "application/json", &body, REGISTER_DEADLINE)?;

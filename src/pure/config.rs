@@ -18,6 +18,12 @@ pub(crate) use table::{SETTINGS, Setting};
 pub(crate) struct Secret(String);
 
 impl Secret {
+    /// None: it is no text that a header can carry.
+    pub(crate) fn new(value: String) -> Option<Self> {
+        let fits = !value.is_empty() && value.len() <= 4096 && value.bytes().all(|b| (0x21..0x7f).contains(&b));
+        fits.then_some(Self(value))
+    }
+
     /// The value itself, for the one header that carries it.
     pub(crate) fn expose(&self) -> &str {
         &self.0
@@ -57,7 +63,11 @@ pub(crate) struct Orchestrators {
     /// Base URLs; empty: registration is off.
     pub(crate) urls: Vec<HttpUrl>,
     pub(crate) secret: Option<Secret>,
+    /// ORCH_SECRET_FILE: it is read again when an orchestrator refuses the secret.
+    pub(crate) secret_file: Option<String>,
     pub(crate) tls: OrchTls,
+    /// WITHDRAW_WHEN_UNHEALTHY.
+    pub(crate) withdraw: bool,
 }
 
 /// The effective settings of one run.
@@ -81,8 +91,10 @@ pub(crate) struct Config {
     pub(crate) nvml_lib: Option<String>,
     pub(crate) nvml_helper: Option<String>,
     pub(crate) log_level: log::LevelFilter,
-    /// Agent whose jobs panic (AGENT_NET_FAULT), so that the panic path of a release binary can be tested.
+    /// Agent whose jobs panic (AGENT_NET_FAULT=panic:…), so that the panic path of a release binary can be tested.
     pub(crate) panic_agent: Option<String>,
+    /// Registrations run so many times faster than life (AGENT_NET_FAULT=hurry:…).
+    pub(crate) hurry: u32,
 }
 
 /// A setting that cannot be used; one line, names the variable, the value and what is accepted.
@@ -141,6 +153,14 @@ impl Lookup<'_> {
         number.map(Some).ok_or_else(|| ConfigError::new(name, &text, accepted))
     }
 
+    fn flag(&self, name: &str) -> Parsed<bool> {
+        match self.with_default(name).as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(ConfigError::new(name, other, "true or false is accepted")),
+        }
+    }
+
     fn list(&self, name: &str) -> Vec<String> {
         let all = self.optional(name).unwrap_or_default();
         all.split(',').map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
@@ -156,12 +176,12 @@ impl Lookup<'_> {
 
     fn secret(&self, name: &str) -> Parsed<Option<Secret>> {
         let Some(value) = self.optional(name) else { return Ok(None) };
-        if value.len() > 4096 || !value.bytes().all(|b| (0x21..0x7f).contains(&b)) {
-            return Err(ConfigError::plain(format!(
+        let secret = Secret::new(value).ok_or_else(|| {
+            ConfigError::plain(format!(
                 "{name}: a secret is at most 4096 visible ASCII characters without blanks, since it travels in a header; the value is not shown"
-            )));
-        }
-        Ok(Some(Secret(value)))
+            ))
+        })?;
+        Ok(Some(secret))
     }
 }
 
@@ -175,6 +195,11 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     let port = get.with_default("SERVER_PORT");
     let ollama = get.with_default("OLLAMA_URL");
     let level = get.with_default("LOG_LEVEL");
+    let fault = get.optional("AGENT_NET_FAULT");
+    let hurry = fault.as_ref().and_then(|fault| fault.strip_prefix("hurry:")?.parse().ok()).filter(|n| *n > 0);
+    if let Some(fault) = fault.as_ref().filter(|fault| hurry.is_none() && !fault.starts_with("panic:")) {
+        return Err(ConfigError::new("AGENT_NET_FAULT", fault, "panic:AGENT_ID or hurry:TIMES is accepted"));
+    }
     let config = Config {
         host: host.parse().map_err(|_| {
             ConfigError::new("SERVER_HOST", &host, "an IP address is accepted, e.g. 0.0.0.0, 127.0.0.1 or ::")
@@ -199,13 +224,8 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         log_level: level
             .parse()
             .map_err(|_| ConfigError::new("LOG_LEVEL", &level, "error, warn, info, debug, trace or off is accepted"))?,
-        panic_agent: match get.optional("AGENT_NET_FAULT") {
-            None => None,
-            Some(fault) => match fault.strip_prefix("panic:") {
-                Some(agent) => Some(agent.to_owned()),
-                None => return Err(ConfigError::new("AGENT_NET_FAULT", &fault, "panic:AGENT_ID is accepted")),
-            },
-        },
+        panic_agent: fault.as_ref().and_then(|fault| fault.strip_prefix("panic:")).map(str::to_owned),
+        hurry: hurry.unwrap_or(1),
     };
     if !config.orchestrators.urls.is_empty() && config.capability.names.is_empty() {
         return Err(ConfigError::plain(
@@ -244,6 +264,8 @@ fn orchestrators(get: &Lookup<'_>) -> Parsed<Orchestrators> {
     Ok(Orchestrators {
         urls: get.list("ORCH_URL").iter().map(|u| get.url("ORCH_URL", u)).collect::<Parsed<_>>()?,
         secret: get.secret("ORCH_SECRET")?,
+        secret_file: get.optional("ORCH_SECRET_FILE"),
+        withdraw: get.flag("WITHDRAW_WHEN_UNHEALTHY")?,
         tls: match tls.as_str() {
             "verify" => OrchTls::Verify,
             "insecure" => OrchTls::Insecure,
@@ -370,6 +392,8 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     check("METRICS_COMPAT", "dcgm", "nvidia_smi");
     check("EXPECTED_GPUS", "-1", "whole number");
     check("LOG_LEVEL", "loud", "error, warn");
+    check("WITHDRAW_WHEN_UNHEALTHY", "yes", "true or false");
+    check("AGENT_NET_FAULT", "hurry:0", "hurry:TIMES");
     check("AGENT_NET_FAULT", "x", "panic:");
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod gpu;
 pub(crate) mod gpu_row;
 pub(crate) mod history;
 pub(crate) mod inside;
+pub(crate) mod lease;
 pub(crate) mod meminfo;
 pub(crate) mod metrics;
 pub(crate) mod models;

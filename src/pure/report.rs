@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::contract::{self, CAPABILITY, MIB, millis};
 use super::gpu_row::GpuRow;
+use super::lease::Row;
 use super::models::Model;
 use super::snapshot::{Reach, Snapshot};
 use super::text;
@@ -41,6 +42,7 @@ pub(crate) struct Moment<'a> {
     pub(crate) process_seconds: u64,
     /// Set when the snapshot is too old.
     pub(crate) stale: Option<&'a Reason>,
+    pub(crate) registrations: &'a [Row],
 }
 
 /// The body of a job's answer, and of GET /gpu without `agent_id`.
@@ -65,6 +67,9 @@ pub(crate) struct Report<'a> {
     read_us: Option<u64>,
     xid_source: &'static str,
     uptime: UptimeRow,
+    /// The operator's business: clients are not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registrations: Option<&'a [Row]>,
     sample_age_ms: u64,
     source: &'static str,
     version: &'static str,
@@ -130,6 +135,7 @@ struct Ready<'a> {
     status: &'static str,
     verdict: Verdict,
     reasons: Vec<&'a Reason>,
+    registrations: &'a [Row],
 }
 
 impl Published {
@@ -185,6 +191,7 @@ impl Published {
             read_us: sample.map(|s| s.read_us),
             xid_source: self.snapshot.xid_source.name(),
             uptime: UptimeRow { windows: windows.collect(), process_seconds: at.process_seconds },
+            registrations: agent_id.is_none().then_some(at.registrations),
             sample_age_ms: at.sample_age_ms,
             source: self.snapshot.source(),
             version: env!("CARGO_PKG_VERSION"),
@@ -218,6 +225,10 @@ impl Published {
         self.metrics[usize::from(open)].get_or_init(|| render(&self.snapshot))
     }
 
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
     /// The body of GET /models.
     pub(crate) fn catalogue(&self, at: &Moment<'_>) -> String {
         contract::json(&Catalogue {
@@ -237,7 +248,7 @@ impl Published {
         let (verdict, reasons) = self.reasons(at);
         let ready = verdict != Verdict::Unhealthy;
         let status = if ready { "ready" } else { "unhealthy" };
-        (ready, contract::json(&Ready { status, verdict, reasons: reasons.collect() }))
+        (ready, contract::json(&Ready { status, verdict, reasons: reasons.collect(), registrations: at.registrations }))
     }
 
     fn ollama_row(&self) -> OllamaRow<'_> {

@@ -68,6 +68,15 @@ impl Peer {
         read
     }
 
+    /// It has closed at least its side: go-livepeer does so when its client gave up, others when they have nothing more
+    /// to say. The answer is written all the same.
+    fn has_left(&self) -> bool {
+        let quick = self.stream.set_nonblocking(true).is_ok();
+        let left = quick && matches!(self.stream.peek(&mut [0]), Ok(0));
+        let _ = self.stream.set_nonblocking(false);
+        left
+    }
+
     fn rest(&self) -> &[u8] {
         &self.buffer[self.used..]
     }
@@ -136,11 +145,26 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
         return last_words(peer, gate, &why, LINGER_SHORT);
     }
     let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
+    let job = head.method == "POST";
+    let _job = job.then(|| gate.pulse.job());
+    let vanished = || {
+        if job {
+            gate.pulse.vanished();
+        }
+    };
     peer.deadline = Instant::now() + BODY_DEADLINE;
     let body = match read_body(peer, &head, gate.max_body) {
         Ok(body) => body,
-        Err(body::Error::Refused(why)) => return last_words(peer, gate, &why, LINGER),
-        Err(body::Error::Gone) => return Next::Close,
+        Err(body::Error::Refused(why)) => {
+            if matches!(why.code, "incomplete_body" | "timeout") {
+                vanished();
+            }
+            return last_words(peer, gate, &why, LINGER);
+        }
+        Err(body::Error::Gone) => {
+            vanished();
+            return Next::Close;
+        }
     };
     let whole = match &body {
         Body::Whole(bytes) => Some(bytes.as_slice()),
@@ -158,8 +182,16 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
             return last_words(peer, gate, &why, LINGER);
         }
     };
+    if job && answer.status == 401 {
+        gate.pulse.denied();
+    }
     let stays = head.keep_alive && body != Body::Coming;
-    if peer.stream.write_all(&bytes(&answer, &head, stays)).is_err() {
+    let left = peer.has_left();
+    let written = peer.stream.write_all(&bytes(&answer, &head, stays));
+    if left || written.is_err() {
+        vanished();
+    }
+    if written.is_err() {
         return Next::Close;
     }
     match body {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::counters::Gauge;
+use crate::counters::{Gauge, Pulse};
 
 pub(crate) use relay::Pool;
 
@@ -34,6 +34,8 @@ pub(crate) struct Gate {
     pub(crate) connections: Gauge,
     /// Requests that are being answered.
     pub(crate) active: Gauge,
+    /// What the registrations must know.
+    pub(crate) pulse: Pulse,
     /// The JSON of an error, from its code and its message.
     pub(crate) error_body: fn(code: &str, message: &str) -> String,
 }

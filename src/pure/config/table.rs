@@ -30,6 +30,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     secret("ORCH_SECRET", "the orchestrator's -orchSecret"),
     setting("ORCH_SECRET_FILE", "", "file that holds it, instead of ORCH_SECRET"),
     setting("ORCH_TLS", "insecure", "verify, insecure or ca:/path.pem"),
+    setting("WITHDRAW_WHEN_UNHEALTHY", "false", "true: leave the orchestrators while the verdict is unhealthy"),
     setting("CAPABILITY_NAME", "", "names to register, comma-separated; required with ORCH_URL"),
     setting("CAPABILITY_DESCRIPTION", "GPU uptime monitoring (BYOC)", "sent at registration"),
     setting("CAPABILITY_URL", "", "where the orchestrator sends jobs; default http://HOSTNAME:SERVER_PORT"),
@@ -53,7 +54,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("NVML_HELPER", "", "path of agent-net-nvml; default: beside agent-net, then PATH"),
     setting("HOST_ROOT", "/", "where /dev, /proc and /sys of the machine are found"),
     setting("LOG_LEVEL", "info", "error, warn, info, debug, trace or off"),
-    setting("AGENT_NET_FAULT", "", "for tests only: panic:AGENT_ID makes that agent's jobs panic"),
+    setting(
+        "AGENT_NET_FAULT",
+        "",
+        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers N times faster",
+    ),
 ];
 
 pub(super) fn default_of(name: &str) -> &'static str {
