@@ -11,7 +11,6 @@ use crate::edge::orchestrator::{Orchestrator, RegisterError};
 use crate::edge::secrets;
 use crate::pure::config::{Capability, Secret};
 use crate::pure::contract::millis;
-use crate::pure::exposition::{Exposition, Kind};
 use crate::pure::lease::{Action, Hint, Lease, Row, State, Withdrawal};
 use crate::pure::url::HttpUrl;
 use crate::pure::verdict::Verdict;
@@ -68,52 +67,6 @@ impl Registrations {
             error: None,
         });
         rows.len() - 1
-    }
-
-    pub(crate) fn write_metrics(&self, out: &mut Exposition) {
-        let rows = self.lock();
-        if rows.is_empty() {
-            return;
-        }
-        let labels = |row: &Row| {
-            [
-                ("orchestrator", row.orchestrator.clone()),
-                ("capability", row.capability.clone()),
-                ("protocol", PROTOCOL.into()),
-            ]
-        };
-        let mut family =
-            |name: &str,
-             kind,
-             help: &str,
-             values: &dyn Fn(&Row) -> Vec<(Option<(&'static str, &'static str)>, f64)>| {
-                out.family(name, kind, help);
-                for row in rows.iter() {
-                    let base = labels(row);
-                    for (more, value) in values(row) {
-                        let mut all: Vec<(&str, &str)> =
-                            base.iter().map(|(name, text)| (*name, text.as_str())).collect();
-                        all.extend(more);
-                        out.sample(&all, Some(value));
-                    }
-                }
-            };
-        let one = |value: f64| vec![(None, value)];
-        let flag = |is: bool| f64::from(u8::from(is));
-        let help = "1 while the orchestrator has taken the registration, as far as anybody can know.";
-        family("agent_net_registration", Kind::Gauge, help, &|row| one(flag(row.state == State::Registered)));
-        family("agent_net_registration_state", Kind::Gauge, "1 for the state that holds.", &|row| {
-            State::ALL.iter().map(|state| (Some(("state", state.name())), flag(row.state == *state))).collect()
-        });
-        let help = "Unix time at which it was last taken.";
-        family("agent_net_registration_last_success_timestamp_seconds", Kind::Gauge, help, &|row| {
-            row.last_success.map_or_else(Vec::new, one)
-        });
-        let help = "Times that it was taken again.";
-        family("agent_net_registration_renewals_total", Kind::Counter, help, &|row| one(row.renewals as f64));
-        family("agent_net_registration_failures_total", Kind::Counter, "Failed tries, by kind.", &|row| {
-            row.failures.iter().map(|(kind, n)| (Some(("kind", *kind)), *n as f64)).collect()
-        });
     }
 }
 

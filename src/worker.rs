@@ -152,7 +152,7 @@ impl Worker {
         let mut out = Exposition::new(open);
         self.stats.write(&mut out);
         self.recorder.write_metrics(&mut out, now);
-        self.registrations.write_metrics(&mut out);
+        metrics::registrations::write(&mut out, &self.registrations.rows());
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
         let mut text = out.into_text();
         match self.board.latest() {

@@ -3,6 +3,7 @@
 
 pub(crate) mod nvidia_smi;
 pub(crate) mod process;
+pub(crate) mod registrations;
 
 use std::collections::BTreeSet;
 

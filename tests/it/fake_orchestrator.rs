@@ -1,5 +1,6 @@
 //! An orchestrator's registry that answers with the bytes of a real one, or badly, or not at all.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +53,10 @@ impl Request {
 struct State {
     mood: Mutex<Mood>,
     requests: Mutex<Vec<Request>>,
+    /// What was registered last under each name, and how many slots of it are taken.
+    registry: Mutex<HashMap<String, (Value, u64)>>,
+    /// Its -orchSecret; None: it takes any.
+    secret: Mutex<Option<String>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
     /// Asked before each answer; for what must be true while a registration is under way.
@@ -74,6 +79,8 @@ impl FakeOrchestrator {
         let state = Arc::new(State {
             mood: Mutex::new(mood),
             requests: Mutex::default(),
+            registry: Mutex::default(),
+            secret: Mutex::default(),
             connections: Mutex::default(),
             stopping: AtomicBool::new(false),
             witness: Box::new(witness),
@@ -89,6 +96,42 @@ impl FakeOrchestrator {
 
     pub fn set(&self, mood: Mood) {
         *lock(&self.state.mood) = mood;
+    }
+
+    /// What is registered under this name.
+    pub fn registered(&self, name: &str) -> Option<Value> {
+        lock(&self.state.registry).get(name).map(|(body, _)| body.clone())
+    }
+
+    /// It forgets everything, as at a restart, or after a failed connection.
+    pub fn forget(&self) {
+        lock(&self.state.registry).clear();
+    }
+
+    /// Somebody else registers this.
+    pub fn put(&self, name: &str, body: Value) {
+        lock(&self.state.registry).insert(name.to_owned(), (body, 0));
+    }
+
+    /// One slot more is taken and never given back.
+    pub fn leak(&self, name: &str) {
+        if let Some((_, load)) = lock(&self.state.registry).get_mut(name) {
+            *load += 1;
+        }
+    }
+
+    pub fn load(&self, name: &str) -> Option<u64> {
+        lock(&self.state.registry).get(name).map(|(_, load)| *load)
+    }
+
+    /// From now on it wants this secret.
+    pub fn demand(&self, secret: &str) {
+        *lock(&self.state.secret) = Some(secret.to_owned());
+    }
+
+    /// All requests so far.
+    pub fn count(&self) -> usize {
+        lock(&self.state.requests).len()
     }
 
     /// Requests to this path so far.
@@ -145,7 +188,19 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     let request = read(&mut reader)?;
     lock(&state.requests).push(request.clone());
     (state.witness)(&request);
-    let mood = *lock(&state.mood);
+    let mut mood = *lock(&state.mood);
+    if matches!(mood, Mood::Ok) && request.method == "POST" {
+        let wanted = lock(&state.secret).clone();
+        if wanted.is_some() && request.header("authorization") != wanted.as_deref() {
+            mood = Mood::BadSecret;
+        } else if request.path == "/capability/register" {
+            let body = request.json();
+            let (name, load) = (body["name"].as_str().expect("a name").to_owned(), body["load"].as_u64().unwrap_or(0));
+            lock(&state.registry).insert(name, (body, load));
+        } else {
+            lock(&state.registry).remove(&request.body);
+        }
+    }
     let answer: &[u8] = match mood {
         // It looks at the method first.
         Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.method == "GET" => {

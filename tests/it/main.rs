@@ -22,6 +22,7 @@ mod harness;
 mod http;
 mod image;
 mod jobs;
+mod lease;
 mod load;
 mod metrics;
 mod nvml;

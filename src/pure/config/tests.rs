@@ -1,0 +1,73 @@
+//! Settings in rows: what they are without a value, and what each says to a wrong one.
+
+use super::*;
+
+fn parse(pairs: &[(&str, &str)]) -> Parsed<Config> {
+    from(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+}
+
+#[test]
+fn nothing_set_gives_the_defaults_of_the_table() {
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 9876));
+    assert_eq!(config.ollama.as_str(), "http://127.0.0.1:11434");
+    assert_eq!((config.capability.capacity, config.sample_interval), (10, Duration::from_secs(5)));
+    assert!(config.orchestrators.urls.is_empty() && config.orchestrators.tls == OrchTls::Insecure);
+    assert_eq!(parse(&[("SERVER_PORT", " "), ("EXPECTED_GPUS", "")]).unwrap().port, 9876);
+}
+
+#[test]
+fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
+    #[track_caller]
+    fn check(name: &str, value: &str, accepted: &str) {
+        let message = parse(&[(name, value)]).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{name}={value:?}: ")), "{message}");
+        assert!(message.contains(accepted), "{message}");
+    }
+    check("SERVER_PORT", "65536", "0 to 65535");
+    check("SERVER_HOST", "localhost", "IP address");
+    check("OLLAMA_URL", "ftp://x", "http://");
+    check("ORCH_TLS", "ca:", "verify, insecure or ca:");
+    check("CAPABILITY_CAPACITY", "0", "1 to 1000");
+    check("CAPABILITY_CAPACITY", "10.0", "1 to 1000");
+    check("CAPABILITY_PRICE_PER_UNIT", "-1", "not negative");
+    check("CAPABILITY_PRICE_PER_UNIT", "9223372036854775808", "9223372036854775807");
+    check("CAPABILITY_PRICE_SCALING", "0", "from 1");
+    check("CAPABILITY_NAME", "a b", "visible ASCII");
+    check("CAPABILITY_URL", "http://h/p?k=v", "query");
+    check("CAPABILITY_CURRENCY", "us d", "currency code");
+    check("SAMPLE_INTERVAL", "5", "e.g. 5s");
+    check("SAMPLE_INTERVAL", "99ms", "100ms to 5m");
+    check("SLOW_SAMPLE_INTERVAL", "2h", "100ms to 1h");
+    check("GPU_MIN_VRAM_GB", "24GB", "gigabytes");
+    check("GPU_MAX_TEMP_C", "300", "1 to 150");
+    check("GPU_LONG_TERM_UPTIME_THRESHOLD", "101", "0 (never) to 100");
+    check("GPU_SHORT_TERM_UPTIME_THRESHOLD", "NaN", "0 (never) to 100");
+    check("METRICS_COMPAT", "dcgm", "nvidia_smi");
+    check("EXPECTED_GPUS", "-1", "whole number");
+    check("LOG_LEVEL", "loud", "error, warn");
+    check("WITHDRAW_WHEN_UNHEALTHY", "yes", "true or false");
+    check("AGENT_NET_FAULT", "hurry:0", "hurry:TIMES");
+    check("AGENT_NET_FAULT", "x", "panic:");
+}
+
+#[test]
+fn secrets_are_checked_and_never_shown() {
+    for value in ["a b", "a\nb", "é"] {
+        let message = parse(&[("ORCH_SECRET", value)]).unwrap_err().to_string();
+        assert!(message.starts_with("ORCH_SECRET: ") && !message.contains(value), "{message}");
+    }
+    let config = parse(&[("ORCH_SECRET", "hunter2"), ("WORKER_TOKEN", "hunter2")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let message = parse(&[("OLLAMA_URL", "http://u:hunter2@h")]).unwrap_err().to_string();
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn registration_needs_a_name() {
+    let message = parse(&[("ORCH_URL", "https://o:8935/, http://p")]).unwrap_err().to_string();
+    assert!(message.contains("CAPABILITY_NAME"), "{message}");
+    let config = parse(&[("ORCH_URL", "https://o:8935/, http://p"), ("CAPABILITY_NAME", "a,b")]).unwrap();
+    assert_eq!(config.capability.names, ["a", "b"]);
+    assert_eq!(config.orchestrators.urls[0].as_str(), "https://o:8935");
+}
