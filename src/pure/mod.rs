@@ -20,6 +20,7 @@ pub(crate) mod reply;
 pub(crate) mod report;
 pub(crate) mod route;
 pub(crate) mod rules;
+pub(crate) mod runner;
 pub(crate) mod schedule;
 pub(crate) mod snapshot;
 pub(crate) mod text;

@@ -1,0 +1,366 @@
+//! A worker's entry in an orchestrator's Live Runner registry: what is sent, what the answers mean, and when to send
+//! again. Time is an argument. The registry forgets who is silent for 20 s and who had it before a restart; then the
+//! same id begins anew.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::lease;
+use super::snapshot::{GpuState, Reach, Snapshot};
+use super::verdict::{self, Verdict};
+
+/// Until the orchestrator says otherwise.
+const INTERVAL: Duration = Duration::from_secs(5);
+const TTL: Duration = Duration::from_secs(20);
+/// Nobody is asked more often, whatever interval an answer names.
+const SHORTEST: Duration = Duration::from_secs(1);
+const BACKOFF: [u64; 5] = [1, 2, 4, 8, 15];
+const DENIED: [u64; 3] = [15, 30, 60];
+const ABSENT: [u64; 2] = [30, 60];
+/// An id that is still alive somewhere: quick tries first, it may be our own earlier life.
+const HELD_QUICK: u32 = 5;
+/// For this long it may be; then it is another worker.
+const HELD_LONG: Duration = Duration::from_secs(60);
+
+/// The whole entry: each beat replaces the one before, so nothing may be left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Beat<'a> {
+    pub(crate) runner_id: &'a str,
+    pub(crate) runner_url: &'a str,
+    pub(crate) app: &'a str,
+    pub(crate) mode: &'static str,
+    pub(crate) capacity: u32,
+    pub(crate) status: Status,
+    pub(crate) version: &'static str,
+    /// JSON as text, at most 1,024 bytes.
+    pub(crate) metadata: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<Card>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) price_info: Option<&'a Price>,
+}
+
+pub(crate) const MODE: &str = "single-shot";
+
+/// What the registry makes of it: jobs come only while it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Ready,
+    Unavailable,
+    Draining,
+}
+
+/// A GPU as the registry shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Card {
+    id: String,
+    name: String,
+    vram_mb: u64,
+}
+
+/// RUNNER_PRICE, `0.0005usd/fixed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Price {
+    /// A decimal number, as it was written.
+    price: String,
+    currency: &'static str,
+    unit: String,
+}
+
+impl Price {
+    /// None: it is no price.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once("usd/")?;
+        let digits = number.bytes().filter(u8::is_ascii_digit).count();
+        let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.') && number.matches('.').count() <= 1;
+        let positive = number.bytes().any(|b| (b'1'..=b'9').contains(&b));
+        let known = matches!(unit, "fixed" | "hour" | "720p");
+        let whole = digits > 0 && !number.starts_with('.') && !number.ends_with('.') && digits <= 30;
+        (plain && positive && known && whole).then(|| Self { price: number.into(), currency: "usd", unit: unit.into() })
+    }
+}
+
+/// The first GPU that can be used and says what the registry wants to know.
+pub(crate) fn card(snapshot: &Snapshot) -> Option<Card> {
+    let gpus = snapshot.gpu.gpus().iter().filter(|gpu| gpu.usable());
+    gpus.filter_map(|gpu| {
+        Some(Card { id: gpu.uuid.clone()?, name: gpu.name.clone()?, vram_mb: gpu.vram_total_bytes? >> 20 })
+    })
+    .next()
+}
+
+/// A small summary for everybody to see: no names of hosts, nothing secret.
+pub(crate) fn metadata(snapshot: Option<&Snapshot>) -> String {
+    #[derive(Serialize)]
+    struct Summary {
+        v: u32,
+        verdict: Verdict,
+        gpus: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        driver: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ollama: Option<String>,
+    }
+    let short = |text: &str| text.chars().filter(char::is_ascii_graphic).take(32).collect::<String>();
+    let driver = snapshot.and_then(|s| match &s.gpu {
+        GpuState::Sample(sample) => sample.driver_version.as_deref().map(short),
+        _ => None,
+    });
+    let ollama = snapshot.and_then(|s| match &s.ollama.reach {
+        Reach::Up { version } => Some(short(version)),
+        _ => None,
+    });
+    super::contract::json(&Summary {
+        v: 1,
+        verdict: snapshot.map_or(Verdict::Unknown, |s| verdict::worst(&s.reasons)),
+        gpus: snapshot.map_or(0, Snapshot::gpu_count),
+        driver,
+        ollama,
+    })
+}
+
+/// What an orchestrator said to a beat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Taken {
+        /// Only to the first beat.
+        secret: Option<String>,
+        interval: Option<Duration>,
+        ttl: Option<Duration>,
+    },
+    /// 401: nobody has this id; or the orchestrator's own secret is another.
+    NotRegistered,
+    /// 401: somebody holds this id. Or 404: nobody does any more, but it is not free yet.
+    Held,
+    /// 404: there is no such registry.
+    Absent,
+    /// 400 or 403, with the orchestrator's words.
+    Refused(String),
+    /// No answer, or a server in trouble.
+    Trouble(String),
+}
+
+/// Reads an answer by its status; texts only tell apart what has one status.
+pub(crate) fn judge(status: u16, body: &str) -> Answer {
+    #[derive(Deserialize)]
+    struct Taken {
+        runner_id: String,
+        heartbeat_secret: Option<String>,
+        heartbeat_interval: Option<String>,
+        heartbeat_ttl: Option<String>,
+    }
+    let words = || body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect::<String>();
+    match status {
+        200 => match serde_json::from_str::<Taken>(body) {
+            Ok(taken) if !taken.runner_id.is_empty() => Answer::Taken {
+                secret: taken.heartbeat_secret.filter(|secret| !secret.is_empty()),
+                interval: taken.heartbeat_interval.as_deref().and_then(go_duration),
+                ttl: taken.heartbeat_ttl.as_deref().and_then(go_duration),
+            },
+            _ => Answer::Trouble("its 200 is no answer of a Live Runner registry".into()),
+        },
+        401 if body.contains("heartbeat authorization") => Answer::Held,
+        401 => Answer::NotRegistered,
+        404 if body.contains("runner not found") => Answer::Held,
+        404 => Answer::Absent,
+        400 | 403 => Answer::Refused(words()),
+        _ => Answer::Trouble(format!("it answered {status}: {}", words())),
+    }
+}
+
+/// Go's way to write a duration: `5s`, `1m30s`, `1.5s`, `100µs`, `1h0m0s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let units = [
+            ("ns", 1e-9),
+            ("µs", 1e-6),
+            ("μs", 1e-6),
+            ("us", 1e-6),
+            ("ms", 1e-3),
+            ("s", 1.0),
+            ("m", 60.0),
+            ("h", 3600.0),
+        ];
+        let (unit, seconds) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        rest = &rest[unit.len()..];
+        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Boot,
+    Live { secret: String },
+    Held { since: Duration },
+    Backoff,
+    Denied,
+    Absent,
+}
+
+/// What was learned from an answer, for the log and the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    Registered,
+    /// It goes on as before.
+    Same,
+    /// The registry has lost it; it is registered anew at once.
+    Lost,
+    Failed {
+        /// What metrics call it.
+        kind: &'static str,
+        message: String,
+    },
+}
+
+/// The entry at one orchestrator.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    state: State,
+    due: Duration,
+    tries: u32,
+    misses: u32,
+    last_boot: Option<Duration>,
+    interval: Duration,
+}
+
+impl Runner {
+    /// Due at once.
+    pub(crate) fn new(now: Duration) -> Self {
+        Self { state: State::Boot, due: now, tries: 0, misses: 0, last_boot: None, interval: INTERVAL }
+    }
+
+    pub(crate) fn due(&self) -> Duration {
+        self.due
+    }
+
+    /// The secret of the entry; None: the next beat is a first one, with the orchestrator's own.
+    pub(crate) fn secret(&self) -> Option<&str> {
+        match &self.state {
+            State::Live { secret } => Some(secret),
+            _ => None,
+        }
+    }
+
+    /// For one call, so that a hung one costs one beat.
+    pub(crate) fn patience(&self) -> Duration {
+        self.interval.clamp(SHORTEST, Duration::from_secs(4))
+    }
+
+    /// Beats at once: something that the registry shows has changed, or the operator wants it.
+    pub(crate) fn hasten(&mut self, now: Duration) {
+        self.due = self.due.min(now);
+    }
+
+    pub(crate) fn shown(&self) -> lease::State {
+        match self.state {
+            State::Live { .. } => lease::State::Registered,
+            State::Boot => lease::State::Waiting,
+            _ => lease::State::Failing,
+        }
+    }
+
+    /// The answer to the beat that was due. `spread` in 0..1 keeps many workers apart.
+    pub(crate) fn answered(&mut self, now: Duration, answer: Answer, spread: f64) -> News {
+        let live = matches!(self.state, State::Live { .. });
+        if !live {
+            self.last_boot = Some(now);
+        }
+        match answer {
+            Answer::Taken { secret, interval, ttl } => self.taken(now, live, secret, interval, ttl),
+            Answer::NotRegistered | Answer::Held | Answer::Absent if live => {
+                self.misses = 0;
+                (self.state, self.tries) = (State::Boot, 0);
+                // Two first beats in a row within a second would be a storm.
+                self.due = now.max(self.last_boot.map_or(now, |at| at + SHORTEST));
+                News::Lost
+            }
+            Answer::NotRegistered => {
+                let message = "it refuses the secret: make ORCH_SECRET equal to its -orchSecret".into();
+                self.fail(now, State::Denied, &DENIED, spread, "wrong_secret", message)
+            }
+            Answer::Held => {
+                let since = match self.state {
+                    State::Held { since } => since,
+                    _ => now,
+                };
+                self.tries = if matches!(self.state, State::Held { .. }) { self.tries + 1 } else { 1 };
+                self.state = State::Held { since };
+                self.due = now + if self.tries <= HELD_QUICK { SHORTEST } else { self.interval };
+                let message = if now - since > HELD_LONG {
+                    "another worker holds this RUNNER_ID: give each its own"
+                } else {
+                    "this RUNNER_ID is still registered, perhaps from before a crash: it is free within 25 s"
+                };
+                News::Failed { kind: "held", message: message.into() }
+            }
+            Answer::Absent => {
+                let message = "it has no Live Runner registry (-useLiveRunners with -orchSecret)".into();
+                self.fail(now, State::Absent, &ABSENT, spread, "absent", message)
+            }
+            Answer::Refused(words) => {
+                let message = format!("it refuses what the RUNNER_ and CAPABILITY_ settings say: {words}");
+                self.fail(now, State::Denied, &DENIED, spread, "bad_body", message)
+            }
+            Answer::Trouble(why) if live => {
+                // The secret is kept: the next answer decides.
+                self.misses += 1;
+                self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
+                News::Failed { kind: "no_answer", message: why }
+            }
+            Answer::Trouble(why) => self.fail(now, State::Backoff, &BACKOFF, spread, "no_answer", why),
+        }
+    }
+
+    fn taken(
+        &mut self,
+        now: Duration,
+        live: bool,
+        secret: Option<String>,
+        interval: Option<Duration>,
+        ttl: Option<Duration>,
+    ) -> News {
+        let longest = ttl.unwrap_or(TTL) / 3;
+        self.interval = interval.unwrap_or(INTERVAL).min(longest).max(SHORTEST);
+        let missed = std::mem::take(&mut self.misses) > 0;
+        self.due = now + self.interval;
+        match (secret, live) {
+            (Some(secret), _) => {
+                (self.state, self.tries) = (State::Live { secret }, 0);
+                News::Registered
+            }
+            (None, true) if missed => News::Registered,
+            (None, true) => News::Same,
+            (None, false) => {
+                let message = "it took the first beat and gave no heartbeat_secret".into();
+                self.fail(now, State::Backoff, &BACKOFF, 0.0, "protocol", message)
+            }
+        }
+    }
+
+    fn fail(
+        &mut self,
+        now: Duration,
+        state: State,
+        waits: &[u64],
+        spread: f64,
+        kind: &'static str,
+        message: String,
+    ) -> News {
+        self.tries = if self.state == state { self.tries + 1 } else { 1 };
+        self.state = state;
+        let wait = waits[(self.tries as usize - 1).min(waits.len() - 1)];
+        self.due = now + Duration::from_secs(wait).mul_f64(0.8 + 0.4 * spread.clamp(0.0, 1.0));
+        News::Failed { kind, message }
+    }
+}
+
+#[cfg(test)]
+mod tests;

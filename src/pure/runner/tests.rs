@@ -1,0 +1,166 @@
+//! The machine in rows, and what is read and written.
+
+use super::*;
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn first() -> Answer {
+    Answer::Taken { secret: Some("hb".into()), interval: Some(s(5)), ttl: Some(s(20)) }
+}
+
+fn beat() -> Answer {
+    Answer::Taken { secret: None, interval: Some(s(5)), ttl: Some(s(20)) }
+}
+
+fn live(at: u64) -> Runner {
+    let mut runner = Runner::new(s(at));
+    assert_eq!(runner.answered(s(at), first(), 0.5), News::Registered);
+    runner
+}
+
+fn kind(news: &News) -> &'static str {
+    match news {
+        News::Failed { kind, .. } => kind,
+        News::Registered => "registered",
+        News::Same => "same",
+        News::Lost => "lost",
+    }
+}
+
+#[test]
+fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
+    let mut runner = Runner::new(s(3));
+    assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(3), None, lease::State::Waiting));
+    runner.answered(s(4), first(), 0.5);
+    assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(9), Some("hb"), lease::State::Registered));
+    assert_eq!(runner.answered(s(9), beat(), 0.5), News::Same);
+    assert_eq!(runner.due(), s(14));
+    runner.hasten(s(10));
+    assert_eq!(runner.due(), s(10));
+    // The interval is the registry's, within reason.
+    for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60)] {
+        let answer = Answer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)) };
+        runner.answered(s(100), answer, 0.5);
+        assert_eq!(runner.due().as_secs(), 100 + expect, "{interval} of {ttl}");
+    }
+}
+
+#[test]
+fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
+    for lost in [Answer::NotRegistered, Answer::Held, Answer::Absent] {
+        let mut runner = live(0);
+        assert_eq!(runner.answered(s(100), lost.clone(), 0.5), News::Lost);
+        assert_eq!((runner.due(), runner.secret()), (s(100), None));
+        // Lost again in the same moment: no storm.
+        runner.answered(s(100), first(), 0.5);
+        assert_eq!(runner.answered(s(100), lost, 0.5), News::Lost);
+        assert_eq!(runner.due(), s(101));
+    }
+}
+
+#[test]
+fn a_lost_answer_costs_a_beat_and_not_the_secret() {
+    let mut runner = live(0);
+    for (at, due) in [(5, 6), (6, 11), (11, 16), (60, 65)] {
+        assert_eq!(kind(&runner.answered(s(at), Answer::Trouble("x".into()), 0.5)), "no_answer");
+        assert_eq!((runner.due(), runner.secret()), (s(due), Some("hb")));
+    }
+    // What was said of it is over.
+    assert_eq!(runner.answered(s(65), beat(), 0.5), News::Registered);
+    assert_eq!(runner.answered(s(70), beat(), 0.5), News::Same);
+}
+
+#[test]
+fn an_id_that_is_held_is_tried_quickly_and_then_told() {
+    let mut runner = Runner::new(s(0));
+    let mut now = s(0);
+    let mut waits = Vec::new();
+    let mut last = String::new();
+    for _ in 0..20 {
+        let News::Failed { kind: "held", message } = runner.answered(now, Answer::Held, 0.5) else { panic!("held") };
+        waits.push((runner.due() - now).as_secs());
+        (now, last) = (runner.due(), message);
+    }
+    assert_eq!(waits[..7], [1, 1, 1, 1, 1, 5, 5]);
+    assert!(last.contains("another worker"), "{last}");
+    assert_eq!(runner.answered(now, first(), 0.5), News::Registered);
+}
+
+#[test]
+fn refusals_have_their_own_patience() {
+    #[track_caller]
+    fn check(answer: &Answer, name: &str, expect: [u64; 4]) {
+        let mut runner = Runner::new(s(0));
+        for wait in expect {
+            assert_eq!(kind(&runner.answered(s(50), answer.clone(), 0.5)), name);
+            assert_eq!(runner.due(), s(50 + wait));
+        }
+        assert_eq!(runner.shown(), lease::State::Failing);
+        assert_eq!(runner.answered(s(60), first(), 0.5), News::Registered);
+    }
+    check(&Answer::NotRegistered, "wrong_secret", [15, 30, 60, 60]);
+    check(&Answer::Refused("no".into()), "bad_body", [15, 30, 60, 60]);
+    check(&Answer::Absent, "absent", [30, 60, 60, 60]);
+    check(&Answer::Trouble("no".into()), "no_answer", [1, 2, 4, 8]);
+    // A first beat that is taken without a secret is none.
+    let mut runner = Runner::new(s(0));
+    assert_eq!(kind(&runner.answered(s(1), beat(), 0.5)), "protocol");
+    assert_eq!((runner.secret(), runner.shown()), (None, lease::State::Failing));
+}
+
+#[test]
+fn answers_are_read_by_their_status() {
+    let taken =
+        r#"{"runner_id":"a","heartbeat_interval":"1m30s","heartbeat_ttl":"5m0s","heartbeat_secret":"x","o2r":{}}"#;
+    let expect = Answer::Taken { secret: Some("x".into()), interval: Some(s(90)), ttl: Some(s(300)) };
+    assert_eq!(judge(200, taken), expect);
+    for junk in ["", "{}", "ok", "[]", r#"{"runner_id":""}"#] {
+        assert!(matches!(judge(200, junk), Answer::Trouble(_)), "{junk}");
+    }
+    assert_eq!(judge(401, "invalid registration authorization\n"), Answer::NotRegistered);
+    assert_eq!(judge(401, "invalid heartbeat authorization\n"), Answer::Held);
+    assert_eq!(judge(401, r#"{"error":"unauthorized"}"#), Answer::NotRegistered);
+    assert_eq!(judge(404, "runner not found\n"), Answer::Held);
+    assert_eq!(judge(404, "live runners are not supported\n"), Answer::Absent);
+    assert_eq!(judge(404, "404 page not found\n"), Answer::Absent);
+    assert_eq!(judge(400, "capacity\nmust be >= 0\n"), Answer::Refused("capacity must be >= 0".into()));
+    assert!(matches!(judge(503, ""), Answer::Trouble(_)));
+}
+
+#[test]
+fn durations_as_go_writes_them() {
+    for (text, expect) in
+        [("5s", 5.0), ("1m30s", 90.0), ("1.5s", 1.5), ("100µs", 1e-4), ("1h0m0s", 3600.0), ("250ms", 0.25), ("0s", 0.0)]
+    {
+        assert_eq!(go_duration(text), Some(Duration::from_secs_f64(expect)), "{text}");
+    }
+    for junk in ["", "5", "s", "5x", "-5s", "1e9999h", "999999999999999999999h", "1.2.3s"] {
+        assert_eq!(go_duration(junk), None, "{junk}");
+    }
+}
+
+#[test]
+fn prices() {
+    let price = Price::parse("0.0005usd/fixed").unwrap();
+    assert_eq!(serde_json::to_string(&price).unwrap(), r#"{"price":"0.0005","currency":"usd","unit":"fixed"}"#);
+    assert!(Price::parse("12usd/hour").is_some() && Price::parse("1.50usd/720p").is_some());
+    for junk in [
+        "",
+        "1",
+        "usd/fixed",
+        "0usd/fixed",
+        "0.0usd/hour",
+        "-1usd/hour",
+        "1eur/hour",
+        "1usd/day",
+        "1/3usd/hour",
+        "1.usd/hour",
+        ".5usd/hour",
+        "1e3usd/hour",
+        "1.2.3usd/hour",
+    ] {
+        assert_eq!(Price::parse(junk), None, "{junk}");
+    }
+}
