@@ -1,6 +1,9 @@
 //! Keeps every name registered at every orchestrator, as `pure/lease` says, and takes it out at the end. One thread for
 //! each orchestrator: one that hangs delays no other.
 
+mod rows;
+mod runner;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +12,16 @@ use crate::counters::Pulse;
 use crate::edge::limits::unix_now;
 use crate::edge::orchestrator::{Orchestrator, RegisterError};
 use crate::edge::secrets;
-use crate::pure::config::{Capability, Secret};
+use crate::pure::config::{Capability, Protocol, RunnerConfig, Secret};
 use crate::pure::contract::millis;
 use crate::pure::lease::{Action, Hint, Lease, Row, State, Withdrawal};
+use crate::pure::runner::Status;
 use crate::pure::url::HttpUrl;
 use crate::pure::verdict::Verdict;
 use crate::sampler::Board;
+use runner::Entry;
+
+pub(crate) use rows::Registrations;
 
 /// No orchestrator is asked more often than this, whatever is due.
 const APART: Duration = Duration::from_secs(1);
@@ -22,7 +29,6 @@ const APART: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 /// Unregistering has a deadline of its own; this is for threads that do not come back.
 const STOP_PATIENCE: Duration = Duration::from_millis(2500);
-const PROTOCOL: &str = "byoc";
 
 /// What is registered everywhere.
 #[derive(Debug)]
@@ -36,38 +42,10 @@ pub(crate) struct Offer {
     pub(crate) secret_file: Option<String>,
     /// WITHDRAW_WHEN_UNHEALTHY.
     pub(crate) withdraw: bool,
+    pub(crate) protocol: Protocol,
+    pub(crate) runner: RunnerConfig,
     /// So many times faster than life, for tests.
     pub(crate) hurry: u32,
-}
-
-/// What operators see of all registrations.
-#[derive(Debug, Default)]
-pub(crate) struct Registrations(Mutex<Vec<Row>>);
-
-impl Registrations {
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds a row; the place where it stands.
-    fn add(&self, orchestrator: &str, capability: &str) -> usize {
-        let mut rows = self.lock();
-        rows.push(Row {
-            orchestrator: orchestrator.to_owned(),
-            capability: capability.to_owned(),
-            protocol: PROTOCOL,
-            state: State::Waiting,
-            last_success: None,
-            renewals: 0,
-            failures: Default::default(),
-            error: None,
-        });
-        rows.len() - 1
-    }
 }
 
 /// The running registrations.
@@ -98,6 +76,10 @@ struct Stop {
     sent: Vec<String>,
     /// Unregistering is over.
     done: bool,
+    /// No job is in flight any more: a live runner may be taken out.
+    leaving: bool,
+    /// It is, or there was none.
+    left: bool,
 }
 
 /// One name and what was said of it last.
@@ -167,6 +149,21 @@ impl Registrar {
     }
 }
 
+impl Registrar {
+    /// Takes live runners out, once no job is in flight: some orchestrators cut jobs off then. Within `STOP_PATIENCE`.
+    pub(crate) fn leave(&self) {
+        let end = Instant::now() + STOP_PATIENCE;
+        for tenure in &self.tenures {
+            tenure.lock().leaving = true;
+            tenure.changed.notify_all();
+        }
+        for tenure in &self.tenures {
+            let left = end.saturating_duration_since(Instant::now());
+            drop(tenure.changed.wait_timeout_while(tenure.lock(), left, |state| !state.left));
+        }
+    }
+}
+
 impl Tenure {
     fn lock(&self) -> MutexGuard<'_, Stop> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -180,32 +177,37 @@ impl Tenure {
         self.started.elapsed() * self.offer.hurry
     }
 
-    /// Does what is due until the worker stops.
     fn keep(&self) {
-        let url = self.orchestrator().url().to_owned();
-        let names = self.offer.capability.names.iter().map(|name| Name {
-            name: name.clone(),
-            row: self.registrations.add(&url, name),
-            lease: Lease::new(self.now()),
-            told: None,
-        });
-        let mut names: Vec<Name> = names.collect();
+        let entry = self.keep_up();
+        if let Some(entry) = entry {
+            self.leave(&entry);
+        }
+        self.lock().left = true;
+        self.changed.notify_all();
+    }
+
+    /// Does what is due until the worker ends; the live runner that is left then.
+    fn keep_up(&self) -> Option<Entry> {
+        let protocol = self.offer.protocol;
+        let mut names = if protocol == Protocol::LiveRunner { Vec::new() } else { self.names() };
+        let mut entry = matches!(protocol, Protocol::LiveRunner | Protocol::Both).then(|| Entry::new(self));
         let mut withdrawal = Withdrawal::default();
         let mut heard = self.pulse.heard();
         let mut asked = 0;
         let mut next_ask = Duration::ZERO;
         loop {
             let now = self.now();
-            {
+            let (stopping, leaving, renew) = {
                 let state = self.lock();
-                if state.stopping {
-                    return;
-                }
-                if std::mem::replace(&mut asked, state.asked) != state.asked {
-                    drop(state);
-                    self.read_secret();
-                    names.iter_mut().for_each(|name| name.lease.hint(now, Hint::Asked));
-                }
+                (state.stopping, state.leaving, std::mem::replace(&mut asked, state.asked) != state.asked)
+            };
+            if leaving || (stopping && !entry.as_ref().is_some_and(Entry::is_live)) {
+                return entry;
+            }
+            if renew {
+                self.read_secret();
+                names.iter_mut().for_each(|name| name.lease.hint(now, Hint::Asked));
+                entry.iter_mut().for_each(|entry| entry.hasten(now));
             }
             let hints = self.pulse.since(&mut heard);
             for name in &mut names {
@@ -213,26 +215,63 @@ impl Tenure {
             }
             let unhealthy = self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy);
             let wanted = !withdrawal.see(now, self.offer.withdraw && unhealthy);
-            let mut wait = TICK;
+            let status = match (stopping, wanted) {
+                (true, _) => Status::Draining,
+                (false, true) => Status::Ready,
+                (false, false) => Status::Unavailable,
+            };
+            let mut wait = TICK * self.offer.hurry;
             if now < next_ask {
-                wait = (next_ask - now) / self.offer.hurry;
-            } else {
-                for name in &mut names {
-                    match name.lease.next(now, self.pulse.jobs() > 0, wanted) {
-                        Action::Wait(more) => wait = wait.min(more / self.offer.hurry),
-                        action => {
-                            self.act(action, name);
-                            next_ask = self.now() + APART;
-                            wait = Duration::ZERO;
-                            break;
-                        }
+                wait = next_ask - now;
+            } else if let Some(more) = entry.as_mut().map(|entry| entry.wait(now, status)) {
+                wait = wait.min(more);
+            }
+            if now >= next_ask {
+                let acted = match &mut entry {
+                    Some(entry) if wait.is_zero() => {
+                        self.beat(entry);
+                        true
                     }
+                    _ if stopping => false,
+                    _ => self.act_on_one(&mut names, now, wanted, &mut wait),
+                };
+                if acted {
+                    (next_ask, wait) = (self.now() + APART, Duration::ZERO);
                 }
             }
-            let seen = asked;
-            let idle = |state: &mut Stop| !state.stopping && state.asked == seen;
-            drop(self.changed.wait_timeout_while(self.lock(), wait.min(TICK), idle));
+            let out = |name: &Name| matches!(name.told, Some(RegisterError::NoByoc));
+            if entry.is_none() && protocol == Protocol::Auto && self.offer.token.is_none() && names.iter().any(out) {
+                entry = Some(Entry::new(self));
+            }
+            let seen = (asked, stopping);
+            let idle = |state: &mut Stop| !state.leaving && (state.asked, state.stopping) == seen;
+            drop(self.changed.wait_timeout_while(self.lock(), (wait / self.offer.hurry).min(TICK), idle));
         }
+    }
+
+    fn names(&self) -> Vec<Name> {
+        let url = self.orchestrator().url().to_owned();
+        let name = |name: &String| Name {
+            name: name.clone(),
+            row: self.registrations.add(&url, name, "byoc"),
+            lease: Lease::new(self.now()),
+            told: None,
+        };
+        self.offer.capability.names.iter().map(name).collect()
+    }
+
+    /// Does what is due for one of the names, if anything is; else lowers `wait` to when it will be.
+    fn act_on_one(&self, names: &mut [Name], now: Duration, wanted: bool, wait: &mut Duration) -> bool {
+        for name in names {
+            match name.lease.next(now, self.pulse.jobs() > 0, wanted) {
+                Action::Wait(more) => *wait = (*wait).min(more),
+                action => {
+                    self.act(action, name);
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn act(&self, action: Action, name: &mut Name) {
@@ -306,11 +345,10 @@ impl Tenure {
     }
 
     fn show(&self, name: &Name, change: impl FnOnce(&mut Row)) {
-        let mut rows = self.registrations.lock();
-        if let Some(row) = rows.get_mut(name.row) {
+        self.registrations.change(name.row, |row| {
             row.state = name.lease.state();
             change(row);
-        }
+        });
     }
 
     /// The secret as its file has it now.

@@ -104,6 +104,7 @@ fn serve(config: &Config) -> Started<()> {
     worker.drain();
     registrar.stop();
     drain(&active);
+    registrar.leave();
     recorder.flush();
     Ok(())
 }
@@ -179,6 +180,8 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
         token: config.worker_token.clone(),
         secret_file: config.orchestrators.secret_file.clone(),
         withdraw: config.orchestrators.withdraw,
+        protocol: config.orchestrators.protocol,
+        runner: config.orchestrators.runner.clone(),
         hurry: config.hurry,
     }
 }

@@ -1,5 +1,7 @@
 //! go-livepeer's BYOC registry: register and unregister one capability at one orchestrator.
 
+mod runner;
+
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! Every setting: its name, default and meaning in one table, its limits in one parser.
 //! It reads a lookup function, never the process environment or a file.
 
+mod orchestrators;
 mod table;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use super::rules::Limits;
 use super::url::{HttpUrl, UrlError};
 use table::default_of;
 
+pub(crate) use orchestrators::{OrchTls, Orchestrators, Protocol, RunnerConfig};
 pub(crate) use table::{SETTINGS, Setting};
 
 /// A value that must not be seen: its Debug form is stars.
@@ -36,15 +38,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How the orchestrator's certificate is judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OrchTls {
-    Verify,
-    Insecure,
-    /// Path of a PEM file with the roots to trust.
-    Ca(String),
-}
-
 /// What one registration says besides its name and URL.
 #[derive(Debug, Clone)]
 pub(crate) struct Capability {
@@ -55,19 +48,6 @@ pub(crate) struct Capability {
     pub(crate) price_per_unit: Option<i64>,
     pub(crate) price_scaling: Option<i64>,
     pub(crate) currency: Option<String>,
-}
-
-/// Where and how to register.
-#[derive(Debug, Clone)]
-pub(crate) struct Orchestrators {
-    /// Base URLs; empty: registration is off.
-    pub(crate) urls: Vec<HttpUrl>,
-    pub(crate) secret: Option<Secret>,
-    /// ORCH_SECRET_FILE: it is read again when an orchestrator refuses the secret.
-    pub(crate) secret_file: Option<String>,
-    pub(crate) tls: OrchTls,
-    /// WITHDRAW_WHEN_UNHEALTHY.
-    pub(crate) withdraw: bool,
 }
 
 /// The effective settings of one run.
@@ -206,7 +186,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         })?,
         port: port.parse().map_err(|_| ConfigError::new("SERVER_PORT", &port, "a port from 0 to 65535 is accepted"))?,
         ollama: get.url("OLLAMA_URL", &ollama)?,
-        orchestrators: orchestrators(&get)?,
+        orchestrators: orchestrators::parse(&get)?,
         capability: capability(&get)?,
         worker_token: get.secret("WORKER_TOKEN")?,
         sample_interval: get.duration("SAMPLE_INTERVAL", Duration::from_secs(300), "5m, e.g. 5s")?,
@@ -230,6 +210,12 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     if !config.orchestrators.urls.is_empty() && config.capability.names.is_empty() {
         return Err(ConfigError::plain(
             "CAPABILITY_NAME is not set: ORCH_URL needs the name to register, unique per orchestrator, e.g. agent-net-nyc".into(),
+        ));
+    }
+    let runs = matches!(config.orchestrators.protocol, Protocol::LiveRunner | Protocol::Both);
+    if runs && config.worker_token.is_some() && !config.orchestrators.urls.is_empty() {
+        return Err(ConfigError::plain(
+            "WORKER_TOKEN and ORCH_PROTOCOL=live-runner or both exclude each other: a Live Runner's proxy cannot send the token; unset one".into(),
         ));
     }
     Ok(config)
@@ -256,26 +242,6 @@ fn limits(get: &Lookup<'_>) -> Parsed<Limits> {
             percent("GPU_MEDIUM_TERM_UPTIME_THRESHOLD")?,
             percent("GPU_LONG_TERM_UPTIME_THRESHOLD")?,
         ],
-    })
-}
-
-fn orchestrators(get: &Lookup<'_>) -> Parsed<Orchestrators> {
-    let tls = get.with_default("ORCH_TLS");
-    Ok(Orchestrators {
-        urls: get.list("ORCH_URL").iter().map(|u| get.url("ORCH_URL", u)).collect::<Parsed<_>>()?,
-        secret: get.secret("ORCH_SECRET")?,
-        secret_file: get.optional("ORCH_SECRET_FILE"),
-        withdraw: get.flag("WITHDRAW_WHEN_UNHEALTHY")?,
-        tls: match tls.as_str() {
-            "verify" => OrchTls::Verify,
-            "insecure" => OrchTls::Insecure,
-            other => match other.strip_prefix("ca:").filter(|path| !path.is_empty()) {
-                Some(path) => OrchTls::Ca(path.to_owned()),
-                None => {
-                    return Err(ConfigError::new("ORCH_TLS", &tls, "verify, insecure or ca:/path.pem is accepted"));
-                }
-            },
-        },
     })
 }
 

@@ -46,6 +46,10 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     check("METRICS_COMPAT", "dcgm", "nvidia_smi");
     check("EXPECTED_GPUS", "-1", "whole number");
     check("LOG_LEVEL", "loud", "error, warn");
+    check("ORCH_PROTOCOL", "BYOC", "auto, byoc, live-runner or both");
+    check("RUNNER_ID", "a/b", "letters, digits");
+    check("RUNNER_APP", "a b", "visible ASCII");
+    check("RUNNER_PRICE", "5", "0.0005usd/fixed");
     check("WITHDRAW_WHEN_UNHEALTHY", "yes", "true or false");
     check("AGENT_NET_FAULT", "hurry:0", "hurry:TIMES");
     check("AGENT_NET_FAULT", "x", "panic:");
