@@ -261,7 +261,8 @@ impl Runner {
 
     pub(crate) fn shown(&self) -> lease::State {
         match self.state {
-            State::Live { .. } => lease::State::Registered,
+            // The registry keeps it for a while, but nobody knows.
+            State::Live { .. } if self.misses == 0 => lease::State::Registered,
             State::Boot => lease::State::Waiting,
             _ => lease::State::Failing,
         }

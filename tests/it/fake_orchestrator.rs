@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+use crate::fake_runners::Runners;
 use crate::harness::{lock, wait_for};
 
 /// What it does with the next requests.
@@ -55,6 +56,8 @@ struct State {
     requests: Mutex<Vec<Request>>,
     /// What was registered last under each name, and how many slots of it are taken.
     registry: Mutex<HashMap<String, (Value, u64)>>,
+    /// Its Live Runner registry, if it has one.
+    runners: Mutex<Option<Runners>>,
     /// Its -orchSecret; None: it takes any.
     secret: Mutex<Option<String>>,
     connections: Mutex<Vec<TcpStream>>,
@@ -80,6 +83,7 @@ impl FakeOrchestrator {
             mood: Mutex::new(mood),
             requests: Mutex::default(),
             registry: Mutex::default(),
+            runners: Mutex::default(),
             secret: Mutex::default(),
             connections: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -96,6 +100,11 @@ impl FakeOrchestrator {
 
     pub fn set(&self, mood: Mood) {
         *lock(&self.state.mood) = mood;
+    }
+
+    /// Looks into its Live Runner registry, or changes it.
+    pub fn runners(&self, look: impl FnOnce(&mut Option<Runners>)) {
+        look(&mut lock(&self.state.runners));
     }
 
     /// What is registered under this name.
@@ -189,6 +198,14 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     lock(&state.requests).push(request.clone());
     (state.witness)(&request);
     let mut mood = *lock(&state.mood);
+    let known =
+        lock(&state.runners).as_mut().filter(|_| request.path.starts_with("/runners/")).map(|r| r.answer(&request));
+    if let Some((status, body)) = known {
+        let length = body.len();
+        let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        (&mut &*stream).write_all(text.as_bytes()).ok()?;
+        return stream.shutdown(Shutdown::Write).ok();
+    }
     if matches!(mood, Mood::Ok) && request.method == "POST" {
         let wanted = lock(&state.secret).clone();
         if wanted.is_some() && request.header("authorization") != wanted.as_deref() {

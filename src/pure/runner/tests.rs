@@ -65,7 +65,7 @@ fn a_lost_answer_costs_a_beat_and_not_the_secret() {
     let mut runner = live(0);
     for (at, due) in [(5, 6), (6, 11), (11, 16), (60, 65)] {
         assert_eq!(kind(&runner.answered(s(at), Answer::Trouble("x".into()), 0.5)), "no_answer");
-        assert_eq!((runner.due(), runner.secret()), (s(due), Some("hb")));
+        assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(due), Some("hb"), lease::State::Failing));
     }
     // What was said of it is over.
     assert_eq!(runner.answered(s(65), beat(), 0.5), News::Registered);

@@ -1,0 +1,281 @@
+//! The worker as a live runner: lost in every way there is, and back. A hundred times faster than life.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::fake_ollama::FakeOllama;
+use crate::fake_orchestrator::{FakeOrchestrator, Mood, Request};
+use crate::fake_runners::Runners;
+use crate::harness::{Worker, agent_net, folder, run, wait_for};
+use crate::http::Connection;
+use crate::nvml::FakeNvml;
+
+const ID: &str = "agent-net-nyc";
+const BEAT: &str = "/runners/heartbeat";
+const LEAVE: &str = "/runners/agent-net-nyc/unregister";
+
+/// A worker with a GPU and an Ollama at an orchestrator with a Live Runner registry.
+struct Scene {
+    orchestrator: FakeOrchestrator,
+    worker: Worker,
+    nvml: FakeNvml,
+    _ollama: FakeOllama,
+}
+
+fn with_runners() -> FakeOrchestrator {
+    let orchestrator = FakeOrchestrator::new(Mood::NoByoc);
+    orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
+    orchestrator
+}
+
+impl Scene {
+    fn new(more: &[(&str, &str)]) -> Self {
+        Self::at(with_runners(), more)
+    }
+
+    fn at(orchestrator: FakeOrchestrator, more: &[(&str, &str)]) -> Self {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+        let (url, ollama_url) = (orchestrator.url(), ollama.url());
+        let mut settings = vec![
+            ("ORCH_URL", url.as_str()),
+            ("ORCH_SECRET", "orch-s3cret"),
+            ("ORCH_PROTOCOL", "live-runner"),
+            ("CAPABILITY_NAME", ID),
+            ("AGENT_NET_FAULT", "hurry:100"),
+            ("OLLAMA_URL", ollama_url.as_str()),
+        ];
+        settings.extend(nvml.settings());
+        // What is said again wins.
+        settings.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
+        settings.extend(more);
+        Self { worker: Worker::start(&settings), orchestrator, nvml, _ollama: ollama }
+    }
+
+    fn alive(&self) -> Option<Value> {
+        let port = format!(":{}", self.worker.addr.port());
+        let mut found = None;
+        self.orchestrator.runners(|runners| found = runners.as_ref().and_then(|r| r.alive(ID)));
+        found.filter(|body| body["runner_url"].as_str().unwrap().ends_with(&port))
+    }
+
+    #[track_caller]
+    fn is_ready(&self) -> Value {
+        wait_for("a live runner that is ready", || self.alive().filter(|body| body["status"] == "ready"))
+    }
+
+    fn beats(&self) -> Vec<Request> {
+        self.orchestrator.requests(BEAT)
+    }
+
+    /// The row of this protocol.
+    fn row(&self) -> Value {
+        let report = self.worker.get("/gpu").json();
+        let rows = report["registrations"].as_array().unwrap();
+        rows.iter().find(|row| row["protocol"] == "live-runner").cloned().unwrap_or_default()
+    }
+
+    #[track_caller]
+    fn state(&self, state: &str) {
+        wait_for(state, || (self.row()["state"] == state).then_some(()));
+    }
+}
+
+#[test]
+fn each_beat_says_everything() {
+    let scene = Scene::new(&[("RUNNER_PRICE", "0.0005usd/fixed"), ("CAPABILITY_CAPACITY", "4")]);
+    scene.worker.report_when("a GPU", |r| r["gpu_count"] == 1 && r["ollama"]["reachable"] == true);
+    let beats = scene.beats().len();
+    wait_for("more beats", || (scene.beats().len() >= beats + 5).then_some(()));
+    let all = scene.beats();
+    assert_eq!(all[0].header("authorization"), Some("orch-s3cret"));
+    assert!(all[1..].iter().all(|r| r.header("authorization") == Some("heartbeat-s3cret-1")));
+    for beat in &all[beats + 1..] {
+        let mut body = beat.json();
+        let metadata: Value = serde_json::from_str(body["metadata"].as_str().unwrap()).unwrap();
+        assert_eq!(metadata, json!({"v": 1, "verdict": "ok", "gpus": 1, "driver": "550.54.14", "ollama": "0.32.4"}));
+        body["metadata"] = Value::Null;
+        let expect = json!({
+            "runner_id": ID, "runner_url": body["runner_url"], "app": "agent-net/gpu-check", "mode": "single-shot",
+            "capacity": 4, "status": "ready", "version": env!("CARGO_PKG_VERSION"), "metadata": null,
+            "gpu": {"id": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "vram_mb": 24576},
+            "price_info": {"price": "0.0005", "currency": "usd", "unit": "fixed"}
+        });
+        assert_eq!(body, expect);
+    }
+    scene.state("registered");
+    // Jobs of the registry's proxy come to the two job routes.
+    assert_eq!(scene.row()["capability"], ID);
+    let log = scene.worker.log();
+    assert_eq!(log.matches("as a live runner").count(), 1, "{log}");
+    assert!(!log.contains("s3cret") && !scene.worker.get("/metrics").text().contains("s3cret"), "{log}");
+}
+
+#[test]
+fn whatever_makes_the_registry_forget_it_is_back_by_itself() {
+    let mut scene = Scene::new(&[]);
+    scene.is_ready();
+    // A restart.
+    scene.orchestrator.runners(|runners| runners.as_mut().unwrap().forget());
+    scene.is_ready();
+    // Away for longer than it keeps a silent runner.
+    scene.orchestrator.stop();
+    scene.state("failing");
+    scene.orchestrator.start();
+    scene.is_ready();
+    scene.state("registered");
+    // A restart with another secret, which the operator mends at the orchestrator.
+    scene.orchestrator.runners(|runners| {
+        let runners = runners.as_mut().unwrap();
+        runners.forget();
+        runners.secret = "another".into();
+    });
+    wait_for("a refusal", || scene.row()["failures"]["wrong_secret"].as_u64());
+    scene.orchestrator.runners(|runners| runners.as_mut().unwrap().secret = "orch-s3cret".into());
+    scene.is_ready();
+    // Its registry is switched off for a while.
+    scene.orchestrator.runners(|runners| runners.as_mut().unwrap().enabled = false);
+    wait_for("no registry", || scene.row()["failures"]["absent"].as_u64());
+    scene.orchestrator.runners(|runners| runners.as_mut().unwrap().enabled = true);
+    scene.is_ready();
+    assert_eq!(scene.worker.report()["status"], "success");
+}
+
+#[test]
+fn a_worker_that_was_killed_gets_its_id_back() {
+    let scene = Scene::new(&[]);
+    scene.is_ready();
+    let Scene { orchestrator, worker, .. } = scene;
+    worker.signal(Signal::KILL);
+    worker.wait();
+    let scene = Scene::at(orchestrator, &[]);
+    // Its earlier life is registered until it has been silent for long enough.
+    wait_for("the id to be held", || scene.row()["failures"]["held"].as_u64());
+    scene.is_ready();
+    scene.state("registered");
+}
+
+#[test]
+fn a_rival_with_the_same_id_is_told_of() {
+    let orchestrator = with_runners();
+    let scene = Scene::at(orchestrator, &[]);
+    scene.is_ready();
+    scene.orchestrator.runners(|runners| runners.as_mut().unwrap().put(ID, json!({"runner_url": "http://rival:1"})));
+    wait_for("a word about it", || {
+        // The rival beats on.
+        scene.orchestrator.runners(|r| r.as_mut().unwrap().put(ID, json!({"runner_url": "http://rival:1"})));
+        scene.worker.log().contains("another worker holds this RUNNER_ID").then_some(())
+    });
+    scene.is_ready();
+}
+
+#[test]
+fn an_unhealthy_worker_says_so_at_once_and_keeps_beating() {
+    let scene = Scene::new(&[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
+    scene.is_ready();
+    scene.nvml.set("gpu0.handle=15");
+    wait_for("unavailable", || scene.alive().filter(|body| body["status"] == "unavailable"));
+    scene.state("withdrawn");
+    let beats = scene.beats().len();
+    wait_for("more beats", || (scene.beats().len() >= beats + 3).then_some(()));
+    scene.nvml.set("");
+    scene.is_ready();
+    assert_eq!(scene.orchestrator.requests(LEAVE).len(), 0, "it was never taken out");
+}
+
+#[test]
+fn it_drains_before_it_leaves() {
+    let scene = Scene::new(&[]);
+    scene.is_ready();
+    let mut slow = Connection::open(scene.worker.addr);
+    slow.send(b"POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: 20\r\n\r\n{").unwrap();
+    // The signal is only seen once the job is.
+    wait_for("the job", || scene.worker.get("/health").status.eq(&200).then_some(()));
+    scene.worker.signal(Signal::TERM);
+    wait_for("draining", || scene.alive().filter(|body| body["status"] == "draining"));
+    assert_eq!(scene.orchestrator.requests(LEAVE).len(), 0);
+    slow.send(b"\"agent_id\":\"a\"}     ").unwrap();
+    assert_eq!(slow.answer().unwrap().status, 503);
+    let Scene { orchestrator, worker, .. } = scene;
+    let (status, log) = worker.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let left = orchestrator.requests(LEAVE);
+    assert_eq!((left.len(), left[0].header("authorization")), (1, Some("heartbeat-s3cret-1")));
+    assert_eq!(orchestrator.requests(BEAT).iter().filter(|r| r.json()["status"] == "ready").count(), {
+        let all = orchestrator.requests(BEAT);
+        all.iter().position(|r| r.json()["status"] == "draining").unwrap()
+    });
+}
+
+#[test]
+fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
+    let orchestrator = FakeOrchestrator::new(Mood::Hang);
+    let scene = Scene::at(orchestrator, &[]);
+    assert_eq!(scene.worker.report()["status"], "success");
+    wait_for("a beat", || scene.beats().first().cloned());
+    let (status, log) = scene.worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn auto_turns_to_the_registry_where_there_is_no_byoc() {
+    let scene = Scene::new(&[("ORCH_PROTOCOL", "auto")]);
+    scene.is_ready();
+    assert!(!scene.orchestrator.requests("/capability/register").is_empty());
+    drop(scene);
+    // Where there is BYOC, that is all.
+    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
+    let scene = Scene::at(orchestrator, &[("ORCH_PROTOCOL", "auto")]);
+    wait_for("renewals", || (scene.orchestrator.requests("/capability/register").len() >= 3).then_some(()));
+    assert_eq!(scene.beats().len(), 0);
+    // A token cannot come through the registry's proxy: it is left alone.
+    let scene = Scene::new(&[("ORCH_PROTOCOL", "auto"), ("WORKER_TOKEN", "t0ken")]);
+    wait_for("tries", || (scene.orchestrator.requests("/capability/register").len() >= 3).then_some(()));
+    assert_eq!(scene.beats().len(), 0);
+}
+
+#[test]
+fn both_are_kept_and_byoc_alone_knows_no_registry() {
+    let start = |protocol: &str| {
+        let orchestrator = FakeOrchestrator::new(Mood::Ok);
+        orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
+        Scene::at(orchestrator, &[("ORCH_PROTOCOL", protocol), ("RUNNER_ID", ID)])
+    };
+    let scene = start("both");
+    scene.is_ready();
+    wait_for("a registration", || scene.orchestrator.registered(ID));
+    scene.state("registered");
+    let (status, _) = scene.worker.stop();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(scene.orchestrator.requests(LEAVE).len(), 1);
+    assert_eq!(scene.orchestrator.requests("/capability/unregister").len(), 1);
+    let scene = start("byoc");
+    wait_for("renewals", || (scene.orchestrator.requests("/capability/register").len() >= 3).then_some(()));
+    assert_eq!(scene.beats().len(), 0);
+}
+
+#[test]
+fn a_token_and_a_live_runner_exclude_each_other() {
+    for protocol in ["live-runner", "both"] {
+        let (status, _, err) = run(agent_net().arg("serve").envs([
+            ("ORCH_URL", "http://o:1"),
+            ("CAPABILITY_NAME", "a"),
+            ("ORCH_PROTOCOL", protocol),
+            ("WORKER_TOKEN", "t0ken"),
+        ]));
+        assert_eq!(status.code(), Some(78), "{err}");
+        assert!(err.contains("WORKER_TOKEN") && !err.contains("t0ken"), "{err}");
+    }
+}
+
+#[test]
+fn the_secret_of_a_file_is_read_again() {
+    let file = folder("runner-secret").join("secret");
+    fs::write(&file, "old-s3cret").unwrap();
+    let scene = Scene::new(&[("ORCH_SECRET", ""), ("ORCH_SECRET_FILE", file.to_str().unwrap())]);
+    wait_for("a refusal", || scene.row()["failures"]["wrong_secret"].as_u64());
+    fs::write(&file, "orch-s3cret").unwrap();
+    scene.is_ready();
+}
