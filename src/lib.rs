@@ -8,7 +8,7 @@
 //!  edge/ollama, kmsg, ──┘                     │ once a second
 //!  surroundings, tegra                        ▼
 //!                               recorder ─▶ pure/uptime ─▶ edge/disk
-//!  registrar ─▶ edge/orchestrator
+//!  registrar ─▶ pure/lease, pure/runner ─▶ edge/orchestrator
 //!  cmd/check, cmd/doctor: one snapshot without any of the threads
 //! ```
 //!

@@ -14,7 +14,9 @@ Usage: agent-net [serve] [--SETTING VALUE]...   answer jobs until SIGTERM
                                                 what is wrong on this machine and how to mend it
        agent-net ack [--SETTING VALUE]...       tell the worker of this machine that its errors so far are known
        agent-net health [--SETTING VALUE]...    ask the worker of this machine whether it serves (HEALTHCHECK)
-       agent-net config [--SETTING VALUE]...    the effective settings and where each came from
+       agent-net config [--runner-json] [--SETTING VALUE]...
+                                                the effective settings and where each came from, or this worker's
+                                                entry for an orchestrator's runners.json
        agent-net --help | --version
 
 Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable, 64 usage, 78 a setting that cannot

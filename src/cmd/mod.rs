@@ -35,7 +35,7 @@ pub(crate) fn run() -> ExitCode {
         "health" => Ok(Command::Health),
         "doctor" => Ok(Command::Doctor { json: args.contains("--json") }),
         "ack" => Ok(Command::Ack),
-        "config" => Ok(Command::Config),
+        "config" => Ok(Command::Config { runner_json: args.contains("--runner-json") }),
         other => Err(format!("{other:?} is no command; there are {COMMANDS}")),
     };
     let command = match command {
@@ -63,7 +63,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Health => health::run(&settings),
         Command::Doctor { json } => doctor::run(&settings, json),
         Command::Ack => ack::run(&settings),
-        Command::Config => config::run(&settings),
+        Command::Config { runner_json } => config::run(&settings, runner_json),
     }
     .into()
 }
@@ -78,7 +78,7 @@ enum Command {
     Health,
     Doctor { json: bool },
     Ack,
-    Config,
+    Config { runner_json: bool },
 }
 
 fn usage(why: &str) -> Exit {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::settings::{Settings, Source};
+use super::settings::{self, Settings, Source};
 use crate::counters::{Gauge, Pulse};
 use crate::edge::guard::{self, Gate, Pool};
 use crate::edge::orchestrator::{self, Orchestrator};
@@ -170,7 +170,7 @@ fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
 }
 
 fn offer(config: &Config, registers: bool, port: u16) -> Offer {
-    let worker = config.capability.url.clone().unwrap_or_else(|| own_url(port));
+    let worker = settings::worker_url(config, port);
     if registers && worker.is_loopback() {
         log::warn!("CAPABILITY_URL is {}: only orchestrators on this machine can send jobs there", worker.as_str());
     }
@@ -184,11 +184,4 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
         runner: config.orchestrators.runner.clone(),
         hurry: config.hurry,
     }
-}
-
-/// `http://HOSTNAME:port`; a name that fits in no URL leaves only this machine.
-fn own_url(port: u16) -> HttpUrl {
-    let url = HttpUrl::parse(&format!("http://{}:{port}", limits::host_name()));
-    url.or_else(|_| HttpUrl::parse(&format!("http://127.0.0.1:{port}")))
-        .unwrap_or_else(|_| unreachable!("a literal URL"))
 }

@@ -5,8 +5,9 @@ use std::fmt;
 
 use pico_args::Arguments;
 
-use crate::edge::secrets;
+use crate::edge::{limits, secrets};
 use crate::pure::config::{self, Config, SETTINGS, Setting};
+use crate::pure::url::HttpUrl;
 
 /// Why there are no settings.
 #[derive(Debug)]
@@ -93,4 +94,15 @@ fn value(args: &mut Arguments, setting: &Setting) -> Result<Option<(String, Sour
     let Some(value) = env::var_os(setting.name) else { return Ok(None) };
     let value = value.into_string().map_err(|_| Error::Config(format!("{}: the value is not UTF-8", setting.name)))?;
     Ok(Some((value, Source::Environment)).filter(|(v, _)| !v.trim().is_empty()))
+}
+
+/// Where jobs are to be sent: CAPABILITY_URL, else `http://HOSTNAME:port`. A name that fits in no URL leaves only this
+/// machine.
+pub(super) fn worker_url(config: &Config, port: u16) -> HttpUrl {
+    let own = || {
+        let url = HttpUrl::parse(&format!("http://{}:{port}", limits::host_name()));
+        url.or_else(|_| HttpUrl::parse(&format!("http://127.0.0.1:{port}")))
+            .unwrap_or_else(|_| unreachable!("a literal URL"))
+    };
+    config.capability.url.clone().unwrap_or_else(own)
 }

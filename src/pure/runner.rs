@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::RunnerConfig;
 use super::lease;
 use super::snapshot::{GpuState, Reach, Snapshot};
 use super::verdict::{self, Verdict};
@@ -80,6 +81,42 @@ impl Price {
         let whole = digits > 0 && !number.starts_with('.') && !number.ends_with('.') && digits <= 30;
         (plain && positive && known && whole).then(|| Self { price: number.into(), currency: "usd", unit: unit.into() })
     }
+}
+
+/// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and
+/// asks GET /ready. The orchestrator on chain wants a price.
+pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32) -> String {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        label: &'a str,
+        routing: &'static str,
+        runner_url: &'a str,
+        health_url: &'static str,
+        healthy_status_code: u16,
+        app: &'a str,
+        version: &'static str,
+        mode: &'static str,
+        capacity: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price_info: Option<&'a Price>,
+    }
+    #[derive(Serialize)]
+    struct List<'a> {
+        runners: [Entry<'a>; 1],
+    }
+    let entry = Entry {
+        label: &own.id,
+        routing: "label",
+        runner_url: url,
+        health_url: "/ready",
+        healthy_status_code: 200,
+        app: &own.app,
+        version: env!("CARGO_PKG_VERSION"),
+        mode: MODE,
+        capacity,
+        price_info: own.price.as_ref(),
+    };
+    serde_json::to_string_pretty(&List { runners: [entry] }).unwrap_or_default() + "\n"
 }
 
 /// The first GPU that can be used and says what the registry wants to know.

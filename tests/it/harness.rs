@@ -20,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Worker {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// The values of its settings that nobody may see.
+    secrets: Vec<String>,
     pub addr: SocketAddr,
 }
 
@@ -85,7 +87,10 @@ impl Worker {
                 line.clear();
             }
         });
-        let mut worker = Self { child, log, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let is_secret = |name: &str| matches!(name, "ORCH_SECRET" | "WORKER_TOKEN");
+        let secrets = settings.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
+        let secrets = secrets.map(|(_, value)| (*value).to_owned()).collect();
+        let mut worker = Self { child, log, secrets, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
         worker.addr = wait_for("the line `listening on http://ADDR`", || {
             if let Ok(Some(status)) = worker.child.try_wait() {
                 panic!("agent-net ended with {status}:\n{}", worker.log());
@@ -170,6 +175,10 @@ impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log();
+        for secret in self.secrets.iter().filter(|_| !thread::panicking()) {
+            assert!(!log.contains(secret.as_str()), "a secret is in the log: {log}");
+        }
         if thread::panicking() {
             eprintln!("--- the worker's log\n{}---", self.log());
         }

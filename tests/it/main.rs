@@ -28,6 +28,7 @@ mod load;
 mod metrics;
 mod nvml;
 mod ollama;
+mod pool;
 mod readings;
 mod recordings;
 mod registration;

@@ -271,6 +271,24 @@ fn a_token_and_a_live_runner_exclude_each_other() {
 }
 
 #[test]
+fn the_operators_own_list_gets_an_entry() {
+    let (status, out, err) =
+        run(agent_net().args(["config", "--runner-json", "--runner-price", "0.0005usd/fixed"]).envs([
+            ("CAPABILITY_NAME", "agent-net.nyc"),
+            ("CAPABILITY_URL", "http://10.0.0.5:9876"),
+            ("CAPABILITY_CAPACITY", "4"),
+        ]));
+    assert_eq!((status.code(), err.as_str()), (Some(0), ""));
+    let expect = json!({"runners": [{
+        "label": "agent-net-nyc", "routing": "label", "runner_url": "http://10.0.0.5:9876", "health_url": "/ready",
+        "healthy_status_code": 200, "app": "agent-net/gpu-check", "version": env!("CARGO_PKG_VERSION"),
+        "mode": "single-shot", "capacity": 4,
+        "price_info": {"price": "0.0005", "currency": "usd", "unit": "fixed"}
+    }]});
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expect);
+}
+
+#[test]
 fn the_secret_of_a_file_is_read_again() {
     let file = folder("runner-secret").join("secret");
     fs::write(&file, "old-s3cret").unwrap();

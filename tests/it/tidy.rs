@@ -77,7 +77,7 @@ const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
     ),
     ("src/worker.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/sampler.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
-    ("src/registrar.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/registrar", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/recorder.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/doctor.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/", &["rouille"], &["src/edge/http.rs"]),

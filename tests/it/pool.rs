@@ -1,0 +1,116 @@
+//! Jobs as an orchestrator's client sends them: over connections that it keeps, for a while.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::fake_ollama::{Answer, FakeOllama};
+use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::harness::{Worker, wait_for};
+use crate::http::Connection;
+use crate::jobs::{bytes, job};
+
+const NAME: &str = "agent-net-nyc";
+
+/// A worker at an orchestrator that drops it at the first connection that fails, as go-livepeer does.
+fn registered(more: &[(&str, &str)]) -> (FakeOrchestrator, Worker) {
+    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let url = orchestrator.url();
+    let worker = Worker::start(&[&[("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME)], more].concat());
+    wait_for("a registration", || orchestrator.registered(NAME));
+    (orchestrator, worker)
+}
+
+/// Numbers that look random and are the same in each run.
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+#[test]
+fn ten_thousand_jobs_over_kept_connections_lose_none() {
+    let (orchestrator, worker) = registered(&[]);
+    let lost = AtomicUsize::new(0);
+    let failed = |what: &str, why: &dyn std::fmt::Display| {
+        lost.fetch_add(1, Ordering::Relaxed);
+        orchestrator.forget();
+        println!("{what}: {why}");
+    };
+    // The client closes what has been idle for this long; gaps lie on both sides of it.
+    const LIMIT_MS: u64 = 8;
+    thread::scope(|scope| {
+        for client in 0..8_u64 {
+            let (worker, failed) = (&worker, &failed);
+            scope.spawn(move || {
+                let mut state = 0x9e37_79b9_7f4a_7c15 ^ (client + 1);
+                let mut connection = Connection::open(worker.addr);
+                for number in 0..1250 {
+                    let gap = random(&mut state) % (2 * LIMIT_MS);
+                    thread::sleep(Duration::from_millis(gap));
+                    if gap > LIMIT_MS {
+                        connection = Connection::open(worker.addr);
+                    }
+                    let id = format!("{client}-{number}");
+                    if let Err(why) = connection.send(&bytes("POST", "/gpu-check", &job(&id))) {
+                        failed(&id, &why);
+                    }
+                    match connection.answer() {
+                        Ok(answer) if answer.status == 200 && answer.json()["agent_id"] == id => {}
+                        Ok(answer) => failed(&id, &answer.status),
+                        Err(why) => failed(&id, &why),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+    assert!(orchestrator.registered(NAME).is_some());
+}
+
+#[test]
+fn two_hundred_refused_jobs_with_large_bodies_reset_nobody() {
+    let (orchestrator, worker) = registered(&[("WORKER_TOKEN", "t0ken")]);
+    let body = vec![b'A'; 2_000_000];
+    let rows = [
+        ("POST /gpu-check", "Authorization: Bearer wrong", 401),
+        ("POST /gpu-check", "Authorization: Bearer t0ken", 413),
+        ("PUT /gpu-check", "X: y", 405),
+        ("POST /nothing", "X: y", 404),
+    ];
+    for round in 0..50 {
+        for (line, header, status) in rows {
+            let mut connection = Connection::open(worker.addr);
+            let head = format!("{line} HTTP/1.1\r\nHost: w\r\n{header}\r\nContent-Length: {}\r\n\r\n", body.len());
+            connection.send(head.as_bytes()).unwrap();
+            connection.send(&body).unwrap_or_else(|why| panic!("round {round}, {status}: {why}"));
+            let answer = connection.answer().unwrap_or_else(|why| panic!("round {round}, {status}: {why}"));
+            assert_eq!(answer.status, status);
+        }
+    }
+    assert!(orchestrator.registered(NAME).is_some());
+}
+
+#[test]
+fn of_fifty_jobs_at_once_ten_are_served_and_none_waits_for_nothing() {
+    // Jobs take time only before the first sample. A machine that is too slow for that window gets another try.
+    for _ in 0..10 {
+        let ollama = FakeOllama::new();
+        ollama.set_all(&Answer::Hang);
+        let worker = Worker::start(&[("OLLAMA_URL", &ollama.url())]);
+        let mut connections: Vec<Connection> = (0..50).map(|_| Connection::open(worker.addr)).collect();
+        for (i, connection) in connections.iter_mut().enumerate() {
+            connection.send(&bytes("POST", "/gpu-check", &job(&format!("job-{i}")))).unwrap();
+        }
+        let answers: Vec<_> = connections.iter_mut().map(|connection| connection.answer().unwrap()).collect();
+        let served = answers.iter().filter(|answer| answer.status == 200).count();
+        let refused = answers.iter().filter(|answer| answer.status == 503);
+        assert!(refused.clone().all(|answer| answer.header("retry-after").is_some() && answer.code() == "at_capacity"));
+        assert_eq!(served + refused.count(), 50);
+        if served == 10 {
+            return;
+        }
+    }
+    panic!("never ten of fifty");
+}
