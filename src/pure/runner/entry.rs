@@ -1,0 +1,142 @@
+//! What is sent: the whole entry, since each beat replaces the one before.
+
+use serde::Serialize;
+
+use crate::pure::config::RunnerConfig;
+use crate::pure::contract;
+use crate::pure::snapshot::{GpuState, Reach, Snapshot};
+use crate::pure::verdict::{self, Verdict};
+
+/// The whole entry: each beat replaces the one before, so nothing may be left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Beat<'a> {
+    pub(crate) runner_id: &'a str,
+    pub(crate) runner_url: &'a str,
+    pub(crate) app: &'a str,
+    pub(crate) mode: &'static str,
+    pub(crate) capacity: u32,
+    pub(crate) status: Status,
+    pub(crate) version: &'static str,
+    /// JSON as text, at most 1,024 bytes.
+    pub(crate) metadata: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<Card>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) price_info: Option<&'a Price>,
+}
+
+pub(crate) const MODE: &str = "single-shot";
+
+/// What the registry makes of it: jobs come only while it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Ready,
+    Unavailable,
+    Draining,
+}
+
+/// A GPU as the registry shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Card {
+    id: String,
+    name: String,
+    vram_mb: u64,
+}
+
+/// RUNNER_PRICE, `0.0005usd/fixed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Price {
+    /// A decimal number, as it was written.
+    price: String,
+    currency: &'static str,
+    unit: String,
+}
+
+impl Price {
+    /// None: it is no price.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once("usd/")?;
+        let digits = number.bytes().filter(u8::is_ascii_digit).count();
+        let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.') && number.matches('.').count() <= 1;
+        let positive = number.bytes().any(|b| (b'1'..=b'9').contains(&b));
+        let known = matches!(unit, "fixed" | "hour" | "720p");
+        let whole = digits > 0 && !number.starts_with('.') && !number.ends_with('.') && digits <= 30;
+        (plain && positive && known && whole).then(|| Self { price: number.into(), currency: "usd", unit: unit.into() })
+    }
+}
+
+/// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and
+/// asks GET /ready. The orchestrator on chain wants a price.
+pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32) -> String {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        label: &'a str,
+        routing: &'static str,
+        runner_url: &'a str,
+        health_url: &'static str,
+        healthy_status_code: u16,
+        app: &'a str,
+        version: &'static str,
+        mode: &'static str,
+        capacity: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price_info: Option<&'a Price>,
+    }
+    #[derive(Serialize)]
+    struct List<'a> {
+        runners: [Entry<'a>; 1],
+    }
+    let entry = Entry {
+        label: &own.id,
+        routing: "label",
+        runner_url: url,
+        health_url: "/ready",
+        healthy_status_code: 200,
+        app: &own.app,
+        version: env!("CARGO_PKG_VERSION"),
+        mode: MODE,
+        capacity,
+        price_info: own.price.as_ref(),
+    };
+    serde_json::to_string_pretty(&List { runners: [entry] }).unwrap_or_default() + "\n"
+}
+
+/// The first GPU that can be used and says what the registry wants to know.
+pub(crate) fn card(snapshot: &Snapshot) -> Option<Card> {
+    let gpus = snapshot.gpu.gpus().iter().filter(|gpu| gpu.usable());
+    gpus.filter_map(|gpu| {
+        Some(Card { id: gpu.uuid.clone()?, name: gpu.name.clone()?, vram_mb: gpu.vram_total_bytes? >> 20 })
+    })
+    .next()
+}
+
+/// A small summary for everybody to see: no names of hosts, nothing secret.
+pub(crate) fn metadata(snapshot: Option<&Snapshot>) -> String {
+    #[derive(Serialize)]
+    struct Summary {
+        v: u32,
+        verdict: Verdict,
+        gpus: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        driver: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ollama: Option<String>,
+    }
+    let short = |text: &str| text.chars().filter(char::is_ascii_graphic).take(32).collect::<String>();
+    let driver = snapshot.and_then(|s| match &s.gpu {
+        GpuState::Sample(sample) => sample.driver_version.as_deref().map(short),
+        _ => None,
+    });
+    let ollama = snapshot.and_then(|s| match &s.ollama.reach {
+        Reach::Up { version } => Some(short(version)),
+        _ => None,
+    });
+    contract::json(&Summary {
+        v: 1,
+        verdict: snapshot.map_or(Verdict::Unknown, |s| verdict::worst(&s.reasons)),
+        gpus: snapshot.map_or(0, Snapshot::gpu_count),
+        driver,
+        ollama,
+    })
+}
