@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 
 /// Larger is no secret but a mistaken path.
 const MAX_BYTES: u64 = 4096;
@@ -12,7 +13,8 @@ const MAX_BYTES: u64 = 4096;
 /// One sentence that says what is wrong with the file, never what is in it.
 pub(crate) fn read(path: &str) -> Result<String, String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|why| format!("the file cannot be opened ({why}) by {}", who()))?;
+    let file =
+        File::open(path).map_err(|why| format!("the file{} cannot be opened ({why}) by {}", mode(path), who()))?;
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|why| format!("the file cannot be read ({why})"))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("the file is larger than {MAX_BYTES} bytes: it is no secret"));
@@ -21,6 +23,11 @@ pub(crate) fn read(path: &str) -> Result<String, String> {
         "" => Err("the file is empty".into()),
         secret => Ok(secret.to_owned()),
     }
+}
+
+fn mode(path: &str) -> String {
+    let meta = std::fs::metadata(path);
+    meta.map_or_else(|_| String::new(), |m| format!(" of owner {}:{}, mode {:o},", m.uid(), m.gid(), m.mode() & 0o7777))
 }
 
 /// Mounted secrets keep the owner and mode of the host, which is the usual mistake.

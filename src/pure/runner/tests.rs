@@ -129,6 +129,32 @@ fn answers_are_read_by_their_status() {
     assert!(matches!(judge(503, ""), Answer::Trouble(_)));
 }
 
+/// A recorded answer: its status and its body.
+fn recorded(text: &str) -> Answer {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    judge(head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+macro_rules! recording {
+    ($name:literal) => {
+        recorded(include_str!(concat!("../../../tests/it/recordings/register/", $name, ".client_out")))
+    };
+}
+
+#[test]
+fn what_a_real_registry_answered_is_understood() {
+    let Answer::Taken { secret: Some(secret), interval, ttl } = recording!("hb-bootstrap") else { panic!("not taken") };
+    assert_eq!((secret.len(), interval, ttl), (52, Some(s(5)), Some(s(20))));
+    assert_eq!(recording!("hb-beat"), beat());
+    assert_eq!(recording!("hb-after-restart-heartbeat-secret"), Answer::NotRegistered);
+    assert_eq!(recording!("hb-after-unregister"), Answer::NotRegistered);
+    assert_eq!(recording!("hb-bootstrap-wrong-secret"), Answer::NotRegistered);
+    assert_eq!(recording!("hb-beat-wrong"), Answer::Held);
+    assert_eq!(recording!("hb-beat-with-orch-secret"), Answer::Held);
+    assert_eq!(recording!("other-post-runners_heartbeat"), Answer::Absent);
+    assert_eq!(recording!("rule-capacity-neg"), Answer::Refused("capacity must be >= 0".into()));
+}
+
 #[test]
 fn durations_as_go_writes_them() {
     for (text, expect) in
