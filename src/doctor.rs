@@ -10,11 +10,11 @@ use crate::edge::disk;
 use crate::edge::kmsg::Kmsg;
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
-use crate::edge::orchestrator::{self, Orchestrator};
+use crate::edge::orchestrator::{self, Orchestrator, RegisterError};
 use crate::edge::probe::{self, NoAnswer};
 use crate::edge::surroundings;
 use crate::edge::tegra::Tegra;
-use crate::pure::config::Config;
+use crate::pure::config::{Config, Protocol};
 use crate::pure::diagnosis::{self, Finding, Machine};
 use crate::pure::snapshot::{OllamaState, Reach};
 use crate::pure::url::HttpUrl;
@@ -116,17 +116,9 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
         Ok(tls) => {
             for url in &settings.urls {
                 let one = Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
-                all.push(match one.probe() {
-                    Ok(clock) => {
-                        clocks.extend(clock.map(|theirs| (url.as_str().to_owned(), theirs)));
-                        Finding::pass("orchestrator", format!("{} has BYOC and takes the secret", url.as_str()))
-                    }
-                    Err(why) => Finding::fail(
-                        "orchestrator",
-                        format!("{}: {why}", url.as_str()),
-                        "mend ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator",
-                    ),
-                });
+                let (found, clock) = registries(&one, settings.protocol);
+                all.extend(found);
+                clocks.extend(clock.map(|theirs| (url.as_str().to_owned(), theirs)));
             }
         }
     }
@@ -137,6 +129,42 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
     }
     all.extend(diagnosis::clock(unix_now(), &clocks));
     all
+}
+
+/// Whether an orchestrator has the registries that ORCH_PROTOCOL wants, and its clock in Unix seconds.
+fn registries(one: &Orchestrator, protocol: Protocol) -> (Vec<Finding>, Option<f64>) {
+    const MEND: &str = "mend ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator";
+    let mut all = Vec::new();
+    let mut clock = None;
+    let mut runners = matches!(protocol, Protocol::LiveRunner | Protocol::Both);
+    if protocol != Protocol::LiveRunner {
+        match one.probe() {
+            Ok(theirs) => {
+                clock = theirs;
+                all.push(Finding::pass("orchestrator", format!("{} has BYOC and takes the secret", one.url())));
+            }
+            Err(RegisterError::NoByoc) if protocol == Protocol::Auto => runners = true,
+            Err(why) => all.push(Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND)),
+        }
+    }
+    if runners {
+        all.push(match one.has_runners() {
+            Ok(true) => Finding::pass(
+                "orchestrator",
+                format!(
+                    "{} has a Live Runner registry; whether it takes the secret shows at the first beat",
+                    one.url()
+                ),
+            ),
+            Ok(false) => Finding::fail(
+                "orchestrator",
+                format!("{} has no Live Runner registry", one.url()),
+                "start it with -useLiveRunners and -orchSecret, or choose another ORCH_PROTOCOL",
+            ),
+            Err(why) => Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND),
+        });
+    }
+    (all, clock)
 }
 
 fn state(config: &Config) -> Vec<Finding> {

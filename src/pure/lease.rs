@@ -126,7 +126,8 @@ impl Lease {
     pub(crate) fn taken(&mut self, now: Duration, spread: f64) {
         self.backoff.success();
         (self.state, self.asked, self.ever) = (State::Registered, Some(now), true);
-        self.due = now + RENEW.mul_f64(0.9 + 0.2 * spread.clamp(0.0, 1.0));
+        // Whatever was lost is back within a minute.
+        self.due = now + RENEW.mul_f64(0.85 + 0.15 * spread.clamp(0.0, 1.0));
     }
 
     /// It was not; the wait until the next try.
@@ -193,7 +194,7 @@ mod tests {
 
     fn registered(at: u64) -> Lease {
         let mut lease = Lease::new(s(at));
-        lease.taken(s(at), 0.5);
+        lease.taken(s(at), 1.0);
         lease
     }
 
@@ -202,16 +203,14 @@ mod tests {
         let mut lease = Lease::new(s(5));
         // Jobs in flight cannot be this registry's yet.
         assert_eq!((lease.next(s(5), false, true), lease.next(s(5), true, true)), (REGISTER, REGISTER));
-        lease.taken(s(6), 0.5);
+        lease.taken(s(6), 1.0);
         assert_eq!(lease.next(s(6), false, true), Action::Wait(s(60)));
         assert_eq!(lease.next(s(66), true, true), Action::Wait(s(1)));
         assert_eq!(lease.next(s(66), false, true), REGISTER);
         assert_eq!(lease.next(s(185), true, true), Action::Wait(s(1)));
         assert_eq!(lease.next(s(186), true, true), Action::Register { with_load: true });
         lease.taken(s(186), 0.0);
-        assert_eq!(lease.next(s(186), false, true), Action::Wait(s(54)));
-        lease.taken(s(186), 1.0);
-        assert_eq!(lease.next(s(186), false, true), Action::Wait(s(66)));
+        assert_eq!(lease.next(s(186), false, true), Action::Wait(s(51)));
     }
 
     #[test]

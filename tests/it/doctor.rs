@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_runners::Runners;
 use crate::harness::{agent_net, folder, run};
 use crate::nvml::FakeNvml;
 
@@ -193,7 +194,7 @@ fn orchestrators_and_their_secret() {
     around.finds(&[], "clock", "warn", &["apart", "timesyncd"]);
     for (mood, part) in [
         (Mood::BadSecret, "ORCH_SECRET"),
-        (Mood::NoByoc, "no BYOC"),
+        (Mood::NoByoc, "no Live Runner registry"),
         (Mood::PlainHttpToTls, "https://"),
         (Mood::Error500, "500"),
         (Mood::HangUp, "no answer"),
@@ -201,6 +202,14 @@ fn orchestrators_and_their_secret() {
         around.orchestrator.set(mood);
         around.finds(&[], "orchestrator", "fail", &[part]);
     }
+    // Live Runner is looked for where it is wanted.
+    around.orchestrator.set(Mood::NoByoc);
+    let live = [("ORCH_PROTOCOL", "live-runner")];
+    around.finds(&live, "orchestrator", "fail", &["no Live Runner registry", "-useLiveRunners"]);
+    around.orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
+    around.finds(&live, "orchestrator", "pass", &["has a Live Runner registry"]);
+    around.finds(&[], "orchestrator", "pass", &["has a Live Runner registry"]);
+    around.finds(&[("ORCH_PROTOCOL", "both")], "orchestrator", "fail", &["no BYOC"]);
     around.orchestrator.stop();
     around.finds(&[], "orchestrator", "fail", &["no answer"]);
 }

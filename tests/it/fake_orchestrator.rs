@@ -198,8 +198,8 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     lock(&state.requests).push(request.clone());
     (state.witness)(&request);
     let mut mood = *lock(&state.mood);
-    let known =
-        lock(&state.runners).as_mut().filter(|_| request.path.starts_with("/runners/")).map(|r| r.answer(&request));
+    let asked = request.path.starts_with("/runners/") || request.path == "/discovery";
+    let known = lock(&state.runners).as_mut().filter(|_| asked).map(|runners| runners.answer(&request));
     if let Some((status, body)) = known {
         let length = body.len();
         let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Orchestrator, UNREGISTER_DEADLINE};
+use super::{Orchestrator, REGISTER_DEADLINE, UNREGISTER_DEADLINE};
 use crate::pure::config::Secret;
 use crate::pure::runner::{self, Answer, Beat};
 
@@ -32,6 +32,16 @@ impl Orchestrator {
             (200..=299 | 401 | 404, _) => Ok(()),
             (status, _) => Err(format!("it answered {status}")),
         }
+    }
+
+    /// Whether there is such a registry: GET /discovery shows it to everybody.
+    ///
+    /// # Errors
+    /// One sentence when nobody answers.
+    pub(crate) fn has_runners(&self) -> Result<bool, String> {
+        let request =
+            self.agent.get(self.base.join("/discovery")).config().timeout_global(Some(REGISTER_DEADLINE)).build();
+        request.call().map(|reply| reply.status().as_u16() == 200).map_err(|why| format!("no answer: {why}"))
     }
 
     fn send(&self, path: &str, secret: Option<&str>, body: &[u8], patience: Duration) -> Result<(u16, String), String> {
