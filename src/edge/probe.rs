@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::pure::config::Secret;
+use crate::pure::inside;
 
 /// A report of 128 GPUs and thousands of models fits.
 const MAX_BODY: u64 = 16 << 20;
@@ -79,7 +80,7 @@ pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool) -> Result<S
 /// Nobody answers, or the worker refuses.
 pub(crate) fn acknowledge(base: &str, token: Option<&Secret>) -> Result<String, NoAnswer> {
     let url = format!("{base}/ack");
-    let mut request = agent(Duration::from_secs(10)).post(&url);
+    let mut request = agent(Duration::from_secs(10)).post(&url).header(inside::OPERATOR, "1");
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {}", token.expose()));
     }

@@ -8,3 +8,6 @@ pub(crate) const TOO_LARGE: &str = "X-Agent-Net-Too-Large";
 pub(crate) const LOCAL: &str = "X-Agent-Net-Local";
 /// Present when an orchestrator's proxy sent the request on for a stranger.
 pub(crate) const PROXIED: &str = "Livepeer-Runner-Route";
+/// What the operator's own command sends. An orchestrator on the same machine passes on any path that its clients name,
+/// but none of their headers.
+pub(crate) const OPERATOR: &str = "X-Agent-Net-Operator";

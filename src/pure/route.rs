@@ -72,7 +72,7 @@ pub(crate) struct Request<'a> {
     pub(crate) authorization: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
-    /// It comes from this machine.
+    /// It is the operator's own, from this machine.
     pub(crate) local: bool,
     /// None: it was larger than the limit and has been thrown away.
     pub(crate) body: Option<&'a [u8]>,

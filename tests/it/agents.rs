@@ -47,6 +47,18 @@ fn the_table_is_bounded() {
     assert!(!worker.get("/metrics").text().contains("agent-1099"));
 }
 
+/// An orchestrator on the same machine passes on any path that its clients name, but none of their headers.
+#[test]
+fn only_the_operators_own_command_acknowledges() {
+    let worker = Worker::start(&[]);
+    worker.report();
+    let refused = worker.post("/ack", "{}");
+    assert_eq!((refused.status, refused.code().as_str()), (403, "not_local"));
+    worker.acknowledge();
+    let proxied = ["Livepeer-Runner-Route: x", "X-Agent-Net-Operator: 1"];
+    assert_eq!(http::request(worker.addr, "POST", "/ack", &proxied, b"").status, 404);
+}
+
 #[test]
 fn these_routes_are_for_the_operator() {
     let worker = Worker::start(&[("WORKER_TOKEN", "s3cret")]);

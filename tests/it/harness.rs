@@ -136,6 +136,12 @@ impl Worker {
         http::request(self.addr, "POST", path, &[], body.as_bytes())
     }
 
+    /// What `agent-net ack` sends.
+    pub fn acknowledge(&self) {
+        let answer = http::request(self.addr, "POST", "/ack", &["X-Agent-Net-Operator: 1"], b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
     /// A job's whole report; it must be a 200.
     pub fn report(&self) -> Value {
         let reply = self.post("/gpu-check", r#"{"agent_id":"demo-agent"}"#);

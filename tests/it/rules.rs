@@ -208,7 +208,7 @@ fn gpus_that_are_missing_are_noticed_by_all_that_shows_them() {
     // A container is missing what it was given.
     scene.nvml.set("gpus=1");
     missing();
-    assert_eq!(scene.worker.post("/ack", "").status, 200);
+    scene.worker.acknowledge();
     scene.is_well();
     fs::write(root.join("dev/nvidia1"), "").unwrap();
     assert!(missing().contains("given to this container"));
@@ -266,7 +266,7 @@ fn errors_in_the_kernels_log_are_held_until_something_settles_them() {
     let reason = scene.says("XID_FATAL", "unhealthy");
     assert!(reason["message"].as_str().unwrap().contains("79") && reason["gpu"] == UUID, "{reason:#}");
     assert_eq!(scene.worker.report()["xid_source"], "kmsg");
-    assert_eq!(scene.worker.post("/ack", "").status, 200);
+    scene.worker.acknowledge();
     scene.is_well();
     kernel_says(&root, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.");
     scene.says("XID_FATAL", "unhealthy");
@@ -274,7 +274,7 @@ fn errors_in_the_kernels_log_are_held_until_something_settles_them() {
     scene.is_well();
     kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 63, pid='<unknown>', row remap");
     scene.says("XID_WARN", "degraded");
-    assert_eq!(scene.worker.post("/ack", "").status, 200);
+    scene.worker.acknowledge();
     scene.is_well();
     // A program's own fault is counted and no more.
     kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, name=python, Ch 00000010");
@@ -302,7 +302,7 @@ fn without_the_kernels_log_nvml_is_listened_to() {
         scene.nvml.set(&format!("gpu0.xids={xid}:{xid}"));
         let reason = scene.says(code, severity);
         assert!(reason["message"].as_str().unwrap().contains(&xid.to_string()), "{reason:#}");
-        assert_eq!(scene.worker.post("/ack", "").status, 200);
+        scene.worker.acknowledge();
         scene.is_well();
     }
     // Nobody to listen to is no fault.

@@ -170,7 +170,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
         Body::Whole(bytes) => Some(bytes.as_slice()),
         Body::Drained | Body::Coming => None,
     };
-    let answer = match gate.pool.ask(&head, whole, peer.local) {
+    let answer = match gate.pool.ask(&head, whole, peer.local && head.operator) {
         Ok(answer) => answer,
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
             let why = refusal(503, "at_capacity", "too many requests are under way; try again");

@@ -48,6 +48,8 @@ pub(super) struct Head {
     pub(super) authorization: Option<String>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
+    /// It carries X-Agent-Net-Operator.
+    pub(super) operator: bool,
 }
 
 /// Bytes of the whole head at the start of `buf`, looking from `from` on; None when more must be read.
@@ -138,6 +140,7 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
         accept: ascii(all("accept").first()),
         authorization: ascii(all("authorization").first()),
         proxied: !all(crate::pure::inside::PROXIED).is_empty(),
+        operator: !all(crate::pure::inside::OPERATOR).is_empty(),
     })
 }
 

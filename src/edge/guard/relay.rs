@@ -47,8 +47,8 @@ impl Pool {
         Ok(Self { addr, secret, idle: Mutex::new(idle), returned: Condvar::new() })
     }
 
-    /// Sends one request on and waits for its answer. `body`: None when it was too large. `local`: it comes from this
-    /// machine.
+    /// Sends one request on and waits for its answer. `body`: None when it was too large. `local`: it is the operator's
+    /// own, from this machine.
     ///
     /// # Errors
     /// `WouldBlock` when all connections are taken for too long, else what broke.
