@@ -129,6 +129,18 @@ impl FakeOrchestrator {
         }
     }
 
+    /// A job has ended. What was registered anew in between goes below nothing in life; here it stays there.
+    pub fn give_back(&self, name: &str) {
+        if let Some((_, load)) = lock(&self.state.registry).get_mut(name) {
+            *load = load.saturating_sub(1);
+        }
+    }
+
+    /// It drops one name.
+    pub fn remove(&self, name: &str) {
+        lock(&self.state.registry).remove(name);
+    }
+
     pub fn load(&self, name: &str) -> Option<u64> {
         lock(&self.state.registry).get(name).map(|(_, load)| *load)
     }

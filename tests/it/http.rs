@@ -46,11 +46,16 @@ pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
     pub fn open(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("the worker accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        stream.set_nodelay(true).expect("nodelay");
-        Self(BufReader::new(stream))
+        Self::try_open(addr).expect("the worker accepts")
+    }
+
+    /// Where perhaps nobody listens.
+    pub fn try_open(addr: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
     }
 
     pub fn stream(&self) -> &TcpStream {

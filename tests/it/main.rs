@@ -14,6 +14,7 @@ mod check;
 mod cli;
 mod coverage;
 mod doctor;
+mod fake_gateway;
 mod fake_ollama;
 mod fake_orchestrator;
 mod fake_runners;

@@ -1,9 +1,9 @@
 //! Jobs as an orchestrator's client sends them: over connections that it keeps, for a while.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::fake_gateway::{Gateway, Outcome};
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::harness::{Worker, wait_for};
@@ -16,7 +16,8 @@ const NAME: &str = "agent-net-nyc";
 fn registered(more: &[(&str, &str)]) -> (FakeOrchestrator, Worker) {
     let orchestrator = FakeOrchestrator::new(Mood::Ok);
     let url = orchestrator.url();
-    let worker = Worker::start(&[&[("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME)], more].concat());
+    let settings = [("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME), ("HOSTNAME", "127.0.0.1")];
+    let worker = Worker::start(&[&settings, more].concat());
     wait_for("a registration", || orchestrator.registered(NAME));
     (orchestrator, worker)
 }
@@ -31,42 +32,59 @@ fn random(state: &mut u64) -> u64 {
 
 #[test]
 fn ten_thousand_jobs_over_kept_connections_lose_none() {
-    let (orchestrator, worker) = registered(&[]);
-    let lost = AtomicUsize::new(0);
-    let failed = |what: &str, why: &dyn std::fmt::Display| {
-        lost.fetch_add(1, Ordering::Relaxed);
-        orchestrator.forget();
-        println!("{what}: {why}");
-    };
-    // The client closes what has been idle for this long; gaps lie on both sides of it.
-    const LIMIT_MS: u64 = 8;
+    let (orchestrator, _worker) = registered(&[("WORKER_TOKEN", "t0ken"), ("CAPABILITY_CAPACITY", "20")]);
+    // The client drops what has been idle for this long; gaps lie on both sides of it.
+    let limit = Duration::from_millis(8);
+    let gateway = Gateway::new(&orchestrator, limit);
     thread::scope(|scope| {
         for client in 0..8_u64 {
-            let (worker, failed) = (&worker, &failed);
+            let gateway = &gateway;
             scope.spawn(move || {
                 let mut state = 0x9e37_79b9_7f4a_7c15 ^ (client + 1);
-                let mut connection = Connection::open(worker.addr);
                 for number in 0..1250 {
-                    let gap = random(&mut state) % (2 * LIMIT_MS);
-                    thread::sleep(Duration::from_millis(gap));
-                    if gap > LIMIT_MS {
-                        connection = Connection::open(worker.addr);
-                    }
+                    thread::sleep(limit * u32::try_from(random(&mut state) % 16).unwrap() / 8);
                     let id = format!("{client}-{number}");
-                    if let Err(why) = connection.send(&bytes("POST", "/gpu-check", &job(&id))) {
-                        failed(&id, &why);
-                    }
-                    match connection.answer() {
-                        Ok(answer) if answer.status == 200 && answer.json()["agent_id"] == id => {}
-                        Ok(answer) => failed(&id, &answer.status),
-                        Err(why) => failed(&id, &why),
+                    match gateway.job(NAME, "/gpu-check", &job(&id), false) {
+                        Outcome::Answer(answer) if answer.status == 200 => assert_eq!(answer.json()["agent_id"], id),
+                        other => panic!("{id}: {other:?}"),
                     }
                 }
             });
         }
     });
-    assert_eq!(lost.load(Ordering::Relaxed), 0);
-    assert!(orchestrator.registered(NAME).is_some());
+    assert_eq!(orchestrator.load(NAME), Some(0));
+    assert_eq!(orchestrator.requests("/capability/register").len(), 1, "it was never dropped");
+}
+
+#[test]
+fn a_worker_that_was_dropped_or_has_no_slots_left_gets_jobs_again() {
+    let more = [("AGENT_NET_FAULT", "hurry:100"), ("CAPABILITY_CAPACITY", "3"), ("HOSTNAME", "127.0.0.1")];
+    let (orchestrator, worker) = registered(&more);
+    let gateway = Gateway::new(&orchestrator, Duration::from_secs(60));
+    let served = |what: &str| {
+        wait_for(what, || match gateway.job(NAME, "/gpu-check", &job("a"), false) {
+            Outcome::Answer(answer) => Some(answer.status).filter(|status| *status == 200),
+            _ => None,
+        });
+    };
+    served("a job");
+    // Clients that give up take the slots with them, until none is left.
+    for _ in 0..3 {
+        assert!(matches!(gateway.job(NAME, "/gpu-check", &job("a"), true), Outcome::Leaked));
+    }
+    wait_for("all slots", || (orchestrator.load(NAME) == Some(0)).then_some(()));
+    served("a job with the slots back");
+    // It dies, a job finds nobody, and the registry drops it.
+    worker.signal(rustix::process::Signal::KILL);
+    worker.wait();
+    wait_for("a dropped worker", || {
+        matches!(gateway.job(NAME, "/gpu-check", &job("a"), false), Outcome::Removed).then_some(())
+    });
+    assert!(matches!(gateway.job(NAME, "/gpu-check", &job("a"), false), Outcome::Unknown));
+    let url = orchestrator.url();
+    let again = [("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME)];
+    let _worker = Worker::start(&[&again, &more[..]].concat());
+    served("a job of its next life");
 }
 
 #[test]

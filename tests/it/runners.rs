@@ -270,6 +270,33 @@ fn a_token_and_a_live_runner_exclude_each_other() {
     }
 }
 
+/// A client's job comes through the registry's proxy: with its headers, its body in chunks, and the client's own.
+#[test]
+fn jobs_of_the_proxy_reach_the_job_routes_and_nothing_else() {
+    let scene = Scene::new(&[("HOSTNAME", "127.0.0.1")]);
+    let url = scene.is_ready()["runner_url"].as_str().unwrap().to_owned();
+    let addr = url.trim_start_matches("http://").parse().unwrap();
+    let ask = |line: &str, body: &str| {
+        let mut connection = Connection::open(addr);
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: {addr}\r\nLivepeer-Runner-Route: {ID}\r\nLivepeer-Session-Id: s\r\n\
+             Livepeer-Session-Token: t\r\nLivepeer-Session-Control: c\r\nLivepeer-Payment: {}\r\nCookie: a=b\r\n\
+             Authorization: Bearer of-the-client\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "A".repeat(40_000)
+        );
+        connection.send(head.as_bytes()).unwrap();
+        connection.send(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).unwrap();
+        connection.answer().unwrap()
+    };
+    let answer = ask("POST /gpu-check", r#"{"agent_id":"a client"}"#);
+    assert_eq!((answer.status, &answer.json()["agent_id"]), (200, &json!("a client")), "{answer:?}");
+    for line in ["GET /gpu", "GET /metrics", "GET /agents", "POST /ack", "GET /uptime", "POST /../gpu"] {
+        assert_eq!(ask(line, "{}").status, 404, "{line}");
+    }
+    let log = scene.worker.log();
+    assert!(!log.contains("AAAA") && !log.contains("of-the-client"), "{log}");
+}
+
 #[test]
 fn the_operators_own_list_gets_an_entry() {
     let (status, out, err) =
