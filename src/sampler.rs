@@ -259,7 +259,7 @@ impl Source {
     fn find(config: &Config) -> Self {
         let root = Path::new(&config.host_root);
         let cards = surroundings::cards(root).unwrap_or(0);
-        match Tegra::detect(root).filter(|_| cards == 0) {
+        match Tegra::detect(root).filter(|board| board.is_alone(cards)) {
             Some(board) => Self::Tegra(board),
             None => {
                 let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());

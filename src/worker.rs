@@ -154,8 +154,13 @@ impl Worker {
         self.recorder.write_metrics(&mut out, now);
         metrics::registrations::write(&mut out, &self.registrations.rows());
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
+        let latest = self.board.latest();
+        if let Some(latest) = &latest {
+            let stale = verdict::stale(latest.snapshot.at.elapsed(), self.interval, now);
+            metrics::health(&mut out, &latest.snapshot, stale.as_ref());
+        }
         let mut text = out.into_text();
-        match self.board.latest() {
+        match latest {
             Some(latest) => text.push_str(latest.metrics(open, |snapshot| {
                 let mut out = Exposition::new(open);
                 metrics::write(&mut out, snapshot, self.board.limits());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,7 @@ impl UptimeFile {
                 // It may be readable all the same: then the past is known, and only the future is lost.
                 Err(why) => {
                     work.failed(&path, why);
-                    if let Ok(mut file) = OpenOptions::new().read(true).custom_flags(nonblocking()).open(&path) {
+                    if let Ok(mut file) = is_regular(&path).and_then(|()| File::open(&path)) {
                         send_records(&mut file, &path, &sender);
                     }
                 }
@@ -183,9 +183,10 @@ pub(crate) fn try_out(dir: &str) -> Result<u64, String> {
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
-/// What is no file but a pipe must not be waited for.
-fn nonblocking() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default()
+/// To open a pipe may take for ever, and a device is no place for minutes.
+fn is_regular(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    if kind.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
 }
 
 /// Opens the file, alone, in its full size.
@@ -194,9 +195,11 @@ fn open(path: &Path) -> io::Result<File> {
     if !dir.is_dir() {
         fs::create_dir_all(&dir)?;
     }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(nonblocking());
-    let file = options.open(path)?;
+    match is_regular(path) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+        _ => {}
+    }
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))?;
     let length = file.metadata()?.len();
@@ -204,11 +207,11 @@ fn open(path: &Path) -> io::Result<File> {
         if length > 0 {
             log::warn!("{} has {length} bytes instead of {SIZE}; what can be read of it is kept", path.display());
         }
-        file.set_len(SIZE)?;
-        // The room is taken now: a disk that fills up later does no harm.
+        // The room is taken now: a disk that fills up later does no harm. A file that could not get it keeps another
+        // length, so that the next attempt comes by here again.
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SIZE) {
             Err(why) if why != rustix::io::Errno::OPNOTSUPP => return Err(why.into()),
-            _ => {}
+            _ => file.set_len(SIZE)?,
         }
     }
     let mut magic = [0; RECORD];

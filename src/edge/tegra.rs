@@ -16,8 +16,10 @@ const LOADS: [&str; 3] =
     ["sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load", "sys/devices/platform/bus@0/17000000.gpu/load"];
 /// The rail that feeds the whole board.
 const BOARD_RAILS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
+/// Has its GPU on a PCI bus within the chip; the others have nothing of their own on it.
+const THOR: &str = "nvidia,tegra264";
 /// What only NVML can tell.
-const NEVER: [&str; 26] = [
+const NEVER: [&str; 31] = [
     "vram_reserved_mb",
     "temperature_max_c",
     "temperature_margin_c",
@@ -34,13 +36,18 @@ const NEVER: [&str; 26] = [
     "throttle_seconds",
     "recovery_action",
     "pcie_generation",
+    "pcie_generation_max",
     "pcie_width",
+    "pcie_width_max",
     "pcie_replays",
     "nvlinks_active",
     "ecc_enabled",
+    "ecc_uncorrected_volatile",
+    "ecc_uncorrected_aggregate",
     "remapped_rows",
     "retired_pages",
     "inforom_corrupt",
+    "vbios_version",
     "persistence_mode",
     "mig_mode",
     "processes",
@@ -52,6 +59,7 @@ pub(crate) struct Tegra {
     root: PathBuf,
     model: String,
     release: Option<String>,
+    own_on_bus: bool,
 }
 
 impl Tegra {
@@ -65,7 +73,17 @@ impl Tegra {
             return None;
         }
         let model = node("model").unwrap_or_else(|| "NVIDIA Tegra".into());
-        Some(Self { root: root.to_owned(), model, release: release.as_deref().and_then(l4t) })
+        Some(Self {
+            root: root.to_owned(),
+            model,
+            release: release.as_deref().and_then(l4t),
+            own_on_bus: compatible.contains(THOR),
+        })
+    }
+
+    /// Whether this many NVIDIA devices on the PCI bus are no more than the board's own GPU.
+    pub(crate) fn is_alone(&self, pci_gpus: u32) -> bool {
+        pci_gpus <= u32::from(self.own_on_bus)
     }
 
     pub(crate) fn model(&self) -> &str {
@@ -83,12 +101,16 @@ impl Tegra {
         gpu.slow.fan_percent = self.fans();
         let found = [
             ("vram_total_mb", gpu.vram_total_bytes.is_some()),
+            ("vram_used_mb", gpu.vram_used_bytes.is_some()),
+            ("vram_free_mb", gpu.vram_free_bytes.is_some()),
             ("temperature_c", gpu.temperature_c.is_some()),
             ("temperature_slowdown_c", gpu.fixed.temperature_slowdown_c.is_some()),
             ("temperature_shutdown_c", gpu.fixed.temperature_shutdown_c.is_some()),
             ("utilization_percent", gpu.utilization_percent.is_some()),
             ("graphics_clock_mhz", gpu.graphics_clock_mhz.is_some()),
+            ("graphics_clock_max_mhz", gpu.fixed.graphics_clock_max_mhz.is_some()),
             ("power_w", gpu.power_mw.is_some()),
+            ("power_alarm", gpu.power_alarm.is_some()),
             ("fan_percent", gpu.slow.fan_percent.is_some()),
         ];
         let missing = found.iter().filter(|(_, found)| !found).map(|(name, _)| *name);

@@ -12,7 +12,7 @@ use super::gpu::{Gpu, THROTTLES};
 use super::rules::Limits;
 use super::snapshot::{Reach, Snapshot};
 use super::uptime::WINDOWS;
-use super::verdict::{self, Verdict};
+use super::verdict::{self, Reason, Verdict};
 use super::xid::Xid;
 
 /// What is exposed before the first sample.
@@ -132,16 +132,6 @@ fn machine(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) {
     out.single("agent_net_gpus", Kind::Gauge, "GPUs that can be used.", Some(snapshot.gpu_count() as f64));
     let expected = number(limits.expected_gpus);
     out.single("agent_net_gpus_expected", Kind::Gauge, "GPUs that the operator expects.", expected);
-    out.family("agent_net_node_health", Kind::Gauge, "1 for the verdict that holds.");
-    let now = verdict::worst(&snapshot.reasons);
-    for verdict in Verdict::ALL {
-        out.sample(&[("verdict", verdict.name())], flag(now == verdict));
-    }
-    let reasons = snapshot.reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name());
-    let mut codes: Vec<String> = reasons.collect();
-    codes.dedup();
-    let rows = codes.iter().map(|code| (vec![("code", code.as_str())], Some(1.0)));
-    family(out, "agent_net_node_health_reason", Kind::Gauge, "Present while a reason about the machine holds.", rows);
     let seconds = sample.map(|s| s.read_us as f64 / 1e6);
     out.single("agent_net_collect_duration_seconds", Kind::Gauge, "Time that the last sample took.", seconds);
     let calls = sample.map(|s| &s.call_us).into_iter().flatten();
@@ -155,6 +145,19 @@ fn machine(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) {
     family(out, "agent_net_collect_failures_total", Kind::Counter, "Samples that failed, by reason.", rows);
     let help = "Times that NVML was started anew.";
     out.single("agent_net_nvml_reinits_total", Kind::Counter, help, count(Some(counts.reinits)));
+}
+
+/// The machine's verdict. `stale`: the reason of a snapshot that is too old by now.
+pub(crate) fn health(out: &mut Exposition, snapshot: &Snapshot, stale: Option<&Reason>) {
+    let reasons: Vec<&Reason> = stale.into_iter().chain(&snapshot.reasons).collect();
+    out.family("agent_net_node_health", Kind::Gauge, "1 for the verdict that holds.");
+    let now = verdict::worst(reasons.iter().copied());
+    for verdict in Verdict::ALL {
+        out.sample(&[("verdict", verdict.name())], flag(now == verdict));
+    }
+    let codes: BTreeSet<String> = reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name()).collect();
+    let rows = codes.iter().map(|code| (vec![("code", code.as_str())], Some(1.0)));
+    family(out, "agent_net_node_health_reason", Kind::Gauge, "Present while a reason about the machine holds.", rows);
 }
 
 fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {

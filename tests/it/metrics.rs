@@ -193,18 +193,21 @@ fn report_text_and_metrics_agree() {
 #[test]
 fn names_that_try_to_break_out_stay_in_their_labels() {
     const EVIL: &str = "a\"} 1\nevil{x=\"\\";
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu*.uuid=GPU-\"},\\evil\ngpu0.name=b\\\"c"));
+    let (ollama, nvml) = (
+        FakeOllama::new(),
+        FakeNvml::new("gpus=3\ngpu*.uuid=GPU-\"},\\evil\ngpu0.name=b\\\"c\ngpu2.uuid=gpu-GPU-\"},\\EVIL"),
+    );
     let models = json!({"models": [{"name": EVIL, "size": 5}, {"name": "b", "size": 6}]});
     ollama.set("/api/tags", Answer::Json(models.to_string()));
     ollama.set("/api/version", Answer::Json(json!({"version": EVIL}).to_string()));
     let worker = start(&ollama, &nvml, &[("METRICS_COMPAT", "nvidia_smi")]);
-    worker.report_when("GPUs", |r| r["gpu_count"] == 2 && r["ollama"]["reachable"] == true);
+    worker.report_when("GPUs", |r| r["gpu_count"] == 3 && r["ollama"]["reachable"] == true);
     for series in [metrics(&worker), open_metrics(&worker)] {
         assert_eq!(value(&series, "agent_net_ollama_model_size_bytes", &[("model", EVIL)]), Some(5.0));
         assert_eq!(value(&series, "agent_net_ollama_info", &[("version", EVIL)]), Some(1.0));
         // Two GPUs of one name would be one series twice.
         let gpus = series.keys().filter(|(name, _)| name == "agent_net_gpu_temperature_celsius").count();
-        assert_eq!(gpus, 1);
+        assert_eq!(gpus, 2);
     }
 }
 
@@ -259,6 +262,22 @@ fn before_the_first_sample_there_is_an_answer_already() {
     wait_for("a counted failure", || failures(&metrics(&worker)).filter(|n| *n >= 1.0));
     nvml.set("");
     wait_for("a restart", || value(&metrics(&worker), "agent_net_nvml_reinits_total", &[]).filter(|n| *n >= 1.0));
+}
+
+#[test]
+fn a_sample_that_grows_old_is_no_longer_ok_here_either() {
+    let nvml = FakeNvml::new("");
+    let ollama = FakeOllama::new();
+    let worker = start(&ollama, &nvml, &[]);
+    worker.report_when("verdict ok", is_ok);
+    nvml.set("at_sample=hang");
+    wait_for("STALE", || {
+        let series = metrics(&worker);
+        let is = |name: &str, labels: &[(&str, &str)]| value(&series, name, labels) == Some(1.0);
+        let stale = is("agent_net_node_health_reason", &[("code", "STALE")]);
+        assert!(!stale || is("agent_net_node_health", &[("verdict", "degraded")]));
+        stale.then_some(())
+    });
 }
 
 #[test]

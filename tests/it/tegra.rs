@@ -114,6 +114,12 @@ fn an_orin_is_read_from_its_sysfs() {
         ],
     );
     let unsupported = gpu["unsupported"].as_array().unwrap();
+    let no_reading = ["uuid", "pci_bus_id", "error"];
+    for (name, _) in
+        gpu.as_object().unwrap().iter().filter(|(name, v)| v.is_null() && !no_reading.contains(&name.as_str()))
+    {
+        assert!(unsupported.contains(&json!(name)), "{name} is null and not named");
+    }
     for name in ["power_limit_w", "energy_j", "ecc_enabled", "throttle_reasons", "processes", "recovery_action"] {
         assert!(gpu[name].is_null() && unsupported.contains(&json!(name)), "{name}: {gpu:#}");
     }
@@ -187,6 +193,9 @@ fn older_and_newer_boards_are_laid_out_differently() {
         &[
             ("proc/device-tree/compatible", "nvidia,p3971-0089+p3834-0008\0nvidia,tegra264\0"),
             ("proc/device-tree/model", "NVIDIA Jetson AGX Thor Developer Kit\0"),
+            // Its own GPU shows on a bus within the chip.
+            ("sys/bus/pci/devices/0000:01:00.0/vendor", "0x10de\n"),
+            ("sys/bus/pci/devices/0000:01:00.0/class", "0x030000\n"),
             ("proc/meminfo", MEMINFO),
             ("sys/class/devfreq/gpu-gpc-0/cur_freq", "1575000000\n"),
             ("sys/class/devfreq/gpu-gpc-0/max_freq", "1575000000\n"),

@@ -1,8 +1,10 @@
 //! The uptime: what GET /uptime says of it, and what becomes of its file.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -294,16 +296,40 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
         does_without(&scene.start_in(Path::new(dir), &[]), part);
     }
     fs::create_dir(scene.file()).unwrap();
-    does_without(&scene.start(&[]), "directory");
+    does_without(&scene.start(&[]), "no regular file");
     fs::remove_dir(scene.file()).unwrap();
     // Whoever opens a pipe waits for its other end.
     pipe(&scene.file());
-    does_without(&scene.start(&[]), "uptime.bin");
+    does_without(&scene.start(&[]), "no regular file");
     fs::remove_file(scene.file()).unwrap();
     let first = scene.start(&[]);
     wait_for("the file", || scene.file().exists().then_some(()));
     does_without(&scene.start(&[]), "another worker uses it");
     drop(first);
+}
+
+/// A file that somebody holds a lease on cannot be opened until they let go of it: a disk that hangs.
+#[test]
+fn a_disk_that_hangs_delays_nobody() {
+    let scene = Scene::new("uptime-hung", &good(50, 2));
+    // F_SETSIG (10) to a signal that is ignored, F_SETLEASE (1024) with F_WRLCK (1), until its stdin ends.
+    let script = r#"open(F, "+<", $ARGV[0]) or die; fcntl(F, 10, 23) or die; fcntl(F, 1024, 1) or die "lease: $!";
+        $| = 1; print "held\n"; <STDIN>;"#;
+    let mut holder = Command::new("perl");
+    holder.args(["-e", script]).arg(scene.file()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = holder.spawn().expect("perl runs");
+    if holder.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).is_err() {
+        println!("skipped: there are no leases on this file system");
+        let _ = holder.wait();
+        return;
+    }
+    let worker = scene.start(&[]);
+    worker.report_when("verdict ok", is_ok);
+    let up = wait_for("time up", || Some(up_of_the_hour(&worker)).filter(|up| *up >= 2));
+    assert!(up < 1000, "the disk does not hang: {up} s up");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    history(&worker, 49);
 }
 
 #[test]
@@ -331,4 +357,7 @@ fn a_full_disk_is_written_again_when_there_is_room() {
     wait_for("a written file", || worker.log().contains("can be written again").then_some(()));
     assert!(worker.get("/metrics").text().contains("agent_net_state_last_write_timestamp_seconds "));
     assert!(!minutes_of(&fs::read(scene.file()).unwrap()).is_empty());
+    // All its room is taken: a disk that fills up again does no harm.
+    let blocks = fs::metadata(scene.file()).unwrap().blocks();
+    assert!(blocks * 512 >= 8 * (MINUTES + 1), "{blocks} blocks");
 }

@@ -1,5 +1,7 @@
 //! The names of nvidia_gpu_exporter, for those who have its dashboards (Grafana 14574 and 25547).
 
+use std::collections::BTreeSet;
+
 use super::{PerGpu, count, distinct, family, flag, number, share};
 use crate::pure::exposition::{Exposition, Kind};
 use crate::pure::gpu::{Gpu, HW_POWER_BRAKE, HW_THERMAL};
@@ -37,9 +39,11 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
         }),
         ("nvidia_smi_gpu_recovery_action", "What the driver asks for.", |g| number(g.recovery_action)),
     ];
-    // That exporter writes UUIDs without their beginning.
-    let short = |uuid: String| uuid.to_lowercase().trim_start_matches("gpu-").to_owned();
-    let gpus: Vec<(&Gpu, String)> = distinct(snapshot).into_iter().map(|(gpu, uuid)| (gpu, short(uuid))).collect();
+    // That exporter writes UUIDs without their beginning. A lying driver's may be the same then.
+    let short = |uuid: &str| uuid.to_lowercase().trim_start_matches("gpu-").to_owned();
+    let mut seen = BTreeSet::new();
+    let all = distinct(snapshot).into_iter().map(|(gpu, uuid)| (gpu, short(&uuid)));
+    let gpus: Vec<(&Gpu, String)> = all.filter(|(_, uuid)| seen.insert(uuid.clone())).collect();
     let driver = snapshot.gpu.sample().and_then(|s| s.driver_version.as_deref()).unwrap_or_default();
     let indices: Vec<String> = gpus.iter().map(|(gpu, _)| gpu.index.to_string()).collect();
     let rows = gpus.iter().zip(&indices).map(|((gpu, uuid), index)| {
