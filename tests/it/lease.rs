@@ -10,6 +10,8 @@ use crate::fake_ollama::FakeOllama;
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::http::{self, Connection};
+use crate::jobs::job;
+use crate::load::half_a_job;
 use crate::nvml::FakeNvml;
 
 const NAME: &str = "agent-net-nyc";
@@ -147,8 +149,7 @@ fn a_peer_that_hangs_up_brings_the_renewal_forward() {
 fn while_jobs_are_in_flight_nothing_is_renewed_without_counting_them() {
     let scene = Scene::new(&[]);
     scene.is_registered();
-    let mut slow = Connection::open(scene.worker.addr);
-    slow.send(b"POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: 20\r\n\r\n{").unwrap();
+    let mut slow = half_a_job(&scene.worker);
     wait_for("a renewal that counts it", || {
         scene.orchestrator.requests(REGISTER).iter().any(|r| r.json()["load"] == 1).then_some(())
     });
@@ -157,7 +158,7 @@ fn while_jobs_are_in_flight_nothing_is_renewed_without_counting_them() {
     let busy: Vec<Value> =
         scene.orchestrator.requests(REGISTER)[first..].iter().map(|r| r.json()["load"].clone()).collect();
     assert!(busy.len() >= 3 && busy.iter().all(|load| *load == 1), "{busy:?}");
-    slow.send(b"\"agent_id\":\"a\"}     ").unwrap();
+    slow.send(job("late").as_bytes()).unwrap();
     assert_eq!(slow.answer().unwrap().status, 200);
     wait_for("a quiet renewal", || {
         scene.orchestrator.requests(REGISTER).last().is_some_and(|r| r.json().get("load").is_none()).then_some(())

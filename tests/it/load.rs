@@ -226,7 +226,7 @@ fn more_connections_than_descriptors_end_nothing() {
 }
 
 /// A connection on which the worker waits for the body of a job, which is proven by its 100.
-fn half_a_job(worker: &Worker) -> Connection {
+pub fn half_a_job(worker: &Worker) -> Connection {
     let mut connection = Connection::open(worker.addr);
     let length = job("late").len();
     let head =

@@ -10,6 +10,8 @@ use crate::fake_orchestrator::{FakeOrchestrator, Mood, Request};
 use crate::fake_runners::Runners;
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::http::Connection;
+use crate::jobs::job;
+use crate::load::half_a_job;
 use crate::nvml::FakeNvml;
 
 const ID: &str = "agent-net-nyc";
@@ -188,14 +190,11 @@ fn an_unhealthy_worker_says_so_at_once_and_keeps_beating() {
 fn it_drains_before_it_leaves() {
     let scene = Scene::new(&[]);
     scene.is_ready();
-    let mut slow = Connection::open(scene.worker.addr);
-    slow.send(b"POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: 20\r\n\r\n{").unwrap();
-    // The signal is only seen once the job is.
-    wait_for("the job", || scene.worker.get("/health").status.eq(&200).then_some(()));
+    let mut slow = half_a_job(&scene.worker);
     scene.worker.signal(Signal::TERM);
     wait_for("draining", || scene.alive().filter(|body| body["status"] == "draining"));
     assert_eq!(scene.orchestrator.requests(LEAVE).len(), 0);
-    slow.send(b"\"agent_id\":\"a\"}     ").unwrap();
+    slow.send(job("late").as_bytes()).unwrap();
     assert_eq!(slow.answer().unwrap().status, 503);
     let Scene { orchestrator, worker, .. } = scene;
     let (status, log) = worker.wait();
