@@ -93,6 +93,9 @@ impl Recorder {
             let now = unix_now();
             let (windows, changes, whole) = {
                 let mut uptime = self.lock();
+                if self.file.as_ref().is_some_and(UptimeFile::take_anew) {
+                    uptime.change_all();
+                }
                 let whole = uptime.look(seen, boot_clock(), now);
                 let due = whole || written.elapsed() >= WRITE_EVERY;
                 let changes = if self.file.is_some() && due { uptime.take_changes() } else { Vec::new() };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,8 @@ struct State {
     /// They must reach the disk, not only the kernel.
     sync: bool,
     writing: bool,
+    /// The file was made anew while the worker ran: all that is known belongs into it.
+    anew: bool,
     health: Health,
 }
 
@@ -91,6 +93,11 @@ impl UptimeFile {
         let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, waiting);
     }
 
+    /// True once after the file was made anew, because somebody removed it.
+    pub(crate) fn take_anew(&self) -> bool {
+        std::mem::take(&mut self.shared.lock().anew)
+    }
+
     pub(crate) fn health(&self) -> Health {
         self.shared.lock().health
     }
@@ -118,7 +125,9 @@ impl Shared {
                 (std::mem::take(&mut state.pending), std::mem::take(&mut state.sync))
             };
             if file.is_err() {
+                let missing = fs::metadata(path).is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
                 file = open(path);
+                self.lock().anew |= missing && file.is_ok();
             }
             let written = match &file {
                 Ok(file) => write(file, &records, sync),
@@ -159,6 +168,9 @@ impl Shared {
 }
 
 fn write(file: &File, records: &BTreeMap<u32, [u8; RECORD]>, sync: bool) -> io::Result<()> {
+    if file.metadata()?.nlink() == 0 {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed"));
+    }
     for (place, record) in records {
         file.write_all_at(record, RECORD as u64 * (u64::from(*place) + 1))?;
     }

@@ -228,6 +228,11 @@ impl Uptime {
         (self.up, self.down) = (0.0, 0.0);
     }
 
+    /// Counts everything on record as changed.
+    pub(crate) fn change_all(&mut self) {
+        self.dirty = (0..MINUTES).filter(|index| self.ring[*index as usize].at > 0).collect();
+    }
+
     /// The records that changed since this was last asked: place in the ring and bytes.
     pub(crate) fn take_changes(&mut self) -> Vec<(u32, [u8; RECORD])> {
         let mut places = std::mem::take(&mut self.dirty);

@@ -308,6 +308,21 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
     drop(first);
 }
 
+#[test]
+fn a_file_that_is_removed_is_made_anew_with_all_that_is_known() {
+    let past = good(50, 2);
+    let scene = Scene::new("uptime-removed", &past);
+    let worker = scene.start(&[]);
+    history(&worker, 49);
+    fs::remove_file(scene.file()).unwrap();
+    wait_for("the past in a new file", || {
+        let file = fs::read(scene.file()).ok().filter(|file| file.len() > 8)?;
+        let kept = minutes_of(&file);
+        past.iter().all(|minute| kept.contains(minute)).then_some(())
+    });
+    assert!(worker.log().contains("it was removed"), "{}", worker.log());
+}
+
 /// A file that somebody holds a lease on cannot be opened until they let go of it: a disk that hangs.
 #[test]
 fn a_disk_that_hangs_delays_nobody() {
