@@ -161,7 +161,7 @@ check_server() {
 build_helper() {
     need cc "the package build-essential"
     say "helper: $host ($(rustc --version))"
-    cargo build --locked --profile helper --features nvml --bin agent-net-nvml --target-dir "$built"
+    cargo build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built"
 }
 
 # The C library that the helper was linked with, and what libnvidia-ml.so.1 needs besides: since glibc 2.34
@@ -229,7 +229,7 @@ mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/d
 # A volume that is mounted on an empty one takes its mode over: whoever the worker runs as may write there.
 chmod 1777 "$new/tmp" "$new/state"
 install -m 755 "$server" "$new/agent-net"
-install -m 755 "$built/helper/agent-net-nvml" "$new/agent-net-nvml"
+install -m 755 "$built/release/agent-net-nvml" "$new/agent-net-nvml"
 copy_glibc "$new"
 write_etc "$new"
 rm -rf dist/rootfs
