@@ -17,6 +17,7 @@ Usage: agent-net [serve] [--SETTING VALUE]...   answer jobs until SIGTERM
        agent-net config [--runner-json] [--SETTING VALUE]...
                                                 the effective settings and where each came from, or this worker's
                                                 entry for an orchestrator's runners.json
+       agent-net pm COMMAND ...                 payments: odds, a pre-flight of flags, tickets; see agent-net pm --help
        agent-net --help | --version
 
 Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable, 64 usage, 78 a setting that cannot

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod health;
 mod help;
+mod pm;
 mod serve;
 mod settings;
 
@@ -19,16 +20,18 @@ use crate::exit::Exit;
 /// Runs the command that the arguments name; `serve` when they name none.
 pub(crate) fn run() -> ExitCode {
     let mut args = Arguments::from_env();
+    let command = match args.subcommand() {
+        // It needs none of the settings, and go-livepeer's flags look unlike ours.
+        Ok(Some(command)) if command == "pm" => return pm::run(args).into(),
+        Ok(command) => command.unwrap_or_else(|| "serve".into()),
+        Err(why) => return usage(&why.to_string()).into(),
+    };
     if args.contains(["-h", "--help"]) {
         return print(&help::text()).into();
     }
     if args.contains(["-V", "--version"]) {
         return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
     }
-    let command = match args.subcommand() {
-        Ok(command) => command.unwrap_or_else(|| "serve".into()),
-        Err(why) => return usage(&why.to_string()).into(),
-    };
     let command = match command.as_str() {
         "serve" => Ok(Command::Serve),
         "check" => check::options(&mut args).map(Command::Check),
@@ -68,7 +71,7 @@ pub(crate) fn run() -> ExitCode {
     .into()
 }
 
-const COMMANDS: &str = "serve, check, health, doctor, ack and config";
+const COMMANDS: &str = "serve, check, health, doctor, ack, config and pm";
 
 /// A subcommand with what it is told beyond the settings.
 #[derive(Debug)]

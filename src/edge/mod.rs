@@ -17,3 +17,4 @@ pub(crate) mod secrets;
 pub(crate) mod signals;
 pub(crate) mod surroundings;
 pub(crate) mod tegra;
+pub(crate) mod text_file;

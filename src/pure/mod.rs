@@ -16,6 +16,7 @@ pub(crate) mod meminfo;
 pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod pci;
+pub(crate) mod pm;
 pub(crate) mod reply;
 pub(crate) mod report;
 pub(crate) mod route;
