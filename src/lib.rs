@@ -9,6 +9,7 @@
 //!  surroundings, tegra                        ▼
 //!                               recorder ─▶ pure/uptime ─▶ edge/disk
 //!  registrar ─▶ pure/lease, pure/runner ─▶ edge/orchestrator
+//!  worker ─▶ cashier ─▶ pure/pm ─▶ edge/ledger_file, edge/orchestrator: tickets that come past the orchestrator
 //!  cmd/check, cmd/doctor: one snapshot without any of the threads
 //! ```
 //!
@@ -23,6 +24,7 @@
 
 use std::process::ExitCode;
 
+mod cashier;
 mod cmd;
 mod counters;
 mod doctor;

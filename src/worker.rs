@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cashier::Cashier;
 use crate::counters::{Gauge, JobStats};
 use crate::edge::limits::unix_now;
 use crate::edge::process;
@@ -15,7 +16,7 @@ use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition};
 use crate::pure::metrics;
 use crate::pure::reply::Reply;
 use crate::pure::report::{Moment, Published};
-use crate::pure::route::{Asked, Job, Refusal};
+use crate::pure::route::{Asked, Job, Refusal, Tickets};
 use crate::pure::verdict;
 use crate::recorder::Recorder;
 use crate::registrar::Registrations;
@@ -24,12 +25,18 @@ use crate::sampler::Board;
 /// A job that comes before the first sample waits for it this long.
 const FIRST_SAMPLE: Duration = Duration::from_secs(2);
 
+/// Most time of a job, the first sample's wait aside.
+const JOB_DEADLINE: Duration = Duration::from_millis(1800);
+/// What the disk gets at least for a job's tickets.
+const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Answers requests from the last snapshot.
 #[derive(Debug)]
 pub(crate) struct Worker {
     board: Arc<Board>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
+    cashier: Option<Arc<Cashier>>,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
@@ -54,16 +61,19 @@ pub(crate) struct Sources {
     pub(crate) board: Arc<Board>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
+    /// None: tickets are not looked at.
+    pub(crate) cashier: Option<Arc<Cashier>>,
 }
 
 impl Worker {
     /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
     pub(crate) fn new(seen: Sources, config: &Config, max_waiting: usize) -> Self {
-        let Sources { board, recorder, registrations } = seen;
+        let Sources { board, recorder, registrations, cashier } = seen;
         Self {
             board,
             recorder,
             registrations,
+            cashier,
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
             nvidia_smi_metrics: config.nvidia_smi_metrics,
@@ -86,7 +96,7 @@ impl Worker {
     /// The answer to a request that `route` understood, or to one that it refused.
     pub(crate) fn handle(&self, asked: Asked) -> Reply {
         let start = Instant::now();
-        let answer = asked.job.and_then(|job| self.answer(job));
+        let answer = asked.job.and_then(|job| self.answer(job, start));
         let reply = answer.unwrap_or_else(|refusal| Reply::refusal(refusal, unix_now()));
         if let Some(route) = asked.route {
             self.stats.count(route, reply.status, start.elapsed());
@@ -94,10 +104,10 @@ impl Worker {
         reply
     }
 
-    fn answer(&self, job: Job) -> Result<Reply, Refusal> {
+    fn answer(&self, job: Job, start: Instant) -> Result<Reply, Refusal> {
         match job {
             Job::Health => Ok(Reply::json(200, contract::HEALTHY.into())),
-            Job::Report { agent_id } => self.job(&agent_id),
+            Job::Report { agent_id, tickets } => self.job(&agent_id, tickets, start),
             Job::Gpu { text } => self.with_latest(|latest, at| {
                 if text {
                     Reply::text(latest.text(at))
@@ -127,12 +137,15 @@ impl Worker {
         }
     }
 
-    fn job(&self, agent_id: &str) -> Result<Reply, Refusal> {
+    fn job(&self, agent_id: &str, tickets: Option<Tickets>, start: Instant) -> Result<Reply, Refusal> {
         self.refuse_when_draining()?;
         let Some(_ticket) = self.jobs.enter(self.capacity) else {
             let message = format!("{} jobs are under way, which is CAPABILITY_CAPACITY; try again", self.capacity);
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
         };
+        let paid = self.cashier.as_ref().zip(tickets);
+        let paid = paid.map(|(cashier, tickets)| cashier.verify(tickets).map(|received| (cashier, received)));
+        let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
         let latest = self.board.latest().or_else(|| {
@@ -140,6 +153,10 @@ impl Worker {
             self.board.wait_first(FIRST_SAMPLE)
         });
         let latest = latest.ok_or_else(no_sample)?;
+        if let Some((cashier, received)) = paid {
+            let patience = JOB_DEADLINE.saturating_sub(start.elapsed()).max(LEDGER_PATIENCE);
+            cashier.take(received, patience)?;
+        }
         Ok(self.at(&latest, |at| {
             let report = latest.report(Some(agent_id), at);
             Reply::json(200, contract::json(&report)).with("X-Metadata", report.metadata())
@@ -152,6 +169,9 @@ impl Worker {
         let mut out = Exposition::new(open);
         self.stats.write(&mut out);
         self.recorder.write_metrics(&mut out, now);
+        if let Some(cashier) = &self.cashier {
+            cashier.write_metrics(&mut out);
+        }
         metrics::registrations::write(&mut out, &self.registrations.rows());
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
         let latest = self.board.latest();

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::settings::{self, Settings, Source};
+use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
 use crate::edge::guard::{self, Gate, Pool};
 use crate::edge::orchestrator::{self, Orchestrator};
@@ -68,10 +69,12 @@ fn serve(config: &Config) -> Started<()> {
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
+    let cashier = cashier(config)?;
     let seen = Sources {
         board: Arc::clone(&board),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
+        cashier: cashier.clone(),
     };
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));
     let (active, pulse) = (Gauge::default(), Pulse::default());
@@ -104,6 +107,9 @@ fn serve(config: &Config) -> Started<()> {
     worker.drain();
     registrar.stop();
     drain(&active);
+    if let Some(cashier) = cashier {
+        cashier.stop();
+    }
     registrar.leave();
     recorder.flush();
     Ok(())
@@ -167,6 +173,15 @@ fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     }
     let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
     Ok(settings.urls.iter().map(one).collect())
+}
+
+/// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.
+fn cashier(config: &Config) -> Started<Option<Arc<Cashier>>> {
+    let Some((url, dir)) = config.ticket_submit.as_ref().zip(config.state_dir.as_ref()) else { return Ok(None) };
+    let tls = orchestrator::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    let to = Orchestrator::new(url.clone(), None, tls);
+    let started = Cashier::start(dir, to, config.hurry);
+    started.map(Some).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
 fn offer(config: &Config, registers: bool, port: u16) -> Offer {

@@ -37,8 +37,10 @@ pub(crate) fn start(
         let asked = route::Request {
             method: request.method(),
             target: request.raw_url(),
-            accept: request.header("Accept"),
-            authorization: request.header("Authorization"),
+            accept: request.header(inside::ACCEPT),
+            authorization: request.header(inside::AUTHORIZATION),
+            payment: request.header(inside::PAYMENT),
+            job: request.header(inside::JOB),
             proxied: request.header(inside::PROXIED).is_some(),
             local: request.header(inside::LOCAL).is_some(),
             body: (!too_large).then_some(&body),

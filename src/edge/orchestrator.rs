@@ -1,5 +1,6 @@
 //! go-livepeer's BYOC registry: register and unregister one capability at one orchestrator.
 
+mod payment;
 mod runner;
 
 use std::collections::hash_map::RandomState;

@@ -63,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) slow_interval: Duration,
     /// None: memory only.
     pub(crate) state_dir: Option<String>,
+    /// TICKET_SUBMIT_URL; only with a state_dir.
+    pub(crate) ticket_submit: Option<HttpUrl>,
     pub(crate) limits: Limits,
     /// METRICS_COMPAT=nvidia_smi.
     pub(crate) nvidia_smi_metrics: bool,
@@ -192,6 +194,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         sample_interval: get.duration("SAMPLE_INTERVAL", Duration::from_secs(300), "5m, e.g. 5s")?,
         slow_interval: get.duration("SLOW_SAMPLE_INTERVAL", Duration::from_secs(3600), "1h, e.g. 30s")?,
         state_dir: get.optional("STATE_DIR"),
+        ticket_submit: get.optional("TICKET_SUBMIT_URL").map(|url| get.url("TICKET_SUBMIT_URL", &url)).transpose()?,
         limits: limits(&get)?,
         nvidia_smi_metrics: match get.optional("METRICS_COMPAT").as_deref() {
             None => false,
@@ -207,6 +210,12 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         panic_agent: fault.as_ref().and_then(|fault| fault.strip_prefix("panic:")).map(str::to_owned),
         hurry: hurry.unwrap_or(1),
     };
+    if config.ticket_submit.is_some() && config.state_dir.is_none() {
+        return Err(ConfigError::plain(
+            "STATE_DIR is not set: TICKET_SUBMIT_URL needs it, since tickets are written down before a job is answered"
+                .into(),
+        ));
+    }
     if !config.orchestrators.urls.is_empty() && config.capability.names.is_empty() {
         return Err(ConfigError::plain(
             "CAPABILITY_NAME is not set: ORCH_URL needs the name to register, unique per orchestrator, e.g. agent-net-nyc".into(),

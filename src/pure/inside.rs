@@ -11,3 +11,11 @@ pub(crate) const PROXIED: &str = "Livepeer-Runner-Route";
 /// What the operator's own command sends. An orchestrator on the same machine passes on any path that its clients name,
 /// but none of their headers.
 pub(crate) const OPERATOR: &str = "X-Agent-Net-Operator";
+
+/// Headers of a request that are looked at, and passed on.
+pub(crate) const ACCEPT: &str = "Accept";
+pub(crate) const AUTHORIZATION: &str = "Authorization";
+/// Tickets, and the job that they pay for.
+pub(crate) const PAYMENT: &str = "Livepeer-Payment";
+pub(crate) const JOB: &str = "Livepeer";
+pub(crate) const PASSED: [&str; 4] = [ACCEPT, AUTHORIZATION, PAYMENT, JOB];

@@ -1,5 +1,7 @@
 //! A request's method, path, headers and body as a closed set of jobs, or as a refusal.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -12,6 +14,8 @@ pub(crate) enum Job {
     /// An orchestrator's job.
     Report {
         agent_id: String,
+        /// That came with it, past the orchestrator.
+        tickets: Option<Tickets>,
     },
     Gpu {
         text: bool,
@@ -31,6 +35,21 @@ pub(crate) enum Job {
     Ready,
     /// The operator knows of the errors so far.
     Acknowledge,
+}
+
+/// The headers of a payment, as they came. Nobody may see them: whoever has them can spend them.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Tickets {
+    /// `Livepeer-Payment`.
+    pub(crate) payment: String,
+    /// `Livepeer`.
+    pub(crate) job: String,
+}
+
+impl fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// An answer that needs no snapshot: always an error, always JSON.
@@ -70,6 +89,8 @@ pub(crate) struct Request<'a> {
     pub(crate) target: &'a str,
     pub(crate) accept: Option<&'a str>,
     pub(crate) authorization: Option<&'a str>,
+    pub(crate) payment: Option<&'a str>,
+    pub(crate) job: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
     /// It is the operator's own, from this machine.
@@ -140,7 +161,7 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         return Err(Refusal::new(401, "unauthorized", message).with("WWW-Authenticate", "Basic realm=\"agent-net\""));
     }
     match found {
-        Path::Report => report(request.body),
+        Path::Report => report(request.body, tickets(request)),
         Path::Gpu => Ok(Job::Gpu { text: wants_text(query, request.accept) }),
         Path::Models => Ok(Job::Models),
         Path::Uptime => window(query),
@@ -156,13 +177,20 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
     }
 }
 
-fn report(body: Option<&[u8]>) -> Result<Job, Refusal> {
+/// What a client pays with. Through an orchestrator's proxy the headers come as well, but that has taken the tickets.
+fn tickets(request: &Request<'_>) -> Option<Tickets> {
+    let given = |header: Option<&str>| header.map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned);
+    let (payment, job) = given(request.payment).zip(given(request.job))?;
+    (!request.proxied).then_some(Tickets { payment, job })
+}
+
+fn report(body: Option<&[u8]>, tickets: Option<Tickets>) -> Result<Job, Refusal> {
     let Some(body) = body else {
         let message = format!("the body is larger than {MAX_BODY} bytes; a job is {{\"agent_id\":\"my-agent\"}}");
         return Err(Refusal::new(413, "body_too_large", message));
     };
     match contract::agent_id(body) {
-        Ok(agent_id) => Ok(Job::Report { agent_id }),
+        Ok(agent_id) => Ok(Job::Report { agent_id, tickets }),
         Err(bad) => Err(Refusal::new(400, bad.code, bad.message)),
     }
 }
@@ -210,7 +238,7 @@ fn check(request: &Request<'_>, token: Option<&str>, expect: &Result<Job, u16>) 
 fn requests() {
     let job = |method, target, body| Request { method, target, body, ..Request::default() };
     let good: Option<&[u8]> = Some(b"{\"agent_id\":\"a\"}");
-    let report = || Ok(Job::Report { agent_id: "a".into() });
+    let report = || Ok(Job::Report { agent_id: "a".into(), tickets: None });
     check(&job("POST", "/gpu-check", good), None, &report());
     check(&job("POST", "/agent-net?x=1", good), None, &report());
     check(&job("POST", "/gpu-check", None), None, &Err(413));

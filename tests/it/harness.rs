@@ -256,3 +256,34 @@ pub fn folder(name: &str) -> PathBuf {
     std::fs::create_dir_all(&path).expect("the folder can be made");
     path
 }
+
+/// A file system of a given size; gone on drop.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None, with a word about it, where no file system may be mounted.
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
+        let mounted = Self::run(at, &format!("size={size}"));
+        if !mounted {
+            println!("skipped: no file system may be mounted here");
+        }
+        mounted.then(|| Self(at.to_owned()))
+    }
+
+    #[track_caller]
+    pub fn resize(&self, size: &str) {
+        assert!(Self::run(&self.0, &format!("remount,size={size}")));
+    }
+
+    fn run(at: &Path, options: &str) -> bool {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at);
+        mount.output().is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}

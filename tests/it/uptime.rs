@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::doctor::pipe;
 use crate::fake_ollama::FakeOllama;
 use crate::gpus::is_ok;
-use crate::harness::{Worker, codes, folder, verdict, wait_for};
+use crate::harness::{SmallDisk, Worker, codes, folder, verdict, wait_for};
 use crate::nvml::FakeNvml;
 
 const MINUTES: u64 = 30 * 24 * 60;
@@ -350,25 +350,10 @@ fn a_disk_that_hangs_delays_nobody() {
 #[test]
 fn a_full_disk_is_written_again_when_there_is_room() {
     let scene = Scene::new("uptime-full", &[]);
-    let mount = |options: &str| {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&scene.dir);
-        mount.output().is_ok_and(|output| output.status.success())
-    };
-    if !mount("size=4k") {
-        println!("skipped: no file system may be mounted here");
-        return;
-    }
-    struct Unmount<'a>(&'a Path);
-    impl Drop for Unmount<'_> {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("-l").arg(self.0).status();
-        }
-    }
-    let _unmount = Unmount(&scene.dir);
+    let Some(disk) = SmallDisk::mount(&scene.dir, "4k") else { return };
     let worker = scene.start(&[]);
     does_without(&worker, "No space left");
-    assert!(mount("remount,size=2m"));
+    disk.resize("2m");
     wait_for("a written file", || worker.log().contains("can be written again").then_some(()));
     assert!(worker.get("/metrics").text().contains("agent_net_state_last_write_timestamp_seconds "));
     assert!(!minutes_of(&fs::read(scene.file()).unwrap()).is_empty());

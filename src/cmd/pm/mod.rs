@@ -1,6 +1,7 @@
 //! `pm`: Livepeer's probabilistic payments, offline.
 
 mod check;
+mod ledger;
 mod ticket;
 mod winprob;
 
@@ -18,6 +19,7 @@ Usage: agent-net pm winprob --ticket-ev AMOUNT --face-value AMOUNT [--tickets N]
        agent-net pm check [--orchestrator FILE] [--gateway FILE] [--worker FILE] [--era a|b|c|all] [--json]
                           [-FLAG VALUE]...
        agent-net pm ticket --payment BASE64|@FILE|- [--recipient-rand N] [--json]
+       agent-net pm ledger [--state-dir DIR] [--json]
 
 An AMOUNT is whole wei or has a unit: 29000000000000, 18gwei, 0.001eth.
 
@@ -38,11 +40,12 @@ check    whether a job is accepted and paid with these flags, per era of go-live
            --claimed [0]  --pending [0]       of this orchestrator's share, in this round; winners being redeemed
 ticket   what a Livepeer-Payment header holds, whose signatures are in it, and with the recipient's random number
          which tickets win
+ledger   tickets that came with jobs, past the orchestrator, and what TICKET_SUBMIT_URL answered to them
 
 Exit codes: 0 accepted or valid, 1 refused or not valid, 64 input that is not understood, 78 a file that cannot be used
 ";
 
-const COMMANDS: &str = "winprob, check and ticket";
+const COMMANDS: &str = "winprob, check, ticket and ledger";
 
 /// Runs `pm` with the arguments that follow it.
 pub(super) fn run(mut args: Arguments) -> Exit {
@@ -57,6 +60,7 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         "winprob" => winprob::run(args),
         "check" => check::run(args),
         "ticket" => ticket::run(args),
+        "ledger" => ledger::run(args),
         "" => usage(&format!("pm needs one of {COMMANDS}")),
         other => usage(&format!("pm {other:?} is no command; there are {COMMANDS}")),
     }

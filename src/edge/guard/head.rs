@@ -2,6 +2,8 @@
 
 use httparse::{Header, Request, Status};
 
+use crate::pure::inside;
+
 /// Largest head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
@@ -44,8 +46,8 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
     /// HTTP/1.0: a connection that stays open has to be announced.
     pub(super) old: bool,
-    pub(super) accept: Option<String>,
-    pub(super) authorization: Option<String>,
+    /// Those of [`inside::PASSED`] that it has.
+    pub(super) passed: Vec<(&'static str, String)>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
     /// It carries X-Agent-Net-Operator.
@@ -137,10 +139,9 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
         expects_continue: !old && tokens("expect").iter().any(|t| t == "100-continue"),
         keep_alive: !has("close") && (!old || has("keep-alive")),
         old,
-        accept: ascii(all("accept").first()),
-        authorization: ascii(all("authorization").first()),
-        proxied: !all(crate::pure::inside::PROXIED).is_empty(),
-        operator: !all(crate::pure::inside::OPERATOR).is_empty(),
+        passed: inside::PASSED.iter().filter_map(|name| Some((*name, ascii(all(name).first())?))).collect(),
+        proxied: !all(inside::PROXIED).is_empty(),
+        operator: !all(inside::OPERATOR).is_empty(),
     })
 }
 

@@ -56,7 +56,7 @@ impl Pool {
         let mut connection = self.take()?;
         let request = self.request(head, body, local);
         let answer = exchange(&mut connection, &request).or_else(|_| {
-            // The server closed this one. It only reads, so asking twice does no harm.
+            // The server closed this one. Asking twice does no harm: it mostly reads, and a ticket pays once.
             connection = connect(self.addr)?;
             exchange(&mut connection, &request)
         });
@@ -87,11 +87,7 @@ impl Pool {
             self.secret
         );
         let mut put = |name: &str, value: &str| text.push_str(&format!("{name}: {value}\r\n"));
-        for (name, value) in [("Accept", &head.accept), ("Authorization", &head.authorization)] {
-            if let Some(value) = value {
-                put(name, value);
-            }
-        }
+        head.passed.iter().for_each(|(name, value)| put(name, value));
         if head.proxied {
             put(inside::PROXIED, "1");
         }

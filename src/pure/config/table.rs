@@ -46,7 +46,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("WORKER_TOKEN_FILE", "", "file that holds it, instead of WORKER_TOKEN"),
     setting("SAMPLE_INTERVAL", "5s", "how often GPU and Ollama are read, 100ms to 5m"),
     setting("SLOW_SAMPLE_INTERVAL", "30s", "how often fans, PCIe, ECC and processes are read, 100ms to 1h"),
-    setting("STATE_DIR", "", "folder for the uptime history; unset: it is kept in memory only"),
+    setting("STATE_DIR", "", "folder for uptime history and ticket ledger; unset: memory only"),
+    setting("TICKET_SUBMIT_URL", "", "where tickets that come with jobs are handed in; unset: they are ignored"),
     setting("EXPECTED_GPUS", "", "fewer usable GPUs are unhealthy; 0: no GPU is expected"),
     setting("GPU_MIN_VRAM_GB", "", "a GPU with less memory (in units of 10^9 bytes) is unhealthy"),
     setting("GPU_MAX_TEMP_C", "", "a GPU above this temperature is degraded"),
@@ -61,7 +62,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(
         "AGENT_NET_FAULT",
         "",
-        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers N times faster",
+        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers and hands in N times faster",
     ),
 ];
 

@@ -9,6 +9,7 @@ pub(crate) mod figures;
 pub(crate) mod findings;
 pub(crate) mod flags;
 pub(crate) mod inputs;
+pub(crate) mod ledger;
 pub(crate) mod odds;
 pub(crate) mod payment;
 pub(crate) mod protobuf;

@@ -1,0 +1,35 @@
+//! `pm ledger`: the tickets that came with jobs, and what became of them.
+
+use std::env;
+
+use pico_args::Arguments;
+
+use crate::cmd::{complain, print};
+use crate::edge::ledger_file;
+use crate::exit::Exit;
+use crate::pure::pm::ledger::Ledger;
+use crate::pure::pm::ledger::report::Report;
+
+pub(super) fn run(mut args: Arguments) -> Exit {
+    let json = args.contains("--json");
+    let dir: Option<String> = match args.opt_value_from_str("--state-dir") {
+        Ok(dir) => dir,
+        Err(why) => return super::usage(&why.to_string()),
+    };
+    if let Err(why) = super::finish(args) {
+        return super::usage(&why);
+    }
+    let Some(dir) = dir.or_else(|| env::var("STATE_DIR").ok().filter(|dir| !dir.is_empty())) else {
+        return super::usage("pm ledger needs --state-dir or STATE_DIR, where the worker keeps its tickets");
+    };
+    let text = match ledger_file::peek(&dir) {
+        Ok(text) => text.unwrap_or_default(),
+        Err(why) => {
+            complain(&format!("{dir}/{}: {why}", ledger_file::NAME));
+            return Exit::Config;
+        }
+    };
+    let (ledger, damaged) = Ledger::replay(text.lines());
+    let report = Report::of(&ledger, damaged);
+    print(&if json { report.json() } else { report.text() })
+}

@@ -1,0 +1,390 @@
+//! Tickets that come with jobs: kept before the job is answered, handed in once, whatever happens in between.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{SmallDisk, Worker, folder, wait_for};
+use crate::http::{self, Response};
+use crate::till::{JOB, Mood, Scene, Till, pay};
+use crate::wallet::Wallet;
+
+#[track_caller]
+fn check_refused(answer: &Response, status: u16, code: &str, part: &str) {
+    assert_eq!((answer.status, answer.code().as_str()), (status, code), "{answer:?}");
+    assert!(answer.text().contains(part), "{answer:?}");
+}
+
+#[test]
+fn tickets_are_written_down_and_handed_in_as_they_came() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-kept", &till);
+    let worker = scene.start();
+    let (one, many) = (Wallet::new(1).payment([0]), Wallet::new(2).payment(1..=600));
+    assert!(many.len() > 57_000, "{}", many.len());
+    for payment in [&one, &many] {
+        let answer = pay(worker.addr, payment);
+        assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("success")));
+    }
+    scene.wait_for_tickets("accepted", 601);
+    assert_eq!(till.came(), [(one.clone(), JOB.to_owned()), (many.clone(), JOB.to_owned())]);
+    assert_eq!(scene.entries(), ["payment", "sent", "result", "payment", "sent", "result"]);
+    let report = scene.report();
+    let first = &report["payments"][0];
+    let hash: String = Wallet::new(1).hash(0).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((&first["id"], &first["tickets"]), (&json!(format!("0x{hash}")), &json!(1)));
+    assert_eq!((&first["total_ev_floor"], &first["wins"]), (&json!("29000000000000"), &Value::Null));
+    assert_eq!((&first["result"], &first["status"], &first["round"]), (&json!("accepted"), &json!(200), &json!(7)));
+    assert_eq!(report["totals"]["accepted"]["ev_floor"], "17429000000000000");
+    let metrics = worker.get("/metrics").text().to_owned();
+    for line in [
+        "agent_net_ticket_payments_total{result=\"kept\"} 2",
+        "agent_net_tickets{result=\"accepted\"} 601",
+        "agent_net_tickets{result=\"pending\"} 0",
+        "agent_net_ticket_ev_wei{result=\"accepted\"} 17429000000000000",
+        "agent_net_ticket_write_errors_total 0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(fs::metadata(scene.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    let (status, log) = worker.stop();
+    assert!(status.success() && !log.contains(&one) && !log.contains(JOB), "headers are nobody's: {log}");
+}
+
+#[test]
+fn what_no_orchestrator_would_take_is_refused_before_any_work() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-bad", &till);
+    let worker = scene.start();
+    let wallet = Wallet::new(3);
+    let good = wallet.sign(&wallet.hash(1));
+    let with = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut signature = good.clone();
+        change(&mut signature);
+        wallet.payment_of(&[(1, signature)])
+    };
+    let foreign = wallet.payment_of(&[(1, Wallet::new(4).sign(&wallet.hash(1)))]);
+    let twice = wallet.payment_of(&[(1, good.clone()), (1, good.clone())]);
+    for (payment, part) in [
+        (with(&|signature| signature[3] ^= 1), "not the sender's"),
+        (with(&|signature| signature[64] -= 27), "neither 27 nor 28"),
+        (with(&|signature| signature.truncate(64)), "65 bytes"),
+        (with(&|signature| signature[..32].fill(0xff)), "outside"),
+        (foreign, "not the sender's"),
+        (twice, "two tickets have the nonce 1"),
+        (wallet.payment_of(&[]), "holds no ticket"),
+        (wallet.payment(0..601), "601 tickets"),
+        ("%%%".into(), "no base64"),
+        ("AAAA".into(), "net.Payment"),
+        (wallet.payment([9])[..40].into(), "net.Payment"),
+    ] {
+        check_refused(&pay(worker.addr, &payment), 400, "bad_payment", part);
+    }
+    assert!(scene.lines().is_empty() && till.came().is_empty());
+    assert!(worker.get("/metrics").text().contains("agent_net_ticket_payments_total{result=\"invalid\"} 11\n"));
+    // The same wallet's good ones are taken.
+    assert_eq!(pay(worker.addr, &wallet.payment([1])).status, 200);
+    scene.wait_for_tickets("accepted", 1);
+}
+
+#[test]
+fn a_ticket_pays_once() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-once", &till);
+    let wallet = Wallet::new(5);
+    let worker = scene.start();
+    let at_once: Vec<_> = (0..8)
+        .map(|_| {
+            let (addr, payment) = (worker.addr, wallet.payment([1, 2]));
+            thread::spawn(move || pay(addr, &payment).status)
+        })
+        .collect();
+    let mut answers: Vec<u16> = at_once.into_iter().map(|one| one.join().unwrap()).collect();
+    answers.sort_unstable();
+    assert_eq!(answers, [200, 400, 400, 400, 400, 400, 400, 400]);
+    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "before");
+    scene.wait_for_tickets("accepted", 2);
+    worker.stop();
+    let worker = scene.start();
+    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "before");
+    assert_eq!(pay(worker.addr, &wallet.payment([3])).status, 200);
+    scene.wait_for_tickets("accepted", 3);
+    assert_eq!(till.came().len(), 2);
+}
+
+#[test]
+fn an_answer_for_good_ends_it_and_everything_else_is_tried_again() {
+    for (name, moods, result, failed) in [
+        ("refused", vec![Mood::Say(400)], "refused", 0),
+        ("busy", vec![Mood::Say(429), Mood::Say(404), Mood::Judge], "accepted", 2),
+        ("moved", vec![Mood::Say(307), Mood::Say(402)], "refused", 1),
+        // Whoever hangs up may have taken it.
+        ("unclear", vec![Mood::HangUp, Mood::Say(400)], "unclear", 1),
+        ("broken", vec![Mood::Say(502), Mood::Say(409)], "unclear", 1),
+        ("taken", vec![Mood::HangUp, Mood::Judge], "accepted", 1),
+    ] {
+        let till = Till::new(moods[0]);
+        let scene = Scene::new(&format!("tickets-{name}"), &till);
+        let worker = scene.start();
+        assert_eq!(pay(worker.addr, &Wallet::new(6).payment([1])).status, 200);
+        for (at, mood) in moods.iter().enumerate().skip(1) {
+            // One try has ended with the mood before.
+            wait_for("a failed try", || {
+                let tries = scene.entries().iter().filter(|entry| *entry == "failed").count();
+                (tries >= at).then_some(())
+            });
+            till.set(*mood);
+        }
+        scene.wait_for_tickets(result, 1);
+        let report = scene.report();
+        let payment = &report["payments"][0];
+        assert!(payment["failed_tries"].as_u64().unwrap() >= failed, "{name}: {report}");
+        let message = payment["message"].as_str().unwrap();
+        assert_eq!(message, if result == "accepted" { "" } else { "no, because of reasons" }, "{name}");
+        let came = till.came().len();
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(till.came().len(), came, "{name}: it goes on after an answer for good");
+        assert!(!worker.log().contains("because of"), "an answer may hold anything: {}", worker.log());
+    }
+}
+
+#[test]
+fn while_nobody_takes_payments_jobs_are_answered_and_tickets_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let scene = Scene { dir: folder("tickets-away"), url: format!("http://{addr}/ai/stream/payment") };
+    let worker = scene.start();
+    let wallet = Wallet::new(7);
+    for nonce in 0..20 {
+        assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
+    }
+    wait_for("a warning", || worker.log().contains("TICKET_SUBMIT_URL: ").then_some(()));
+    assert_eq!(scene.tickets("pending"), 20);
+    assert!(worker.log().matches("WARN").count() < 10, "once per change: {}", worker.log());
+    let (status, _) = worker.stop();
+    assert!(status.success());
+    let worker = scene.start();
+    wait_for("a word about them", || worker.log().contains("20 payments wait").then_some(()));
+    let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
+    scene.wait_for_tickets("accepted", 20);
+    assert!(till.taken().values().all(|times| *times == 1) && till.taken().len() == 20);
+}
+
+#[test]
+fn killed_two_hundred_times_between_ledger_and_submission() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    drop(listener);
+    let scene = Scene { dir: folder("tickets-killed"), url: format!("http://{addr}/ai/stream/payment") };
+    let wallet = Wallet::new(8);
+    let mut acknowledged = Vec::new();
+    for nonce in 0..200 {
+        let worker = scene.start();
+        let payment = wallet.payment([nonce]);
+        let answer = pay(worker.addr, &payment);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        acknowledged.push(payment);
+        worker.signal(Signal::KILL);
+        worker.wait();
+    }
+    let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
+    let worker = scene.start();
+    scene.wait_for_tickets("accepted", 200);
+    let taken = till.taken();
+    assert_eq!(taken.len(), 200);
+    for payment in &acknowledged {
+        assert_eq!(taken.get(payment), Some(&1));
+    }
+    assert!(!worker.log().contains("damaged"), "{}", worker.log());
+}
+
+/// At any moment: while a ticket is written, handed in, or its result is written. Whoever takes payments sees to it, as
+/// go-livepeer does, that a ticket counts once.
+#[test]
+fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-any", &till);
+    let wallet = Wallet::new(9);
+    let mut acknowledged = Vec::new();
+    let mut nonce = 0;
+    for life in 0..60_u64 {
+        let worker = scene.start();
+        let (addr, from) = (worker.addr, nonce);
+        nonce += 40;
+        let payments: Vec<String> = (from..from + 40).map(|nonce| wallet.payment([nonce])).collect();
+        let client = thread::spawn(move || {
+            let mut taken = Vec::new();
+            for payment in payments {
+                let request = format!(
+                    "POST /gpu-check HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLivepeer-Payment: {payment}\r\nLivepeer: {JOB}\r\nContent-Length: 16\r\n\r\n{{\"agent_id\":\"p\"}}"
+                );
+                let Ok(mut connection) = http::Connection::try_open(addr) else { break };
+                if connection.send(request.as_bytes()).is_err() {
+                    break;
+                }
+                match connection.answer() {
+                    Ok(answer) if answer.status == 200 => taken.push(payment),
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+            }
+            taken
+        });
+        thread::sleep(Duration::from_millis(10 + life * 7 % 90));
+        worker.signal(Signal::KILL);
+        worker.wait();
+        acknowledged.extend(client.join().unwrap());
+    }
+    assert!(acknowledged.len() > 100, "{} are too few to tell", acknowledged.len());
+    let _worker = scene.start();
+    scene.wait_for_tickets("pending", 0);
+    let (taken, report) = (till.taken(), scene.report());
+    let lost: Vec<_> = acknowledged.iter().filter(|payment| !taken.contains_key(*payment)).collect();
+    assert!(lost.is_empty(), "{} of {} are lost", lost.len(), acknowledged.len());
+    // A second delivery only happens where nobody can know of the first; it is told apart from a refusal.
+    let again = taken.values().filter(|times| **times > 1).count();
+    assert_eq!(scene.tickets("refused"), 0, "{report}");
+    assert!(scene.tickets("unclear") <= again as i64);
+    println!("{} acknowledged in 60 lives, {again} delivered twice", acknowledged.len());
+}
+
+#[test]
+fn a_full_disk_refuses_the_job_and_says_why() {
+    let till = Till::new(Mood::Say(503));
+    let scene = Scene::new("tickets-full", &till);
+    let Some(disk) = SmallDisk::mount(&scene.dir, "512k") else { return };
+    let worker = scene.start();
+    wait_for("an uptime file", || scene.dir.join("uptime.bin").exists().then_some(()));
+    let wallet = Wallet::new(10);
+    let large = |n: u32| wallet.payment(n * 100..n * 100 + 99);
+    let first_refused = (0..100).find(|n| {
+        let answer = pay(worker.addr, &large(*n));
+        if answer.status != 200 {
+            check_refused(&answer, 503, "ledger_failed", "No space left");
+            assert_eq!(answer.header("retry-after"), Some("10"));
+        }
+        answer.status != 200
+    });
+    let first_refused = first_refused.expect("the disk is full at some time");
+    assert!(first_refused > 2, "{first_refused}");
+    assert_eq!(worker.report()["status"], "success", "jobs without tickets are answered");
+    assert!(scene.entries().iter().all(|entry| entry != "damaged"), "nothing half-written stays");
+    assert!(worker.get("/metrics").text().contains("agent_net_ticket_payments_total{result=\"unwritten\"} 1\n"));
+    // With room, the same ticket is good.
+    disk.resize("4m");
+    assert_eq!(pay(worker.addr, &large(first_refused)).status, 200);
+    till.set(Mood::Judge);
+    scene.wait_for_tickets("accepted", i64::from(first_refused + 1) * 99);
+    assert!(till.taken().values().all(|times| *times == 1));
+}
+
+#[test]
+fn a_ledger_that_cannot_be_opened_refuses_tickets_and_nothing_else() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-pipe", &till);
+    assert!(Command::new("mkfifo").arg(scene.file()).status().unwrap().success());
+    let worker = scene.start();
+    wait_for("a warning", || worker.log().contains("no regular file").then_some(()));
+    check_refused(&pay(worker.addr, &Wallet::new(11).payment([1])), 503, "ledger_failed", "no regular file");
+    assert_eq!(worker.report()["status"], "success");
+    let other = Scene::new("tickets-two", &till);
+    let first = other.start();
+    assert_eq!(pay(first.addr, &Wallet::new(11).payment([1])).status, 200);
+    let second = other.start();
+    wait_for("a warning", || second.log().contains("another worker uses it").then_some(()));
+    check_refused(&pay(second.addr, &Wallet::new(11).payment([2])), 503, "ledger_failed", "another worker");
+}
+
+#[test]
+fn damaged_lines_are_left_out_and_old_payments_given_up() {
+    let till = Till::new(Mood::HangUp);
+    let scene = Scene::new("tickets-damaged", &till);
+    let wallet = Wallet::new(12);
+    let worker = scene.start();
+    for nonce in [1, 2] {
+        assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
+    }
+    worker.signal(Signal::KILL);
+    worker.wait();
+    // The first payment is three days old; the last line is half a line.
+    let mut lines = scene.lines();
+    let at = &mut lines[0]["payment"]["at"];
+    *at = json!(at.as_f64().unwrap() - 3.0 * 86_400.0);
+    let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    text.push_str("not json\n{\"payment\":{\"id\":\"0x12");
+    fs::write(scene.file(), text).unwrap();
+    till.set(Mood::Judge);
+    let worker = scene.start();
+    wait_for("a warning", || worker.log().contains("2 damaged lines").then_some(()));
+    scene.wait_for_tickets("expired", 1);
+    scene.wait_for_tickets("accepted", 1);
+    // What is written after the half line is whole.
+    assert_eq!(pay(worker.addr, &wallet.payment([3])).status, 200);
+    scene.wait_for_tickets("accepted", 2);
+    assert_eq!(scene.report()["damaged_lines"], 2);
+    assert_eq!(till.taken().len(), 2);
+}
+
+#[test]
+fn a_removed_ledger_is_made_anew_with_all_that_waits() {
+    let till = Till::new(Mood::Say(503));
+    let scene = Scene::new("tickets-removed", &till);
+    let wallet = Wallet::new(13);
+    let worker = scene.start();
+    assert_eq!(pay(worker.addr, &wallet.payment([1])).status, 200);
+    fs::remove_file(scene.file()).unwrap();
+    assert_eq!(pay(worker.addr, &wallet.payment([2])).status, 200);
+    wait_for("both", || (scene.tickets("pending") == 2).then_some(()));
+    worker.signal(Signal::KILL);
+    worker.wait();
+    till.set(Mood::Judge);
+    let _worker = scene.start();
+    scene.wait_for_tickets("accepted", 2);
+}
+
+#[test]
+fn tickets_that_somebody_else_has_taken_are_left_alone() {
+    let till = Till::new(Mood::Judge);
+    let scene = Scene::new("tickets-proxied", &till);
+    let worker = scene.start();
+    let payment = format!("Livepeer-Payment: {}", Wallet::new(14).payment([1]));
+    let job = format!("Livepeer: {JOB}");
+    for headers in [
+        // The orchestrator's proxy passes on what it has taken.
+        vec![payment.as_str(), &job, "Livepeer-Runner-Route: /x"],
+        // There is nothing to hand them in with.
+        vec![payment.as_str()],
+        vec![job.as_str()],
+        vec!["Livepeer-Payment: ", &job],
+    ] {
+        let answer = http::request(worker.addr, "POST", "/gpu-check", &headers, br#"{"agent_id":"a"}"#);
+        assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
+    }
+    assert!(scene.lines().is_empty());
+    // Without the setting nobody looks at them, not even at forged ones.
+    let worker = Worker::start(&[]);
+    assert_eq!(pay(worker.addr, "%%%").status, 200);
+    assert!(!worker.get("/metrics").text().contains("agent_net_ticket"));
+}
+
+#[test]
+fn a_hanging_taker_holds_up_neither_jobs_nor_the_end() {
+    let till = Till::new(Mood::Hang);
+    let scene = Scene::new("tickets-hang", &till);
+    let worker = scene.start();
+    let wallet = Wallet::new(15);
+    for nonce in 0..30 {
+        assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
+    }
+    wait_for("a payment on its way", || (till.came().len() == 1).then_some(()));
+    let (status, _) = worker.stop();
+    assert!(status.success());
+    assert_eq!(scene.tickets("pending"), 30);
+}
