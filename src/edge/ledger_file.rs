@@ -1,9 +1,10 @@
 //! STATE_DIR/tickets.jsonl: lines are only ever appended, by a thread of its own, several with one fsync. A disk that
 //! hangs, is full or cannot be written makes a line fail in time; nothing half-written stays.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -118,6 +119,7 @@ impl LedgerFile {
             errors: Arc::clone(&file.errors),
             anew: Arc::clone(&file.anew),
             void,
+            failing: Cell::new(false),
         };
         thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&waiting, &load))?;
         Ok(file)
@@ -167,6 +169,8 @@ struct Writer {
     errors: Arc<AtomicU64>,
     anew: Arc<AtomicBool>,
     void: fn(&str) -> Option<String>,
+    /// The last write failed.
+    failing: Cell<bool>,
 }
 
 impl Writer {
@@ -215,8 +219,9 @@ impl Writer {
         batch.retain(|(_, receipt)| receipt.advance(State::Writing));
         let text: String = batch.iter().map(|(line, _)| line.as_str()).collect();
         let written = self.reopen_if_gone(file).and_then(|()| append(file, &text));
-        if let Err(why) = &written {
-            self.warn(why);
+        match &written {
+            Ok(()) => self.failing.set(false),
+            Err(why) => self.warn(why),
         }
         for (line, receipt) in batch {
             let state = written.as_ref().map_or_else(|why| State::Failed(why.to_string()), |()| State::Written);
@@ -240,16 +245,24 @@ impl Writer {
     }
 
     fn warn(&self, why: &io::Error) {
-        // The first of a row of failures is enough.
         self.errors.fetch_add(1, Ordering::AcqRel);
-        log::warn!("cannot write {}: {why}", self.path.display());
+        // The first of a row of failures is enough: whoever sends tickets must not fill the log.
+        if !self.failing.replace(true) {
+            log::warn!("cannot write {}: {why}", self.path.display());
+        }
     }
 }
 
 /// Appends and has it on the disk itself; what could not be written whole is taken off again.
 fn append(file: &mut File, text: &str) -> io::Result<()> {
     let before = file.seek(SeekFrom::End(0))?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+    let mut last = [b'\n'];
+    if before > 0 {
+        file.read_exact_at(&mut last, before - 1)?;
+    }
+    // A line without its end was never confirmed; it must not spoil the next one.
+    let end = if last == [b'\n'] { "" } else { "\n" };
+    let written = file.write_all([end, text].concat().as_bytes()).and_then(|()| file.sync_data());
     if written.is_err() {
         file.set_len(before)?;
     }
@@ -281,15 +294,10 @@ fn lock(file: &File) -> io::Result<()> {
         .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))
 }
 
-/// The text of the file. A last line without its end was never confirmed; it gets one, so that the next line is whole.
 fn read(file: &mut File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
-    if bytes.last().is_some_and(|last| *last != b'\n') {
-        file.seek(SeekFrom::End(0))?;
-        file.write_all(b"\n")?;
-    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
