@@ -221,6 +221,8 @@ fn the_first_compose_files_work_in_the_first_era_only() {
     assert_eq!(seen(1), (json!(false), json!("maxTotalEV"), json!(10)));
     assert_eq!(seen(2), (json!(false), json!("maxTotalEV"), Value::Null));
     assert_eq!(era(0)["gas_price_limit"], "833333333");
+    // One ticket of 29000 gwei and a second of use, which costs as much.
+    assert_eq!((&era(0)["credit"], &era(0)["credit_at_risk"]), (&json!("29000000000000"), &json!("0")));
     assert_eq!((&era(0)["redeem_cost_share"], &era(2)["tickets"]), (&json!("0.012"), &json!(60)));
     let suggestions = found["suggestions"].as_array().unwrap();
     assert!(suggestions[0].as_str().unwrap().starts_with("-maxTotalEV=1740000000000001 (gateway)"), "{suggestions:?}");
@@ -254,6 +256,34 @@ fn the_first_compose_files_work_in_the_first_era_only() {
 }
 
 #[test]
+fn exactly_as_much_as_is_wanted_is_enough() {
+    // 2^64 - 1 divides 2^256 - 1: tickets of this face value are worth their ticketEV to the last digit.
+    let flags = "--ticketEV 6000000000000000 --maxFaceValue 18446744073709551615 --autoAdjustPrice=false \
+        --gas-price 200gwei --pool-size 1 --deposit 100eth --reserve 100eth --price-per-unit 100000000000000 \
+        --maxTicketEV 6000000000000000 --maxTotalEV 6000000000000000 --timeout 1";
+    for (more, checks) in [
+        ("", ["ok", "ok", "ok"]),
+        ("--maxTicketEV 5999999999999999", ["maxTicketEV"; 3]),
+        ("--maxTotalEV 5999999999999999", ["maxTotalEV"; 3]),
+        ("--price-per-unit 100000000000001", ["ok", "ok", "minBalance"]),
+    ] {
+        let name = more.split(' ').next().unwrap();
+        let mut args = words(flags);
+        if let Some(at) = args.iter().position(|arg| arg == name) {
+            args.drain(at..at + 2);
+        }
+        let (_, found) = json_of(&format!("check {} {more}", args.join(" ")));
+        let eras = found["eras"].as_array().unwrap();
+        assert_eq!(
+            eras.iter().map(|era| era["check"].as_str().unwrap()).collect::<Vec<_>>(),
+            checks,
+            "{more}: {found}"
+        );
+        assert_eq!(eras[0]["ev"], "6000000000000000", "{found}");
+    }
+}
+
+#[test]
 fn what_this_repository_ships_passes_in_every_era() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for timeout in [1, 2, 10, 59, 60, 61, 119, 120, 300, 599, 600] {
@@ -268,6 +298,10 @@ fn what_this_repository_ships_passes_in_every_era() {
         }
         for era in found["eras"].as_array().unwrap() {
             assert_eq!((&era["shortest_timeout"], &era["check"]), (&json!(1), &json!("ok")), "{era}");
+            if era["tickets"] == 1 {
+                // 29000 gwei less a second.
+                assert_eq!(era["credit_at_risk"], "28516666666667", "{era}");
+            }
             assert!(era["longest_timeout"].as_u64().unwrap() >= 600, "{era}");
         }
     }

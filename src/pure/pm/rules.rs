@@ -319,19 +319,11 @@ fn adjusted_price(terms: &Terms, face_value: Option<&BigInt>) -> Option<BigRatio
     Some(if fits(price.numer()) && fits(price.denom()) { price } else { fixed_point(&price) })
 }
 
-/// A price in thousandths of a wei in 63 bits: `new(big.Float).SetRat(x).Int64()`, which rounds the quotient to the
-/// nearest number of at least 64 bits before it cuts, and saturates.
+/// A price in thousandths of a wei in 63 bits: `new(big.Float).SetRat(x).Int64()`, which cuts and saturates. The quotient
+/// is rounded before, to at least as many bits as its numerator and denominator have: too many to reach a whole number.
 fn fixed_point(price: &BigRational) -> BigRational {
-    let scaled = price * BigRational::from_integer(PRICE_SCALE.into());
-    let whole = scaled.numer().abs() / scaled.denom();
-    let precision = scaled.numer().bits().max(scaled.denom().bits()).max(64);
-    let shift = precision.saturating_sub(whole.bits());
-    let (quotient, rest) = (scaled.numer().abs() << shift).div_mod_floor(scaled.denom());
-    let twice = rest * 2_u32;
-    let up = twice > *scaled.denom() || (twice == *scaled.denom() && quotient.is_odd());
-    let rounded: BigInt = (quotient + u32::from(up)) >> shift;
-    let cut = rounded.min(BigInt::from(i64::MAX));
-    ratio(if scaled.is_negative() { -cut } else { cut }, PRICE_SCALE)
+    let scaled = (price * BigRational::from_integer(PRICE_SCALE.into())).to_integer();
+    ratio(scaled.clamp(i64::MIN.into(), i64::MAX.into()), PRICE_SCALE)
 }
 
 /// The gateway's checks before it counts tickets, in their order. All of them are exact: by a hair is too much.

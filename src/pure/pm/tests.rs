@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::amount::{max_uint256, ratio};
 use super::odds::{expected_value, win_prob};
 use super::payment::Payment;
-use super::rules::{self, judge, tickets_for};
+use super::rules::{self, Check, judge, tickets_for};
 use super::terms::{Era, Terms};
 use super::ticket::{Address, Hash, Ticket, hex, number, right_aligned};
 use super::{advice, protobuf};
@@ -69,6 +69,57 @@ fn odds_to_the_last_digit() {
         };
         let ev = expected_value(&int(&case["face_value"]), &odds);
         assert_eq!(ev.round().to_integer(), int(&case["ev_rounded"]), "{case}");
+    }
+    // 487 * 2^64 are left over, and Go looks at the low 64 bits of what is left only.
+    let face_value: BigInt = "381269919826193093444063".parse().unwrap();
+    assert_eq!(max_uint256() % &face_value, BigInt::from(487_u32) << 64_u32);
+    assert_eq!(win_prob(&1.into(), &face_value), max_uint256() / &face_value);
+}
+
+#[test]
+fn a_draw_of_exactly_the_odds_loses() {
+    let mut ticket = ticket(&vectors()["tickets"][0]);
+    let draw =
+        BigInt::from_bytes_be(Sign::Plus, &super::ticket::keccak(&[&[1; 65], &super::ticket::uint256(&7.into())]));
+    ticket.win_prob.clone_from(&draw);
+    assert!(!ticket.wins(&[1; 65], &7.into()));
+    ticket.win_prob = draw + 1_u32;
+    assert!(ticket.wins(&[1; 65], &7.into()));
+}
+
+#[test]
+fn headers_are_about_as_long_as_foretold() {
+    let field = |bytes: usize| vec![0xff; bytes];
+    for tickets in [0, 1, 127, 128, 600] {
+        let payment = protobuf::Payment {
+            ticket_params: Some(protobuf::TicketParams {
+                recipient: field(20),
+                face_value: field(7),
+                win_prob: field(32),
+                recipient_rand_hash: field(32),
+                seed: field(32),
+                expiration_block: field(4),
+                expiration_params: Some(protobuf::TicketExpirationParams {
+                    creation_round: 3500,
+                    creation_round_block_hash: field(32),
+                }),
+            }),
+            sender: field(20),
+            expiration_params: Some(protobuf::TicketExpirationParams {
+                creation_round: 3500,
+                creation_round_block_hash: field(32),
+            }),
+            ticket_sender_params: (1..=tickets)
+                .map(|sender_nonce| protobuf::TicketSenderParams { sender_nonce, sig: field(65) })
+                .collect(),
+            expected_price: Some(protobuf::PriceInfo {
+                price_per_unit: 483_333_333_333,
+                pixels_per_unit: 1,
+                ..Default::default()
+            }),
+        };
+        let (real, foretold) = (header(&payment).len() as u64, super::figures::header_characters(tickets.into()));
+        assert!(real.abs_diff(foretold) <= 16 && foretold % 4 == 0, "{tickets}: {real} and not {foretold}");
     }
 }
 
@@ -183,6 +234,10 @@ fn ticket_counts_of_go_livepeer() {
     assert_eq!(count(&(ratio(7, 1) + &hair), &ratio(1, 1)), 7);
     assert_eq!(count(&(ratio(7, 1) + ratio(1, 1_u64 << 40)), &ratio(1, 1)), 8);
     assert_eq!(count(&(ratio(600, 1) + hair), &ratio(1, 1)), 600);
+    // From half of the distance to the next float64 on it does; 3 is even, so that exactly half does not.
+    for (parts, tickets) in [(0, 3), (255, 3), (256, 3), (257, 4), (511, 4), (512, 4)] {
+        assert_eq!(count(&(ratio(3, 1) + ratio(parts, 1_u64 << 60)), &ratio(1, 1)), tickets, "{parts}");
+    }
 }
 
 /// Random but mostly sensible terms: amounts near each other, so that every check decides for some of them.
@@ -332,6 +387,10 @@ proptest! {
                 prop_assert!(accepts(&limit) && !accepts(&(&limit + 1_u32)), "{:?}: {}", era, limit);
                 let middle: BigInt = (&terms.gas_price + &limit) / 2_u32;
                 prop_assert!(accepts(&middle), "{:?}: {} below {}", era, middle, limit);
+            } else if matches!(judge(&terms, era).check, Check::Ok | Check::Covered) {
+                for times in [1, 2, 3, 10, 1_000, 10_000] {
+                    prop_assert!(accepts(&(&terms.gas_price * times)), "{:?}: {} times", era, times);
+                }
             }
         }
     }

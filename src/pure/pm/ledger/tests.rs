@@ -62,7 +62,17 @@ fn old_results_become_sums() {
     let (again, damaged) = Ledger::replay(kept.lines());
     assert_eq!((again.totals(), damaged, again.pending()), (&before, 0, 1));
     assert_eq!(ledger.totals(), &before);
+    // What ended lately stays ended, and its headers are gone.
+    let (mut ledger, _) = Ledger::replay(lines(&entries).lines());
+    let kept = lines(&ledger.compact(3.0));
+    assert_eq!(kept.matches(&received(20, 0.0).payment).count(), 1, "{kept}");
+    let (again, _) = Ledger::replay(kept.lines());
+    assert_eq!((again.totals(), again.pending()), (&before, 1));
+    let ended = again.kept(&received(10, 0.0).id).unwrap();
+    assert_eq!(ended.ended.as_ref().map(|ended| ended.result), Some(Outcome::Refused));
     // A second time nothing is counted twice.
+    let (mut ledger, _) = Ledger::replay(lines(&entries).lines());
+    ledger.compact(LIFETIME + 1.5);
     let (again, _) = Ledger::replay(lines(&ledger.compact(LIFETIME + 1.5)).lines());
     assert_eq!(again.totals(), &before);
 }
@@ -98,5 +108,27 @@ fn a_try_without_answer_may_have_arrived() {
         let (again, _) = Ledger::replay(lines(&ledger.compact(2.0)).lines());
         let under_way = matches!(more.last(), Some(Entry::Sent { .. }));
         assert_eq!(again.next_pending(None, &|_| true).unwrap().1.arrived, arrived || under_way, "{more:?}");
+    }
+}
+
+#[test]
+fn answers_that_end_a_payment() {
+    for (status, result) in [
+        (200, Some(Outcome::Accepted)),
+        (204, Some(Outcome::Accepted)),
+        (299, Some(Outcome::Accepted)),
+        (301, None),
+        (400, Some(Outcome::Refused)),
+        (401, None),
+        (402, Some(Outcome::Refused)),
+        (404, None),
+        (409, Some(Outcome::Refused)),
+        (410, Some(Outcome::Refused)),
+        (422, Some(Outcome::Refused)),
+        (429, None),
+        (500, None),
+        (503, None),
+    ] {
+        assert_eq!(judge(status), result, "{status}");
     }
 }
