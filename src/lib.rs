@@ -9,6 +9,7 @@
 //!  surroundings, tegra                        ▼
 //!                               recorder ─▶ pure/uptime ─▶ edge/disk
 //!  registrar ─▶ pure/lease, pure/runner ─▶ edge/orchestrator
+//!  keeper ─▶ pure/keeper, pure/pull ─▶ edge/ollama: the models of MODEL
 //!  worker ─▶ cashier ─▶ pure/pm ─▶ edge/ledger_file, edge/orchestrator: tickets that come past the orchestrator
 //!  cmd/check, cmd/doctor: one snapshot without any of the threads
 //! ```
@@ -30,6 +31,7 @@ mod counters;
 mod doctor;
 mod edge;
 mod exit;
+mod keeper;
 mod pure;
 mod recorder;
 mod registrar;

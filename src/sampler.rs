@@ -40,6 +40,8 @@ const SURROUNDINGS_SAMPLES: u32 = 6;
 #[derive(Debug)]
 pub(crate) struct Board {
     limits: Limits,
+    /// Models that are to be loaded.
+    wanted: Vec<String>,
     started: Instant,
     state: Mutex<State>,
     published: Condvar,
@@ -63,7 +65,7 @@ struct State {
 }
 
 impl Board {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, wanted: Vec<String>) -> Self {
         let state = State {
             gpu: GpuState::Pending,
             gpu_at: Instant::now(),
@@ -77,7 +79,7 @@ impl Board {
             counts: Counts::default(),
             latest: None,
         };
-        Self { limits, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
+        Self { limits, wanted, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -199,6 +201,7 @@ impl Board {
             uptime: &state.uptime,
             around: state.around.as_ref().unwrap_or(&unseen),
             limits: &self.limits,
+            wanted: &self.wanted,
         };
         let reasons = rules::judge(&facts, before, millis(unix_now()));
         log_changes(before, &reasons);
@@ -346,7 +349,7 @@ fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: D
 
 /// One snapshot without any thread, for a command that asks once. `ollama`: what is known of it.
 pub(crate) fn once(config: &Config, ollama: OllamaState) -> Arc<Published> {
-    let board = Board::new(config.limits);
+    let board = Board::new(config.limits, config.models.names.clone());
     let root = Path::new(&config.host_root);
     board.put_surroundings(surroundings::look(root));
     if let Ok(mut log) = Kmsg::open(root) {

@@ -8,6 +8,7 @@ use crate::cashier::Cashier;
 use crate::counters::{Gauge, JobStats};
 use crate::edge::limits::unix_now;
 use crate::edge::process;
+use crate::keeper::Keepers;
 use crate::pure::agents::Agents;
 use crate::pure::answers;
 use crate::pure::config::Config;
@@ -36,6 +37,7 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
+    keepers: Arc<Keepers>,
     cashier: Option<Arc<Cashier>>,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
@@ -61,6 +63,7 @@ pub(crate) struct Sources {
     pub(crate) board: Arc<Board>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
+    pub(crate) keepers: Arc<Keepers>,
     /// None: tickets are not looked at.
     pub(crate) cashier: Option<Arc<Cashier>>,
 }
@@ -68,11 +71,12 @@ pub(crate) struct Sources {
 impl Worker {
     /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
     pub(crate) fn new(seen: Sources, config: &Config, max_waiting: usize) -> Self {
-        let Sources { board, recorder, registrations, cashier } = seen;
+        let Sources { board, recorder, registrations, keepers, cashier } = seen;
         Self {
             board,
             recorder,
             registrations,
+            keepers,
             cashier,
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
@@ -173,6 +177,7 @@ impl Worker {
             cashier.write_metrics(&mut out);
         }
         metrics::registrations::write(&mut out, &self.registrations.rows());
+        metrics::keepers::write(&mut out, &self.keepers.rows());
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
         let latest = self.board.latest();
         if let Some(latest) = &latest {
@@ -222,9 +227,10 @@ impl Worker {
         let now = unix_now();
         let age = latest.snapshot.at.elapsed();
         let stale = verdict::stale(age, self.interval, now);
-        let registrations = self.registrations.rows();
+        let (registrations, keepers) = (self.registrations.rows(), self.keepers.rows());
         answer(&Moment {
             registrations: &registrations,
+            keepers: &keepers,
             now,
             sample_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             process_seconds: self.started.elapsed().as_secs(),

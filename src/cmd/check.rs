@@ -94,7 +94,14 @@ fn ask(settings: &Settings, options: &Options, text: bool) -> Result<String, NoA
             thread::spawn(move || sender.send(sampler::once(&settings, doctor::ask_ollama(&settings.ollama))));
             let late = |_| NoAnswer::Other(format!("nothing could be read within {} s", DEADLINE.as_secs()));
             let latest = sampled.recv_timeout(DEADLINE).map_err(late)?;
-            let at = Moment { now: unix_now(), sample_age_ms: 0, process_seconds: 0, stale: None, registrations: &[] };
+            let at = Moment {
+                now: unix_now(),
+                sample_age_ms: 0,
+                process_seconds: 0,
+                stale: None,
+                registrations: &[],
+                keepers: &[],
+            };
             Ok(if text { latest.text(&at) } else { contract::json(&latest.report(None, &at)) })
         }
         answer => answer,

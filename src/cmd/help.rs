@@ -17,6 +17,7 @@ Usage: agent-net [serve] [--SETTING VALUE]...   answer jobs until SIGTERM
        agent-net config [--runner-json] [--SETTING VALUE]...
                                                 the effective settings and where each came from, or this worker's
                                                 entry for an orchestrator's runners.json
+       agent-net pull MODEL [--ollama-url URL]  pulls a model into Ollama and shows how far it is
        agent-net pm COMMAND ...                 payments: odds, a pre-flight of flags, tickets; see agent-net pm --help
        agent-net --help | --version
 

@@ -7,6 +7,7 @@ mod doctor;
 mod health;
 mod help;
 mod pm;
+mod pull;
 mod serve;
 mod settings;
 
@@ -35,6 +36,7 @@ pub(crate) fn run() -> ExitCode {
     let command = match command.as_str() {
         "serve" => Ok(Command::Serve),
         "check" => check::options(&mut args).map(Command::Check),
+        "pull" => Ok(Command::Pull),
         "health" => Ok(Command::Health),
         "doctor" => Ok(Command::Doctor { json: args.contains("--json") }),
         "ack" => Ok(Command::Ack),
@@ -56,7 +58,9 @@ pub(crate) fn run() -> ExitCode {
             .into();
         }
     };
-    let left = args.finish();
+    let mut left = args.finish();
+    let model = (matches!(command, Command::Pull) && !left.is_empty()).then(|| left.remove(0));
+    let model = model.as_ref().map(|model| model.to_string_lossy());
     if let Some(first) = left.first() {
         return usage(&format!("{first:?} is not understood")).into();
     }
@@ -65,13 +69,14 @@ pub(crate) fn run() -> ExitCode {
         Command::Check(options) => check::run(&settings, &options),
         Command::Health => health::run(&settings),
         Command::Doctor { json } => doctor::run(&settings, json),
+        Command::Pull => pull::run(&settings, model.as_deref()),
         Command::Ack => ack::run(&settings),
         Command::Config { runner_json } => config::run(&settings, runner_json),
     }
     .into()
 }
 
-const COMMANDS: &str = "serve, check, health, doctor, ack, config and pm";
+const COMMANDS: &str = "serve, check, health, doctor, ack, pull, config and pm";
 
 /// A subcommand with what it is told beyond the settings.
 #[derive(Debug)]
@@ -80,6 +85,7 @@ enum Command {
     Check(check::Options),
     Health,
     Doctor { json: bool },
+    Pull,
     Ack,
     Config { runner_json: bool },
 }

@@ -15,6 +15,7 @@ use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, logger};
 use crate::exit::Exit;
+use crate::keeper::{self, Keepers};
 use crate::pure::config::{Config, OrchTls};
 use crate::pure::url::HttpUrl;
 use crate::pure::{contract, route};
@@ -64,16 +65,19 @@ fn serve(config: &Config) -> Started<()> {
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 
-    let board = Arc::new(Board::new(config.limits));
+    let board = Arc::new(Board::new(config.limits, config.models.names.clone()));
     sampler::start(&board, config).map_err(failed)?;
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
     let cashier = cashier(config)?;
+    let keepers = Arc::new(Keepers::default());
+    keeper::start(config, &keepers).map_err(failed)?;
     let seen = Sources {
         board: Arc::clone(&board),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
+        keepers,
         cashier: cashier.clone(),
     };
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));

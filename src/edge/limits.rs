@@ -23,6 +23,12 @@ pub(crate) fn raise_open_files() -> u64 {
     }
 }
 
+/// Columns of the terminal that stderr is; None: it is none.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// The machine's name: HOSTNAME, which Docker sets, else what the kernel says.
 pub(crate) fn host_name() -> String {
     let set = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());

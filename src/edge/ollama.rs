@@ -1,25 +1,15 @@
 //! Ollama's version, pulled and loaded models over its API. It may be away, slow, lying or half-answering.
 
-use std::time::{Duration, Instant};
+mod client;
 
-use ureq::Agent;
+use std::time::{Duration, Instant};
 
 use crate::pure::models::{self, Entry};
 use crate::pure::snapshot::{OllamaState, Reach};
 use crate::pure::url::HttpUrl;
 
-/// One route, its deadline and the largest body that is read of it.
-struct Ask {
-    path: &'static str,
-    deadline: Duration,
-    max_body: u64,
-}
-
-const VERSION: Ask = Ask { path: "/api/version", deadline: Duration::from_secs(3), max_body: 64 << 10 };
-/// Half a KiB a model: thousands of models fit.
-const TAGS: Ask = Ask { path: "/api/tags", deadline: Duration::from_secs(10), max_body: 8 << 20 };
-/// Blocks up to 10 s behind a runner that hangs, up to 5 s behind one that is unloaded (0.32.4 and later).
-const PS: Ask = Ask { path: "/api/ps", deadline: Duration::from_secs(15), max_body: 1 << 20 };
+pub(crate) use client::Client;
+use client::{PS, TAGS, VERSION};
 
 /// One lost answer is no outage.
 const DOWN_AFTER: u32 = 2;
@@ -31,8 +21,7 @@ const TAGS_EVERY: Duration = Duration::from_secs(10);
 /// Ollama as it was last seen.
 #[derive(Debug)]
 pub(crate) struct Ollama {
-    agent: Agent,
-    base: HttpUrl,
+    client: Client,
     failures: u32,
     reach: Reach,
     tags: Option<(Instant, Vec<Entry>)>,
@@ -42,19 +31,13 @@ pub(crate) struct Ollama {
 
 impl Ollama {
     pub(crate) fn new(base: HttpUrl) -> Self {
-        let config = Agent::config_builder()
-            .proxy(None)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .timeout_connect(Some(Duration::from_secs(2)))
-            .build();
-        let agent = Agent::new_with_config(config);
-        Self { agent, base, failures: 0, reach: Reach::Pending, tags: None, ps: None, tags_error: None }
+        let client = Client::new(base, 1);
+        Self { client, failures: 0, reach: Reach::Pending, tags: None, ps: None, tags_error: None }
     }
 
     /// Asks anew; returns within the deadlines of the routes.
     pub(crate) fn read(&mut self) -> OllamaState {
-        match self.get(&VERSION).and_then(|body| models::parse_version(&body)) {
+        match self.client.get(&VERSION).and_then(|answer| models::parse_version(&answer.body)) {
             Ok(version) => {
                 self.failures = 0;
                 self.reach = Reach::Up { version };
@@ -64,12 +47,12 @@ impl Ollama {
         let stale =
             |seen: &Option<(Instant, Vec<Entry>)>| seen.as_ref().is_none_or(|(at, _)| at.elapsed() >= TAGS_EVERY);
         if self.tags_error.is_some() || stale(&self.tags) {
-            match self.list(&TAGS) {
+            match self.client.list(&TAGS) {
                 Ok(list) => (self.tags, self.tags_error) = (Some((Instant::now(), list)), None),
                 Err(why) => self.tags_error = Some(why),
             }
         }
-        let ps_error = match self.list(&PS) {
+        let ps_error = match self.client.list(&PS) {
             Ok(list) => {
                 self.ps = Some((Instant::now(), list));
                 None
@@ -102,19 +85,5 @@ impl Ollama {
             models: models::join(&tags.unwrap_or_default(), &ps.unwrap_or_default()),
             list_error,
         }
-    }
-
-    fn list(&self, ask: &Ask) -> Result<Vec<Entry>, String> {
-        self.get(ask).and_then(|body| models::parse_list(&body)).map_err(|why| format!("{}: {why}", ask.path))
-    }
-
-    fn get(&self, ask: &Ask) -> Result<Vec<u8>, String> {
-        let request = self.agent.get(self.base.join(ask.path)).config().timeout_global(Some(ask.deadline)).build();
-        let mut reply = request.call().map_err(|why| why.to_string())?;
-        let status = reply.status().as_u16();
-        if status != 200 {
-            return Err(format!("it answered {status}"));
-        }
-        reply.body_mut().with_config().limit(ask.max_body).read_to_vec().map_err(|why| why.to_string())
     }
 }

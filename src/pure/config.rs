@@ -1,6 +1,7 @@
 //! Every setting: its name, default and meaning in one table, its limits in one parser.
 //! It reads a lookup function, never the process environment or a file.
 
+mod models;
 mod orchestrators;
 mod table;
 
@@ -12,6 +13,7 @@ use super::rules::Limits;
 use super::url::{HttpUrl, UrlError};
 use table::default_of;
 
+pub(crate) use models::{KeepAlive, Models, name_problem};
 pub(crate) use orchestrators::{OrchTls, Orchestrators, Protocol, RunnerConfig};
 pub(crate) use table::{SETTINGS, Setting};
 
@@ -59,6 +61,7 @@ pub(crate) struct Config {
     pub(crate) orchestrators: Orchestrators,
     pub(crate) capability: Capability,
     pub(crate) worker_token: Option<Secret>,
+    pub(crate) models: Models,
     pub(crate) sample_interval: Duration,
     pub(crate) slow_interval: Duration,
     /// None: memory only.
@@ -75,7 +78,7 @@ pub(crate) struct Config {
     pub(crate) log_level: log::LevelFilter,
     /// Agent whose jobs panic (AGENT_NET_FAULT=panic:…), so that the panic path of a release binary can be tested.
     pub(crate) panic_agent: Option<String>,
-    /// Registrations run so many times faster than life (AGENT_NET_FAULT=hurry:…).
+    /// Registrations, submissions and models are looked after so many times faster than life (AGENT_NET_FAULT=hurry:…).
     pub(crate) hurry: u32,
 }
 
@@ -191,6 +194,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         orchestrators: orchestrators::parse(&get)?,
         capability: capability(&get)?,
         worker_token: get.secret("WORKER_TOKEN")?,
+        models: models::parse(&get)?,
         sample_interval: get.duration("SAMPLE_INTERVAL", Duration::from_secs(300), "5m, e.g. 5s")?,
         slow_interval: get.duration("SLOW_SAMPLE_INTERVAL", Duration::from_secs(3600), "1h, e.g. 30s")?,
         state_dir: get.optional("STATE_DIR"),

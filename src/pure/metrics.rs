@@ -1,6 +1,7 @@
 //! The metrics of a snapshot, under one prefix, in base units, identity in `_info` and values keyed by `uuid`.
 //! What is not known is absent, never 0.
 
+pub(crate) mod keepers;
 pub(crate) mod nvidia_smi;
 pub(crate) mod process;
 pub(crate) mod registrations;

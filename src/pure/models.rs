@@ -4,6 +4,8 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// More models than this are left out: a list is at most 8 MiB, its parsed form must stay small too.
 const MAX_MODELS: usize = 10_000;
@@ -27,6 +29,9 @@ pub(crate) struct Entry {
     /// Set for models that run in Ollama's cloud: they use no GPU of this machine.
     #[serde(deserialize_with = "lenient")]
     remote_host: Option<String>,
+    /// When it is unloaded unless somebody asks for it: RFC 3339, in some 292 years when it is kept for ever.
+    #[serde(deserialize_with = "lenient")]
+    expires_at: Option<String>,
 }
 
 impl Entry {
@@ -118,6 +123,8 @@ pub(crate) struct Model {
     pub(crate) size_bytes: Option<u64>,
     pub(crate) pulled: bool,
     pub(crate) loaded: Option<Loaded>,
+    /// Of the manifest: the same for all names of the same weights.
+    pub(crate) digest: Option<String>,
 }
 
 /// What a loaded model holds.
@@ -127,6 +134,8 @@ pub(crate) struct Loaded {
     pub(crate) size_bytes: Option<u64>,
     /// Bytes of them on a GPU.
     pub(crate) vram_bytes: u64,
+    /// Unix seconds by Ollama's clock at which it is unloaded; None when Ollama does not say.
+    pub(crate) expires_at: Option<i64>,
 }
 
 impl Loaded {
@@ -145,12 +154,17 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
     let mut models: Vec<Model> = tags
         .iter()
         .filter_map(|tag| {
-            Some(Model { name: tag.name()?.to_owned(), size_bytes: tag.size, pulled: true, loaded: None })
+            let name = tag.name()?.to_owned();
+            Some(Model { name, size_bytes: tag.size, pulled: true, loaded: None, digest: tag.digest.clone() })
         })
         .collect();
     for entry in ps.iter().filter(|e| e.remote_host.is_none()) {
         let Some(name) = entry.name() else { continue };
-        let loaded = Loaded { size_bytes: entry.size, vram_bytes: entry.size_vram.unwrap_or(0) };
+        let loaded = Loaded {
+            size_bytes: entry.size,
+            vram_bytes: entry.size_vram.unwrap_or(0),
+            expires_at: entry.expires_at.as_deref().and_then(unix_seconds),
+        };
         let wanted = normalise(name);
         let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
         let at = tags
@@ -165,10 +179,32 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
                 size_bytes: entry.size,
                 pulled: false,
                 loaded: Some(loaded),
+                digest: entry.digest.clone(),
             }),
         }
     }
     models
+}
+
+fn unix_seconds(rfc3339: &str) -> Option<i64> {
+    OffsetDateTime::parse(rfc3339, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+/// How a model that somebody names stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) pulled: bool,
+    /// Under this name, or under another one of the same weights.
+    pub(crate) loaded: Option<Loaded>,
+}
+
+/// Looks a name up in what `join` made.
+pub(crate) fn standing(models: &[Model], name: &str) -> Standing {
+    let wanted = normalise(name);
+    let Some(model) = models.iter().find(|model| normalise(&model.name) == wanted) else { return Standing::default() };
+    let same = |other: &&Model| model.digest.is_some() && other.digest == model.digest;
+    let loaded = model.loaded.or_else(|| models.iter().filter(same).find_map(|other| other.loaded));
+    Standing { pulled: model.pulled, loaded }
 }
 
 /// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
@@ -237,10 +273,36 @@ fn loaded_models_are_found_by_name_then_by_digest() {
 }
 
 #[test]
+fn a_name_is_found_as_ollama_shows_it_and_under_its_aliases() {
+    #[track_caller]
+    fn check(name: &str, pulled: bool, expires_at: Option<Option<i64>>) {
+        let list = |body: &str| parse_list(format!(r#"{{"models":[{body}]}}"#).as_bytes()).unwrap();
+        let tags = list(
+            r#"{"name":"a:latest","digest":"d"},{"name":"b:1","digest":"e"},{"name":"c:1"},{"name":"ns/a:latest","digest":"d"}"#,
+        );
+        let ps = list(
+            r#"{"name":"ns/a:latest","digest":"d","expires_at":"2319-03-05T01:02:03.123456789Z"},
+            {"name":"gone:1","expires_at":"2026-11-23T04:52:02+01:00"},{"name":"x:1"}"#,
+        );
+        let found = standing(&join(&tags, &ps), name);
+        assert_eq!((found.pulled, found.loaded.map(|loaded| loaded.expires_at)), (pulled, expires_at), "{name}");
+    }
+    let far = Some(11_018_768_523);
+    check("ns/a", true, Some(far));
+    check("registry.ollama.ai/library/A", true, Some(far));
+    check("b:1", true, None);
+    check("c:1", true, None);
+    check("b", false, None);
+    check("gone:1", false, Some(Some(1_795_405_922)));
+    check("x:1", false, Some(None));
+    assert_eq!(unix_seconds("soon"), None);
+}
+
+#[test]
 fn gpu_share() {
     #[track_caller]
     fn check(size: Option<u64>, vram: u64, expect: Option<u64>) {
-        assert_eq!(Loaded { size_bytes: size, vram_bytes: vram }.on_gpu_percent(), expect);
+        assert_eq!(Loaded { size_bytes: size, vram_bytes: vram, expires_at: None }.on_gpu_percent(), expect);
     }
     check(Some(200), 100, Some(50));
     check(Some(3), 3, Some(100));

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::contract::{self, CAPABILITY, MIB, millis};
 use super::gpu_row::GpuRow;
+use super::keeper;
 use super::lease::Row;
 use super::models::Model;
 use super::snapshot::{Reach, Snapshot};
@@ -43,6 +44,7 @@ pub(crate) struct Moment<'a> {
     /// Set when the snapshot is too old.
     pub(crate) stale: Option<&'a Reason>,
     pub(crate) registrations: &'a [Row],
+    pub(crate) keepers: &'a [keeper::Row],
 }
 
 /// The body of a job's answer, and of GET /gpu without `agent_id`.
@@ -67,6 +69,9 @@ pub(crate) struct Report<'a> {
     read_us: Option<u64>,
     xid_source: &'static str,
     uptime: UptimeRow,
+    /// The models of MODEL.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    model_keeper: &'a [keeper::Row],
     /// The operator's business: clients are not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<&'a [Row]>,
@@ -191,6 +196,7 @@ impl Published {
             read_us: sample.map(|s| s.read_us),
             xid_source: self.snapshot.xid_source.name(),
             uptime: UptimeRow { windows: windows.collect(), process_seconds: at.process_seconds },
+            model_keeper: at.keepers,
             registrations: agent_id.is_none().then_some(at.registrations),
             sample_age_ms: at.sample_age_ms,
             source: self.snapshot.source(),

@@ -85,6 +85,7 @@ pub(crate) enum Code {
     OllamaListFailed,
     ModelOnCpu,
     ModelVramMismatch,
+    ModelNotLoaded,
     UptimeLowShort,
     UptimeLowMedium,
     UptimeLowLong,
@@ -100,6 +101,7 @@ impl Code {
                 | Self::OllamaListFailed
                 | Self::ModelOnCpu
                 | Self::ModelVramMismatch
+                | Self::ModelNotLoaded
                 | Self::UptimeLowShort
                 | Self::UptimeLowMedium
                 | Self::UptimeLowLong

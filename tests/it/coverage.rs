@@ -39,6 +39,7 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("OLLAMA_LIST_FAILED", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("MODEL_ON_CPU", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("MODEL_VRAM_MISMATCH", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
+    ("MODEL_NOT_LOADED", "a_missing_model_is_pulled_loaded_and_kept", "same"),
     ("UPTIME_LOW_SHORT", "too_little_uptime_is_told", "same"),
     ("UPTIME_LOW_MEDIUM", "too_little_uptime_is_told", "same"),
     ("UPTIME_LOW_LONG", "too_little_uptime_is_told", "same"),

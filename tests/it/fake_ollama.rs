@@ -37,6 +37,29 @@ pub enum Answer {
     HangUp,
     /// A good body that ends before its announced length.
     WrongLength,
+    /// 200 with chunks, as Ollama streams them, one step after the other.
+    Stream(Vec<Step>),
+    /// From now on these paths answer differently; then this answer.
+    Then(Vec<(&'static str, Answer)>, Box<Answer>),
+    /// This answer after so many milliseconds.
+    Late(u64, Box<Answer>),
+}
+
+/// A step of a stream.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A line in a chunk of its own.
+    Line(String),
+    /// Milliseconds.
+    Pause(u64),
+    /// Bytes as they are, in a chunk of their own.
+    Bytes(Vec<u8>),
+    /// From now on this path answers so.
+    Set(&'static str, Answer),
+    /// Nothing more comes, and the connection stays.
+    Hang,
+    /// The connection ends without the stream's end.
+    Cut,
 }
 
 #[derive(Default)]
@@ -45,6 +68,7 @@ struct State {
     /// Answers to the next request only.
     once: Mutex<HashMap<String, Answer>>,
     counts: Mutex<HashMap<String, usize>>,
+    bodies: Mutex<Vec<(String, String)>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
 }
@@ -93,6 +117,11 @@ impl FakeOllama {
         lock(&self.state.counts).get(path).copied().unwrap_or(0)
     }
 
+    /// The bodies of requests for this path so far.
+    pub fn bodies(&self, path: &str) -> Vec<String> {
+        lock(&self.state.bodies).iter().filter(|(of, _)| of == path).map(|(_, body)| body.clone()).collect()
+    }
+
     /// From now on its port refuses, and open connections are gone.
     pub fn stop(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
@@ -139,11 +168,27 @@ impl Drop for FakeOllama {
 fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut out = stream;
-    while let Some((method, path)) = request(&mut reader)? {
+    while let Some((method, path, body)) = request(&mut reader)? {
         *lock(&state.counts).entry(path.clone()).or_default() += 1;
+        if !body.is_empty() {
+            lock(&state.bodies).push((path.clone(), body));
+        }
         let once = lock(&state.once).remove(&path);
         let answer = once.or_else(|| lock(&state.answers).get(&path).cloned());
-        let answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
+        let mut answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
+        loop {
+            answer = match answer {
+                Answer::Then(changes, then) => {
+                    lock(&state.answers).extend(changes.into_iter().map(|(path, answer)| (path.to_owned(), answer)));
+                    *then
+                }
+                Answer::Late(millis, then) => {
+                    thread::sleep(Duration::from_millis(millis));
+                    *then
+                }
+                _ => break,
+            };
+        }
         match answer {
             Answer::Json(body) => out.write_all(&response(200, &method, body.as_bytes()))?,
             Answer::Status(status, body) => out.write_all(&response(status, &method, body.as_bytes()))?,
@@ -171,13 +216,38 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", VERSION.len() + 10);
                 return out.write_all(&[head.as_bytes(), VERSION.as_bytes()].concat());
             }
+            Answer::Stream(steps) => {
+                if !stream_steps(out, &mut reader, state, steps)? {
+                    return Ok(());
+                }
+            }
+            Answer::Then(..) | Answer::Late(..) => unreachable!("they were resolved"),
         }
     }
     Ok(())
 }
 
-/// Method and path of the next request, its body read; None at the end of the connection.
-fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String)>> {
+/// Whether the stream came to its end.
+fn stream_steps(mut out: &TcpStream, reader: &mut impl Read, state: &State, steps: Vec<Step>) -> std::io::Result<bool> {
+    out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let chunk = |bytes: &[u8]| [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+    for step in steps {
+        match step {
+            Step::Line(line) => out.write_all(&chunk(format!("{line}\n").as_bytes()))?,
+            Step::Bytes(bytes) => out.write_all(&chunk(&bytes))?,
+            Step::Pause(millis) => thread::sleep(Duration::from_millis(millis)),
+            Step::Set(path, answer) => {
+                lock(&state.answers).insert(path.to_owned(), answer);
+            }
+            Step::Hang => return until_gone(reader).map(|()| false),
+            Step::Cut => return Ok(false),
+        }
+    }
+    out.write_all(b"0\r\n\r\n").map(|()| true)
+}
+
+/// Method, path and body of the next request; None at the end of the connection.
+fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String, String)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -197,8 +267,9 @@ fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String)
             length = value.trim().parse().unwrap_or(0);
         }
     }
-    std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink())?;
-    Ok(Some((method, path)))
+    let mut body = Vec::new();
+    reader.by_ref().take(length).read_to_end(&mut body)?;
+    Ok(Some((method, path, String::from_utf8_lossy(&body).into_owned())))
 }
 
 /// A response as Ollama writes small ones: with a length, the connection stays.

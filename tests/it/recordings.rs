@@ -12,7 +12,7 @@ use crate::http::{Connection, Response};
 
 const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
 
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/recordings").join(name)
 }
 
@@ -25,7 +25,7 @@ fn files(folder: &Path, ending: &str) -> Vec<(String, Vec<u8>)> {
     wanted.map(|p| (p.to_string_lossy().into_owned(), std::fs::read(&p).expect("readable"))).collect()
 }
 
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+pub fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|w| w == part)
 }
 
@@ -178,16 +178,16 @@ fn every_request_of_a_live_runner_orchestrator_gets_its_answer() {
 }
 
 /// One recorded answer of an Ollama.
-struct OllamaAnswer {
-    name: String,
+pub struct OllamaAnswer {
+    pub name: String,
     method: String,
-    path: String,
-    bytes: Vec<u8>,
+    pub path: String,
+    pub bytes: Vec<u8>,
 }
 
 impl OllamaAnswer {
     /// Those of one version.
-    fn all(version: &str) -> Vec<Self> {
+    pub fn all(version: &str) -> Vec<Self> {
         let requests = files(&folder("ollama").join(version), ".req");
         let one = |(name, request): (String, Vec<u8>)| {
             let request = String::from_utf8_lossy(&request).into_owned();
@@ -197,6 +197,10 @@ impl OllamaAnswer {
             Self { name, method, path, bytes }
         };
         requests.into_iter().map(one).collect()
+    }
+
+    pub fn is_of_a_keeper(&self) -> bool {
+        matches!(self.path.as_str(), "/api/pull" | "/api/generate" | "/api/embed") && self.method == "POST"
     }
 
     /// The body of a whole 200, without its framing.
@@ -211,7 +215,7 @@ impl OllamaAnswer {
     }
 }
 
-fn dechunk(mut left: &[u8]) -> Vec<u8> {
+pub fn dechunk(mut left: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let end = find(left, b"\r\n").expect("a size");
@@ -235,7 +239,7 @@ fn replay(version: &str) -> BTreeMap<String, usize> {
     let fake = FakeOllama::new();
     let worker = Worker::start(&[("OLLAMA_URL", &fake.url()), ("SAMPLE_INTERVAL", "100ms")]);
     let mut good = BTreeMap::new();
-    for answer in OllamaAnswer::all(version) {
+    for answer in OllamaAnswer::all(version).into_iter().filter(|answer| !answer.is_of_a_keeper()) {
         let name = &answer.name;
         // An Ollama that was away is read anew, pulled models included.
         fake.set("/api/version", Answer::HangUp);

@@ -44,6 +44,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("CAPABILITY_CURRENCY", "", "wei, eth or one the orchestrator has a price feed for"),
     secret("WORKER_TOKEN", "token that every route but /health asks for"),
     setting("WORKER_TOKEN_FILE", "", "file that holds it, instead of WORKER_TOKEN"),
+    setting("MODEL", "", "models to pull where they are missing and to keep loaded, comma-separated; unset: none"),
+    setting("MODEL_KEEP_ALIVE", "15m", "how long Ollama keeps them after a request: 15m, seconds, or -1 for ever"),
     setting("SAMPLE_INTERVAL", "5s", "how often GPU and Ollama are read, 100ms to 5m"),
     setting("SLOW_SAMPLE_INTERVAL", "30s", "how often fans, PCIe, ECC and processes are read, 100ms to 1h"),
     setting("STATE_DIR", "", "folder for uptime history and ticket ledger; unset: memory only"),
@@ -62,7 +64,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(
         "AGENT_NET_FAULT",
         "",
-        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers and hands in N times faster",
+        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers, hands in and looks after models N times faster",
     ),
 ];
 

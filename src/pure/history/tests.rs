@@ -207,8 +207,8 @@ fn what_never_worked_is_no_fault_unless_every_gpu_has_it() {
 fn more_vram_claimed_than_used_is_told_after_three_samples() {
     use crate::pure::models::{Loaded, Model};
     let ollama = |vram_bytes| {
-        let loaded = Some(Loaded { size_bytes: Some(vram_bytes), vram_bytes });
-        let models = vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded }];
+        let loaded = Some(Loaded { size_bytes: Some(vram_bytes), vram_bytes, expires_at: None });
+        let models = vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded, digest: None }];
         OllamaState { models, lists_known: true, ..OllamaState::PENDING }
     };
     let sample =

@@ -62,6 +62,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) uptime: &'a Windows,
     pub(crate) around: &'a Surroundings,
     pub(crate) limits: &'a Limits,
+    /// Models that are to be loaded.
+    pub(crate) wanted: &'a [String],
 }
 
 /// All reasons that hold, worst first. `before` are those of the last moment: what lasts keeps its `since`.

@@ -3,7 +3,7 @@
 use super::driver::any_usable;
 use super::{Facts, Findings};
 use crate::pure::history;
-use crate::pure::models::Model;
+use crate::pure::models::{self, Model};
 use crate::pure::snapshot::{GpuState, Reach};
 use crate::pure::uptime::WINDOWS;
 use crate::pure::verdict::{Code, Verdict};
@@ -11,6 +11,7 @@ use crate::pure::verdict::{Code, Verdict};
 pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     ollama(facts, findings);
     models(facts, findings);
+    wanted_models(facts, findings);
     uptime(facts, findings);
 }
 
@@ -73,6 +74,28 @@ fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         findings
             .add(Code::ModelVramMismatch, Verdict::Degraded, None, message, action)
             .numbers(used as f64, (claimed / 2) as f64);
+    }
+}
+
+/// Nothing is said while nobody knows the models.
+fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    if !facts.ollama.lists_known || !matches!(facts.ollama.reach, Reach::Up { .. }) {
+        return;
+    }
+    let missing = facts.wanted.iter().filter_map(|name| {
+        let standing = models::standing(&facts.ollama.models, name);
+        let how = if standing.pulled { "not loaded" } else { "not pulled" };
+        standing.loaded.is_none().then(|| format!("{name} is {how}"))
+    });
+    let missing: Vec<String> = missing.collect();
+    if !missing.is_empty() {
+        findings.add(
+            Code::ModelNotLoaded,
+            Verdict::Degraded,
+            None,
+            missing.join(", "),
+            "wait: it is being pulled or loaded; model_keeper says how far it is, or why it does not get on",
+        );
     }
 }
 

@@ -25,6 +25,7 @@ struct Case {
     uptime: Windows,
     around: Surroundings,
     limits: Limits,
+    wanted: Vec<String>,
 }
 
 impl Default for Case {
@@ -37,6 +38,7 @@ impl Default for Case {
             uptime: Windows::default(),
             around: Surroundings { pci_gpus: Some(1), pci_gpus_for_nvidia: Some(1), ..Surroundings::default() },
             limits: Limits { uptime_percent: [99.0; 3], ..Limits::default() },
+            wanted: Vec::new(),
         }
     }
 }
@@ -53,8 +55,8 @@ impl Case {
     }
 
     fn reasons(&self, before: &[Reason], now: f64) -> Vec<Reason> {
-        let Self { gpu, ollama, history, xids, uptime, around, limits } = self;
-        judge(&Facts { gpu, ollama, history, xids, uptime, around, limits }, before, now)
+        let Self { gpu, ollama, history, xids, uptime, around, limits, wanted } = self;
+        judge(&Facts { gpu, ollama, history, xids, uptime, around, limits, wanted }, before, now)
     }
 
     #[track_caller]
@@ -70,8 +72,11 @@ fn up() -> OllamaState {
 }
 
 fn holding(vram_bytes: u64) -> OllamaState {
-    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes });
-    OllamaState { models: vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded }], ..up() }
+    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes, expires_at: None });
+    OllamaState {
+        models: vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded, digest: None }],
+        ..up()
+    }
 }
 
 fn gpu() -> Gpu {

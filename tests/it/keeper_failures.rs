@@ -1,0 +1,93 @@
+//! What goes wrong with a pull or a load is told, and tried again until it works.
+
+use serde_json::{Value, json};
+
+use crate::fake_ollama::{Answer, Step};
+use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, line, loads, pulls, with_model};
+
+#[test]
+fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
+    let manifest = line(r#"{"status":"pulling manifest"}"#);
+    let error = |text: &str| line(&json!({"error": text}).to_string());
+    for (answer, part) in [
+        (Answer::Stream(vec![manifest.clone(), error("pull model manifest: file does not exist")]), "no such model"),
+        (Answer::Stream(vec![manifest.clone(), error("write /root/x: no space left on device")]), "disk is full"),
+        (Answer::Stream(vec![error("odd"), line(r#"{"status":"success"}"#)]), "odd"),
+        (Answer::Stream(vec![manifest.clone()]), "before it was done"),
+        (Answer::Stream(vec![manifest.clone(), layer("aa", 14 * GB, GB), Step::Cut]), ""),
+        (Answer::Stream(vec![line("<html>")]), "no line of a pull"),
+        (Answer::Stream(vec![Step::Bytes(vec![b'x'; 100_000])]), "no line of a pull"),
+        (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), "invalid model name"),
+        (Answer::Status(500, "<h1>oh</h1>".into()), "500: <h1>oh</h1>"),
+        (Answer::Status(301, String::new()), "301"),
+        (Answer::HangUp, ""),
+        (Answer::Json(r#"{"status":"success"}"#.into()), "does not list it"),
+    ] {
+        let fake = empty();
+        fake.set("/api/pull", answer.clone());
+        let worker = keeps(&fake, &[]);
+        let failed = fails(&worker, part);
+        assert!(!failed["error"].as_str().unwrap().is_empty(), "{answer:?}");
+        assert_eq!(failed["percent"], Value::Null, "{answer:?}");
+        assert_eq!(fake.requests("/api/generate"), 0, "{answer:?}");
+        // It is back by itself.
+        fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 14 * GB)]));
+        becomes(&worker, "loaded");
+    }
+}
+
+#[test]
+fn what_goes_wrong_with_a_load_is_told_and_tried_again() {
+    for (answer, part) in [
+        (
+            Answer::Status(500, r#"{"error":"model requires more system memory (9 GiB) than is available"}"#.into()),
+            "more system memory",
+        ),
+        (
+            Answer::Status(
+                503,
+                r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#.into(),
+            ),
+            "busy",
+        ),
+        (Answer::Status(404, r#"{"error":"model 'x' not found"}"#.into()), "not found"),
+        (Answer::Json(r#"{"error":"strange"}"#.into()), "strange"),
+        (Answer::HangUp, ""),
+        (Answer::Huge(1 << 20), ""),
+    ] {
+        let fake = with_model();
+        fake.set("/api/generate", answer.clone());
+        let worker = keeps(&fake, &[]);
+        fails(&worker, part);
+        assert_eq!(fake.requests("/api/embed"), 0, "{answer:?}");
+        // It is listed and not found: its files are not whole.
+        assert!(part == "not found" || fake.requests("/api/pull") == 0, "{answer:?}");
+        fake.set("/api/generate", loads());
+        becomes(&worker, "loaded");
+    }
+}
+
+#[test]
+fn a_model_for_embeddings_only_is_loaded_by_embed() {
+    let fake = with_model();
+    fake.set("/api/generate", Answer::Status(400, format!(r#"{{"error":"\"{MODEL}\" does not support generate"}}"#)));
+    let embedded = Answer::Json(format!(r#"{{"model":"{MODEL}","embeddings":[]}}"#));
+    fake.set("/api/embed", Answer::Then(vec![("/api/ps", held(MODEL, "d", 900))], Box::new(embedded)));
+    let worker = keeps(&fake, &[("MODEL_KEEP_ALIVE", "-1")]);
+    becomes(&worker, "loaded");
+    let body: Value = serde_json::from_str(&fake.bodies("/api/embed")[0]).unwrap();
+    assert_eq!(body, json!({"model": MODEL, "keep_alive": -1, "stream": false}));
+}
+
+#[test]
+fn files_that_are_missing_on_disk_are_pulled_again() {
+    let fake = with_model();
+    let refused = || Answer::Status(400, format!(r#"{{"error":"\"{MODEL}\" does not support generate"}}"#));
+    fake.set("/api/generate", refused());
+    fake.set("/api/embed", refused());
+    let repaired = Step::Set("/api/generate", loads());
+    fake.set("/api/pull", pulls(vec![repaired]));
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    assert_eq!(fake.requests("/api/pull"), 1);
+}
