@@ -14,7 +14,7 @@ use crate::nvml::{self, FakeNvml};
 
 const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
 
-fn triplet() -> String {
+pub fn triplet() -> String {
     format!("{}-linux-gnu", env::consts::ARCH)
 }
 
@@ -283,7 +283,7 @@ impl Drop for Volume {
 }
 
 /// An image made for one test; removed on drop.
-struct Image(String);
+pub struct Image(pub String);
 
 impl Image {
     /// The same image without one file. Import needs neither a registry nor a builder.
@@ -317,12 +317,12 @@ impl Drop for Image {
 }
 
 /// Tests run beside each other, and so may test runs.
-fn unique(what: &str) -> String {
+pub fn unique(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("agent-net-test-{what}-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn client() -> Command {
+pub fn client() -> Command {
     let mut client = Command::new("docker");
     client.stdin(Stdio::null());
     client
@@ -330,7 +330,7 @@ fn client() -> Command {
 
 /// What docker says; it must succeed.
 #[track_caller]
-fn docker(args: &[&str]) -> String {
+pub fn docker(args: &[&str]) -> String {
     let (status, out, err) = harness::run(client().args(args));
     assert!(status.success(), "docker {}: {out}{err}", args.join(" "));
     out

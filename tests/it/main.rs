@@ -45,6 +45,7 @@ mod registration;
 mod rules;
 mod runners;
 mod smoke;
+mod stack;
 mod tegra;
 mod tickets;
 mod tidy;

@@ -1,0 +1,219 @@
+//! An Ollama and an orchestrator as programs, for containers that a test can kill and part from each other.
+//!
+//! Usage: fakes serve|list|orchestrator
+//!   serve         an Ollama on port 11434; what it pulled is a file in /root/.ollama, what is loaded is lost with it
+//!   list          exit code 0 when that Ollama answers: the health check of Ollama's image
+//!   orchestrator  go-livepeer's registry on port 8935; POST /job passes a job on to who registered last, GET
+//!                 /registered says how often somebody did since it was started
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+const PULLED: &str = "/root/.ollama/pulled";
+const DIGEST: &str = "685be00e1532e9e3a8e9b9d2a9ce4d4c1d8e36b2a4cbd5e3c1f6f7b8a9d0c1e2";
+const SIZE: u64 = 14_000_000_000;
+/// A pull takes two seconds, a load one.
+const PULL_STEPS: u64 = 20;
+const STEP: Duration = Duration::from_millis(100);
+const LOAD: Duration = Duration::from_secs(1);
+/// Nobody is waited for longer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn main() -> ExitCode {
+    // PID 1 gets no default handling of SIGTERM.
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]).expect("signals");
+    thread::spawn(move || {
+        signals.forever().next();
+        std::process::exit(0);
+    });
+    let mode = std::env::args().nth(1).unwrap_or_default();
+    let served = match mode.as_str() {
+        "serve" => ollama(),
+        "orchestrator" => orchestrator(),
+        "list" => call("127.0.0.1:11434", "GET", "/api/tags", "").map(drop),
+        _ => Err(io::Error::other("usage: fakes serve|list|orchestrator")),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "fakes: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    body: String,
+}
+
+impl Request {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+/// The next request of a connection; None at its end.
+fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let body = read_body(reader)?;
+    Ok(Some(Request { method, path, body }))
+}
+
+/// The headers up to their end, and the body that they announce.
+fn read_body(reader: &mut impl BufRead) -> io::Result<String> {
+    let (mut line, mut length) = (String::new(), 0);
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let header = line.trim_end().to_ascii_lowercase();
+        if header.is_empty() {
+            break;
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+    let mut body = String::new();
+    reader.take(length).read_to_string(&mut body)?;
+    Ok(body)
+}
+
+fn answer(mut out: &TcpStream, status: u16, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(out, "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Serves every connection in a thread of its own.
+fn listen(
+    port: u16,
+    handle: impl Fn(&TcpStream, &Request) -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
+    let handle = Arc::new(handle);
+    for stream in TcpListener::bind(("0.0.0.0", port))?.incoming() {
+        let (stream, handle) = (stream?, Arc::clone(&handle));
+        thread::spawn(move || {
+            let mut reader = BufReader::new(&stream);
+            while let Ok(Some(request)) = read(&mut reader) {
+                let _ = writeln!(io::stdout(), "{} {}", request.method, request.path);
+                if handle(&stream, &request).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+/// The body of a 200.
+fn call(to: &str, method: &str, path: &str, body: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )?;
+    let mut reader = BufReader::new(stream);
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    if !status.contains(" 200 ") {
+        return Err(io::Error::other(format!("{to}{path} answered {status}")));
+    }
+    read_body(&mut reader)
+}
+
+fn ollama() -> io::Result<()> {
+    let loaded: Mutex<Option<(String, Instant)>> = Mutex::new(None);
+    listen(11434, move |out, request| {
+        let model = request.json()["model"].as_str().unwrap_or_default().to_owned();
+        let lock = || loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = |name: Option<String>| {
+            let one = |name| json!({"name": name, "model": name, "size": SIZE, "size_vram": SIZE, "digest": DIGEST});
+            json!({"models": name.into_iter().map(one).collect::<Vec<_>>()}).to_string()
+        };
+        let pulled = || std::fs::read_to_string(PULLED).ok();
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/api/version") => answer(out, 200, r#"{"version":"0.32.15"}"#),
+            ("GET", "/api/tags") => answer(out, 200, &list(pulled())),
+            ("GET", "/api/ps") => answer(out, 200, &list(lock().clone().map(|(name, _)| name))),
+            ("POST", "/api/pull") => pull(out, &model),
+            ("POST", "/api/generate") if pulled().as_ref() == Some(&model) => {
+                thread::sleep(LOAD);
+                *lock() = Some((model.clone(), Instant::now()));
+                let done = json!({"model": model, "response": "", "done": true, "done_reason": "load"});
+                answer(out, 200, &done.to_string())
+            }
+            ("POST", "/api/generate") => {
+                answer(out, 404, &json!({"error": format!("model '{model}' not found")}).to_string())
+            }
+            _ => answer(out, 404, "404 page not found"),
+        }
+    })
+}
+
+fn pull(mut out: &TcpStream, model: &str) -> io::Result<()> {
+    write!(out, "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let mut line = |line: Value| {
+        let text = format!("{line}\n");
+        write!(out, "{:x}\r\n{text}\r\n", text.len())
+    };
+    line(json!({"status": "pulling manifest"}))?;
+    for step in 0..=PULL_STEPS {
+        let completed = SIZE / PULL_STEPS * step;
+        line(
+            json!({"status": "pulling 685be00e1532", "digest": format!("sha256:{DIGEST}"), "total": SIZE, "completed": completed}),
+        )?;
+        thread::sleep(STEP);
+    }
+    if let Some(folder) = Path::new(PULLED).parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(PULLED, model)?;
+    line(json!({"status": "success"}))?;
+    write!(out, "0\r\n\r\n")
+}
+
+fn orchestrator() -> io::Result<()> {
+    let registered: Mutex<(u64, Option<String>)> = Mutex::new((0, None));
+    listen(8935, move |out, request| {
+        let lock = || registered.lock().unwrap_or_else(PoisonError::into_inner);
+        match (request.method.as_str(), request.path.as_str()) {
+            ("POST", "/capability/register") => {
+                let url = request.json()["url"].as_str().map(str::to_owned);
+                let mut registered = lock();
+                *registered = (registered.0 + 1, url);
+                answer(out, 200, "ok")
+            }
+            ("POST", "/capability/unregister") => {
+                lock().1 = None;
+                answer(out, 200, "ok")
+            }
+            ("GET", "/registered") => {
+                let registered = lock().clone();
+                answer(out, 200, &json!({"times": registered.0, "url": registered.1}).to_string())
+            }
+            ("POST", "/job") => {
+                let url = lock().1.clone().unwrap_or_default();
+                match call(url.trim_start_matches("http://"), "POST", "/gpu-check", &request.body) {
+                    Ok(body) => answer(out, 200, &body),
+                    Err(why) => answer(out, 503, &json!({"error": why.to_string()}).to_string()),
+                }
+            }
+            _ => answer(out, 404, "404 page not found"),
+        }
+    })
+}
