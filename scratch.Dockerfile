@@ -5,12 +5,17 @@
 #       builds the binaries in a Rust container first
 #   scripts/build-static.sh && docker build -f scratch.Dockerfile --build-arg SOURCE=prebuilt -t agent-net .
 #       packs the dist/rootfs of this machine; no image is pulled
+#   docker buildx build -f scratch.Dockerfile --platform linux/amd64,linux/arm64 -t NAME --push .
+#       for both kinds of machines
+#
+# /usr/share/sbom/agent-net.cdx.json in the image lists what is in it, with versions.
 #
 # Both need BuildKit, which skips the stage that is not asked for: DOCKER_BUILDKIT=1 before Docker 23.
 
 ARG SOURCE=build
 
-FROM rust:1-bookworm AS build
+FROM rust:1.95-bookworm AS build
+ARG TARGETARCH
 RUN apt-get update \
     && apt-get install -y --no-install-recommends musl-tools \
     && rm -rf /var/lib/apt/lists/*
@@ -20,7 +25,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY scripts/build-static.sh scripts/
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/agent-net/target \
+    --mount=type=cache,target=/agent-net/target,id=agent-net-$TARGETARCH \
     scripts/build-static.sh && mv dist/rootfs /rootfs
 
 FROM scratch AS prebuilt

@@ -210,6 +210,41 @@ write_etc() {
     rm -rf "${rootfs:?}/var"
 }
 
+# What is in the image and from where, as scanners read it (CycloneDX 1.5): the crates of both programs, and the files
+# that were copied with the package and version that they came from.
+write_sbom() {
+    rootfs=$1
+    sbom=$rootfs/usr/share/sbom/agent-net.cdx.json
+    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+    mkdir -p "${sbom%/*}"
+    {
+        printf '{"bomFormat":"CycloneDX","specVersion":"1.5","version":1,'
+        printf '"metadata":{"component":{"type":"application","name":"agent-net","version":"%s"}},"components":[' "$version"
+        {
+            cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features
+            cargo tree --locked --edges normal --prefix none --format '{p}'
+        } | sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
+            [ "$crate" != agent-net ] || continue
+            printf '{"type":"library","name":"%s","version":"%s","purl":"pkg:cargo/%s@%s"},\n' \
+                "$crate" "$number" "$crate" "$number"
+        done
+        separator=
+        find "$rootfs/lib" "$rootfs"/lib64 -type f 2>/dev/null | sort | while read -r file; do
+            owner=$(dpkg-query -S "*/${file##*/}" 2>/dev/null | sed -n "s/^\([^:,]*\).*$triplet.*/\1/p" | head -n 1)
+            number=$([ -z "$owner" ] || dpkg-query -W -f '${Version}' "$owner:$(dpkg --print-architecture)" 2>/dev/null)
+            sum=$(sha256sum "$file" | cut -d ' ' -f 1)
+            printf '%s{"type":"file","name":"%s","version":"%s","hashes":[{"alg":"SHA-256","content":"%s"}]' \
+                "$separator" "${file#"$rootfs"}" "${number:-unknown}" "$sum"
+            [ -z "$owner" ] || printf ',"purl":"pkg:deb/debian/%s@%s"' "$owner" "$(printf %s "$number" | sed 's/+/%2B/g')"
+            printf '}'
+            separator=',
+'
+        done
+        printf ']}\n'
+    } >"$sbom"
+    chmod 644 "$sbom"
+}
+
 build_server
 server=$built/$musl/release/agent-net
 check_server "$server"
@@ -232,6 +267,7 @@ install -m 755 "$server" "$new/agent-net"
 install -m 755 "$built/release/agent-net-nvml" "$new/agent-net-nvml"
 copy_glibc "$new"
 write_etc "$new"
+write_sbom "$new"
 rm -rf dist/rootfs
 mv "$new" dist/rootfs
 

@@ -63,6 +63,30 @@ fn the_static_server_outlives_a_panic() {
     assert_eq!(worker.post("/gpu-check", JOB).status, 200);
 }
 
+#[test]
+fn the_image_says_what_is_in_it() {
+    let Some(path) = static_server() else { return };
+    let rootfs = path.parent().unwrap();
+    let sbom = fs::read(rootfs.join("usr/share/sbom/agent-net.cdx.json")).expect("the list is there");
+    let sbom: Value = serde_json::from_slice(&sbom).expect("it is JSON");
+    assert_eq!((&sbom["bomFormat"], &sbom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
+    let all = sbom["components"].as_array().unwrap();
+    let named =
+        |name: &str| all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not listed"));
+    for name in ["rouille", "ureq", "k256", "nvml-wrapper"] {
+        assert!(named(name)["purl"].as_str().unwrap().starts_with("pkg:cargo/"), "{name}");
+    }
+    let libc = named(&format!("/lib/{}/libc.so.6", triplet()));
+    assert_ne!(libc["version"], "unknown", "{libc}");
+    assert_eq!(libc["hashes"][0]["content"].as_str().map(str::len), Some(64), "{libc}");
+    let files = fs::read_dir(rootfs.join("lib").join(triplet())).unwrap().count();
+    let listed = all.iter().filter(|one| one["name"].as_str().unwrap().starts_with("/lib/")).count();
+    assert_eq!(listed, files);
+    for test_only in ["proptest", "tokio"] {
+        assert!(all.iter().all(|one| one["name"] != test_only), "{test_only}");
+    }
+}
+
 // ---- the image ----
 
 #[test]
