@@ -31,6 +31,7 @@ mod lease;
 mod load;
 mod metrics;
 mod model_store;
+mod monitoring;
 mod nvml;
 mod ollama;
 mod pm;
