@@ -156,6 +156,7 @@ prepare_rest() {
     want file file
     want curl curl
     want promtool prometheus
+    want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
     prepare_docker
@@ -252,11 +253,21 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu secrets kmsg; do
+        for override in compose gpu secrets kmsg monitoring orchestrator gateway; do
             $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else
         without "compose files are not checked: Docker Compose is missing"
+    fi
+
+    step "systemd unit"
+    # The program need not be installed here.
+    if has systemd-analyze; then
+        mkdir -p "$run"
+        sed 's,^ExecStart=[^ ]*,ExecStart=/bin/true,' compose/agent-net.service >"$run/agent-net.service"
+        systemd-analyze verify "$run/agent-net.service"
+    else
+        without "the systemd unit is not checked: systemd-analyze is missing"
     fi
 
     step "static build"
