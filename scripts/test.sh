@@ -253,7 +253,7 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu secrets kmsg monitoring orchestrator gateway; do
+        for override in compose gpu runtime secrets kmsg monitoring orchestrator gateway; do
             $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else

@@ -31,6 +31,10 @@ const MAX_CONNECTIONS: u64 = 512;
 const MIN_CONNECTIONS: u64 = 16;
 /// Files that are not connections: standard ones, listeners, the helper's pipes, Ollama, orchestrators.
 const OTHER_FILES: u64 = 64;
+/// What a connection takes at most, measured with a head and a body as large as they may be, and all else with many GPUs
+/// and models: where the memory is limited, slow clients with large requests must not end the worker.
+const CONNECTION_MEMORY: u64 = 192 << 10;
+const OTHER_MEMORY: u64 = 24 << 20;
 /// Threads that answer beyond CAPABILITY_CAPACITY: for /health, /gpu and refusals while all jobs wait.
 const SPARE_THREADS: usize = 4;
 /// A job takes microseconds, so that more threads would only wait for each other.
@@ -135,8 +139,12 @@ fn room(config: &Config) -> Started<Room> {
         let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
         return Err((Exit::Failed, why));
     }
-    let connections = usize::try_from((files - others).min(MAX_CONNECTIONS)).unwrap_or(usize::MAX);
-    Ok(Room { job_threads, connections })
+    let memory = limits::memory().map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
+    let connections = (files - others).min(memory.max(MIN_CONNECTIONS)).min(MAX_CONNECTIONS);
+    if connections < MAX_CONNECTIONS {
+        log::info!("at most {connections} connections at a time: more would not fit into this process' limits");
+    }
+    Ok(Room { job_threads, connections: usize::try_from(connections).unwrap_or(usize::MAX) })
 }
 
 /// Waits for the requests in flight.

@@ -1,5 +1,6 @@
 //! The process's own limits and names, asked of the kernel.
 
+use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -7,6 +8,9 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// More are never needed: every connection is one descriptor.
 const WANTED_FILES: u64 = 4096;
+
+/// Version 1 of control groups has no word for "no limit".
+const NO_LIMIT: u64 = 1 << 50;
 
 /// Raises the number of open files as far as it is allowed and useful; returns what holds then.
 pub(crate) fn raise_open_files() -> u64 {
@@ -21,6 +25,24 @@ pub(crate) fn raise_open_files() -> u64 {
         Ok(()) => wanted,
         Err(_) => before,
     }
+}
+
+/// Bytes that this process and its children may have, by their control group. None: no limit, or nobody says.
+pub(crate) fn memory() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // `0::/path` is version 2, `5:memory:/path` version 1. In a container the path may be the host's, and the group
+    // itself is mounted at the root.
+    let files = groups.lines().flat_map(|line| match line.splitn(3, ':').collect::<Vec<_>>()[..] {
+        ["0", "", path] => vec![format!("/sys/fs/cgroup{path}/memory.max"), "/sys/fs/cgroup/memory.max".into()],
+        [_, "memory", path] => {
+            let root = "/sys/fs/cgroup/memory";
+            vec![format!("{root}{path}/memory.limit_in_bytes"), format!("{root}/memory.limit_in_bytes")]
+        }
+        _ => Vec::new(),
+    });
+    let limits = files.filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    // Without a limit there is the word `max`, or a number that no machine has.
+    limits.min().filter(|bytes| *bytes < NO_LIMIT)
 }
 
 /// Columns of the terminal that stderr is; None: it is none.

@@ -208,6 +208,31 @@ fn a_device_that_the_container_may_no_longer_open_is_told() {
     assert!(message.contains("taken away"), "{message}");
 }
 
+/// As many slow clients as there may be, each with a head and a body as large as they may be.
+#[test]
+fn little_memory_is_enough_for_all_connections() {
+    let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
+    let container = Container::run(&image, &["--memory", "64m", "--memory-swap", "64m"]);
+    container.job();
+    // Not through Docker's proxy, which would hold up what is not read.
+    let addr = container.inspect("{{.NetworkSettings.IPAddress}}:9876").parse().expect("an address of its own");
+    let fill = "x".repeat(60_000);
+    let request = format!("POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 65000\r\nX-A: {fill}\r\n\r\n{fill}");
+    let slow: Vec<Connection> = (0..600)
+        .filter_map(|_| {
+            let mut connection = Connection::try_open(addr).ok()?;
+            connection.send(request.as_bytes()).ok()?;
+            Some(connection)
+        })
+        .collect();
+    assert!(slow.len() >= 100, "{}", slow.len());
+    thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(container.inspect("{{.State.Running}} {{.State.OOMKilled}}"), "true false");
+    drop(slow);
+    assert_eq!(container.job().status, 200);
+    assert!(docker(&["logs", &container.name]).len() < 10_000);
+}
+
 // ---- Docker ----
 
 /// A running container of the image with no rights at all; removed on drop.
