@@ -15,6 +15,7 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const FIRST_RELOAD: Duration = Duration::from_secs(1);
 /// A model that was loaded for so long is no part of a quarrel.
 const SETTLED: Duration = Duration::from_secs(300);
+const BETWEEN_REQUESTS: Duration = Duration::from_secs(5);
 /// It is asked for again when less than this is left, or less than half of its time. Not earlier: a request with our
 /// options makes Ollama reload what a client loaded with its own, which should be idle by then.
 const REFRESH_BEFORE: Duration = Duration::from_secs(60);
@@ -74,7 +75,7 @@ pub(crate) struct Keeper {
     /// Since when it is known to be loaded.
     loaded: Option<Duration>,
     /// When it was asked for last.
-    asked: Duration,
+    asked: Option<Duration>,
     failed: bool,
     damaged: bool,
     /// A pull has succeeded, and nobody has looked since.
@@ -90,7 +91,7 @@ impl Keeper {
             unloads: Backoff::new(FIRST_RELOAD, LAST_RETRY),
             not_before: Duration::ZERO,
             loaded: None,
-            asked: Duration::ZERO,
+            asked: None,
             failed: false,
             damaged: false,
             just_pulled: false,
@@ -116,7 +117,9 @@ impl Keeper {
             if now.saturating_sub(since) >= SETTLED {
                 self.unloads.success();
             }
-            let due = self.is_due(loaded.expires_at, clock, now) && now >= self.not_before;
+            // A server that does not do as it says is not asked without end.
+            let rested = self.asked.is_none_or(|at| now.saturating_sub(at) >= BETWEEN_REQUESTS);
+            let due = rested && now >= self.not_before && self.is_due(loaded.expires_at, clock, now);
             return (State::Loaded, if due { Next::Load } else { Next::Look });
         }
         if self.loaded.take().is_some() {
@@ -136,7 +139,10 @@ impl Keeper {
         let before = self.keep_alive.map_or(REFRESH_BEFORE, |time| (time / 2).min(REFRESH_BEFORE));
         match expires_at {
             Some(at) => i128::from(at) - i128::from(clock) <= i128::from(before.as_secs()),
-            None => now.saturating_sub(self.asked) >= self.keep_alive.map_or(REFRESH_BEFORE, |time| time / 2),
+            None => {
+                now.saturating_sub(self.asked.unwrap_or_default())
+                    >= self.keep_alive.map_or(REFRESH_BEFORE, |time| time / 2)
+            }
         }
     }
 
@@ -156,7 +162,7 @@ impl Keeper {
 
     /// A load has ended.
     pub(crate) fn asked(&mut self, result: &Result<(), LoadError>, now: Duration) {
-        self.asked = now;
+        self.asked = Some(now);
         match result {
             Ok(()) => {
                 self.failed = false;

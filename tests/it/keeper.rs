@@ -118,6 +118,20 @@ fn it_is_asked_for_again_before_it_expires_and_when_it_was_unloaded() {
     assert!(worker.log().contains("Ollama has unloaded it"), "{}", worker.log());
 }
 
+/// Its list never shows that the model was asked for: that is no reason to ask all the time.
+#[test]
+fn a_server_that_ignores_how_long_is_not_asked_without_end() {
+    let fake = with_model();
+    fake.set("/api/ps", held(MODEL, "d", 30));
+    fake.set("/api/generate", json_answer(r#"{"done":true,"done_reason":"load"}"#));
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    let looks = fake.requests("/api/ps");
+    wait_for("more looks", || (fake.requests("/api/ps") > looks + 20).then_some(()));
+    let (looks, asked) = (fake.requests("/api/ps"), fake.requests("/api/generate"));
+    assert!(asked >= 2 && asked * 3 < looks * 2, "{asked} requests for {looks} looks");
+}
+
 #[test]
 fn an_alias_or_a_shortened_name_is_not_loaded_for_ever() {
     for (model, listed, loaded) in

@@ -90,3 +90,32 @@ fn recorded_aliases_are_known_as_loaded() {
     });
     assert_eq!((fake.requests("/api/generate"), fake.requests("/api/pull")), (0, 0));
 }
+
+/// From the answer to an unload until the model is gone, as two servers listed it meanwhile.
+#[test]
+fn a_recorded_unload_is_followed_by_another_load() {
+    for version in ["v0.5.13", "v0.32.15"] {
+        let ps = |file: &str| Answer::Raw {
+            bytes: std::fs::read(folder("ollama").join(version).join(format!("{file}.http"))).unwrap(),
+            close: false,
+        };
+        let fake = FakeOllama::new();
+        fake.set("/api/tags", Answer::Json(r#"{"models":[{"name":"lab-big:latest"}]}"#.into()));
+        fake.set("/api/ps", ps("186-ps-bigload-1"));
+        fake.set("/api/generate", Answer::Json(r#"{"done":true,"done_reason":"load"}"#.into()));
+        let url = fake.url();
+        let worker = Worker::start(&[("OLLAMA_URL", &url), ("MODEL", "lab-big"), ("AGENT_NET_FAULT", "hurry:50")]);
+        let looked = || {
+            let before = fake.requests("/api/ps");
+            wait_for("more looks", || (fake.requests("/api/ps") > before + 4).then_some(()));
+        };
+        looked();
+        assert_eq!((fake.requests("/api/generate"), fake.requests("/api/pull")), (0, 0), "{version}: {}", worker.log());
+        for step in 0..8 {
+            fake.set("/api/ps", ps(&format!("{}-ps-unloading-{step}", 188 + step)));
+            looked();
+        }
+        wait_for("another load", || (fake.requests("/api/generate") > 0).then_some(()));
+        assert_eq!(fake.requests("/api/pull"), 0, "{version}");
+    }
+}

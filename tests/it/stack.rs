@@ -49,8 +49,12 @@ fn whatever_is_killed_or_cut_off_comes_back() {
         stack.tell(round, "registered, pulled and loaded", start);
         assert!(stack.log("agent-net").contains(&format!("{MODEL}: pulled")), "it was not there before");
         for service in SERVICES {
-            let start = Instant::now();
+            let (start, loads) = (Instant::now(), stack.loads());
             stack.kill(service);
+            if service == "ollama" {
+                // What it held is gone with it: a report that still shows it is of the time before.
+                stack.wait("another load", || stack.loads() > loads);
+            }
             stack.wait_whole();
             stack.tell(round, &format!("{service} was killed; all is back"), start);
         }
@@ -178,6 +182,11 @@ impl Stack {
     fn log(&self, service: &str) -> String {
         let out = client().args(["logs", &self.id(service)]).output().unwrap();
         String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout)
+    }
+
+    /// How often the worker has loaded the model.
+    fn loads(&self) -> usize {
+        self.log("agent-net").matches(&format!("{MODEL}: loaded\n")).count()
     }
 
     /// kill -9 from outside: after a `docker kill` Docker would not start it again.

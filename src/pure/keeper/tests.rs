@@ -59,6 +59,10 @@ fn times_that_ollama_does_not_tell_are_guessed() {
     case.0.asked(&Ok(()), seconds(10));
     case.check(459, &loaded(None), State::Loaded, Next::Look);
     case.check(460, &loaded(None), State::Loaded, Next::Load);
+    // It was asked for just now.
+    case.0.asked(&Ok(()), seconds(461));
+    case.check(465, &loaded(Some(470)), State::Loaded, Next::Look);
+    case.check(466, &loaded(Some(470)), State::Loaded, Next::Load);
     let mut short = Case::new(Some(seconds(30)));
     short.check(5, &loaded(Some(21)), State::Loaded, Next::Look);
     short.check(6, &loaded(Some(21)), State::Loaded, Next::Load);
