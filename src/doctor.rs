@@ -93,7 +93,7 @@ fn kernel_log(config: &Config) -> Vec<Finding> {
 }
 
 fn ollama(config: &Config) -> Vec<Finding> {
-    diagnosis::ollama(config.ollama.as_str(), &ask_ollama(&config.ollama))
+    diagnosis::ollama(config.ollama.as_str(), &ask_ollama(&config.ollama), &config.models.names)
 }
 
 /// What Ollama says; asked twice when it does not answer, for one lost answer is no outage.

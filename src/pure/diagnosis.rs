@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::contract;
-use super::models::Model;
+use super::models::{self, Model};
 use super::rules::{Access, Limits, Surroundings};
 use super::snapshot::{OllamaState, Reach, Snapshot};
 use super::verdict::{Reason, Verdict};
@@ -225,8 +225,8 @@ fn reason(reason: &Reason) -> Finding {
     Finding { check, grade, detail, mend: Some(reason.action.to_owned()) }
 }
 
-/// Whether Ollama answers, and whether its models are on the GPU.
-pub(crate) fn ollama(url: &str, state: &OllamaState) -> Vec<Finding> {
+/// Whether Ollama answers, whether its models are on the GPU, and whether those of MODEL, `wanted`, are there.
+pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<Finding> {
     const MEND: &str = "start Ollama, or mend OLLAMA_URL";
     let version = match &state.reach {
         Reach::Up { version } => version,
@@ -255,6 +255,22 @@ pub(crate) fn ollama(url: &str, state: &OllamaState) -> Vec<Finding> {
             None => Finding::pass("models", format!("{} is loaded", model.name)),
         });
     }
+    all.extend(wanted.iter().filter_map(|name| {
+        let standing = models::standing(&state.models, name);
+        match (standing.loaded, standing.pulled) {
+            (Some(_), _) => None,
+            (None, true) => Some(Finding::warn(
+                "models",
+                format!("MODEL={name} is not loaded"),
+                "a running worker loads it; its model_keeper (GET /gpu) says why it does not",
+            )),
+            (None, false) => Some(Finding::warn(
+                "models",
+                format!("MODEL={name} is not pulled"),
+                "a running worker pulls it; or now: agent-net pull, with the same name",
+            )),
+        }
+    }));
     all
 }
 

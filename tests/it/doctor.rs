@@ -178,6 +178,9 @@ fn ollama_and_its_models() {
     around.finds(&[], "models", "warn", &["m is loaded into main memory"]);
     around.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
     around.finds(&[], "models", "pass", &["none is loaded"]);
+    let wanted = ("MODEL", "codellama:34b-instruct-q4_k_m,other");
+    around.finds(&[wanted], "models", "warn", &["codellama:34b-instruct-q4_k_m is not loaded", "model_keeper"]);
+    around.finds(&[wanted], "models", "warn", &["other is not pulled", "agent-net pull"]);
     around.ollama.set("/api/tags", Answer::Status(500, "no".into()));
     around.finds(&[], "ollama", "warn", &["does not list its models", "500"]);
     around.ollama.stop();
