@@ -83,6 +83,22 @@ fn prometheus_takes_all_of_it_and_alerts_when_it_should() {
     }
 }
 
+/// Whoever wants to know what can be set looks there.
+#[test]
+fn every_variable_of_a_compose_file_stands_in_the_example() {
+    let example = read("compose/.env.example");
+    let mut seen = 0;
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose")).unwrap().flatten() {
+        let Ok(text) = fs::read_to_string(file.path()) else { continue };
+        for variable in text.split("${").skip(1).filter(|_| file.path().extension().is_some_and(|e| e == "yaml")) {
+            let name = variable.split(|c: char| !c.is_ascii_uppercase() && c != '_').next().unwrap();
+            assert!(example.contains(&format!("\n#{name}=")), "{name} of {} is not there", file.path().display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 45, "{seen}");
+}
+
 #[test]
 fn every_alert_is_tested() {
     let rules = read("compose/monitoring/alerts.yaml");
