@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod contract;
 pub(crate) mod diagnosis;
 pub(crate) mod exposition;
+pub(crate) mod go;
 pub(crate) mod gpu;
 pub(crate) mod gpu_row;
 pub(crate) mod history;

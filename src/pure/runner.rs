@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::go;
 use super::lease;
 
 pub(crate) use entry::{Beat, MODE, Price, Status, card, metadata, static_entry};
@@ -60,8 +61,8 @@ pub(crate) fn judge(status: u16, body: &str) -> Answer {
         200 => match serde_json::from_str::<Taken>(body) {
             Ok(taken) if !taken.runner_id.is_empty() => Answer::Taken {
                 secret: taken.heartbeat_secret.filter(|secret| !secret.is_empty()),
-                interval: taken.heartbeat_interval.as_deref().and_then(go_duration),
-                ttl: taken.heartbeat_ttl.as_deref().and_then(go_duration),
+                interval: taken.heartbeat_interval.as_deref().and_then(go::duration),
+                ttl: taken.heartbeat_ttl.as_deref().and_then(go::duration),
             },
             _ => Answer::Trouble("its 200 is no answer of a Live Runner registry".into()),
         },
@@ -72,31 +73,6 @@ pub(crate) fn judge(status: u16, body: &str) -> Answer {
         400 | 403 => Answer::Refused(words()),
         _ => Answer::Trouble(format!("it answered {status}: {}", words())),
     }
-}
-
-/// Go's way to write a duration: `5s`, `1m30s`, `1.5s`, `100µs`, `1h0m0s`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let units = [
-            ("ns", 1e-9),
-            ("µs", 1e-6),
-            ("μs", 1e-6),
-            ("us", 1e-6),
-            ("ms", 1e-3),
-            ("s", 1.0),
-            ("m", 60.0),
-            ("h", 3600.0),
-        ];
-        let (unit, seconds) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
-        rest = &rest[unit.len()..];
-        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

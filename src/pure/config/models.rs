@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{ConfigError, Lookup, Parsed};
+use crate::pure::go;
 
 /// More models than this on one machine are a mistake.
 const MAX_MODELS: usize = 16;
 /// With less, Ollama would unload a model before it is asked for again.
-const SHORTEST: f64 = 10.0;
+const SHORTEST: Duration = Duration::from_secs(10);
 
 /// The models that are kept loaded.
 #[derive(Debug, Clone)]
@@ -61,51 +62,25 @@ pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
 impl KeepAlive {
     /// A number of seconds or a Go duration; None: neither, or too short.
     fn parse(text: &str) -> Option<Self> {
-        let number: Option<f64> = text.parse().ok().filter(|n: &f64| n.is_finite());
-        let seconds = number.or_else(|| go_seconds(text))?;
+        let (below_zero, size) = text.strip_prefix('-').map_or((false, text), |size| (true, size));
+        // No sign, exponent or `inf`.
+        let plain = size.starts_with(|c: char| c.is_ascii_digit()) && !size.contains(['e', 'E']);
+        let number: Option<f64> = size.parse().ok().filter(|_| plain);
+        let time = match number {
+            Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+            None => go::duration(size)?,
+        };
         let json = match number {
-            Some(number) => text.parse::<i64>().map_or_else(|_| number.into(), Into::into),
+            Some(number) => {
+                text.parse::<i64>().map_or_else(|_| if below_zero { -number } else { number }.into(), Into::into)
+            }
             None => text.into(),
         };
-        let time = match seconds {
-            _ if seconds < 0.0 => None,
-            _ if seconds >= SHORTEST => Some(Duration::try_from_secs_f64(seconds).ok()?),
-            _ => return None,
-        };
-        Some(Self { json, time })
+        match below_zero {
+            true => (!time.is_zero()).then_some(Self { json, time: None }),
+            false => (time >= SHORTEST).then_some(Self { json, time: Some(time) }),
+        }
     }
-}
-
-/// Go's `time.ParseDuration`, in seconds.
-fn go_seconds(text: &str) -> Option<f64> {
-    let (sign, mut rest) = match text.as_bytes().first()? {
-        b'-' => (-1.0, &text[1..]),
-        b'+' => (1.0, &text[1..]),
-        _ => (1.0, text),
-    };
-    if rest.is_empty() {
-        return None;
-    }
-    let mut sum = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let units = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..units] {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        rest = &rest[units..];
-        sum += number * unit;
-    }
-    // Go counts nanoseconds in 63 bits.
-    (sum < 9.2e9).then_some(sign * sum)
 }
 
 #[test]
@@ -123,7 +98,26 @@ fn how_long_models_are_kept() {
     check("-1", Some(("-1", None)));
     check("-1m", Some(("\"-1m\"", None)));
     check("-1ns", Some(("\"-1ns\"", None)));
-    for bad in ["", "0", "0s", "9s", "abc", "15 m", "m", "1.2.3s", "1x", "-", "inf", "nan", "1e400", "9999999999h"] {
+    for bad in [
+        "",
+        "0",
+        "0s",
+        "9s",
+        "abc",
+        "15 m",
+        "m",
+        "1.2.3s",
+        "1x",
+        "-",
+        "-0",
+        "--1",
+        "+15m",
+        "1e3",
+        "inf",
+        "nan",
+        "1e400",
+        "9999999999h",
+    ] {
         check(bad, None);
     }
 }

@@ -156,18 +156,6 @@ fn what_a_real_registry_answered_is_understood() {
 }
 
 #[test]
-fn durations_as_go_writes_them() {
-    for (text, expect) in
-        [("5s", 5.0), ("1m30s", 90.0), ("1.5s", 1.5), ("100µs", 1e-4), ("1h0m0s", 3600.0), ("250ms", 0.25), ("0s", 0.0)]
-    {
-        assert_eq!(go_duration(text), Some(Duration::from_secs_f64(expect)), "{text}");
-    }
-    for junk in ["", "5", "s", "5x", "-5s", "1e9999h", "999999999999999999999h", "1.2.3s"] {
-        assert_eq!(go_duration(junk), None, "{junk}");
-    }
-}
-
-#[test]
 fn prices() {
     let price = Price::parse("0.0005usd/fixed").unwrap();
     assert_eq!(serde_json::to_string(&price).unwrap(), r#"{"price":"0.0005","currency":"usd","unit":"fixed"}"#);
