@@ -33,3 +33,6 @@ pub(crate) mod url;
 pub(crate) mod verdict;
 pub(crate) mod wire;
 pub(crate) mod xid;
+
+#[cfg(test)]
+pub(crate) mod tests;

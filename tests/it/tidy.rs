@@ -208,7 +208,9 @@ fn names(code: &str, word: &str) -> bool {
 fn every_layer_names_only_what_it_may() {
     let all = sources("src");
     assert!(all.len() > 30, "the sources are not where they are looked for");
-    let found: Vec<_> = all.iter().flat_map(|(path, text)| violations(path, text)).collect();
+    // No program has these files in it.
+    let shipped = all.iter().filter(|(path, _)| !path.ends_with("/tests.rs"));
+    let found: Vec<_> = shipped.flat_map(|(path, text)| violations(path, text)).collect();
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -248,3 +248,49 @@ fn many_small_headers_fit() {
     let head = parse(format!("GET / HTTP/1.0\r\n{lines}Connection: keep-alive\r\n\r\n").as_bytes()).unwrap();
     assert!(head.keep_alive && head.old);
 }
+
+#[cfg(test)]
+mod junk {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pure::tests::{config, outside};
+
+    const HEADS: &[&str] = &[
+        "GET /gpu?format=text HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n",
+        "POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nExpect: 100-continue\r\nLivepeer-Runner-Route: y\r\n\r\n",
+        "POST http://h/gpu-check HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer t\r\n\r\n",
+        "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ];
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Nothing of a head can end a line of what is passed on, and there is one way to read it.
+        #[test]
+        fn heads(bytes in outside(HEADS), parts in 1..20_usize) {
+            let whole = end(&bytes, 0);
+            // It comes in parts, and is looked at again after each.
+            let mut from = 0;
+            for upto in (0..=bytes.len()).step_by(bytes.len() / parts + 1).chain([bytes.len()]) {
+                let found = end(&bytes[..upto], from);
+                match (&found, &whole) {
+                    (Ok(None), _) => from = upto.saturating_sub(1),
+                    (Ok(Some(at)), Ok(Some(whole))) => { prop_assert_eq!(at, whole); break }
+                    (Err(_), Err(_)) => break,
+                    _ => prop_assert!(false, "{:?} of {} bytes, {:?} of all", found, upto, whole),
+                }
+            }
+            let Ok(Some(length)) = whole else { return Ok(()) };
+            match parse(&bytes[..length]) {
+                Ok(head) => {
+                    prop_assert!(head.method.bytes().all(|b| b.is_ascii_graphic()) && !head.method.is_empty());
+                    prop_assert!(head.target.bytes().all(|b| b.is_ascii_graphic()) && !head.target.is_empty());
+                    let printable = |value: &str| value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
+                    prop_assert!(head.passed.iter().all(|(_, value)| printable(value)), "{:?}", head);
+                }
+                Err(refusal) => prop_assert!((400..=505).contains(&refusal.status)),
+            }
+        }
+    }
+}

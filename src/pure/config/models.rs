@@ -61,7 +61,7 @@ pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
 
 impl KeepAlive {
     /// A number of seconds or a Go duration; None: neither, or too short.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (below_zero, size) = text.strip_prefix('-').map_or((false, text), |size| (true, size));
         // No sign, exponent or `inf`.
         let plain = size.starts_with(|c: char| c.is_ascii_digit()) && !size.contains(['e', 'E']);

@@ -13,6 +13,7 @@ use super::rules::{self, Check, judge, tickets_for};
 use super::terms::{Era, Terms};
 use super::ticket::{Address, Hash, Ticket, hex, number, right_aligned};
 use super::{advice, protobuf};
+use crate::pure::tests::config;
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../../../tests/it/vectors/pm_vectors.json")).unwrap()
@@ -312,12 +313,6 @@ fn payment() -> impl Strategy<Value = protobuf::Payment> {
 fn header(payment: &protobuf::Payment) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(payment.encode_to_vec())
-}
-
-/// Cases of each property: AGENT_NET_CASES, for a long run.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("AGENT_NET_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(256);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -94,6 +94,12 @@ fn errors_win_and_say_what_to_do() {
 }
 
 #[test]
+fn more_of_one_layer_than_there_is_counts_for_no_other() {
+    let progress = pull(&[layer("aa", GB, 9 * GB), layer("bb", GB, 0)]).progress();
+    assert_eq!((progress.completed, progress.total), (GB, 2 * GB));
+}
+
+#[test]
 fn lies_are_bounded() {
     let mut pull = Pull::default();
     for number in 0..3000_u64 {
