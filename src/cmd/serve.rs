@@ -13,7 +13,7 @@ use crate::counters::{Gauge, Pulse};
 use crate::edge::guard::{self, Gate, Pool};
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
-use crate::edge::{http, limits, logger};
+use crate::edge::{http, limits, logger, probe};
 use crate::exit::Exit;
 use crate::keeper::{self, Keepers};
 use crate::pure::config::{Config, OrchTls};
@@ -26,6 +26,10 @@ use crate::worker::{Sources, Worker};
 
 /// Jobs in flight get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How often the watchdog asks, how long it waits, and how often in a row it must get no answer.
+const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
+const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
+const WATCHDOG_FAILURES: u32 = 3;
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 512;
 const MIN_CONNECTIONS: u64 = 16;
@@ -94,10 +98,12 @@ fn serve(config: &Config) -> Started<()> {
         connections: Gauge::default(),
         active: active.clone(),
         pulse: pulse.clone(),
+        deaf: config.deaf,
         error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
     };
     guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
+    watch_over(addr, config).map_err(failed)?;
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
@@ -121,6 +127,25 @@ fn serve(config: &Config) -> Started<()> {
     registrar.leave();
     recorder.flush();
     Ok(())
+}
+
+/// Ends the process when it does not serve any more, so that whatever started it starts it anew. It asks through the
+/// front door: a slow driver or Ollama holds nothing up there.
+fn watch_over(addr: SocketAddr, config: &Config) -> std::io::Result<()> {
+    let addr = probe::reachable(addr.ip(), addr.port());
+    let (pause, deadline) = (WATCHDOG_PAUSE / config.hurry, WATCHDOG_DEADLINE / config.hurry.min(10));
+    let watch = move || {
+        let mut failures = 0;
+        while failures < WATCHDOG_FAILURES {
+            thread::sleep(pause);
+            failures = if probe::is_alive(addr, deadline) { 0 } else { failures + 1 };
+        }
+        log::error!(
+            "http://{addr}/health was not answered {failures} times in a row: this process ends, to be started anew"
+        );
+        std::process::exit(Exit::Failed as i32);
+    };
+    thread::Builder::new().name("watchdog".into()).spawn(watch).map(drop)
 }
 
 /// How much this process can do at a time.

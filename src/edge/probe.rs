@@ -61,6 +61,15 @@ pub(crate) fn health(addr: SocketAddr) -> Result<u16, NoAnswer> {
     answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, &why))
 }
 
+/// Whether anything comes from there in time: a server that is full closes connections without a word, and is alive.
+pub(crate) fn is_alive(addr: SocketAddr, deadline: Duration) -> bool {
+    match agent(deadline).get(format!("http://{addr}/health")).call() {
+        Err(ureq::Error::Timeout(_)) => false,
+        Err(ureq::Error::Io(why)) => why.kind() != io::ErrorKind::ConnectionRefused,
+        Ok(_) | Err(_) => true,
+    }
+}
+
 /// The body of GET /gpu at the base URL `base`, within 10 s. `text`: as `key=value` lines.
 ///
 /// # Errors

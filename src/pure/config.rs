@@ -80,6 +80,8 @@ pub(crate) struct Config {
     pub(crate) panic_agent: Option<String>,
     /// Registrations, submissions and models are looked after so many times faster than life (AGENT_NET_FAULT=hurry:…).
     pub(crate) hurry: u32,
+    /// AGENT_NET_FAULT=deaf: nothing is accepted after the first connection, and time goes a hundred times faster.
+    pub(crate) deaf: bool,
 }
 
 /// A setting that cannot be used; one line, names the variable, the value and what is accepted.
@@ -181,9 +183,11 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     let ollama = get.with_default("OLLAMA_URL");
     let level = get.with_default("LOG_LEVEL");
     let fault = get.optional("AGENT_NET_FAULT");
+    // A hundred times faster, since the watchdog waits long before it bites.
+    let deaf = fault.as_deref() == Some("deaf");
     let hurry = fault.as_ref().and_then(|fault| fault.strip_prefix("hurry:")?.parse().ok()).filter(|n| *n > 0);
-    if let Some(fault) = fault.as_ref().filter(|fault| hurry.is_none() && !fault.starts_with("panic:")) {
-        return Err(ConfigError::new("AGENT_NET_FAULT", fault, "panic:AGENT_ID or hurry:TIMES is accepted"));
+    if let Some(fault) = fault.as_ref().filter(|fault| hurry.is_none() && !deaf && !fault.starts_with("panic:")) {
+        return Err(ConfigError::new("AGENT_NET_FAULT", fault, "panic:AGENT_ID, hurry:TIMES or deaf is accepted"));
     }
     let config = Config {
         host: host.parse().map_err(|_| {
@@ -212,7 +216,8 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
             .parse()
             .map_err(|_| ConfigError::new("LOG_LEVEL", &level, "error, warn, info, debug, trace or off is accepted"))?,
         panic_agent: fault.as_ref().and_then(|fault| fault.strip_prefix("panic:")).map(str::to_owned),
-        hurry: hurry.unwrap_or(1),
+        hurry: hurry.unwrap_or(if deaf { 100 } else { 1 }),
+        deaf,
     };
     if config.ticket_submit.is_some() && config.state_dir.is_none() {
         return Err(ConfigError::plain(

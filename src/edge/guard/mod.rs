@@ -36,6 +36,8 @@ pub(crate) struct Gate {
     pub(crate) active: Gauge,
     /// What the registrations must know.
     pub(crate) pulse: Pulse,
+    /// For tests: accepts nothing more after the first connection.
+    pub(crate) deaf: bool,
     /// The JSON of an error, from its code and its message.
     pub(crate) error_body: fn(code: &str, message: &str) -> String,
 }
@@ -74,6 +76,11 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
                 Ok((stream, _)) => {
                     failing = false;
                     admit(stream, &gate);
+                    if gate.deaf {
+                        loop {
+                            thread::park();
+                        }
+                    }
                 }
                 Err(why) => {
                     if !failing {
