@@ -17,7 +17,7 @@ fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
         (Answer::Stream(vec![manifest.clone()]), "before it was done"),
         (Answer::Stream(vec![manifest.clone(), layer("aa", 14 * GB, GB), Step::Cut]), ""),
         (Answer::Stream(vec![line("<html>")]), "no line of a pull"),
-        (Answer::Stream(vec![Step::Bytes(vec![b'x'; 100_000])]), "no line of a pull"),
+        (Answer::Stream(vec![Step::Bytes(vec![b'x'; 100_000]), Step::Hang]), "no line of a pull"),
         (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), "invalid model name"),
         (Answer::Status(500, "<h1>oh</h1>".into()), "500: <h1>oh</h1>"),
         (Answer::Status(301, String::new()), "301"),

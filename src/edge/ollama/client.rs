@@ -178,10 +178,10 @@ impl Client {
                 match read {
                     Ok(0) => return pull.finish(),
                     Ok(_) => see(&mut pull, &line),
-                    // What Ollama said before it broke off says more.
-                    Err(why) => {
-                        return pull.finish().map_err(|said| if pull.has_error() { said } else { why.to_string() });
-                    }
+                    Err(why) => return Err(why.to_string()),
+                }
+                if pull.has_error() {
+                    return pull.finish();
                 }
             }
         })
