@@ -235,6 +235,13 @@ step "lints, the static server"
 cargo clippy --locked --no-default-features --lib --bin agent-net -- -D warnings
 
 if ! $quick; then
+    step "dependencies"
+    if has cargo-deny; then
+        cargo deny --offline check licenses bans sources
+    else
+        say "licences and duplicates are not checked: cargo-deny is missing (cargo install cargo-deny)"
+    fi
+
     step "scripts"
     if has shellcheck && has dash; then
         shellcheck scripts/*.sh .ci/run

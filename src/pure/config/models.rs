@@ -131,4 +131,5 @@ fn names_of_models() {
         assert!(name_problem(bad).is_some(), "{bad}");
     }
     assert!(name_problem(&"x".repeat(257)).is_some());
+    assert!(name_problem("http://x/y").unwrap().contains("https alone"));
 }

@@ -119,3 +119,20 @@ fn a_lasting_reason_keeps_its_beginning() {
     let mended = Case::default().reasons(&second, 30.0);
     assert_eq!(empty.reasons(&mended, 40.0)[0].since, 40.0);
 }
+
+#[test]
+fn wanted_models_are_missed_once_their_list_is_known() {
+    let row = |ollama: OllamaState, expect: &[_]| {
+        let around = Surroundings { pci_gpus: Some(1), ..Surroundings::default() };
+        let wanted = vec!["M:latest".into()];
+        Case { gpu: sample(vec![gpu()]), ollama, around, wanted, ..Case::default() }.seen(1).check(expect);
+    };
+    let missed = &[(ModelNotLoaded, Degraded)];
+    row(up(), missed);
+    row(holding(5), &[]);
+    let pulled = Model { name: "m".into(), size_bytes: None, pulled: true, loaded: None, digest: None };
+    row(OllamaState { models: vec![pulled], ..up() }, missed);
+    let unlisted = OllamaState { lists_known: false, list_error: Some("500".into()), ..up() };
+    row(unlisted, &[(OllamaListFailed, Unknown)]);
+    row(OllamaState { reach: Reach::Down("x".into()), ..up() }, &[(OllamaDown, Unhealthy)]);
+}
