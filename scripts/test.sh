@@ -155,6 +155,7 @@ prepare_rest() {
     want dash dash
     want file file
     want curl curl
+    want wrk wrk
     want promtool prometheus
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words
@@ -282,6 +283,12 @@ if ! $quick; then
         scripts/build-static.sh
         AGENT_NET_STATIC=$PWD/dist/rootfs/agent-net
         export AGENT_NET_STATIC
+        step "soak, one minute"
+        if has wrk; then
+            scripts/soak.sh --minutes 1
+        else
+            without "nothing is soaked: wrk is missing"
+        fi
         step "image"
         if find_docker; then
             DOCKER_BUILDKIT=1 $docker build -q -f scratch.Dockerfile --build-arg SOURCE=prebuilt -t agent-net:test .

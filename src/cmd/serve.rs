@@ -33,8 +33,8 @@ const WATCHDOG_FAILURES: u32 = 3;
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 512;
 const MIN_CONNECTIONS: u64 = 16;
-/// Files that are not connections: standard ones, listeners, the helper's pipes, Ollama, orchestrators.
-const OTHER_FILES: u64 = 64;
+/// Files beyond the seats: those who are turned away or leave, standard ones, listeners, pipes, Ollama, orchestrators.
+const OTHER_FILES: u64 = 96;
 /// What a connection takes at most, measured with a head and a body as large as they may be, and all else with many GPUs
 /// and models: where the memory is limited, slow clients with large requests must not end the worker.
 const CONNECTION_MEMORY: u64 = 192 << 10;
@@ -96,6 +96,7 @@ fn serve(config: &Config) -> Started<()> {
         max_body: route::MAX_BODY,
         max_connections: room.connections,
         connections: Gauge::default(),
+        turned_away: Gauge::default(),
         active: active.clone(),
         pulse: pulse.clone(),
         deaf: config.deaf,

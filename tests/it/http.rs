@@ -58,6 +58,10 @@ impl Connection {
         Ok(Self(BufReader::new(stream)))
     }
 
+    pub fn of(stream: TcpStream) -> Self {
+        Self(BufReader::new(stream))
+    }
+
     pub fn stream(&self) -> &TcpStream {
         self.0.get_ref()
     }

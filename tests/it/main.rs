@@ -13,6 +13,7 @@ mod bad_input;
 mod check;
 mod cli;
 mod coverage;
+mod crowd;
 mod doctor;
 mod fake_gateway;
 mod fake_ollama;

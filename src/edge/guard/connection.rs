@@ -2,12 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gate;
 use super::body::{self, Body};
 use super::head::{self, Head, Refusal, refusal};
 use super::relay::Answer;
+use super::seats::Seat;
 
 /// From the first byte, or from the connect, to the end of the head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -30,7 +32,7 @@ const BUFFER: usize = 8 * 1024;
 
 /// The other side: its stream and what was read of it but not used yet.
 pub(super) struct Peer {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that have been used.
     used: usize,
@@ -40,7 +42,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: Arc<TcpStream>) -> Self {
         let local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
         Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), local }
     }
@@ -59,7 +61,7 @@ impl Peer {
         let before = self.buffer.len();
         self.buffer.resize(before + BUFFER, 0);
         let read = loop {
-            match self.stream.read(&mut self.buffer[before..]) {
+            match (&*self.stream).read(&mut self.buffer[before..]) {
                 Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
@@ -108,21 +110,37 @@ impl Peer {
     }
 }
 
-/// Serves requests until one side closes. `full`: only to say that there is no room.
-pub(super) fn serve(stream: TcpStream, gate: &Gate, full: bool) {
-    let timeouts = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_DEADLINE)));
-    if timeouts.is_err() {
-        return;
-    }
-    let mut peer = Peer::new(stream);
+/// Serves requests until one side closes.
+pub(super) fn serve(stream: Arc<TcpStream>, gate: &Gate, seat: &Seat) {
+    let Some(mut peer) = prepare(stream) else { return };
     let mut wait = if gate.crowded() { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     loop {
-        match exchange(&mut peer, gate, wait, full) {
+        match exchange(&mut peer, gate, seat, wait) {
             Next::Request => wait = IDLE,
             Next::Linger(patience) => return linger(&mut peer, patience),
             Next::Close => return,
         }
     }
+}
+
+/// Says that there is no room.
+pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
+    let Some(mut peer) = prepare(stream) else { return };
+    peer.deadline = Instant::now() + HEAD_DEADLINE_CROWDED;
+    let why = match read_head(&mut peer) {
+        Ok(Some(_)) => refusal(503, "at_capacity", "too many connections are open; try again"),
+        Ok(None) => return,
+        Err(why) => why,
+    };
+    if let Next::Linger(patience) = last_words(&mut peer, gate, &why, LINGER_SHORT) {
+        linger(&mut peer, patience);
+    }
+}
+
+/// None: it has gone already.
+fn prepare(stream: Arc<TcpStream>) -> Option<Peer> {
+    let timeouts = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_DEADLINE)));
+    timeouts.is_ok().then(|| Peer::new(stream))
 }
 
 /// What comes after an exchange.
@@ -133,17 +151,13 @@ enum Next {
     Close,
 }
 
-fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
+fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     peer.deadline = Instant::now() + wait;
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
         Err(why) => return last_words(peer, gate, &why, LINGER),
     };
-    if full {
-        let why = refusal(503, "at_capacity", "too many connections are open; try again");
-        return last_words(peer, gate, &why, LINGER_SHORT);
-    }
     let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
     let job = head.method == "POST";
     let _job = job.then(|| gate.pulse.job());
@@ -170,6 +184,10 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
         Body::Whole(bytes) => Some(bytes.as_slice()),
         Body::Drained | Body::Coming => None,
     };
+    if !seat.begin() {
+        vanished();
+        return Next::Close;
+    }
     let answer = match gate.pool.ask(&head, whole, peer.local && head.operator) {
         Ok(answer) => answer,
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
@@ -187,7 +205,8 @@ fn exchange(peer: &mut Peer, gate: &Gate, wait: Duration, full: bool) -> Next {
     }
     let stays = head.keep_alive && body != Body::Coming;
     let left = peer.has_left();
-    let written = peer.stream.write_all(&bytes(&answer, &head, stays));
+    let written = (&*peer.stream).write_all(&bytes(&answer, &head, stays));
+    seat.end();
     if left || written.is_err() {
         vanished();
     }
@@ -240,7 +259,7 @@ fn read_body(peer: &mut Peer, head: &Head, max: usize) -> Result<Body, body::Err
             // Without a 100 the peer keeps its body, or sends it after a second all the same.
             return Ok(Body::Coming);
         }
-        peer.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| body::Error::Gone)?;
+        (&*peer.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| body::Error::Gone)?;
     }
     body::read(peer, head.framing, max)
 }
@@ -278,7 +297,7 @@ fn last_words(peer: &mut Peer, gate: &Gate, why: &Refusal, patience: Duration) -
         why.status,
         body.len()
     );
-    if peer.stream.write_all(text.as_bytes()).is_err() {
+    if (&*peer.stream).write_all(text.as_bytes()).is_err() {
         return Next::Close;
     }
     Next::Linger(patience)

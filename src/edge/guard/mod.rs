@@ -5,6 +5,7 @@ mod body;
 mod connection;
 mod head;
 mod relay;
+mod seats;
 
 use std::fmt;
 use std::io;
@@ -15,10 +16,14 @@ use std::time::Duration;
 
 use crate::counters::{Gauge, Pulse};
 
+use seats::Seats;
+
 pub(crate) use relay::Pool;
 
 /// Connections above the cap that are told so; more are closed without a word.
 const TURNED_AWAY: usize = 32;
+/// Connections that were told to leave to make room for others, and have not yet.
+const LEAVING: usize = 32;
 /// Every connection has a thread; it keeps its buffers on the heap.
 const STACK: usize = 96 * 1024;
 /// After an error of accept: without descriptors it would fail again at once.
@@ -32,6 +37,7 @@ pub(crate) struct Gate {
     /// Most connections at a time.
     pub(crate) max_connections: usize,
     pub(crate) connections: Gauge,
+    pub(crate) turned_away: Gauge,
     /// Requests that are being answered.
     pub(crate) active: Gauge,
     /// What the registrations must know.
@@ -69,13 +75,14 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
     let gate = Arc::new(gate);
+    let seats = Arc::new(Seats::default());
     thread::Builder::new().name("accept".into()).spawn(move || {
         let mut failing = false;
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
                     failing = false;
-                    admit(stream, &gate);
+                    admit(stream, &gate, &seats);
                     if gate.deaf {
                         loop {
                             thread::park();
@@ -95,14 +102,31 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
     Ok(())
 }
 
-fn admit(stream: TcpStream, gate: &Arc<Gate>) {
-    let Some(ticket) = gate.connections.enter(gate.max_connections + TURNED_AWAY) else { return };
-    let full = gate.connections.now() > gate.max_connections;
+fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>) {
+    let stream = Arc::new(stream);
     let gate = Arc::clone(gate);
-    let spawned = thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
-        let _ticket = ticket;
-        connection::serve(stream, &gate, full);
+    let seated = gate.connections.enter(gate.max_connections).or_else(|| {
+        // Whoever was told to leave still counts for a moment.
+        seats.make_room(&stream).then(|| gate.connections.enter(gate.max_connections + LEAVING)).flatten()
     });
+    if let Some(ticket) = seated {
+        let seat = Seats::take(seats, &stream);
+        spawn(move || {
+            connection::serve(stream, &gate, &seat);
+            // The stream is closed by it, before somebody else may come.
+            drop(seat);
+            drop(ticket);
+        });
+    } else if let Some(ticket) = gate.turned_away.enter(TURNED_AWAY) {
+        spawn(move || {
+            connection::turn_away(stream, &gate);
+            drop(ticket);
+        });
+    }
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) {
+    let spawned = thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(work);
     if let Err(why) = spawned {
         log::warn!("no thread for a connection: {why}");
     }

@@ -1,0 +1,104 @@
+//! More connections than there are seats: those who ask are served, whoever else sits there.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+use crate::harness::{PATIENCE, Worker, wait_for};
+use crate::http::{Connection, Response};
+use crate::jobs::{bytes, job};
+
+/// More than there are seats.
+const CROWD: usize = 600;
+
+/// From this address of our own machine.
+fn from(address: [u8; 4], worker: &Worker) -> Connection {
+    let std::net::SocketAddr::V4(to) = worker.addr else { panic!("an IPv4 address") };
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::from(address), 0)).expect("all of 127 is ours");
+    connect(&socket, &to).expect("the worker accepts");
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    Connection::of(stream)
+}
+
+fn ask(connection: &mut Connection, method: &str, path: &str, body: &str) -> std::io::Result<Response> {
+    connection.send(&bytes(method, path, body))?;
+    connection.answer()
+}
+
+#[track_caller]
+fn jobs_are_answered(worker: &Worker, address: [u8; 4]) {
+    for number in 0..100 {
+        let answer = ask(&mut from(address, worker), "POST", "/gpu-check", &job("a"));
+        assert_eq!(answer.unwrap_or_else(|why| panic!("{number}: {why}")).status, 200, "{number}");
+    }
+}
+
+#[test]
+fn idlers_and_slow_senders_keep_nobody_out() {
+    let worker = Worker::start(&[]);
+    let mut regular = from([127, 0, 0, 1], &worker);
+    assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200);
+    let crowd: Vec<Connection> = (0..CROWD)
+        .map(|number| {
+            let mut connection = from([127, 0, 0, 1], &worker);
+            let part: &[u8] = match number % 3 {
+                0 => b"",
+                1 => b"POST /gpu-check HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+                _ => b"POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+            };
+            // Those who came first may have been told to leave.
+            let _ = connection.send(part);
+            connection
+        })
+        .collect();
+    jobs_are_answered(&worker, [127, 0, 0, 1]);
+    assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it keeps its seat");
+    drop(crowd);
+}
+
+#[test]
+fn a_stranger_who_holds_most_seats_gives_some_back() {
+    let worker = Worker::start(&[]);
+    // An orchestrator's connections, which it wants to use again.
+    let mut regulars: Vec<Connection> = (0..20).map(|_| from([127, 0, 0, 2], &worker)).collect();
+    for regular in &mut regulars {
+        assert_eq!(ask(regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200);
+    }
+    let stranger: Vec<Connection> = (0..CROWD)
+        .map(|_| {
+            let mut connection = from([127, 0, 0, 3], &worker);
+            let _ = ask(&mut connection, "GET", "/health", "");
+            connection
+        })
+        .collect();
+    jobs_are_answered(&worker, [127, 0, 0, 4]);
+    for regular in &mut regulars {
+        assert_eq!(ask(regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it keeps its seat");
+    }
+    // The stranger itself gets no more than it has.
+    let refused = ask(&mut from([127, 0, 0, 3], &worker), "GET", "/health", "");
+    assert!(refused.is_err() || refused.is_ok_and(|answer| answer.status == 503 || answer.status == 200));
+    drop(stranger);
+}
+
+/// They may all be of one orchestrator.
+#[test]
+fn nobodys_idle_connections_are_closed_for_more_of_its_own() {
+    let worker = Worker::start(&[]);
+    let mut all: Vec<Connection> = (0..512).map(|_| from([127, 0, 0, 2], &worker)).collect();
+    for one in &mut all {
+        assert_eq!(ask(one, "GET", "/health", "").unwrap().status, 200);
+    }
+    let refused = ask(&mut from([127, 0, 0, 2], &worker), "POST", "/gpu-check", &job("a")).unwrap();
+    assert_eq!((refused.status, refused.code().as_str()), (503, "at_capacity"));
+    for one in &mut all {
+        assert_eq!(ask(one, "GET", "/health", "").unwrap().status, 200, "it keeps its seat");
+    }
+    drop(all);
+    wait_for("a free seat", || {
+        let answer = ask(&mut from([127, 0, 0, 2], &worker), "POST", "/gpu-check", &job("a"));
+        answer.is_ok_and(|answer| answer.status == 200).then_some(())
+    });
+}
