@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::counters::{Gauge, Pulse};
+use crate::counters::{Gauge, Pulse, Ticket};
 
 use seats::Seats;
 
@@ -24,6 +24,11 @@ pub(crate) use relay::Pool;
 const TURNED_AWAY: usize = 32;
 /// Connections that were told to leave to make room for others, and have not yet.
 const LEAVING: usize = 32;
+/// How often a newcomer tries to get a seat while there are others who have just come.
+const RUSH_TRIES: u32 = 50;
+const RUSH_PAUSE: Duration = Duration::from_millis(2);
+/// Connections that the kernel holds until they are accepted.
+const QUEUE: i32 = 1024;
 /// Every connection has a thread; it keeps its buffers on the heap.
 const STACK: usize = 96 * 1024;
 /// After an error of accept: without descriptors it would fail again at once.
@@ -66,7 +71,10 @@ impl fmt::Debug for Gate {
 /// # Errors
 /// The kernel's, e.g. when the port is taken.
 pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr)
+    let listener = TcpListener::bind(addr)?;
+    // The standard library asks for 128.
+    rustix::net::listen(&listener, QUEUE)?;
+    Ok(listener)
 }
 
 /// Accepts connections in a thread of its own as long as the process runs.
@@ -105,11 +113,7 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
 fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>) {
     let stream = Arc::new(stream);
     let gate = Arc::clone(gate);
-    let seated = gate.connections.enter(gate.max_connections).or_else(|| {
-        // Whoever was told to leave still counts for a moment.
-        seats.make_room(&stream).then(|| gate.connections.enter(gate.max_connections + LEAVING)).flatten()
-    });
-    if let Some(ticket) = seated {
+    if let Some(ticket) = seat_for(&stream, &gate, seats) {
         let seat = Seats::take(seats, &stream);
         spawn(move || {
             connection::serve(stream, &gate, &seat);
@@ -123,6 +127,27 @@ fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>) {
             drop(ticket);
         });
     }
+}
+
+/// A place among the connections. In a rush of newcomers the next one waits a moment, and all behind it in the kernel's
+/// queue; None: everybody is of use.
+fn seat_for(stream: &TcpStream, gate: &Gate, seats: &Seats) -> Option<Ticket> {
+    let free = || gate.connections.enter(gate.max_connections);
+    for _ in 0..RUSH_TRIES {
+        // Whoever was told to leave still counts until its thread has noticed.
+        let ticket = free().or_else(|| {
+            let room = seats.make_room(stream);
+            room.then(|| gate.connections.enter(gate.max_connections + LEAVING)).flatten()
+        });
+        if ticket.is_some() {
+            return ticket;
+        }
+        if !seats.have_newcomers() {
+            return None;
+        }
+        thread::sleep(RUSH_PAUSE);
+    }
+    free()
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Everybody, by the order in which they came.
 #[derive(Debug, Default)]
@@ -20,8 +21,12 @@ struct Guest {
     stream: Arc<TcpStream>,
     /// None: it has left already.
     address: Option<IpAddr>,
+    since: Instant,
     standing: Arc<AtomicU8>,
 }
+
+/// Nobody has to leave before that: whoever means well has asked by then.
+const GRACE: Duration = Duration::from_millis(25);
 
 /// It has asked for nothing to the end yet.
 const NEW: u8 = 0;
@@ -62,9 +67,19 @@ impl Seats {
         let mut state = seats.lock();
         let number = state.next;
         state.next += 1;
-        let guest = Guest { stream: Arc::clone(stream), address: address(stream), standing: Arc::clone(&standing) };
+        let guest = Guest {
+            stream: Arc::clone(stream),
+            address: address(stream),
+            since: Instant::now(),
+            standing: Arc::clone(&standing),
+        };
         state.taken.insert(number, guest);
         Seat { seats: Arc::clone(seats), number, standing }
+    }
+
+    /// Somebody has asked for nothing to the end yet.
+    pub(super) fn have_newcomers(&self) -> bool {
+        self.lock().taken.values().any(|guest| guest.standing.load(Ordering::Acquire) == NEW)
     }
 
     /// Closes a connection to make room for this newcomer: the oldest that has not asked for anything to the end, else
@@ -72,7 +87,8 @@ impl Seats {
     /// drops a capability when a connection that it wants to use again has been closed. False: nobody has to leave.
     pub(super) fn make_room(&self, newcomer: &TcpStream) -> bool {
         let state = self.lock();
-        if state.taken.values().any(|guest| guest.leave(NEW)) {
+        let mut long_here = state.taken.values().take_while(|guest| guest.since.elapsed() >= GRACE);
+        if long_here.any(|guest| guest.leave(NEW)) {
             return true;
         }
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
