@@ -22,6 +22,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LARGE_FILE: u64 = 64 << 20;
 /// Clocks that show less have not been set yet: an age by them means nothing.
 const SANE_CLOCK: f64 = 1.6e9;
+/// For a disk that is to take that a payment is being handed in.
+const SENT_PATIENCE: Duration = Duration::from_secs(5);
 /// For a disk that is to take what became of a payment.
 const RESULT_PATIENCE: Duration = Duration::from_secs(60);
 /// At the end, for a payment that is being handed in.
@@ -290,14 +292,16 @@ impl Cashier {
             self.end(Ended { id, at: now, result: Outcome::Expired, status: None, message: String::new() });
             return Ok(());
         }
-        let (tries, may_have_arrived) = {
+        let (noted, tries, may_have_arrived) = {
             let mut book = self.lock();
-            let sent = Entry::Sent { id: id.clone(), at: now };
-            // Only what comes of it must not be lost.
-            let _ = self.note(&mut book, sent);
+            let noted = self.note(&mut book, Entry::Sent { id: id.clone(), at: now });
             let kept = book.ledger().ok().and_then(|ledger| ledger.kept(&id));
-            kept.map_or((0, false), |kept| (kept.tries, kept.arrived))
+            let (tries, arrived) = kept.map_or((0, false), |kept| (kept.tries, kept.arrived));
+            (noted, tries, arrived)
         };
+        // A try that nobody knows of after a kill -9 would make the next one look refused. But a disk that takes nothing
+        // must not keep the tickets until they are worth nothing.
+        let _ = noted.and_then(|receipt| receipt.wait(SENT_PATIENCE));
         let (why, arrived) = match to.submit(&received.payment, &received.job) {
             Ok((status, text)) => match ledger::judge(status) {
                 Some(result) => {
