@@ -217,7 +217,7 @@ fn a_request_to_an_ollama_that_answers_nothing_else_is_given_up() {
         thread::sleep(Duration::from_secs(1));
         assert_eq!(fake.requests(path), 1, "{path}: it is waited for while Ollama answers");
         fake.set("/api/version", Answer::HangUp);
-        wait_for("the end of the request", || worker.log().contains("it cannot be").then_some(()));
+        wait_for("the end of the request", || worker.log().contains("not even its version").then_some(()));
         fake.set("/api/version", json_answer(VERSION));
         fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 14 * GB)]));
         fake.set("/api/generate", loads());

@@ -114,7 +114,8 @@ impl Client {
     /// # Errors
     /// Why it is not loaded.
     pub(crate) fn load(&self, model: &str, keep_alive: &Value) -> Result<(), LoadError> {
-        self.watched(|agent| {
+        let given_up = |why| LoadError { why, damaged: false };
+        self.watched(given_up, |agent| {
             let generate = self.load_by(agent, "/api/generate", model, keep_alive);
             match generate {
                 // A model for embeddings only, or one whose weights are missing on disk.
@@ -160,7 +161,7 @@ impl Client {
             model: &'a str,
             stream: bool,
         }
-        self.watched(|agent| {
+        self.watched(std::convert::identity, |agent| {
             let request = agent.post(self.base.join("/api/pull")).config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();
             let mut reply = send(request, &Body { model, stream: true }).map_err(|why| why.to_string())?;
@@ -174,8 +175,7 @@ impl Client {
             let (mut pull, mut line) = (Pull::default(), Vec::new());
             loop {
                 line.clear();
-                let read = lines.by_ref().take(MAX_SMALL).read_until(b'\n', &mut line);
-                match read {
+                match lines.by_ref().take(MAX_SMALL).read_until(b'\n', &mut line) {
                     Ok(0) => return pull.finish(),
                     Ok(_) => see(&mut pull, &line),
                     Err(why) => return Err(why.to_string()),
@@ -187,29 +187,39 @@ impl Client {
         })
     }
 
-    /// Runs a request that may take hours, and ends it when Ollama does not answer anything else any more.
-    fn watched<T>(&self, work: impl FnOnce(&Agent) -> T) -> T {
+    /// Runs a request that may take hours, and ends it when Ollama does not answer anything else any more. `given_up`
+    /// makes the error of that.
+    fn watched<T, E>(
+        &self,
+        given_up: impl FnOnce(String) -> E,
+        work: impl FnOnce(&Agent) -> Result<T, E>,
+    ) -> Result<T, E> {
         let (agent, done) = (agent(), Done::default());
         thread::scope(|scope| {
             let end = EndOnDrop(&done);
             let long = agent.clone();
             // Without the thread nobody watches: its own deadlines are left.
-            let _ = thread::Builder::new().name("watch".into()).spawn_scoped(scope, || self.watch(long, &done));
+            let watch = thread::Builder::new().name("watch".into());
+            let watch = watch.spawn_scoped(scope, || self.watch(long, &done)).ok();
             let result = work(&agent);
             drop(end);
-            result
+            let gave_up = watch.and_then(|watch| watch.join().ok()).unwrap_or(false);
+            let why = || "Ollama answered nothing any more, not even its version".to_owned();
+            result.map_err(|error| if gave_up { given_up(why()) } else { error })
         })
     }
 
-    fn watch(&self, long: Agent, done: &Done) {
+    /// Whether it gave up.
+    fn watch(&self, long: Agent, done: &Done) -> bool {
         let mut failures = 0;
         while failures < GIVE_UP {
             if done.wait(self.watch) {
-                return;
+                return false;
             }
             failures = if self.get(&VERSION).is_ok() { 0 } else { failures + 1 };
         }
         long.shutdown();
+        true
     }
 }
 
