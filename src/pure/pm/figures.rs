@@ -6,7 +6,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
 use super::amount::{floor, ratio};
-use super::rules::{self, Check, Outcome, judge};
+use super::rules::{self, Check, Outcome, judge, last};
 use super::terms::{Era, Terms};
 
 /// Gas prices are searched up to this one, in wei; a thousand ETH for one redemption.
@@ -108,18 +108,4 @@ pub(crate) fn gas_limit(terms: &Terms, era: Era) -> Option<BigInt> {
         }
     }
     None
-}
-
-/// The last number from `from`, for which it holds, to below `end` for which `holds`.
-fn last(from: u64, end: u64, holds: impl Fn(u64) -> bool) -> u64 {
-    let (mut good, mut bad) = (from, end);
-    while bad - good > 1 {
-        let middle = good + (bad - good) / 2;
-        if holds(middle) {
-            good = middle;
-        } else {
-            bad = middle;
-        }
-    }
-    good
 }

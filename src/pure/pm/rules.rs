@@ -255,20 +255,23 @@ impl<'a> Offer<'a> {
         }
         let accepts = |timeout: u64| self.judge(timeout).0.accepts();
         // A longer job never needs fewer tickets, so that each of these turns from true to false once.
-        let covered = last(|timeout| self.tickets(timeout).is_none());
-        let affordable = last(|timeout| {
+        // 0: for none.
+        let last_timeout = |holds: &dyn Fn(u64) -> bool| last(0, MAX_TIMEOUT + 1, holds);
+        let covered = last_timeout(&|timeout| self.tickets(timeout).is_none());
+        let affordable = last_timeout(&|timeout| {
             self.tickets(timeout).is_none() || !matches!(self.judge(timeout).0, Check::MaxTotalEv | Check::Nonces)
         });
-        let unpaid = last(|timeout| timeout <= covered || self.judge(timeout).0 == Check::MinBalance);
+        let unpaid = last_timeout(&|timeout| timeout <= covered || self.judge(timeout).0 == Check::MinBalance);
         let first = if covered > 0 && accepts(1) { 1 } else { unpaid + 1 };
         let last = if accepts(affordable.max(1)) { affordable.max(1) } else { covered };
         Some((first, last)).filter(|(first, last)| first <= last && accepts(*first) && accepts(*last))
     }
 }
 
-/// The last timeout for which `holds`, which turns from true to false at most once; 0: for none.
-fn last(holds: impl Fn(u64) -> bool) -> u64 {
-    let (mut good, mut bad) = (0, MAX_TIMEOUT + 1);
+/// The last number from `from`, for which it is taken to hold, to below `end` for which `holds`; it turns from true to
+/// false at most once.
+pub(super) fn last(from: u64, end: u64, holds: impl Fn(u64) -> bool) -> u64 {
+    let (mut good, mut bad) = (from, end);
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
         if holds(middle) {
