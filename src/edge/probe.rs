@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::pure::config::Secret;
-use crate::pure::inside;
+use crate::pure::{inside, text};
 
 /// A report of 128 GPUs and thousands of models fits.
 const MAX_BODY: u64 = 16 << 20;
@@ -107,7 +107,7 @@ fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer
         200 => Ok(body),
         401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),
         _ => {
-            let start: String = body.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+            let start: String = text::one_line(&body).chars().take(200).collect();
             Err(NoAnswer::Other(format!("{url} answered {status}: {start}")))
         }
     }

@@ -6,6 +6,7 @@ use super::contract;
 use super::models::{self, Model};
 use super::rules::{Access, Limits, Surroundings};
 use super::snapshot::{OllamaState, Reach, Snapshot};
+use super::text::one_line;
 use super::verdict::{Reason, Verdict};
 
 /// Ordered from best to worst.
@@ -57,17 +58,13 @@ pub(crate) fn text(findings: &[Finding], colour: bool) -> String {
             Grade::Fail => ("FAIL", 31),
         };
         let word = if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
+        // What drivers, models and servers say cannot pretend to be another line, nor steer the terminal.
         text.push_str(&format!("{word}  {:<12}  {}\n", finding.check, one_line(&finding.detail)));
         if let Some(mend) = &finding.mend {
             text.push_str(&format!("{:20}-> {}\n", "", one_line(mend)));
         }
     }
     text
-}
-
-/// What drivers, models and servers say cannot pretend to be another line, nor steer the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// `{"status":"pass|warn|fail","checks":[…]}`

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::text;
+
 /// Layers of one model; what comes beyond is not counted.
 const MAX_LAYERS: usize = 1000;
 /// The weights come first. Before a layer of this size is known, nothing can be said of the whole.
@@ -189,7 +191,7 @@ fn percent(part: u64, whole: u64) -> u8 {
 
 /// One line of bounded length.
 pub(crate) fn shorten(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
+    text::start(text, MAX_TEXT)
 }
 
 /// An error of Ollama's with what it means for the operator.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::go;
 use super::lease;
+use super::{go, text};
 
 pub(crate) use entry::{Beat, MODE, Price, Status, card, metadata, static_entry};
 
@@ -56,7 +56,7 @@ pub(crate) fn judge(status: u16, body: &str) -> Answer {
         heartbeat_interval: Option<String>,
         heartbeat_ttl: Option<String>,
     }
-    let words = || body.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect::<String>();
+    let words = || text::start(body, 200);
     match status {
         200 => match serde_json::from_str::<Taken>(body) {
             Ok(taken) if !taken.runner_id.is_empty() => Answer::Taken {

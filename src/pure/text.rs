@@ -63,9 +63,18 @@ impl Lines {
     }
 }
 
+/// The text with a blank for each control character.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The start of a text as one line, at most `most` characters.
+pub(crate) fn start(text: &str, most: usize) -> String {
+    one_line(text.trim()).chars().take(most).collect()
+}
+
 fn quoted(text: &str) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    format!("'{}'", one_line.replace('\'', r"'\''"))
+    format!("'{}'", one_line(text).replace('\'', r"'\''"))
 }
 
 #[test]

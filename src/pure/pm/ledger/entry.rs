@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::pure::pm::amount::floor;
 use crate::pure::pm::payment::{Payment, Verified};
 use crate::pure::pm::ticket::hex;
+use crate::pure::text;
 
 /// Seconds for which a payment is worth submitting: two rounds of 6377 blocks of 12 s, after which the chain redeems
 /// none of its tickets.
@@ -102,8 +103,7 @@ pub(crate) fn judge(status: u16) -> Option<Outcome> {
 
 /// The start of an answer, fit for one line.
 pub(crate) fn message(text: &str) -> String {
-    let text = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    text.take(MAX_MESSAGE).collect()
+    text::start(text, MAX_MESSAGE)
 }
 
 /// Sums of payments, by result.
