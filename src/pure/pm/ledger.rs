@@ -110,7 +110,7 @@ impl Ledger {
         if self.by_id.contains_key(&received.id) {
             return;
         }
-        self.seen.extend(received.tickets.iter().filter_map(|hash| bytes_of(hash)));
+        self.seen.extend(hashes(&received));
         self.pending += 1;
         self.pending_bytes += received.bytes();
         self.totals.add(PENDING, &received);
@@ -121,13 +121,17 @@ impl Ledger {
 
     fn remove(&mut self, id: &str) {
         let Some(kept) = self.by_id.remove(id).and_then(|number| self.payments.remove(&number)) else { return };
-        for hash in kept.received.tickets.iter().filter_map(|hash| bytes_of(hash)) {
-            self.seen.remove(&hash);
-        }
+        self.forget_tickets(&kept.received);
         self.totals.take_off(kept.ended.as_ref().map_or(PENDING, |ended| ended.result.name()), &kept.received);
         if kept.ended.is_none() {
             self.pending -= 1;
             self.pending_bytes -= kept.received.bytes();
+        }
+    }
+
+    fn forget_tickets(&mut self, received: &Received) {
+        for hash in hashes(received) {
+            self.seen.remove(&hash);
         }
     }
 
@@ -136,7 +140,7 @@ impl Ledger {
     /// # Errors
     /// Why not.
     pub(crate) fn may_take(&self, received: &Received) -> Result<(), NotTaken> {
-        if received.tickets.iter().filter_map(|hash| bytes_of(hash)).any(|hash| self.seen.contains(&hash)) {
+        if hashes(received).any(|hash| self.seen.contains(&hash)) {
             return Err(NotTaken::Reused);
         }
         let full = self.pending >= MAX_PENDING || self.pending_bytes + received.bytes() > MAX_PENDING_BYTES;
@@ -182,9 +186,7 @@ impl Ledger {
             let result = kept.ended.as_ref().map_or(PENDING, |ended| ended.result.name());
             self.older.add(result, &kept.received);
             self.by_id.remove(&kept.received.id);
-            for hash in kept.received.tickets.iter().filter_map(|hash| bytes_of(hash)) {
-                self.seen.remove(&hash);
-            }
+            self.forget_tickets(&kept.received);
         }
         let mut lines = vec![Entry::Summary(self.older.clone())];
         for kept in self.payments.values() {
@@ -195,6 +197,10 @@ impl Ledger {
         }
         lines
     }
+}
+
+fn hashes(received: &Received) -> impl Iterator<Item = Hash> {
+    received.tickets.iter().filter_map(|hash| bytes_of(hash))
 }
 
 /// 32 bytes from `0x` and 64 digits.
