@@ -1,7 +1,7 @@
 //! Requests to Ollama: short ones with a deadline, and pulls and loads, which may take hours.
 
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -194,15 +194,16 @@ impl Client {
         given_up: impl FnOnce(String) -> E,
         work: impl FnOnce(&Agent) -> Result<T, E>,
     ) -> Result<T, E> {
-        let (agent, done) = (agent(), Done::default());
+        let agent = agent();
         thread::scope(|scope| {
-            let end = EndOnDrop(&done);
+            // Whatever ends the work drops it, and with that ends the watch.
+            let (working, done) = mpsc::channel::<()>();
             let long = agent.clone();
             // Without the thread nobody watches: its own deadlines are left.
             let watch = thread::Builder::new().name("watch".into());
-            let watch = watch.spawn_scoped(scope, || self.watch(long, &done)).ok();
+            let watch = watch.spawn_scoped(scope, move || self.watch(long, &done)).ok();
             let result = work(&agent);
-            drop(end);
+            drop(working);
             let gave_up = watch.and_then(|watch| watch.join().ok()).unwrap_or(false);
             let why = || "Ollama answered nothing any more, not even its version".to_owned();
             result.map_err(|error| if gave_up { given_up(why()) } else { error })
@@ -210,10 +211,10 @@ impl Client {
     }
 
     /// Whether it gave up.
-    fn watch(&self, long: Agent, done: &Done) -> bool {
+    fn watch(&self, long: Agent, done: &Receiver<()>) -> bool {
         let mut failures = 0;
         while failures < GIVE_UP {
-            if done.wait(self.watch) {
+            if done.recv_timeout(self.watch) == Err(RecvTimeoutError::Disconnected) {
                 return false;
             }
             failures = if self.get(&VERSION).is_ok() { 0 } else { failures + 1 };
@@ -227,28 +228,6 @@ struct LoadFailure {
     /// None: there was no answer.
     status: Option<u16>,
     why: String,
-}
-
-#[derive(Debug, Default)]
-struct Done(Mutex<bool>, Condvar);
-
-impl Done {
-    /// Whether it was done within this time.
-    fn wait(&self, time: Duration) -> bool {
-        let done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.1.wait_timeout_while(done, time, |done| !*done);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-/// Whatever ends the work ends the watch.
-struct EndOnDrop<'a>(&'a Done);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.1.notify_all();
-    }
 }
 
 fn agent() -> Agent {
