@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::edge::ledger_file::{LedgerFile, Receipt};
+use crate::edge::disk::ledger::{LedgerFile, Receipt};
 use crate::edge::limits::unix_now;
 use crate::edge::orchestrator::Orchestrator;
 use crate::pure::exposition::{Exposition, Kind};

@@ -1,7 +1,7 @@
 //! Keeps the models of MODEL pulled and loaded, each with a thread of its own.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use crate::edge::ollama::Client;
 use crate::pure::config::{Config, KeepAlive};
 use crate::pure::keeper::{Keeper, Next, Row, State};
 use crate::pure::pull;
+use crate::rows::Rows;
 
 /// How often Ollama is asked how a model stands.
 const LOOK: Duration = Duration::from_secs(5);
@@ -17,38 +18,20 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOG_STEP: u8 = 5;
 
 /// What operators see of all models that are kept.
-#[derive(Debug, Default)]
-pub(crate) struct Keepers(Mutex<Vec<Row>>);
-
-impl Keepers {
-    pub(crate) fn rows(&self) -> Vec<Row> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, at: usize, change: impl FnOnce(&mut Row)) {
-        if let Some(row) = self.lock().get_mut(at) {
-            change(row);
-        }
-    }
-}
+pub(crate) type Keepers = Rows<Row>;
 
 /// Starts a thread for each model of MODEL; they run as long as the process.
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
-    for (at, model) in config.models.names.iter().enumerate() {
-        keepers.lock().push(Row::new(model));
+    for model in &config.models.names {
         let one = One {
             model: model.clone(),
             keep_alive: config.models.keep_alive.clone(),
             client: Client::new(config.ollama.clone(), config.hurry),
             keepers: Arc::clone(keepers),
-            at,
+            at: keepers.add(Row::new(model)),
             started: Instant::now(),
             hurry: config.hurry,
         };

@@ -10,7 +10,7 @@
 //!                               recorder ─▶ pure/uptime ─▶ edge/disk
 //!  registrar ─▶ pure/lease, pure/runner ─▶ edge/orchestrator
 //!  keeper ─▶ pure/keeper, pure/pull ─▶ edge/ollama: the models of MODEL
-//!  worker ─▶ cashier ─▶ pure/pm ─▶ edge/ledger_file, edge/orchestrator: tickets that come past the orchestrator
+//!  worker ─▶ cashier ─▶ pure/pm ─▶ edge/disk, edge/orchestrator: tickets that come past the orchestrator
 //!  cmd/check, cmd/doctor: one snapshot without any of the threads
 //! ```
 //!
@@ -35,6 +35,7 @@ mod keeper;
 mod pure;
 mod recorder;
 mod registrar;
+mod rows;
 mod sampler;
 mod worker;
 

@@ -1,7 +1,6 @@
 //! Keeps every name registered at every orchestrator, as `pure/lease` says, and takes it out at the end. One thread for
 //! each orchestrator: one that hangs delays no other.
 
-mod rows;
 mod runner;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,10 +17,12 @@ use crate::pure::lease::{Action, Hint, Lease, Row, State, Withdrawal};
 use crate::pure::runner::Status;
 use crate::pure::url::HttpUrl;
 use crate::pure::verdict::Verdict;
+use crate::rows::Rows;
 use crate::sampler::Board;
 use runner::Entry;
 
-pub(crate) use rows::Registrations;
+/// What operators see of all registrations.
+pub(crate) type Registrations = Rows<Row>;
 
 /// No orchestrator is asked more often than this, whatever is due.
 const APART: Duration = Duration::from_secs(1);
@@ -253,7 +254,7 @@ impl Tenure {
         let url = self.orchestrator().url().to_owned();
         let name = |name: &String| Name {
             name: name.clone(),
-            row: self.registrations.add(&url, name, "byoc"),
+            row: self.registrations.add(Row::new(&url, name, "byoc")),
             lease: Lease::new(self.now()),
             told: None,
         };

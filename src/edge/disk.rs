@@ -1,11 +1,14 @@
 //! STATE_DIR/uptime.bin: a ring of small records of fixed size, written in place by a thread of its own, so that a
 //! disk that hangs, is full or cannot be written delays nobody. What could not be written is kept and tried again.
 
+/// STATE_DIR/tickets.jsonl, beside it.
+pub(crate) mod ledger;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -201,19 +204,33 @@ fn is_regular(path: &Path) -> io::Result<()> {
     if kind.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// Opens the file, alone, in its full size.
-fn open(path: &Path) -> io::Result<File> {
-    let dir: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
-    if !dir.is_dir() {
-        fs::create_dir_all(&dir)?;
+/// Opens a file, alone; it and its folder are made where they are missing.
+fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
+        fs::create_dir_all(dir)?;
     }
     match is_regular(path) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
         _ => {}
     }
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))?;
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(path)?;
+    lock(&file)?;
+    Ok(file)
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))
+}
+
+/// What is in a folder is on the disk itself only when the folder is.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// Opens the uptime file, alone, in its full size.
+fn open(path: &Path) -> io::Result<File> {
+    let file = open_alone(path, 0o666)?;
     let length = file.metadata()?.len();
     if length != SIZE {
         if length > 0 {
@@ -234,7 +251,7 @@ fn open(path: &Path) -> io::Result<File> {
         }
         file.write_all_at(MAGIC, 0)?;
         file.sync_all()?;
-        File::open(&dir)?.sync_all()?;
+        sync_folder_of(path)?;
     }
     Ok(file)
 }

@@ -7,7 +7,6 @@ pub(crate) mod guard;
 pub(crate) mod helper;
 pub(crate) mod http;
 pub(crate) mod kmsg;
-pub(crate) mod ledger_file;
 pub(crate) mod limits;
 pub(crate) mod logger;
 pub(crate) mod ollama;

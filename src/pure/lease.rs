@@ -159,6 +159,22 @@ pub(crate) struct Row {
     pub(crate) error: Option<String>,
 }
 
+impl Row {
+    /// One that nothing has been tried for yet.
+    pub(crate) fn new(orchestrator: &str, capability: &str, protocol: &'static str) -> Self {
+        Self {
+            orchestrator: orchestrator.to_owned(),
+            capability: capability.to_owned(),
+            protocol,
+            state: State::Waiting,
+            last_success: None,
+            renewals: 0,
+            failures: BTreeMap::new(),
+            error: None,
+        }
+    }
+}
+
 /// Whether an unhealthy worker stays out of the registry: only what lasts counts, in both directions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Withdrawal {

@@ -19,7 +19,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(tenure: &Tenure) -> Self {
         let id = &tenure.offer.runner.id;
-        let row = tenure.registrations.add(tenure.orchestrator().url(), id, "live-runner");
+        let row = tenure.registrations.add(lease::Row::new(tenure.orchestrator().url(), id, "live-runner"));
         Self { runner: Runner::new(tenure.now()), row, status: Status::Ready, told: None }
     }
 

@@ -5,7 +5,7 @@ use std::env;
 use pico_args::Arguments;
 
 use crate::cmd::{complain, print};
-use crate::edge::ledger_file;
+use crate::edge::disk::ledger as file;
 use crate::exit::Exit;
 use crate::pure::pm::ledger::Ledger;
 use crate::pure::pm::ledger::report::Report;
@@ -22,10 +22,10 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     let Some(dir) = dir.or_else(|| env::var("STATE_DIR").ok().filter(|dir| !dir.is_empty())) else {
         return super::usage("pm ledger needs --state-dir or STATE_DIR, where the worker keeps its tickets");
     };
-    let text = match ledger_file::peek(&dir) {
+    let text = match file::peek(&dir) {
         Ok(text) => text.unwrap_or_default(),
         Err(why) => {
-            complain(&format!("{dir}/{}: {why}", ledger_file::NAME));
+            complain(&format!("{dir}/{}: {why}", file::NAME));
             return Exit::Config;
         }
     };

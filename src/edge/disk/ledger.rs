@@ -12,7 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::{lock, open_alone, sync_folder_of};
+
 pub(crate) const NAME: &str = "tickets.jsonl";
+/// Whoever can read tickets can spend them.
+const MODE: u32 = 0o600;
 /// A file that cannot be opened is tried again after this long.
 const RETRY: Duration = Duration::from_secs(10);
 /// Lines that may wait for a disk that does not keep up.
@@ -271,27 +275,9 @@ fn append(file: &mut File, text: &str) -> io::Result<()> {
 
 /// Opens the file, alone; only the owner can read it.
 fn open(path: &Path) -> io::Result<File> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
-        fs::create_dir_all(dir)?;
-    }
-    match fs::metadata(path) {
-        // To open a pipe may take for ever.
-        Ok(meta) if !meta.is_file() => return Err(io::Error::other("it is no regular file")),
-        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    lock(&file)?;
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
+    let file = open_alone(path, MODE)?;
+    sync_folder_of(path)?;
     Ok(file)
-}
-
-fn lock(file: &File) -> io::Result<()> {
-    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))
 }
 
 fn read(file: &mut File) -> io::Result<String> {
@@ -305,20 +291,17 @@ fn read(file: &mut File) -> io::Result<String> {
 fn replace(path: &Path, lines: &[String]) -> io::Result<File> {
     let new = path.with_extension("jsonl.new");
     let mut options = OpenOptions::new();
-    let made =
-        options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(|mut file| {
-            lock(&file)?;
-            lines.iter().try_for_each(|line| file.write_all(line.as_bytes()))?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            Ok(file)
-        });
+    let made = options.read(true).write(true).create(true).truncate(true).mode(MODE).open(&new).and_then(|mut file| {
+        lock(&file)?;
+        lines.iter().try_for_each(|line| file.write_all(line.as_bytes()))?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        Ok(file)
+    });
     if made.is_err() {
         let _ = fs::remove_file(&new);
     }
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
+    sync_folder_of(path)?;
     made
 }
 
