@@ -62,21 +62,10 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM
 
-rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$work/libnvidia-ml.so.1" tests/it/nvml/fake.rs
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
+compile_fake_nvml "$work"
 printf 'wrk.method = "POST"\nwrk.body = "{\\"agent_id\\":\\"bench\\"}"\n' >"$work/job.lua"
-
-# await FILE PATTERN: the text that PATTERN finds in FILE, waiting 10 s for it
-await() {
-    tries=100
-    while [ "$tries" -gt 0 ]; do
-        found=$(sed -n "$2" "$1" | head -n 1)
-        [ -z "$found" ] || break
-        sleep 0.1
-        tries=$((tries - 1))
-    done
-    [ -n "$found" ] || fail "nothing listens: $(cat "$1")"
-    printf %s "$found"
-}
 
 : >"$work/hello"
 "$built/examples/hello" >"$work/hello" &
@@ -110,11 +99,6 @@ round() {
     ' "$work/out" | tee -a "$work/rounds"
 }
 
-# helper_of PID
-helper_of() {
-    cat "/proc/$1/task"/*/children | tr -s ' ' '\n' | sed -n '/./{p;q;}'
-}
-
 # ticks PID: its CPU time in hundredths of a second
 ticks() {
     sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 12,13 | tr ' ' +
@@ -127,7 +111,7 @@ resident() {
 
 # at_rest NAME PID ADDR: the answer's size, what is resident, and what a sample costs while nobody asks
 at_rest() {
-    helper=$(helper_of "$2")
+    helper=$(child_of "$2")
     size=$(curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$3/gpu-check" | wc -c)
     before=$(($(ticks "$2") + $(ticks "$helper")))
     sleep 20

@@ -66,7 +66,9 @@ stop() {
 trap stop EXIT
 trap 'exit 1' INT TERM
 
-rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$work/libnvidia-ml.so.1" tests/it/nvml/fake.rs
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
+compile_fake_nvml "$work"
 cat >"$work/job.lua" <<'LUA'
 local threads = {}
 function setup(thread)
@@ -91,19 +93,6 @@ function done()
 end
 LUA
 
-# await FILE PATTERN: the text that PATTERN finds in FILE, waiting 10 s for it
-await() {
-    tries=100
-    while [ "$tries" -gt 0 ]; do
-        found=$(sed -n "$2" "$1" | head -n 1)
-        [ -z "$found" ] || break
-        sleep 0.1
-        tries=$((tries - 1))
-    done
-    [ -n "$found" ] || fail "nothing listens: $(cat "$1")"
-    printf %s "$found"
-}
-
 : >"$work/hello"
 "$built/examples/hello" >"$work/hello" &
 ollama=$!
@@ -127,13 +116,9 @@ gpus() {
     mv "$work/gpus.new" "$work/gpus"
 }
 
-helper() {
-    cat /proc/"$worker"/task/*/children 2>/dev/null | tr -s ' ' '\n' | sed -n '/./{p;q;}'
-}
-
 # faults: one round of everything that may happen around a worker, 20 s
 faults() {
-    now=$(helper)
+    now=$(child_of "$worker")
     [ -z "$now" ] || kill -9 "$now" 2>/dev/null || :
     sleep 3
     gpus "$good_gpus\ngpu2.handle=15"
@@ -145,7 +130,7 @@ faults() {
     slow=$!
     sleep 4
     kill -CONT "$ollama"
-    now=$(helper)
+    now=$(child_of "$worker")
     [ -z "$now" ] || kill -STOP "$now" 2>/dev/null || :
     sleep 6
     gpus "$good_gpus"

@@ -245,8 +245,8 @@ if ! $quick; then
 
     step "scripts"
     if has shellcheck && has dash; then
-        shellcheck scripts/*.sh .ci/run
-        for script in scripts/*.sh .ci/run; do
+        shellcheck -x scripts/*.sh tests/bench/*.sh .ci/run
+        for script in scripts/*.sh tests/bench/*.sh .ci/run; do
             dash -n "$script"
         done
     else

@@ -1,7 +1,7 @@
 //! An Ollama that answers what a test tells it to, or does not answer at all.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::harness::lock;
+use crate::request::Request;
 
 pub const MODEL: &str = "codellama:34b-instruct-q4_k_m";
 pub const VERSION: &str = r#"{"version":"0.32.4"}"#;
@@ -168,7 +169,8 @@ impl Drop for FakeOllama {
 fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut out = stream;
-    while let Some((method, path, body)) = request(&mut reader)? {
+    while let Some(Request { method, target, body }) = Request::read(&mut reader)? {
+        let path = target.split('?').next().unwrap_or_default().to_owned();
         *lock(&state.counts).entry(path.clone()).or_default() += 1;
         if !body.is_empty() {
             lock(&state.bodies).push((path.clone(), body));
@@ -244,32 +246,6 @@ fn stream_steps(mut out: &TcpStream, reader: &mut impl Read, state: &State, step
         }
     }
     out.write_all(b"0\r\n\r\n").map(|()| true)
-}
-
-/// Method, path and body of the next request; None at the end of the connection.
-fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, String, String)>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split('?').next().unwrap_or_default().to_owned();
-    let mut length = 0;
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let header = line.trim_end().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-    }
-    let mut body = Vec::new();
-    reader.by_ref().take(length).read_to_end(&mut body)?;
-    Ok(Some((method, path, String::from_utf8_lossy(&body).into_owned())))
 }
 
 /// A response as Ollama writes small ones: with a length, the connection stays.

@@ -2,6 +2,7 @@
 //! them, `scripts/test.sh` names them in AGENT_NET_STATIC and AGENT_NET_IMAGE.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process, thread};
@@ -264,11 +265,7 @@ impl Container {
     }
 
     fn with(image: &str, place: &str, more: &[&str]) -> Self {
-        let folder = harness::folder(&unique("pci"));
-        let card = folder.join("0000:01:00.0");
-        fs::create_dir_all(&card).unwrap();
-        fs::write(card.join("vendor"), "0x10de\n").unwrap();
-        fs::write(card.join("class"), "0x030200\n").unwrap();
+        let folder = one_card();
         let fake = FakeNvml::new(&format!("gpus={GPUS}"));
         let library = format!("{}:{place}:ro", nvml::library().display());
         let gpus = format!("{}:/gpus:ro", fake.file().display());
@@ -363,6 +360,16 @@ impl Drop for Image {
     fn drop(&mut self) {
         let _ = client().args(["image", "rm", "--force", &self.0]).output();
     }
+}
+
+/// A PCI bus with one card of NVIDIA's, to mount over the machine's own.
+pub fn one_card() -> PathBuf {
+    let folder = harness::folder(&unique("pci"));
+    let card = folder.join("0000:01:00.0");
+    fs::create_dir_all(&card).unwrap();
+    fs::write(card.join("vendor"), "0x10de\n").unwrap();
+    fs::write(card.join("class"), "0x030200\n").unwrap();
+    folder
 }
 
 /// Tests run beside each other, and so may test runs.

@@ -44,6 +44,8 @@ mod pull;
 mod readings;
 mod recordings;
 mod registration;
+#[path = "../stack/request.rs"]
+mod request;
 mod rules;
 mod runners;
 mod smoke;

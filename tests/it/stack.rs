@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::{self, from_env, wait_until};
 use crate::http::Connection;
-use crate::image::{Image, client, docker, triplet, unique};
+use crate::image::{Image, client, docker, one_card, triplet, unique};
 use crate::nvml::{self, FakeNvml};
 
 const MODEL: &str = "codellama:34b-instruct-q4_k_m";
@@ -129,11 +129,6 @@ struct Stack {
 
 impl Stack {
     fn up(compose: &[&'static str], image: &str, fakes: &str) -> Self {
-        let cards = harness::folder(&unique("stack-pci"));
-        let card = cards.join("0000:01:00.0");
-        fs::create_dir_all(&card).unwrap();
-        fs::write(card.join("vendor"), "0x10de\n").unwrap();
-        fs::write(card.join("class"), "0x030200\n").unwrap();
         let gpus = FakeNvml::new("gpus=1");
         // Two stacks beside each other would want one port.
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().port();
@@ -144,7 +139,7 @@ impl Stack {
             ("STACK_FAULT", format!("hurry:{}", number("STACK_HURRY", 10))),
             ("STACK_LIBRARY", nvml::library().display().to_string()),
             ("STACK_GPUS", gpus.file().display().to_string()),
-            ("STACK_CARDS", cards.display().to_string()),
+            ("STACK_CARDS", one_card().display().to_string()),
             ("COMPOSE_HTTP_TIMEOUT", "120".to_owned()),
         ];
         let stack = Self {

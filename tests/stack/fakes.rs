@@ -6,7 +6,10 @@
 //!   orchestrator  go-livepeer's registry on port 8935; POST /job passes a job on to who registered last, GET
 //!                 /registered says how often somebody did since it was started
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+#[path = "request.rs"]
+mod request;
+
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use request::Request;
 use serde_json::{Value, json};
 
 const PULLED: &str = "/root/.ollama/pulled";
@@ -49,47 +53,8 @@ fn main() -> ExitCode {
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
-    body: String,
-}
-
-impl Request {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
-    }
-}
-
-/// The next request of a connection; None at its end.
-fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
-    let mut line = String::new();
-    if reader.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let body = read_body(reader)?;
-    Ok(Some(Request { method, path, body }))
-}
-
-/// The headers up to their end, and the body that they announce.
-fn read_body(reader: &mut impl BufRead) -> io::Result<String> {
-    let (mut line, mut length) = (String::new(), 0);
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let header = line.trim_end().to_ascii_lowercase();
-        if header.is_empty() {
-            break;
-        }
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap_or(0);
-        }
-    }
-    let mut body = String::new();
-    reader.take(length).read_to_string(&mut body)?;
-    Ok(body)
+fn json_of(request: &Request) -> Value {
+    serde_json::from_str(&request.body).unwrap_or_default()
 }
 
 fn answer(mut out: &TcpStream, status: u16, body: &str) -> io::Result<()> {
@@ -107,8 +72,8 @@ fn listen(
         let (stream, handle) = (stream?, Arc::clone(&handle));
         thread::spawn(move || {
             let mut reader = BufReader::new(&stream);
-            while let Ok(Some(request)) = read(&mut reader) {
-                let _ = writeln!(io::stdout(), "{} {}", request.method, request.path);
+            while let Ok(Some(request)) = Request::read(&mut reader) {
+                let _ = writeln!(io::stdout(), "{} {}", request.method, request.target);
                 if handle(&stream, &request).is_err() {
                     return;
                 }
@@ -133,20 +98,20 @@ fn call(to: &str, method: &str, path: &str, body: &str) -> io::Result<String> {
     if !status.contains(" 200 ") {
         return Err(io::Error::other(format!("{to}{path} answered {status}")));
     }
-    read_body(&mut reader)
+    request::rest(&mut reader)
 }
 
 fn ollama() -> io::Result<()> {
     let loaded: Mutex<Option<(String, Instant)>> = Mutex::new(None);
     listen(11434, move |out, request| {
-        let model = request.json()["model"].as_str().unwrap_or_default().to_owned();
+        let model = json_of(request)["model"].as_str().unwrap_or_default().to_owned();
         let lock = || loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let list = |name: Option<String>| {
             let one = |name| json!({"name": name, "model": name, "size": SIZE, "size_vram": SIZE, "digest": DIGEST});
             json!({"models": name.into_iter().map(one).collect::<Vec<_>>()}).to_string()
         };
         let pulled = || std::fs::read_to_string(PULLED).ok();
-        match (request.method.as_str(), request.path.as_str()) {
+        match (request.method.as_str(), request.target.as_str()) {
             ("GET", "/api/version") => answer(out, 200, r#"{"version":"0.32.15"}"#),
             ("GET", "/api/tags") => answer(out, 200, &list(pulled())),
             ("GET", "/api/ps") => answer(out, 200, &list(lock().clone().map(|(name, _)| name))),
@@ -191,9 +156,9 @@ fn orchestrator() -> io::Result<()> {
     let registered: Mutex<(u64, Option<String>)> = Mutex::new((0, None));
     listen(8935, move |out, request| {
         let lock = || registered.lock().unwrap_or_else(PoisonError::into_inner);
-        match (request.method.as_str(), request.path.as_str()) {
+        match (request.method.as_str(), request.target.as_str()) {
             ("POST", "/capability/register") => {
-                let url = request.json()["url"].as_str().map(str::to_owned);
+                let url = json_of(request)["url"].as_str().map(str::to_owned);
                 let mut registered = lock();
                 *registered = (registered.0 + 1, url);
                 answer(out, 200, "ok")

@@ -1,0 +1,25 @@
+# What scripts/bench.sh and scripts/soak.sh share; sourced by them. They define `fail`.
+# shellcheck shell=sh
+
+# compile_fake_nvml FOLDER: the tests' libnvidia-ml.so.1, there
+compile_fake_nvml() {
+    rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$1/libnvidia-ml.so.1" tests/it/nvml/fake.rs
+}
+
+# await FILE PATTERN: the text that PATTERN finds in FILE, waiting 10 s for it
+await() {
+    tries=100
+    while [ "$tries" -gt 0 ]; do
+        found=$(sed -n "$2" "$1" | head -n 1)
+        [ -z "$found" ] || break
+        sleep 0.1
+        tries=$((tries - 1))
+    done
+    [ -n "$found" ] || fail "nothing listens: $(cat "$1")"
+    printf %s "$found"
+}
+
+# child_of PID: its helper
+child_of() {
+    cat "/proc/$1/task"/*/children 2>/dev/null | tr -s ' ' '\n' | sed -n '/./{p;q;}'
+}
