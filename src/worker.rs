@@ -110,13 +110,13 @@ impl Worker {
 
     fn answer(&self, job: Job, start: Instant) -> Result<Reply, Refusal> {
         match job {
-            Job::Health => Ok(Reply::json(200, contract::HEALTHY.into())),
+            Job::Health => Ok(Reply::json(200, contract::HEALTHY)),
             Job::Report { agent_id, tickets } => self.job(&agent_id, tickets, start),
             Job::Gpu { text } => self.with_latest(|latest, at| {
                 if text {
                     Reply::text(latest.text(at))
                 } else {
-                    Reply::json(200, contract::json(&latest.report(None, at)))
+                    Reply::json(200, latest.json(&latest.report(None, at)))
                 }
             }),
             Job::Models => self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at))),
@@ -163,7 +163,7 @@ impl Worker {
         }
         Ok(self.at(&latest, |at| {
             let report = latest.report(Some(agent_id), at);
-            Reply::json(200, contract::json(&report)).with("X-Metadata", report.metadata())
+            Reply::json(200, latest.json(&report)).with("X-Metadata", report.metadata())
         }))
     }
 

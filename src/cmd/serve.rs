@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
-use crate::edge::guard::{self, Gate, Pool};
+use crate::edge::guard::{self, Gate, Pool, Trays};
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, logger, probe};
@@ -192,8 +192,13 @@ fn inner_server(config: &Config, worker: &Arc<Worker>, threads: usize) -> Starte
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
     let worker = Arc::clone(worker);
     let handler = Box::new(move |asked| worker.handle(asked));
-    let addr = http::start(secret.clone(), threads, token, handler).map_err(failed)?;
-    Pool::open(addr, threads, secret).map_err(|why| failed(why.to_string()))
+    let trays = Trays::new(threads);
+    let deliver = Box::new({
+        let trays = trays.clone();
+        move |number, body| trays.put(number, body)
+    });
+    let addr = http::start(secret.clone(), threads, token, handler, deliver).map_err(failed)?;
+    Pool::open(addr, trays, secret).map_err(|why| failed(why.to_string()))
 }
 
 /// 128 bits that no other process can guess: the keys of the standard library's hash maps come from the kernel.

@@ -7,6 +7,7 @@ use std::thread;
 
 use rouille::{Response, Server};
 
+use crate::pure::body::Body;
 use crate::pure::inside;
 use crate::pure::reply::Reply;
 use crate::pure::route::{self, Asked, Refusal};
@@ -14,7 +15,11 @@ use crate::pure::route::{self, Asked, Refusal};
 /// What answers requests.
 type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
 
-/// Starts rouille on a free loopback port with `pool` threads; its address. `secret` is what the guard sends.
+/// Where the body of an answer is put, by the number that came with its request.
+type Deliver = dyn Fn(usize, Body) + Send + Sync;
+
+/// Starts rouille on a free loopback port with `pool` threads; its address. `secret` is what the guard sends, and
+/// `deliver` hands it the bodies of answers.
 ///
 /// # Errors
 /// One sentence when no port or thread is to be had.
@@ -23,11 +28,13 @@ pub(crate) fn start(
     pool: usize,
     token: Option<String>,
     handler: Box<Handler>,
+    deliver: Box<Deliver>,
 ) -> Result<SocketAddr, String> {
     let server = Server::new("127.0.0.1:0", move |request| {
-        if request.header(inside::SECRET) != Some(&secret) {
+        let sender = request.header(inside::SECRET).and_then(|value| value.split_once('/'));
+        let Some((_, tray)) = sender.filter(|(given, _)| *given == secret) else {
             return Response::empty_404();
-        }
+        };
         let mut body = Vec::new();
         if let Some(mut data) = request.data() {
             // The guard has counted it: this limit only holds if the guard is wrong.
@@ -49,7 +56,9 @@ pub(crate) fn start(
         let answer = panic::catch_unwind(AssertUnwindSafe(|| {
             handler(Asked { route, job: route::parse(&asked, token.as_deref()) })
         }));
-        answer.map_or_else(|_| panicked(&handler, route), response)
+        let mut reply = answer.unwrap_or_else(|_| panicked(&handler, route));
+        deliver(tray.parse().unwrap_or(usize::MAX), std::mem::take(&mut reply.body));
+        response(reply)
     })
     .map_err(|why| format!("no loopback port for the server: {why}"))?;
     let addr = server.server_addr();
@@ -62,13 +71,14 @@ pub(crate) fn start(
 }
 
 /// A defect of ours ends one answer, not the worker.
-fn panicked(handler: &Handler, route: Option<&'static str>) -> Response {
+fn panicked(handler: &Handler, route: Option<&'static str>) -> Reply {
     let message = "the worker failed at this request; the next one is served. Please report its log";
-    response(handler(Asked { route, job: Err(Refusal::new(500, "internal", message)) }))
+    handler(Asked { route, job: Err(Refusal::new(500, "internal", message)) })
 }
 
+/// All but the body.
 fn response(reply: Reply) -> Response {
-    let mut response = Response::from_data(reply.content_type, reply.body).with_status_code(reply.status);
+    let mut response = Response::from_data(reply.content_type, "").with_status_code(reply.status);
     if let Some((name, value)) = reply.header {
         response = response.with_additional_header(name, value);
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod answers;
+pub(crate) mod body;
 pub(crate) mod check;
 pub(crate) mod config;
 pub(crate) mod contract;

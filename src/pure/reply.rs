@@ -1,21 +1,22 @@
 //! What a request is answered with, before it becomes bytes.
 
+use super::body::Body;
 use super::contract;
 use super::route::Refusal;
 
 /// A whole answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     /// One more header: every answer has at most one of its own.
     pub(crate) header: Option<(&'static str, String)>,
-    pub(crate) body: String,
+    pub(crate) body: Body,
 }
 
 impl Reply {
-    pub(crate) fn json(status: u16, body: String) -> Self {
-        Self { status, content_type: "application/json", header: None, body }
+    pub(crate) fn json(status: u16, body: impl Into<Body>) -> Self {
+        Self { status, content_type: "application/json", header: None, body: body.into() }
     }
 
     pub(crate) fn text(body: String) -> Self {

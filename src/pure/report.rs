@@ -2,11 +2,12 @@
 //! a request only copies it.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::body::Body;
 use super::contract::{self, CAPABILITY, MIB, millis};
 use super::gpu_row::GpuRow;
 use super::keeper;
@@ -23,8 +24,8 @@ pub(crate) struct Published {
     pub(crate) snapshot: Snapshot,
     verdict: Verdict,
     health: Box<RawValue>,
-    gpus: Box<RawValue>,
-    models: Box<RawValue>,
+    gpus: Arc<RawValue>,
+    models: Arc<RawValue>,
     model_name: String,
     vram_usage_mb: u64,
     total_models: usize,
@@ -153,8 +154,8 @@ impl Published {
         Self {
             verdict,
             health: raw(&Health { verdict, reasons }),
-            gpus: raw(&gpus),
-            models: raw(&models),
+            gpus: raw(&gpus).into(),
+            models: raw(&models).into(),
             model_name: snapshot.ollama.main_model().map_or_else(String::new, |m| m.name.clone()),
             vram_usage_mb: snapshot.ollama.vram_bytes() / MIB,
             total_models: snapshot.ollama.models.iter().filter(|m| m.pulled).count(),
@@ -205,6 +206,11 @@ impl Published {
         }
     }
 
+    /// A report of this snapshot as JSON.
+    pub(crate) fn json(&self, report: &Report<'_>) -> Body {
+        Body::json(report, &[&self.gpus, &self.models])
+    }
+
     /// The report as `key=value` lines.
     pub(crate) fn text(&self, at: &Moment<'_>) -> String {
         let mut report = self.report(None, at);
@@ -236,8 +242,8 @@ impl Published {
     }
 
     /// The body of GET /models.
-    pub(crate) fn catalogue(&self, at: &Moment<'_>) -> String {
-        contract::json(&Catalogue {
+    pub(crate) fn catalogue(&self, at: &Moment<'_>) -> Body {
+        let catalogue = Catalogue {
             status: "success",
             model_name: &self.model_name,
             vram_usage_mb: self.vram_usage_mb,
@@ -246,7 +252,8 @@ impl Published {
             models: &self.models,
             ollama: self.ollama_row(),
             sample_age_ms: at.sample_age_ms,
-        })
+        };
+        Body::json(&catalogue, &[&self.models])
     }
 
     /// Whether GET /ready is a 200, and its body.

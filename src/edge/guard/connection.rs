@@ -1,9 +1,12 @@
 //! One connection from its first byte to its close.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::iter;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustix::net::RecvFlags;
 
 use super::Gate;
 use super::body::{self, Body};
@@ -37,6 +40,8 @@ pub(super) struct Peer {
     /// Bytes of `buffer` that have been used.
     used: usize,
     deadline: Instant,
+    /// What the kernel was told last.
+    read_timeout: Duration,
     /// It is this machine itself.
     local: bool,
 }
@@ -44,7 +49,7 @@ pub(super) struct Peer {
 impl Peer {
     fn new(stream: Arc<TcpStream>) -> Self {
         let local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
-        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), local }
+        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), read_timeout: Duration::ZERO, local }
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.
@@ -53,16 +58,14 @@ impl Peer {
             self.buffer.drain(..self.used);
             self.used = 0;
         }
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
         let before = self.buffer.len();
         self.buffer.resize(before + BUFFER, 0);
         let read = loop {
+            if let Err(why) = self.limit_read() {
+                break Err(why);
+            }
             match (&*self.stream).read(&mut self.buffer[before..]) {
-                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 read => break read,
             }
         };
@@ -70,13 +73,26 @@ impl Peer {
         read
     }
 
+    /// Tells the kernel how long a read may take.
+    fn limit_read(&mut self) -> io::Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // In whole seconds it is mostly what the kernel knows already; what is left then is waited for in a second read.
+        let timeout = if left.as_secs() > 0 { Duration::from_secs(left.as_secs()) } else { left };
+        if timeout != self.read_timeout {
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.read_timeout = timeout;
+        }
+        Ok(())
+    }
+
     /// It has closed at least its side: go-livepeer does so when its client gave up, others when they have nothing more
     /// to say. The answer is written all the same.
     fn has_left(&self) -> bool {
-        let quick = self.stream.set_nonblocking(true).is_ok();
-        let left = quick && matches!(self.stream.peek(&mut [0]), Ok(0));
-        let _ = self.stream.set_nonblocking(false);
-        left
+        let looking = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(&*self.stream, &mut [0; 1], looking), Ok((_, 0)))
     }
 
     fn rest(&self) -> &[u8] {
@@ -205,7 +221,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     }
     let stays = head.keep_alive && body != Body::Coming;
     let left = peer.has_left();
-    let written = (&*peer.stream).write_all(&bytes(&answer, &head, stays));
+    let written = send(&peer.stream, &answer, &head, stays);
     seat.end();
     if left || written.is_err() {
         vanished();
@@ -264,8 +280,8 @@ fn read_body(peer: &mut Peer, head: &Head, max: usize) -> Result<Body, body::Err
     body::read(peer, head.framing, max)
 }
 
-/// Head and body in one piece, so that they leave in one write.
-fn bytes(answer: &Answer, head: &Head, stays: bool) -> Vec<u8> {
+/// Head and body leave in one write.
+fn send(mut stream: &TcpStream, answer: &Answer, head: &Head, stays: bool) -> io::Result<()> {
     let connection = match (stays, head.old) {
         (false, _) => "Connection: close\r\n",
         (true, true) => "Connection: keep-alive\r\n",
@@ -274,11 +290,18 @@ fn bytes(answer: &Answer, head: &Head, stays: bool) -> Vec<u8> {
     let Answer { status, reason, headers, body } = answer;
     let length = body.len();
     let text = format!("HTTP/1.1 {status} {reason}\r\n{headers}Content-Length: {length}\r\n{connection}\r\n");
-    let mut bytes = text.into_bytes();
-    if head.method != "HEAD" {
-        bytes.extend_from_slice(body);
+    let pieces = body.pieces().filter(|_| head.method != "HEAD");
+    let mut pieces: Vec<IoSlice<'_>> = iter::once(text.as_bytes()).chain(pieces).map(IoSlice::new).collect();
+    let mut left = pieces.as_mut_slice();
+    while !left.is_empty() {
+        match stream.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => IoSlice::advance_slices(&mut left, sent),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
     }
-    bytes
+    Ok(())
 }
 
 /// An error after which nobody knows where the next request would begin.

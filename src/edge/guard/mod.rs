@@ -6,6 +6,7 @@ mod connection;
 mod head;
 mod relay;
 mod seats;
+mod trays;
 
 use std::fmt;
 use std::io;
@@ -19,6 +20,7 @@ use crate::counters::{Gauge, Pulse, Ticket};
 use seats::Seats;
 
 pub(crate) use relay::Pool;
+pub(crate) use trays::Trays;
 
 /// Connections above the cap that are told so; more are closed without a word.
 const TURNED_AWAY: usize = 32;
