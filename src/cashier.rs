@@ -4,7 +4,6 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::edge::disk::ledger::{LedgerFile, Receipt};
@@ -15,6 +14,7 @@ use crate::pure::pm::ledger::{self, Ended, Entry, LIFETIME, Ledger, NotTaken, Ou
 use crate::pure::pm::payment::Payment;
 use crate::pure::route::{Refusal, Tickets};
 use crate::pure::schedule::Backoff;
+use crate::threads;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ impl Cashier {
         // Nothing else sets it.
         let _ = cashier.file.set(file);
         let clerk = Arc::clone(&cashier);
-        thread::Builder::new().name("cashier".into()).spawn(move || clerk.submit_forever(&to, hurry))?;
+        threads::essential("cashier", move || clerk.submit_forever(&to, hurry))?;
         Ok(cashier)
     }
 

@@ -11,6 +11,7 @@ use crate::pure::config::{Config, KeepAlive};
 use crate::pure::keeper::{Keeper, Next, Row, State};
 use crate::pure::pull;
 use crate::rows::Rows;
+use crate::threads;
 
 /// How often Ollama is asked how a model stands.
 const LOOK: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
             started: Instant::now(),
             hurry: config.hurry,
         };
-        thread::Builder::new().name("keeper".into()).spawn(move || one.keep())?;
+        threads::essential("keeper", move || one.keep())?;
     }
     Ok(())
 }

@@ -32,11 +32,13 @@ mod doctor;
 mod edge;
 mod exit;
 mod keeper;
+mod names;
 mod pure;
 mod recorder;
 mod registrar;
 mod rows;
 mod sampler;
+mod threads;
 mod worker;
 
 /// `agent-net`: runs the command line to its end.

@@ -13,6 +13,7 @@ use crate::pure::snapshot::{GpuState, Snapshot};
 use crate::pure::uptime::{Minute, Seen, Uptime, Windows};
 use crate::pure::verdict::{self, Verdict};
 use crate::sampler::Board;
+use crate::threads;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The running minute is written this often; a whole one is brought onto the disk itself.
@@ -44,7 +45,7 @@ impl Recorder {
         let recorder = Arc::new(Self { uptime: Mutex::new(Uptime::new()), file });
         let (work, board) = (Arc::clone(&recorder), Arc::clone(board));
         let max_age = (interval * 3).max(SAMPLE_MAX_AGE);
-        thread::Builder::new().name("uptime".into()).spawn(move || work.record(&board, records, max_age))?;
+        threads::essential("uptime", move || work.record(&board, records, max_age))?;
         Ok(recorder)
     }
 

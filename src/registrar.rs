@@ -19,6 +19,7 @@ use crate::pure::url::HttpUrl;
 use crate::pure::verdict::Verdict;
 use crate::rows::Rows;
 use crate::sampler::Board;
+use crate::threads;
 use runner::Entry;
 
 /// What operators see of all registrations.
@@ -113,7 +114,7 @@ impl Registrar {
                 changed: Condvar::new(),
             });
             let work = Arc::clone(&tenure);
-            if let Err(why) = thread::Builder::new().name("registrar".into()).spawn(move || work.keep()) {
+            if let Err(why) = threads::essential("registrar", move || work.keep()) {
                 log::error!("no thread to register with: {why}");
             }
             tenure

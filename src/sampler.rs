@@ -23,6 +23,7 @@ use crate::pure::snapshot::{Counts, GpuState, OllamaState, Snapshot, XidSource};
 use crate::pure::uptime::Windows;
 use crate::pure::verdict::Reason;
 use crate::pure::xid::{KernelEvent, XidLog};
+use crate::threads;
 
 /// After this long the first snapshot is published with whatever is known: a hung driver must not keep the first
 /// job waiting longer than it is allowed to wait.
@@ -287,9 +288,9 @@ impl Source {
 /// # Errors
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
-    let spawn = |name: &str, work: Box<dyn FnOnce(&Board) + Send>| {
+    let spawn = |name: &'static str, work: Box<dyn FnOnce(&Board) + Send>| {
         let board = Arc::clone(board);
-        thread::Builder::new().name(name.into()).spawn(move || work(&board)).map(drop)
+        threads::essential(name, move || work(&board))
     };
     let root = PathBuf::from(&config.host_root);
     let log = Kmsg::open(&root);

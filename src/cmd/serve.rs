@@ -16,12 +16,14 @@ use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, logger, probe};
 use crate::exit::Exit;
 use crate::keeper::{self, Keepers};
+use crate::names;
 use crate::pure::config::{Config, OrchTls};
 use crate::pure::url::HttpUrl;
 use crate::pure::{contract, route};
 use crate::recorder::Recorder;
 use crate::registrar::{Offer, Registrar, Registrations};
 use crate::sampler::{self, Board};
+use crate::threads;
 use crate::worker::{Sources, Worker};
 
 /// Jobs in flight get this long after SIGTERM.
@@ -66,6 +68,7 @@ pub(super) fn run(settings: &Settings) -> Exit {
 fn serve(config: &Config) -> Started<()> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
     let signals = signals::watch().map_err(failed)?;
+    names::start().map_err(failed)?;
     let orchestrators = orchestrators(config)?;
     let room = room(config)?;
     let addr = SocketAddr::new(config.host, config.port);
@@ -134,7 +137,8 @@ fn serve(config: &Config) -> Started<()> {
 /// front door: a slow driver or Ollama holds nothing up there.
 fn watch_over(addr: SocketAddr, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
-    let (pause, deadline) = (WATCHDOG_PAUSE / config.hurry, WATCHDOG_DEADLINE / config.hurry.min(10));
+    let hurry = if config.deaf { config.hurry } else { 1 };
+    let (pause, deadline) = (WATCHDOG_PAUSE / hurry, WATCHDOG_DEADLINE / hurry.min(10));
     let watch = move || {
         let mut failures = 0;
         while failures < WATCHDOG_FAILURES {
@@ -146,7 +150,7 @@ fn watch_over(addr: SocketAddr, config: &Config) -> std::io::Result<()> {
         );
         std::process::exit(Exit::Failed as i32);
     };
-    thread::Builder::new().name("watchdog".into()).spawn(watch).map(drop)
+    threads::essential("watchdog", watch)
 }
 
 /// How much this process can do at a time.

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::pure::uptime::{MINUTES, RECORD};
+use crate::threads;
 
 const NAME: &str = "uptime.bin";
 /// The first bytes of the file: what it is and how it is written.
@@ -64,7 +65,7 @@ impl UptimeFile {
         let (sender, records) = mpsc::sync_channel(1);
         let path = Path::new(dir).join(NAME);
         let work = Arc::clone(&shared);
-        thread::Builder::new().name("uptime-file".into()).spawn(move || {
+        threads::essential("uptime-file", move || {
             let mut file = open(&path);
             match &mut file {
                 Ok(file) => send_records(file, &path, &sender),

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rouille::{Response, Server};
 
@@ -11,6 +11,7 @@ use crate::pure::body::Body;
 use crate::pure::inside;
 use crate::pure::reply::Reply;
 use crate::pure::route::{self, Asked, Refusal};
+use crate::threads;
 
 /// What answers requests.
 type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
@@ -63,10 +64,7 @@ pub(crate) fn start(
     .map_err(|why| format!("no loopback port for the server: {why}"))?;
     let addr = server.server_addr();
     let server = server.pool_size(pool);
-    thread::Builder::new()
-        .name("http".into())
-        .spawn(move || server.run())
-        .map_err(|why| format!("no thread for the server: {why}"))?;
+    threads::essential("http", move || server.run()).map_err(|why| format!("no thread for the server: {why}"))?;
     Ok(addr)
 }
 
@@ -76,9 +74,14 @@ fn panicked(handler: &Handler, route: Option<&'static str>) -> Reply {
     handler(Asked { route, job: Err(Refusal::new(500, "internal", message)) })
 }
 
-/// All but the body.
+/// Until the year 9999: no other date can be written in HTTP.
+const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
+
+/// All but the body. The date is ours, since tiny_http panics over a clock that stands before 1970.
 fn response(reply: Reply) -> Response {
-    let mut response = Response::from_data(reply.content_type, "").with_status_code(reply.status);
+    let date = httpdate::fmt_http_date(SystemTime::now().clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_DATE));
+    let mut response =
+        Response::from_data(reply.content_type, "").with_status_code(reply.status).with_unique_header("Date", date);
     if let Some((name, value)) = reply.header {
         response = response.with_additional_header(name, value);
     }

@@ -14,7 +14,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 
+use crate::names::Names;
 use crate::pure::config::{Capability, OrchTls, Secret};
 use crate::pure::url::HttpUrl;
 
@@ -144,7 +146,7 @@ impl Orchestrator {
             // A registration is rare: a connection kept for it would only be found dead the next time.
             .max_idle_connections(0)
             .build();
-        Self { agent: Agent::new_with_config(config), base, secret }
+        Self { agent: Agent::with_parts(config, DefaultConnector::new(), Names::default()), base, secret }
     }
 
     pub(crate) fn set_secret(&mut self, secret: Secret) {

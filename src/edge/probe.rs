@@ -4,6 +4,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use ureq::unversioned::transport::DefaultConnector;
+
+use crate::names::Names;
 use crate::pure::config::Secret;
 use crate::pure::{inside, text};
 
@@ -42,7 +45,7 @@ fn agent(deadline: Duration) -> ureq::Agent {
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .timeout_global(Some(deadline));
-    ureq::Agent::new_with_config(config.build())
+    ureq::Agent::with_parts(config.build(), DefaultConnector::new(), Names::default())
 }
 
 fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -27,6 +27,12 @@ pub enum Mood {
     Redirect,
     /// Reads the request and says nothing.
     Hang,
+    /// Ok, 400 ms later.
+    Slow,
+    /// Something that is no HTTP.
+    Garbage,
+    /// The head of an answer, and no more.
+    Half,
     /// Closes without a byte, as go-livepeer does when its handler panics.
     HangUp,
 }
@@ -218,6 +224,10 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         (&mut &*stream).write_all(text.as_bytes()).ok()?;
         return stream.shutdown(Shutdown::Write).ok();
     }
+    if matches!(mood, Mood::Slow) {
+        thread::sleep(Duration::from_millis(400));
+        mood = Mood::Ok;
+    }
     if matches!(mood, Mood::Ok) && request.method == "POST" {
         let wanted = lock(&state.secret).clone();
         if wanted.is_some() && request.header("authorization") != wanted.as_deref() {
@@ -247,6 +257,9 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         Mood::Redirect => {
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         }
+        Mood::Slow => unreachable!("it was slow already"),
+        Mood::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is no HTTP\r\n\r\n",
+        Mood::Half => b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nhalf an",
         Mood::Hang => {
             let _ = reader.read(&mut [0]);
             return None;

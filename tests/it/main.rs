@@ -19,6 +19,7 @@ mod fake_gateway;
 mod fake_ollama;
 mod fake_orchestrator;
 mod fake_runners;
+mod faults;
 mod framing;
 mod gpus;
 mod harness;

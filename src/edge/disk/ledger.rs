@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::threads;
+
 use super::{lock, open_alone, sync_folder_of};
 
 pub(crate) const NAME: &str = "tickets.jsonl";
@@ -125,7 +127,7 @@ impl LedgerFile {
             void,
             failing: Cell::new(false),
         };
-        thread::Builder::new().name("ledger".into()).spawn(move || writer.run(&waiting, &load))?;
+        threads::essential("ledger", move || writer.run(&waiting, &load))?;
         Ok(file)
     }
 

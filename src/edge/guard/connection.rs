@@ -126,10 +126,10 @@ impl Peer {
     }
 }
 
-/// Serves requests until one side closes.
-pub(super) fn serve(stream: Arc<TcpStream>, gate: &Gate, seat: &Seat) {
+/// Serves requests until one side closes. `crowded`: others wait for its place.
+pub(super) fn serve(stream: Arc<TcpStream>, gate: &Gate, seat: &Seat, crowded: bool) {
     let Some(mut peer) = prepare(stream) else { return };
-    let mut wait = if gate.crowded() { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
+    let mut wait = if crowded { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     loop {
         match exchange(&mut peer, gate, seat, wait) {
             Next::Request => wait = IDLE,

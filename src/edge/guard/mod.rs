@@ -16,8 +16,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::counters::{Gauge, Pulse, Ticket};
+use crate::threads::{self, Crew};
 
-use seats::Seats;
+use seats::{GRACE, LONG_GRACE, Seats};
 
 pub(crate) use relay::Pool;
 pub(crate) use trays::Trays;
@@ -31,8 +32,10 @@ const RUSH_TRIES: u32 = 50;
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
 /// Connections that the kernel holds until they are accepted.
 const QUEUE: i32 = 1024;
-/// Every connection has a thread; it keeps its buffers on the heap.
+/// Every connection has a thread, which keeps its buffers on the heap.
 const STACK: usize = 96 * 1024;
+/// Threads that wait for connections even when there are none.
+const STAYING: usize = 8;
 /// After an error of accept: without descriptors it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -86,13 +89,14 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
     let gate = Arc::new(gate);
     let seats = Arc::new(Seats::default());
-    thread::Builder::new().name("accept".into()).spawn(move || {
+    let crew = Crew::start("connection", STACK, STAYING)?;
+    threads::essential("accept", move || {
         let mut failing = false;
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
                     failing = false;
-                    admit(stream, &gate, &seats);
+                    admit(stream, &gate, &seats, &crew);
                     if gate.deaf {
                         loop {
                             thread::park();
@@ -108,23 +112,28 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
                 }
             }
         }
-    })?;
-    Ok(())
+    })
 }
 
-fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>) {
+fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {
     let stream = Arc::new(stream);
     let gate = Arc::clone(gate);
     if let Some(ticket) = seat_for(&stream, &gate, seats) {
         let seat = Seats::take(seats, &stream);
-        spawn(move || {
-            connection::serve(stream, &gate, &seat);
+        let (newcomer, others) = (Arc::clone(&stream), Arc::clone(crew));
+        let has_thread = crew.give(move || {
+            seat.listen();
+            connection::serve(stream, &gate, &seat, gate.crowded() || others.is_short());
             // The stream is closed by it, before somebody else may come.
             drop(seat);
             drop(ticket);
         });
+        if !has_thread {
+            // Whoever says nothing takes a thread from it.
+            seats.make_room(&newcomer, LONG_GRACE);
+        }
     } else if let Some(ticket) = gate.turned_away.enter(TURNED_AWAY) {
-        spawn(move || {
+        crew.give(move || {
             connection::turn_away(stream, &gate);
             drop(ticket);
         });
@@ -138,7 +147,7 @@ fn seat_for(stream: &TcpStream, gate: &Gate, seats: &Seats) -> Option<Ticket> {
     for _ in 0..RUSH_TRIES {
         // Whoever was told to leave still counts until its thread has noticed.
         let ticket = free().or_else(|| {
-            let room = seats.make_room(stream);
+            let room = seats.make_room(stream, GRACE);
             room.then(|| gate.connections.enter(gate.max_connections + LEAVING)).flatten()
         });
         if ticket.is_some() {
@@ -150,11 +159,4 @@ fn seat_for(stream: &TcpStream, gate: &Gate, seats: &Seats) -> Option<Ticket> {
         thread::sleep(RUSH_PAUSE);
     }
     free()
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) {
-    let spawned = thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(work);
-    if let Err(why) = spawned {
-        log::warn!("no thread for a connection: {why}");
-    }
 }

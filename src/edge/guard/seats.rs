@@ -21,13 +21,17 @@ struct Guest {
     stream: Arc<TcpStream>,
     /// None: it has left already.
     address: Option<IpAddr>,
+    /// When somebody began to listen to it.
     since: Instant,
     standing: Arc<AtomicU8>,
 }
 
-/// Nobody has to leave before that: whoever means well has asked by then.
-const GRACE: Duration = Duration::from_millis(25);
+/// Nobody has to leave before that: whoever means well has asked by then. Where only threads are short, there is time.
+pub(super) const GRACE: Duration = Duration::from_millis(25);
+pub(super) const LONG_GRACE: Duration = Duration::from_millis(250);
 
+/// No thread has looked at it yet.
+const QUEUED: u8 = 4;
 /// It has asked for nothing to the end yet.
 const NEW: u8 = 0;
 /// It has been answered, and asks for nothing now.
@@ -63,7 +67,7 @@ impl Seats {
     }
 
     pub(super) fn take(seats: &Arc<Self>, stream: &Arc<TcpStream>) -> Seat {
-        let standing = Arc::new(AtomicU8::new(NEW));
+        let standing = Arc::new(AtomicU8::new(QUEUED));
         let mut state = seats.lock();
         let number = state.next;
         state.next += 1;
@@ -79,15 +83,16 @@ impl Seats {
 
     /// Somebody has asked for nothing to the end yet.
     pub(super) fn have_newcomers(&self) -> bool {
-        self.lock().taken.values().any(|guest| guest.standing.load(Ordering::Acquire) == NEW)
+        let new = |guest: &Guest| matches!(guest.standing.load(Ordering::Acquire), QUEUED | NEW);
+        self.lock().taken.values().any(new)
     }
 
-    /// Closes a connection to make room for this newcomer: the oldest that has not asked for anything to the end, else
+    /// Closes a connection to make room for this newcomer: the oldest that has not asked for anything to the end in so long, else
     /// the oldest idle one of a stranger who holds more than half of all seats. Others may be of an orchestrator, which
     /// drops a capability when a connection that it wants to use again has been closed. False: nobody has to leave.
-    pub(super) fn make_room(&self, newcomer: &TcpStream) -> bool {
+    pub(super) fn make_room(&self, newcomer: &TcpStream, grace: Duration) -> bool {
         let state = self.lock();
-        let mut long_here = state.taken.values().take_while(|guest| guest.since.elapsed() >= GRACE);
+        let mut long_here = state.taken.values().filter(|guest| guest.since.elapsed() >= grace);
         if long_here.any(|guest| guest.leave(NEW)) {
             return true;
         }
@@ -106,6 +111,15 @@ fn address(stream: &TcpStream) -> Option<IpAddr> {
 }
 
 impl Seat {
+    /// A thread listens to it now.
+    pub(super) fn listen(&self) {
+        if let Some(guest) = self.seats.lock().taken.get_mut(&self.number) {
+            guest.since = Instant::now();
+        }
+        // Nobody tells a queued one to leave.
+        self.standing.store(NEW, Ordering::Release);
+    }
+
     /// A whole request has come. False: too late, the connection is being closed.
     pub(super) fn begin(&self) -> bool {
         let busy = |standing: u8| (standing != LEAVING).then_some(BUSY);

@@ -8,8 +8,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 use ureq::http::Response;
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
+use crate::names::Names;
 use crate::pure::keeper::LoadError;
 use crate::pure::models::{self, Entry, Standing};
 use crate::pure::pull::{self, Pull};
@@ -240,7 +242,7 @@ fn agent() -> Agent {
         .timeout_send_request(Some(Duration::from_secs(10)))
         .timeout_send_body(Some(Duration::from_secs(10)))
         .build();
-    Agent::new_with_config(config)
+    Agent::with_parts(config, DefaultConnector::new(), Names::default())
 }
 
 fn send<T: Serialize>(

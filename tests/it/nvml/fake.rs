@@ -8,7 +8,8 @@
 //! - `driver=550.54.14`, `nvml=12.550.54.14`, `cuda=12040`: versions; from driver 580.82 on the fields of the
 //!   throttle counters have their new numbers
 //! - `at_init=…`, `at_sample=…`: what happens at nvmlInit_v2, or at each sample: `hang`, `crash` (SIGSEGV), `exit`,
-//!   `garbage` (a line on stdout) or `flood` (1 MiB on stdout without a line end)
+//!   `garbage` (a line on stdout), `flood` (1 MiB on stdout without a line end) or `slow`
+//!   (700 ms later)
 //! - `at_third_sample=…`: the same at the third sample of a process
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
 //! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error; `gpu*.READING` is that of all GPUs. The READINGs
@@ -62,6 +63,7 @@ fn misbehave(how: &str) {
         "flood" => {
             let _ = std::io::stdout().write_all(&vec![b'x'; 1 << 20]);
         }
+        "slow" => std::thread::sleep(Duration::from_millis(700)),
         other => panic!("no such misbehaviour: {other}"),
     }
 }
