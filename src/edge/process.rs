@@ -1,14 +1,28 @@
 //! What this process uses, asked of the kernel.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::pure::metrics::process::ProcessStats;
 
 /// Clock ticks a second in /proc, the same on every Linux.
 const TICKS: f64 = 100.0;
 
-/// What is known of it; what cannot be read is left out.
+/// Hundreds of descriptors are counted one by one: not for everybody who asks, and however often.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// What is known of it, at most a second old; what cannot be read is left out.
 pub(crate) fn stats() -> ProcessStats {
+    static LAST: Mutex<Option<(Instant, ProcessStats)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((at, stats)) if at.elapsed() < LASTS => *stats,
+        _ => last.insert((Instant::now(), read())).1,
+    }
+}
+
+fn read() -> ProcessStats {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib: Option<f64> = resident.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());

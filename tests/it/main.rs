@@ -50,6 +50,7 @@ mod request;
 mod rules;
 mod runners;
 mod smoke;
+mod smuggling;
 mod stack;
 mod tegra;
 mod tickets;

@@ -221,12 +221,13 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     }
     let stays = head.keep_alive && body != Body::Coming;
     let left = peer.has_left();
+    seat.send();
     let written = send(&peer.stream, &answer, &head, stays);
-    seat.end();
+    let in_time = seat.end();
     if left || written.is_err() {
         vanished();
     }
-    if written.is_err() {
+    if written.is_err() || !in_time {
         return Next::Close;
     }
     match body {

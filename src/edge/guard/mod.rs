@@ -13,12 +13,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::counters::{Gauge, Pulse, Ticket};
 use crate::threads::{self, Crew};
 
-use seats::{GRACE, LONG_GRACE, Seats};
+use seats::{GRACE, LONG_GRACE, Room, Seats};
 
 pub(crate) use relay::Pool;
 pub(crate) use trays::Trays;
@@ -27,9 +27,11 @@ pub(crate) use trays::Trays;
 const TURNED_AWAY: usize = 32;
 /// Connections that were told to leave to make room for others, and have not yet.
 const LEAVING: usize = 32;
-/// How often a newcomer tries to get a seat while there are others who have just come.
-const RUSH_TRIES: u32 = 50;
+/// How long a newcomer tries to get a seat while there are others who have just come, and how often it looks.
+const RUSH: Duration = Duration::from_millis(100);
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
+/// The same while somebody is leaving.
+const LEAVING_PAUSE: Duration = Duration::from_micros(100);
 /// Connections that the kernel holds until they are accepted.
 const QUEUE: i32 = 1024;
 /// Every connection has a thread, which keeps its buffers on the heap.
@@ -118,9 +120,9 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
 fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {
     let stream = Arc::new(stream);
     let gate = Arc::clone(gate);
-    if let Some(ticket) = seat_for(&stream, &gate, seats) {
+    if let Some(ticket) = seat_for(&gate, seats) {
         let seat = Seats::take(seats, &stream);
-        let (newcomer, others) = (Arc::clone(&stream), Arc::clone(crew));
+        let others = Arc::clone(crew);
         let has_thread = crew.give(move || {
             seat.listen();
             connection::serve(stream, &gate, &seat, gate.crowded() || others.is_short());
@@ -130,7 +132,7 @@ fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Cre
         });
         if !has_thread {
             // Whoever says nothing takes a thread from it.
-            seats.make_room(&newcomer, LONG_GRACE);
+            seats.make_room(LONG_GRACE);
         }
     } else if let Some(ticket) = gate.turned_away.enter(TURNED_AWAY) {
         crew.give(move || {
@@ -142,21 +144,29 @@ fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Cre
 
 /// A place among the connections. In a rush of newcomers the next one waits a moment, and all behind it in the kernel's
 /// queue; None: everybody is of use.
-fn seat_for(stream: &TcpStream, gate: &Gate, seats: &Seats) -> Option<Ticket> {
-    let free = || gate.connections.enter(gate.max_connections);
-    for _ in 0..RUSH_TRIES {
-        // Whoever was told to leave still counts until its thread has noticed.
-        let ticket = free().or_else(|| {
-            let room = seats.make_room(stream, GRACE);
-            room.then(|| gate.connections.enter(gate.max_connections + LEAVING)).flatten()
-        });
-        if ticket.is_some() {
-            return ticket;
+fn seat_for(gate: &Gate, seats: &Seats) -> Option<Ticket> {
+    let mut room = Room::Later;
+    let end = Instant::now() + RUSH;
+    while Instant::now() < end {
+        let free = gate.connections.enter(gate.max_connections);
+        if free.is_some() {
+            return free;
         }
-        if !seats.have_newcomers() {
-            return None;
+        if room != Room::Made {
+            room = seats.make_room(GRACE);
         }
-        thread::sleep(RUSH_PAUSE);
+        match room {
+            Room::Made => {
+                // Whoever was told to leave still counts until its thread has noticed.
+                let soon_free = gate.connections.enter(gate.max_connections + LEAVING);
+                if soon_free.is_some() {
+                    return soon_free;
+                }
+                thread::sleep(LEAVING_PAUSE);
+            }
+            Room::Later => thread::sleep(RUSH_PAUSE),
+            Room::Never => return None,
+        }
     }
-    free()
+    None
 }

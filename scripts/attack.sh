@@ -1,0 +1,117 @@
+#!/bin/sh
+# Lets 2,750 clients attack one worker while a good one sends jobs, and tells what the good one notices.
+#
+# Usage: scripts/attack.sh [--minutes N] [--files N]
+#   --minutes  how long; default 1
+#   --files    open files that the worker may have; default what the shell allows
+#
+# The worker of dist/rootfs (scripts/build-static.sh) runs on the tests' fake libnvidia-ml.so.1 and a made-up Ollama. The
+# bad clients are those of tests/bench/hostile.rs, and slowhttptest's slow headers, slow bodies and slow readers where that
+# is installed. Everything stays on 127.0.0.1.
+#
+# Exit codes: 0 no job failed and at most 32 MiB resident, 1 something is missing, or not so, 64 usage
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+fail() {
+    printf 'attack: %s\n' "$*" >&2
+    exit 1
+}
+
+minutes=1 files=$(awk '/^Max open files/ { print $4 }' /proc/self/limits)
+while [ $# -gt 0 ]; do
+    case $1 in
+    --minutes | --files)
+        case ${2:-} in
+        '' | *[!0-9]*)
+            printf 'attack: %s needs a number\n' "$1" >&2
+            exit 64
+            ;;
+        esac
+        eval "${1#--}=\$2"
+        shift 2
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        printf 'attack: unknown argument: %s (see --help)\n' "$1" >&2
+        exit 64
+        ;;
+    esac
+done
+
+cd "$(dirname "$0")/.."
+for tool in rustc prlimit; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
+done
+[ -x dist/rootfs/agent-net ] || fail "dist/rootfs is missing: run scripts/build-static.sh"
+cargo build --quiet --locked --release --example hello --example hostile
+built=${CARGO_TARGET_DIR:-target}/release/examples
+
+work=$(mktemp -d)
+pids=
+stop() {
+    # shellcheck disable=SC2086 # a list of numbers
+    [ -z "$pids" ] || kill $pids 2>/dev/null || :
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 1' INT TERM
+
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
+compile_fake_nvml "$work"
+: >"$work/hello"
+"$built/hello" >"$work/hello" &
+pids=$!
+hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+printf 'gpus=1\n' >"$work/gpus"
+: >"$work/log"
+# The hard limit too: the worker would raise the other.
+env SERVER_HOST=127.0.0.1 SERVER_PORT=0 OLLAMA_URL="http://$hello/ollama/1" \
+    NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/gpus" \
+    prlimit --nofile="$files:$files" dist/rootfs/agent-net serve 2>"$work/log" &
+worker=$!
+pids="$pids $worker"
+addr=$(await "$work/log" 's/.*listening on http:\/\///p')
+sleep 1
+
+# resident: KiB
+resident() {
+    awk '$1 == "VmRSS:" { print $2 }' "/proc/$worker/status"
+}
+
+seconds=$((minutes * 60))
+printf 'before   %s\n' "$("$built/hostile" "$addr" 5 0)"
+if command -v slowhttptest >/dev/null 2>&1; then
+    for kind in '-H' '-B -s 8192' '-X -w 10 -y 20 -n 1 -z 32 -k 3'; do
+        # shellcheck disable=SC2086 # options
+        slowhttptest $kind -c 300 -r 100 -i 1 -l "$seconds" -u "http://$addr/gpu-check" >/dev/null 2>&1 &
+        pids="$pids $!"
+    done
+    with=" and slowhttptest's 900"
+else
+    with=
+fi
+"$built/hostile" "$addr" "$seconds" >"$work/attack" &
+attack=$!
+pids="$pids $attack"
+most=0
+while kill -0 "$attack" 2>/dev/null; do
+    now=$(resident)
+    [ "${now:-0}" -le "$most" ] || most=$now
+    sleep 0.5
+done
+printf 'attacked %s\n' "$(cat "$work/attack")"
+sleep 2
+printf 'after    %s\n' "$("$built/hostile" "$addr" 5 0)"
+printf '%s open files, 2,750 bad clients%s, %s s: %s KiB resident at most, %s now\n' \
+    "$files" "$with" "$seconds" "$most" "$(resident)"
+grep -q 'failed 0 ' "$work/attack" || fail "jobs failed"
+[ "$most" -le 32768 ] || fail "more than 32 MiB were resident"
+! grep -i 'panicked' "$work/log" >&2 || fail "a thread of the worker panicked"
