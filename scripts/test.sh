@@ -156,6 +156,7 @@ prepare_rest() {
     want file file
     want curl curl
     want wrk wrk
+    want nginx nginx-light
     want promtool prometheus
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words
