@@ -1,13 +1,15 @@
 #!/bin/sh
-# Measures POST /gpu-check of two workers, one with little to tell and one with much, beside a rouille hello in
-# one run, so that the machine's noise hits all three.
+# Measures POST /gpu-check beside others in one run, so that the machine's noise hits all of them: rouille alone with one
+# fixed JSON and as many threads, nginx with a fixed reply, and any other server.
 #
-# Usage: scripts/bench.sh [--seconds N] [--connections N] [--rounds N]
-#   defaults: 5 seconds, 10 connections, 3 rounds of each, in turn
+# Usage: scripts/bench.sh [--seconds N] [--rounds N] [--peer URL]
+#   --seconds  of each measurement; default 2
+#   --rounds   of all of them, in turn; medians are told; default 3
+#   --peer     a server that takes the same job, such as http://127.0.0.1:8000/gpu-check
 #
-# Needs wrk and curl. Builds all programs with --release and starts them on free ports of 127.0.0.1, on the tests'
-# fake libnvidia-ml.so.1 and a made-up Ollama: small has 1 GPU and 1 model, large has 16 GPUs and 500 models.
-# For each it also tells the size of an answer, the memory that is resident and the CPU time of one sample.
+# Prints ratios first, then tables for the README. Needs wrk and curl; nginx is measured where there is one. The programs
+# of dist/rootfs (scripts/build-static.sh) are taken, else those of this machine's release build. All runs on 127.0.0.1,
+# with the tests' fake libnvidia-ml.so.1 and a made-up Ollama. CPU time and memory are those of server and helper.
 #
 # Exit codes: 0 measured, 1 something is missing or failed, 64 usage
 set -eu
@@ -21,10 +23,10 @@ fail() {
     exit 1
 }
 
-seconds=5 connections=10 rounds=3
+seconds=2 rounds=3 peer=
 while [ $# -gt 0 ]; do
     case $1 in
-    --seconds | --connections | --rounds)
+    --seconds | --rounds)
         case ${2:-} in
         '' | *[!0-9]*)
             printf 'bench: %s needs a number\n' "$1" >&2
@@ -32,6 +34,16 @@ while [ $# -gt 0 ]; do
             ;;
         esac
         eval "${1#--}=\$2"
+        shift 2
+        ;;
+    --peer)
+        case ${2:-} in
+        http://*/*) peer=$2 ;;
+        *)
+            printf 'bench: --peer needs a URL with a path, such as http://127.0.0.1:8000/gpu-check\n' >&2
+            exit 64
+            ;;
+        esac
         shift 2
         ;;
     -h | --help)
@@ -46,11 +58,14 @@ while [ $# -gt 0 ]; do
 done
 
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/sbin:/sbin
 for tool in wrk curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install the package $tool"
 done
-cargo build --quiet --locked --release --bins --example hello
+cargo build --quiet --locked --release --bins --example hello --example first
 built=${CARGO_TARGET_DIR:-target}/release
+programs=$built
+[ ! -x dist/rootfs/agent-net ] || programs=dist/rootfs
 
 work=$(mktemp -d)
 pids=
@@ -65,83 +80,176 @@ trap 'exit 1' INT TERM
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
 compile_fake_nvml "$work"
-printf 'wrk.method = "POST"\nwrk.body = "{\\"agent_id\\":\\"bench\\"}"\n' >"$work/job.lua"
+cat >"$work/job.lua" <<'LUA'
+wrk.method = "POST"
+wrk.body = '{"agent_id":"bench"}'
+function done(summary, latency, requests)
+    local wrong = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
+        + summary.errors.timeout
+    print(string.format("= %d %.0f %.3f %.3f %.3f %d", summary.requests, summary.requests / summary.duration * 1e6,
+        latency:percentile(50) / 1000, latency:percentile(99) / 1000, latency:percentile(99.9) / 1000, wrong))
+end
+LUA
 
-: >"$work/hello"
-"$built/examples/hello" >"$work/hello" &
-pids="$pids $!"
-hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+# ---- the servers ----
 
-# worker NAME GPUS MODELS: starts it
+# The worker answers with CAPABILITY_CAPACITY + 4 threads.
+: >"$work/rouille"
+"$built/examples/hello" 14 >"$work/rouille" &
+rouille_pid=$!
+pids=$rouille_pid
+rouille=$(await "$work/rouille" 's/^\(.*:.*\)$/\1/p')
+
+# worker NAME GPUS MODELS [SETTING=VALUE...]: starts it; sets pid and address
 worker() {
-    printf 'gpus=%s\n' "$2" >"$work/$1.gpus"
-    : >"$work/$1"
-    env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$hello/ollama/$3" \
-        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/$1.gpus" "$built/agent-net" serve 2>"$work/$1" &
+    name=$1 gpus=$2 models=$3
+    shift 3
+    printf 'gpus=%s\n' "$gpus" >"$work/$name.gpus"
+    : >"$work/$name"
+    env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$rouille/ollama/$models" \
+        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/$name.gpus" "$@" "$programs/agent-net" serve 2>"$work/$name" &
     pid=$!
     pids="$pids $pid"
-}
-worker small 1 1
-small_pid=$pid
-worker large 16 500
-large_pid=$pid
-small=$(await "$work/small" 's/.*listening on http:\/\///p')
-large=$(await "$work/large" 's/.*listening on http:\/\///p')
-
-# round NAME ADDR
-round() {
-    wrk -t 2 -c "$connections" -d "${seconds}s" --latency -s "$work/job.lua" "http://$2/gpu-check" >"$work/out"
-    ! grep -E 'Non-2xx|Socket errors' "$work/out" >&2 || fail "$1 answered with errors"
-    awk -v name="$1" '
-        $1 == "50%" { p50 = $2 }
-        $1 == "99%" { p99 = $2 }
-        $1 == "Requests/sec:" { printf "%-7s %9.0f requests/s   p50 %8s   p99 %8s\n", name, $2, p50, p99 }
-    ' "$work/out" | tee -a "$work/rounds"
+    address=$(await "$work/$name" 's/.*listening on http:\/\///p')
 }
 
-# ticks PID: its CPU time in hundredths of a second
-ticks() {
-    sed 's/.*) //' "/proc/$1/stat" | cut -d ' ' -f 12,13 | tr ' ' +
+worker agent-net 1 1
+worker_pid=$pid worker=$address
+servers="agent-net rouille"
+if command -v nginx >/dev/null 2>&1; then
+    servers="$servers nginx"
+    nginx=127.0.0.1:$(("$(echo "$worker" | cut -d : -f 2)" % 20000 + 10000))
+    cat >"$work/nginx.conf" <<CONF
+daemon off; master_process off; pid $work/pid; error_log $work/error.log;
+events { worker_connections 2048; }
+http {
+    access_log off; keepalive_requests 1000000000;
+    client_body_temp_path $work/a; proxy_temp_path $work/b; fastcgi_temp_path $work/c; uwsgi_temp_path $work/d;
+    scgi_temp_path $work/e;
+    server { listen $nginx backlog=1024; location / { default_type application/json; return 200 '{"status":"success"}'; } }
+}
+CONF
+    nginx -e "$work/start.log" -p "$work" -c "$work/nginx.conf" &
+    nginx_pid=$!
+    pids="$pids $nginx_pid"
+fi
+[ -z "$peer" ] || servers="$servers peer"
+
+url_of() {
+    case $1 in
+    agent-net) echo "http://$worker/gpu-check" ;;
+    rouille) echo "http://$rouille/" ;;
+    nginx) echo "http://$nginx/" ;;
+    peer) echo "$peer" ;;
+    esac
 }
 
-# resident PID: MiB
+# ---- what is measured ----
+
+# cpu PID: hundredths of a second, its child's too
+cpu() {
+    for one in "$1" $(child_of "$1"); do
+        sed 's/.*) //' "/proc/$one/stat" | cut -d ' ' -f 12,13 | tr ' ' '\n'
+    done | awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# resident PID: MiB, its child's too
 resident() {
-    awk '$1 == "VmRSS:" { printf "%.1f", $2 / 1024 }' "/proc/$1/status"
+    for one in "$1" $(child_of "$1"); do
+        cat "/proc/$one/status"
+    done | awk '$1 == "VmRSS:" { sum += $2 } END { printf "%.1f", sum / 1024 }'
 }
 
-# at_rest NAME PID ADDR: the answer's size, what is resident, and what a sample costs while nobody asks
-at_rest() {
-    helper=$(child_of "$2")
-    size=$(curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$3/gpu-check" | wc -c)
-    before=$(($(ticks "$2") + $(ticks "$helper")))
-    sleep 20
-    after=$(($(ticks "$2") + $(ticks "$helper")))
-    printf '%-7s %9d bytes an answer   %s MiB resident, helper %s   %d.%d ms of CPU a second at 1 sample a second\n' \
-        "$1" "$size" "$(resident "$2")" "$(resident "$helper")" $(((after - before) / 2)) $(((after - before) % 2 * 5))
+# jobs URL CONNECTIONS KEPT: requests, requests/s, p50, p99, p99.9 in ms, wrong answers
+jobs() {
+    threads=2
+    [ "$2" -gt 1 ] || threads=1
+    header="X-Bench: 1"
+    [ "$3" = kept ] || header="Connection: close"
+    wrk -t "$threads" -c "$2" -d "${seconds}s" --timeout 10s -s "$work/job.lua" -H "$header" "$1" | sed -n 's/^= //p'
 }
 
 sleep 2
-at_rest small "$small_pid" "$small"
-at_rest large "$large_pid" "$large"
-printf '%s connections, %s s a round\n' "$connections" "$seconds"
+before=$(cpu "$worker_pid")
+sleep 20
+idle=$(($(cpu "$worker_pid") - before))
 i=0
+: >"$work/all"
 while [ "$i" -lt "$rounds" ]; do
-    round small "$small"
-    round large "$large"
-    round hello "$hello"
+    for kept in kept new; do
+        for connections in 1 10 100 1000; do
+            for server in $servers; do
+                before=0 after=0
+                [ "$server" != agent-net ] || before=$(cpu "$worker_pid")
+                found=$(jobs "$(url_of "$server")" "$connections" "$kept")
+                [ "$server" != agent-net ] || after=$(cpu "$worker_pid")
+                echo "$server $kept $connections $found $((after - before))" >>"$work/all"
+            done
+            [ "$connections:$kept" != 10:kept ] || loaded=$(resident "$worker_pid")
+        done
+    done
     i=$((i + 1))
 done
-at_rest small "$small_pid" "$small"
-at_rest large "$large_pid" "$large"
 
-# The ratio of the medians.
-awk -v rounds="$rounds" '
-    { n[$1]++; rate[$1, n[$1]] = $2 }
-    function median(name,   i, j, t) {
-        for (i = 1; i <= rounds; i++) for (j = i + 1; j <= rounds; j++) if (rate[name, j] < rate[name, i]) {
-            t = rate[name, i]; rate[name, i] = rate[name, j]; rate[name, j] = t
-        }
-        return rate[name, int((rounds + 1) / 2)]
+# many NAME GPUS MODELS: CPU time of a job and of a sample, the answer's size
+many() {
+    worker "$1" "$2" "$3"
+    sleep 2
+    curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$address/gpu-check" >"$work/answer"
+    best=
+    for _ in 1 2 3; do
+        before=$(cpu "$pid")
+        found=$(jobs "http://$address/gpu-check" 10 kept)
+        spent=$(($(cpu "$pid") - before))
+        now=$(echo "$found" | awk -v spent="$spent" '{ printf "%.1f %.0f", spent * 10000 / $1, $2 }')
+        best=$(printf '%s\n%s\n' "$now" "$best" | awk 'NF == 2' | sort -n | head -n 1)
+    done
+    before=$(cpu "$pid")
+    sleep 10
+    spent=$(($(cpu "$pid") - before))
+    echo "$2 $3 $best $(wc -c <"$work/answer") $spent $(resident "$pid")"
+    kill "$pid"
+}
+: >"$work/many"
+for size in '1 1' '4 1' '16 1' '1 50' '1 500' '16 500'; do
+    # shellcheck disable=SC2086 # two numbers
+    many "many-${size% *}-${size#* }" $size >>"$work/many"
+done
+
+port=$(("$(echo "$worker" | cut -d : -f 2)" % 20000 + 10001))
+env SERVER_HOST=127.0.0.1 SERVER_PORT="$port" OLLAMA_URL="http://$rouille/ollama/1" NVML_LIB="$work/libnvidia-ml.so.1" \
+    FAKE_NVML="$work/agent-net.gpus" "$built/examples/first" "$port" 20 "$programs/agent-net" serve | sort -n >"$work/first"
+
+# ---- what is told ----
+
+sort "$work/all" | awk -v rounds="$rounds" '
+    { key = $1 " " $2 " " $3; n[key]++; for (i = 4; i <= 10; i++) value[key, i, n[key]] = $i }
+    function median(key, field,   i, j, t, list) {
+        for (i = 1; i <= n[key]; i++) list[i] = value[key, field, i] + 0
+        for (i = 1; i <= n[key]; i++) for (j = i + 1; j <= n[key]; j++) if (list[j] < list[i]) { t = list[i]; list[i] = list[j]; list[j] = t }
+        return list[int((n[key] + 1) / 2)]
     }
-    END { printf "small/hello %.2f  large/small %.2f\n", median("small") / median("hello"), median("large") / median("small") }
-' "$work/rounds"
+    function ratio(other,   k) { k = " kept 10"; return median(other k, 5) > 0 ? median("agent-net" k, 5) / median(other k, 5) : 0 }
+    END {
+        printf "requests/s at 10 kept connections: agent-net/rouille %.2f", ratio("rouille")
+        if (("nginx kept 10") in n) printf ", agent-net/nginx %.2f", ratio("nginx")
+        if (("peer kept 10") in n) printf ", agent-net/peer %.1f; p99 %.3f of the peer", ratio("peer"), median("agent-net kept 10", 7) / median("peer kept 10", 7)
+        spent = median("agent-net kept 10", 10) / median("agent-net kept 10", 4)
+        printf "\nCPU seconds of a million jobs: %.0f\n\n", spent * 10000
+        print "| server | connections | requests/s | p50 ms | p99 ms | p99.9 ms | wrong |"
+        print "|---|---|---|---|---|---|---|"
+        split("1 10 100 1000", sizes, " "); split("kept new", kinds, " "); split("agent-net rouille nginx peer", names, " ")
+        for (k = 1; k <= 2; k++) for (s = 1; s <= 4; s++) for (m = 1; m <= 4; m++) {
+            key = names[m] " " kinds[k] " " sizes[s]
+            if (key in n) printf "| %s | %s, %s | %.0f | %.2f | %.2f | %.2f | %d |\n", names[m], sizes[s], kinds[k], median(key, 5), median(key, 6), median(key, 7), median(key, 8), median(key, 9)
+        }
+    }'
+printf '\n| GPUs | models | CPU µs a job | jobs/s | bytes an answer | CPU ms a sample | MiB resident |\n|---|---|---|---|---|---|---|\n'
+awk '{ printf "| %d | %d | %s | %d | %d | %.1f | %s |\n", $1, $2, $3, $4, $5, $6, $7; cost[$1 " " $2] = $3 }
+    END { printf "\na job with 500 models costs %.2f times one with 1\n", cost["1 500"] / cost["1 1"] }' "$work/many"
+printf 'MiB resident, server and helper: %s at 10 kept connections\n' "$loaded"
+printf 'idle, a sample a second: %s %% of a core\n' "$(awk -v ticks="$idle" 'BEGIN { printf "%.2f", ticks / 20 }')"
+printf 'start to first answer, ms: %s (median of 20), %s at most\n' "$(sed -n 10p "$work/first")" "$(tail -n 1 "$work/first")"
+printf 'bytes: server %s, helper %s' "$(wc -c <"$programs/agent-net")" "$(wc -c <"$programs/agent-net-nvml")"
+[ "$programs" = "$built" ] || printf ', image %s' "$(du -sb dist/rootfs | cut -f 1)"
+printf '\n'

@@ -157,6 +157,7 @@ prepare_rest() {
     want curl curl
     want wrk wrk
     want nginx nginx-light
+    want valgrind valgrind
     want promtool prometheus
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words

@@ -1,5 +1,7 @@
 //! What scripts/bench.sh runs beside the worker: the floor, which is rouille alone with one fixed JSON and no guard in
 //! front; and, at /ollama/MODELS, an Ollama with so many models, of which one in ten is loaded.
+//!
+//! Usage: hello [THREADS]
 
 use std::io::Write;
 
@@ -12,7 +14,8 @@ fn main() {
     })
     .expect("a loopback port");
     let _ = writeln!(std::io::stdout(), "{}", server.server_addr());
-    server.pool_size(8).run();
+    let threads = std::env::args().nth(1).map_or(8, |threads| threads.parse().expect("a number of threads"));
+    server.pool_size(threads).run();
 }
 
 fn ollama(asked: &str) -> String {

@@ -1,13 +1,16 @@
 //! Every reading of every kind of GPU, through the real helper and a library that is really loaded.
 
 use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
 use crate::gpus::{has, is_ok, start};
-use crate::harness::{Worker, codes, verdict, wait_for};
+use crate::harness::{Worker, agent_net, codes, folder, run, verdict, wait_for};
 use crate::nvml::FakeNvml;
+use crate::rules::OF_ONE_GPU;
 
 /// A GPU that has been read.
 fn read(report: &Value) -> bool {
@@ -241,4 +244,46 @@ fn odd_answers_of_the_library_do_no_harm() {
     let report = start(&ollama, &nvml, &[]).report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
     assert_eq!((&report["gpus"][0]["uuid"], &report["gpus"][0]["pci_bus_id"]), (&Value::Null, &json!("x")));
     assert_eq!((&report["health"]["reasons"][0]["gpu"], verdict(&report)), (&json!("gpu0"), "degraded"));
+}
+
+/// The helper is the one program with unsafe code: memcheck watches each of its calls, with every value that a library
+/// may give and every error.
+#[test]
+fn memcheck_finds_nothing_in_the_helper() {
+    if !std::process::Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "valgrind is missing: install it");
+        println!("skipped: valgrind is missing");
+        return;
+    }
+    let dir = folder("memcheck");
+    let (log, helper) = (dir.join("log"), dir.join("helper"));
+    let program = env!("CARGO_BIN_EXE_agent-net-nvml");
+    let script = format!("#!/bin/sh\nexec valgrind -q --log-file={}.%p {program}\n", log.display());
+    fs::write(&helper, script).unwrap();
+    fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();
+    let ollama = FakeOllama::new();
+    let url = ollama.url();
+    // Each row on a GPU of its own.
+    let rows: String = OF_ONE_GPU
+        .iter()
+        .enumerate()
+        .map(|(number, (row, ..))| row.replace("gpu0.", &format!("gpu{number}.")) + "\n")
+        .collect();
+    let many = format!("gpus={}\n{rows}", OF_ONE_GPU.len());
+    for settings in [many.as_str(), "gpus=3\ndriver=470.82\ngpu1.memory=err:13", "gpus=2\ngpu*.power=err:3", "init=9"] {
+        let nvml = FakeNvml::new(settings);
+        let mut command = agent_net();
+        command.envs(nvml.settings()).env("OLLAMA_URL", &url).env("NVML_HELPER", &helper).args(["check", "--json"]);
+        let (_, out, err) = run(&mut command);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{err}"));
+        let failed = codes(&report).iter().any(|code| code.starts_with("NVML_HELPER") || *code == "DRIVER_STUCK");
+        assert!(!failed, "{settings}: {report:#}");
+    }
+    let logs: Vec<_> =
+        fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).filter(|p| *p != helper).collect();
+    assert!(logs.len() >= 4, "{logs:?}");
+    for log in logs {
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(text.is_empty(), "{text}");
+    }
 }
