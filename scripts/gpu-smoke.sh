@@ -80,6 +80,7 @@ uuid uuid same
 name name same
 pci_bus_id pci.bus_id same
 vbios_version vbios_version same
+compute_capability compute_cap same
 vram_total_mb memory.total 1
 vram_used_mb memory.used 256
 vram_free_mb memory.free 256

@@ -14,6 +14,7 @@ use crate::pure::answers;
 use crate::pure::config::Config;
 use crate::pure::contract;
 use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition};
+use crate::pure::hardware::{self, Identity};
 use crate::pure::metrics;
 use crate::pure::reply::Reply;
 use crate::pure::report::{Moment, Published};
@@ -39,6 +40,8 @@ pub(crate) struct Worker {
     registrations: Arc<Registrations>,
     keepers: Arc<Keepers>,
     cashier: Option<Arc<Cashier>>,
+    /// What other tools are told that this is.
+    pipeline: String,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
@@ -78,6 +81,7 @@ impl Worker {
             registrations,
             keepers,
             cashier,
+            pipeline: config.capability.names.first().map_or_else(|| "agent-net".into(), Clone::clone),
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
             nvidia_smi_metrics: config.nvidia_smi_metrics,
@@ -120,6 +124,13 @@ impl Worker {
                 }
             }),
             Job::Models => self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at))),
+            Job::Version => {
+                // It is known before anything else is.
+                let latest = self.board.latest();
+                let model_id = latest.as_ref().map_or("", |latest| latest.model_name());
+                Ok(Reply::json(200, hardware::version(Identity { pipeline: &self.pipeline, model_id })))
+            }
+            Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(&self.pipeline, latest))),
             Job::Uptime { window, minutes } => {
                 let now = unix_now();
                 let (windows, history) = self.recorder.history(minutes, now);

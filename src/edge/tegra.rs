@@ -19,7 +19,7 @@ const BOARD_RAILS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
 /// Has its GPU on a PCI bus within the chip; the others have nothing of their own on it.
 const THOR: &str = "nvidia,tegra264";
 /// What only NVML can tell.
-const NEVER: [&str; 31] = [
+const NEVER: [&str; 32] = [
     "vram_reserved_mb",
     "temperature_max_c",
     "temperature_margin_c",
@@ -48,6 +48,7 @@ const NEVER: [&str; 31] = [
     "retired_pages",
     "inforom_corrupt",
     "vbios_version",
+    "compute_capability",
     "persistence_mode",
     "mig_mode",
     "processes",

@@ -94,6 +94,8 @@ pub(crate) struct Slow {
 #[serde(default)]
 pub(crate) struct Fixed {
     pub(crate) vbios_version: Option<String>,
+    /// CUDA's: major and minor version of what the GPU can compute.
+    pub(crate) compute_capability: Option<(i32, i32)>,
     /// Degrees Celsius at which the GPU slows itself down.
     pub(crate) temperature_slowdown_c: Option<u32>,
     /// Degrees Celsius at which it switches itself off.

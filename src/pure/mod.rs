@@ -11,6 +11,7 @@ pub(crate) mod exposition;
 pub(crate) mod go;
 pub(crate) mod gpu;
 pub(crate) mod gpu_row;
+pub(crate) mod hardware;
 pub(crate) mod history;
 pub(crate) mod inside;
 pub(crate) mod keeper;

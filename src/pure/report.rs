@@ -237,6 +237,11 @@ impl Published {
         self.metrics[usize::from(open)].get_or_init(|| render(&self.snapshot))
     }
 
+    /// The loaded model with the most VRAM; empty when none is loaded.
+    pub(crate) fn model_name(&self) -> &str {
+        &self.model_name
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }

@@ -21,6 +21,10 @@ pub(crate) enum Job {
         text: bool,
     },
     Models,
+    /// What runs here, as pytrickle's workers tell it.
+    Version,
+    /// The GPUs, in the same way.
+    Hardware,
     /// The minutes on record of this many last minutes, and the window's name.
     Uptime {
         window: &'static str,
@@ -104,6 +108,8 @@ enum Path {
     Report,
     Gpu,
     Models,
+    Version,
+    Hardware,
     Uptime,
     Agents,
     Metrics,
@@ -118,6 +124,8 @@ const PATHS: &[(&str, Path)] = &[
     ("/agent-net", Path::Report),
     ("/gpu", Path::Gpu),
     ("/models", Path::Models),
+    ("/version", Path::Version),
+    ("/hardware/info", Path::Hardware),
     ("/uptime", Path::Uptime),
     ("/agents", Path::Agents),
     ("/metrics", Path::Metrics),
@@ -143,7 +151,7 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
     let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
-        let known = "POST /gpu-check, GET /gpu, /models, /uptime, /agents, /metrics, /health and /ready";
+        let known = "POST /gpu-check, GET /gpu, /models, /uptime, /agents, /version, /hardware/info, /metrics, /health and /ready";
         return Err(Refusal::new(404, "not_found", format!("there is nothing at this path; there are {known}")));
     };
     let (allowed, allow) = match found {
@@ -164,6 +172,8 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         Path::Report => report(request.body, tickets(request)),
         Path::Gpu => Ok(Job::Gpu { text: wants_text(query, request.accept) }),
         Path::Models => Ok(Job::Models),
+        Path::Version => Ok(Job::Version),
+        Path::Hardware => Ok(Job::Hardware),
         Path::Uptime => window(query),
         Path::Agents => Ok(Job::Agents),
         Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
@@ -281,7 +291,9 @@ fn uptime_metrics_and_acknowledgement() {
 fn strangers_reach_the_job_routes_only() {
     let stranger = |method, target| Request { method, target, proxied: true, body: Some(b"{}"), ..Request::default() };
     check(&stranger("POST", "/gpu-check"), None, &Err(400));
-    for target in ["/gpu", "/models", "/uptime", "/agents", "/metrics", "/health", "/ready", "/ack"] {
+    for target in
+        ["/gpu", "/models", "/version", "/hardware/info", "/uptime", "/agents", "/metrics", "/health", "/ready", "/ack"]
+    {
         check(&stranger("GET", target), None, &Err(404));
     }
 }

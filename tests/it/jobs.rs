@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::harness::{Worker, codes, folder, verdict, wait_for};
 use crate::http::{self, Connection, Response};
+use crate::nvml::FakeNvml;
 use crate::ollama::helper;
 
 const ROUTES: [&str; 4] = ["/gpu", "/models", "/ready", "/health"];
@@ -325,4 +326,28 @@ fn strangers_reach_the_job_routes_and_nothing_else() {
             assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{header} {path}: {answer:?}");
         }
     }
+}
+
+/// As pytrickle's workers answer, which other tools of the network ask for.
+#[test]
+fn other_livepeer_tools_are_told_what_runs_here() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.compute=err:3"));
+    let url = ollama.url();
+    let settings = [("OLLAMA_URL", url.as_str()), ("CAPABILITY_NAME", "agent-net-nyc,other")];
+    let worker = Worker::start(&[nvml.settings().as_slice(), &settings].concat());
+    worker.report_when("two GPUs and a model", |r| r["gpu_count"] == 2 && r["model_name"] == MODEL);
+    let version = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "version": env!("CARGO_PKG_VERSION")});
+    assert_eq!(worker.get("/version").json(), version);
+    let gpu = |index: usize, major: Option<i32>, minor: Option<i32>| {
+        json!({
+            "id": format!("GPU-00000000-0000-0000-0000-{index:012}"), "name": format!("Fake RTX {index}"),
+            "memory_total": 24_u64 << 30, "memory_free": 17_052_u64 << 20, "major": major, "minor": minor,
+        })
+    };
+    let gpus = json!({"0": gpu(0, Some(8), Some(9)), "1": gpu(1, None, None)});
+    let hardware = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "gpu_info": gpus});
+    assert_eq!(worker.get("/hardware/info").json(), hardware);
+    // Known from the start, while there is no sample yet.
+    let blind = Worker::start(&[("SAMPLE_INTERVAL", "1h")]);
+    assert_eq!(blind.get("/version").json()["pipeline"], "agent-net");
 }

@@ -43,7 +43,8 @@ fn every_reading_of_every_gpu_is_reported() {
         "pcie_width_max": 16, "pcie_replays": 0, "nvlinks_active": null, "ecc_enabled": true,
         "ecc_uncorrected_volatile": 0, "ecc_uncorrected_aggregate": 0,
         "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": false, "failed": false},
-        "retired_pages": null, "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F", "persistence_mode": true,
+        "retired_pages": null, "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F",
+        "compute_capability": "8.9", "persistence_mode": true,
         "mig_mode": null, "processes": [{"pid": 4242, "vram_mb": 6321}], "xids": [],
         "unsupported":
             ["temperature_margin_c", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active"],
@@ -193,7 +194,7 @@ fn whole_gpus_that_are_shared_out_are_no_fault() {
         gpu0.energy=err:3\ngpu0.pcie_gen=err:3\ngpu0.pcie_width=err:3\ngpu0.pcie_gen_max=err:3\ngpu0.pcie_width_max=err:3\n\
         gpu0.replays=err:3\ngpu0.shutdown=err:3\ngpu0.slowdown=err:3\ngpu0.max=err:3\ngpu0.memory_max=err:3\n\
         gpu0.ecc=err:3\ngpu0.recovery=err:3\ngpu0.rows=err:3\ngpu0.throttle_ns=err:3\ngpu0.throttle=err:3\n\
-        gpu0.inforom=err:3\ngpu0.vbios=err:3\ngpu0.events=err:3\ngpu0.persistence=err:3";
+        gpu0.inforom=err:3\ngpu0.vbios=err:3\ngpu0.compute=err:3\ngpu0.events=err:3\ngpu0.persistence=err:3";
     for text in [mig, vgpu] {
         let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
         let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);

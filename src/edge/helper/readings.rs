@@ -250,6 +250,9 @@ pub(super) fn fixed(device: &Device<'_>, look: &mut Look<'_>) -> Fixed {
         temperature_max_c: threshold("temperature_max_c", TemperatureThreshold::GpuMax),
         memory_temperature_max_c: threshold("memory_temperature_max_c", TemperatureThreshold::MemoryMax),
         vbios_version: look.at("vbios_version", &["vbios_version"], || device.vbios_version()),
+        compute_capability: look
+            .at("compute_capability", &["compute_capability"], || device.cuda_compute_capability())
+            .map(|version| (version.major, version.minor)),
         power_limit_default_mw: look
             .at("power_limit_default", &["power_limit_default_w"], || device.power_management_limit_default()),
         graphics_clock_max_mhz: look

@@ -42,7 +42,6 @@ macro_rules! real {
     ($name:ident: fn($($type:ty),*) -> $result:ty) => {{
         static REAL: OnceLock<usize> = OnceLock::new();
         let found = *REAL.get_or_init(|| next(concat!(stringify!($name), "\0")));
-        #[allow(unused_unsafe)]
         let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { std::mem::transmute(found) };
         function
     }};
@@ -50,12 +49,13 @@ macro_rules! real {
 
 fn shared() -> Option<*mut u8> {
     static SHARED: OnceLock<Option<usize>> = OnceLock::new();
+    let open = real!(open64: fn(*const c_char, c_int, c_int) -> c_int);
     let map = || unsafe {
         let path = getenv(c"FAULTS".as_ptr());
         if path.is_null() {
             return None;
         }
-        let file = real!(open64: fn(*const c_char, c_int, c_int) -> c_int)(path, 2, 0);
+        let file = open(path, 2, 0);
         let at = mmap(null_mut(), 4096, 3, 1, file, 0);
         (file >= 0 && at as isize != -1).then_some(at as usize)
     };
@@ -139,7 +139,8 @@ pub extern "C" fn fdatasync(file: c_int) -> c_int {
         b'h' => hang(DISK),
         _ => late(300),
     }
-    unsafe { real!(fdatasync: fn(c_int) -> c_int)(file) }
+    let sync = real!(fdatasync: fn(c_int) -> c_int);
+    unsafe { sync(file) }
 }
 
 // ---- clock ----
@@ -153,7 +154,8 @@ pub struct Timespec {
 #[unsafe(no_mangle)]
 pub extern "C" fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int {
     static BEGAN: AtomicI64 = AtomicI64::new(0);
-    let done = unsafe { real!(clock_gettime: fn(c_int, *mut Timespec) -> c_int)(clock, time) };
+    let ask = real!(clock_gettime: fn(c_int, *mut Timespec) -> c_int);
+    let done = unsafe { ask(clock, time) };
     // CLOCK_REALTIME alone can be set by anybody.
     if clock != 0 || done != 0 {
         return done;
@@ -224,7 +226,8 @@ pub extern "C" fn pthread_create(out: *mut c_void, how: *const c_void, start: St
             _ => {}
         }
     }
-    unsafe { real!(pthread_create: fn(*mut c_void, *const c_void, Start, *mut c_void) -> c_int)(out, how, start, with) }
+    let create = real!(pthread_create: fn(*mut c_void, *const c_void, Start, *mut c_void) -> c_int);
+    unsafe { create(out, how, start, with) }
 }
 
 // ---- names ----

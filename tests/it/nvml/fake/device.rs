@@ -50,6 +50,17 @@ pub extern "C" fn nvmlDeviceGetVbiosVersion(handle: *mut c_void, out: *mut c_cha
     text(reading(handle, "vbios", "95.02.18.80.5F"), out, length)
 }
 
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlDeviceGetCudaComputeCapability(handle: *mut c_void, major: *mut c_int, minor: *mut c_int) -> c_int {
+    match numbers(handle, "compute", "8/9") {
+        Ok(version) => unsafe {
+            (*major, *minor) = (version[0], version[1]);
+            SUCCESS
+        },
+        Err(code) => code,
+    }
+}
+
 /// nvmlPciInfo_t.
 #[repr(C)]
 pub struct Pci {
