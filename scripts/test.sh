@@ -237,6 +237,15 @@ cargo clippy --locked --all-targets -- -D warnings
 step "lints, the static server"
 cargo clippy --locked --no-default-features --lib --bin agent-net -- -D warnings
 
+step "the oldest Rust"
+oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+if has rustup && { rustup run "$oldest" rustc --version >/dev/null 2>&1 ||
+    rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1; }; then
+    cargo "+$oldest" check --locked --all-targets --target-dir "${CARGO_TARGET_DIR:-target}/oldest"
+else
+    say "Rust $oldest is not to be had: that it suffices is what clippy's incompatible_msrv says alone"
+fi
+
 if ! $quick; then
     step "dependencies"
     if has cargo-deny; then

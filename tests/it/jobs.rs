@@ -348,6 +348,6 @@ fn other_livepeer_tools_are_told_what_runs_here() {
     let hardware = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "gpu_info": gpus});
     assert_eq!(worker.get("/hardware/info").json(), hardware);
     // Known from the start, while there is no sample yet.
-    let blind = Worker::start(&[("SAMPLE_INTERVAL", "1h")]);
+    let blind = Worker::start(&[]);
     assert_eq!(blind.get("/version").json()["pipeline"], "agent-net");
 }
