@@ -162,6 +162,7 @@ prepare_rest() {
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
+    has chromium || has google-chrome || install chromium || without "chromium is missing: the status page is not rendered"
     prepare_docker
     musl=$(uname -m)-unknown-linux-musl
     if ! musl_std; then

@@ -17,6 +17,7 @@ use crate::pure::config::Config;
 use crate::pure::contract::millis;
 use crate::pure::gpu::{FaultKind, GpuSample};
 use crate::pure::history::History;
+use crate::pure::recent::Recent;
 use crate::pure::report::Published;
 use crate::pure::rules::{self, Facts, Limits, Surroundings};
 use crate::pure::snapshot::{Counts, GpuState, OllamaState, Snapshot, XidSource};
@@ -58,6 +59,7 @@ struct State {
     /// None: nobody has looked to the end yet.
     around: Option<Surroundings>,
     history: History,
+    recent: Recent,
     xids: XidLog,
     kernel_log: bool,
     uptime: Windows,
@@ -74,6 +76,7 @@ impl Board {
             ollama_asked: false,
             around: None,
             history: History::default(),
+            recent: Recent::default(),
             xids: XidLog::default(),
             kernel_log: false,
             uptime: Windows::default(),
@@ -99,6 +102,11 @@ impl Board {
         waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
     }
 
+    /// The body of GET /history.
+    pub(crate) fn recent(&self, now: f64) -> String {
+        self.lock().recent.answer(now)
+    }
+
     /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone.
     pub(crate) fn acknowledge(&self) {
         let mut state = self.lock();
@@ -122,8 +130,9 @@ impl Board {
         let now = unix_now();
         let mut state = self.lock();
         if let GpuState::Sample(sample) = &gpu {
-            let State { history, ollama, .. } = &mut *state;
+            let State { history, recent, ollama, .. } = &mut *state;
             history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
+            recent.see(&sample.gpus, self.started.elapsed());
             state.counts.last_success = Some(now);
             let reloaded = |kind| matches!(kind, FaultKind::DriverNotLoaded | FaultKind::LibMismatch);
             if matches!(&state.gpu, GpuState::Fault { fault, .. } if reloaded(fault.kind)) {

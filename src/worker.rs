@@ -131,12 +131,14 @@ impl Worker {
                 Ok(Reply::json(200, hardware::version(Identity { pipeline: &self.pipeline, model_id })))
             }
             Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(&self.pipeline, latest))),
-            Job::Uptime { window, minutes } => {
+            Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
+            Job::Page { known } => Ok(Reply::page(known)),
+            Job::Uptime { window, minutes, step } => {
                 let now = unix_now();
                 let (windows, history) = self.recorder.history(minutes, now);
                 let thresholds = self.board.limits().uptime_percent;
                 let kept = self.recorder.is_kept();
-                Ok(Reply::json(200, answers::uptime(window, &windows, &history, thresholds, kept, now)))
+                Ok(Reply::json(200, answers::uptime((window, step), &windows, &history, thresholds, kept, now)))
             }
             Job::Agents => {
                 let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);

@@ -49,6 +49,7 @@ pub(crate) fn start(
             authorization: request.header(inside::AUTHORIZATION),
             payment: request.header(inside::PAYMENT),
             job: request.header(inside::JOB),
+            if_none_match: request.header(inside::IF_NONE_MATCH),
             proxied: request.header(inside::PROXIED).is_some(),
             local: request.header(inside::LOCAL).is_some(),
             body: (!too_large).then_some(&body),
@@ -82,7 +83,7 @@ fn response(reply: Reply) -> Response {
     let date = httpdate::fmt_http_date(SystemTime::now().clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_DATE));
     let mut response =
         Response::from_data(reply.content_type, "").with_status_code(reply.status).with_unique_header("Date", date);
-    if let Some((name, value)) = reply.header {
+    for (name, value) in reply.headers {
         response = response.with_additional_header(name, value);
     }
     response

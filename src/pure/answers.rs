@@ -38,13 +38,13 @@ struct WindowRow {
 struct MinuteRow {
     /// Unix seconds at which it begins.
     start: u64,
-    up_seconds: u8,
-    down_seconds: u8,
+    up_seconds: u32,
+    down_seconds: u32,
 }
 
-/// The windows and the minutes of one of them.
+/// The windows, and the minutes of one of them: `step` of them are told as one.
 pub(crate) fn uptime(
-    window: &str,
+    (window, step): (&str, u32),
     windows: &Windows,
     minutes: &[Minute],
     thresholds: [f64; 3],
@@ -64,14 +64,20 @@ pub(crate) fn uptime(
         };
         (*name, row)
     });
-    let minute = |m: &Minute| MinuteRow { start: u64::from(m.at) * 60, up_seconds: m.up, down_seconds: m.down };
+    let same_step = |a: &Minute, b: &Minute| a.at / step == b.at / step;
+    let sum = |of: &[Minute], seconds: fn(&Minute) -> u8| of.iter().map(|minute| u32::from(seconds(minute))).sum();
+    let row = |all: &[Minute]| MinuteRow {
+        start: all.first().map_or(0, |first| u64::from(first.at / step * step) * 60),
+        up_seconds: sum(all, |minute| minute.up),
+        down_seconds: sum(all, |minute| minute.down),
+    };
     json(&UptimeAnswer {
         status: "success",
         timestamp: millis(now),
         windows: rows.collect(),
         kept,
         window,
-        minutes: minutes.iter().map(minute).collect(),
+        minutes: minutes.chunk_by(same_step).map(row).collect(),
     })
 }
 

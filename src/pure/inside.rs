@@ -18,4 +18,6 @@ pub(crate) const AUTHORIZATION: &str = "Authorization";
 /// Tickets, and the job that they pay for.
 pub(crate) const PAYMENT: &str = "Livepeer-Payment";
 pub(crate) const JOB: &str = "Livepeer";
-pub(crate) const PASSED: [&str; 4] = [ACCEPT, AUTHORIZATION, PAYMENT, JOB];
+/// The ETag of what a browser has already.
+pub(crate) const IF_NONE_MATCH: &str = "If-None-Match";
+pub(crate) const PASSED: [&str; 5] = [ACCEPT, AUTHORIZATION, PAYMENT, JOB, IF_NONE_MATCH];

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::uptime::WINDOWS;
-use super::{contract, exposition};
+use super::{contract, exposition, page};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,10 +25,19 @@ pub(crate) enum Job {
     Version,
     /// The GPUs, in the same way.
     Hardware,
+    /// The last hour of each GPU.
+    History,
     /// The minutes on record of this many last minutes, and the window's name.
     Uptime {
         window: &'static str,
         minutes: u32,
+        /// Minutes that are told as one.
+        step: u32,
+    },
+    /// The status page.
+    Page {
+        /// The browser has it already.
+        known: bool,
     },
     Agents,
     Metrics {
@@ -95,6 +104,7 @@ pub(crate) struct Request<'a> {
     pub(crate) authorization: Option<&'a str>,
     pub(crate) payment: Option<&'a str>,
     pub(crate) job: Option<&'a str>,
+    pub(crate) if_none_match: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
     /// It is the operator's own, from this machine.
@@ -110,7 +120,9 @@ enum Path {
     Models,
     Version,
     Hardware,
+    History,
     Uptime,
+    Page,
     Agents,
     Metrics,
     Health,
@@ -126,6 +138,8 @@ const PATHS: &[(&str, Path)] = &[
     ("/models", Path::Models),
     ("/version", Path::Version),
     ("/hardware/info", Path::Hardware),
+    ("/history", Path::History),
+    ("/", Path::Page),
     ("/uptime", Path::Uptime),
     ("/agents", Path::Agents),
     ("/metrics", Path::Metrics),
@@ -151,7 +165,7 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
     let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
-        let known = "POST /gpu-check, GET /gpu, /models, /uptime, /agents, /version, /hardware/info, /metrics, /health and /ready";
+        let known = "POST /gpu-check, GET / for people, /gpu, /models, /uptime, /history, /agents, /version, /hardware/info, /metrics, /health and /ready";
         return Err(Refusal::new(404, "not_found", format!("there is nothing at this path; there are {known}")));
     };
     let (allowed, allow) = match found {
@@ -174,6 +188,8 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         Path::Models => Ok(Job::Models),
         Path::Version => Ok(Job::Version),
         Path::Hardware => Ok(Job::Hardware),
+        Path::History => Ok(Job::History),
+        Path::Page => Ok(Job::Page { known: has_page(request.if_none_match) }),
         Path::Uptime => window(query),
         Path::Agents => Ok(Job::Agents),
         Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
@@ -205,13 +221,26 @@ fn report(body: Option<&[u8]>, tickets: Option<Tickets>) -> Result<Job, Refusal>
     }
 }
 
-/// `?window=1h`, `24h` or `30d`; an hour when none is named.
+/// Names and minutes of `?step=`.
+const STEPS: [(&str, u32); 4] = [("1m", 1), ("15m", 15), ("1h", 60), ("1d", 24 * 60)];
+
+/// `?window=1h`, `24h` or `30d`, an hour when none is named; `&step=1m`, `15m`, `1h` or `1d`, a minute when none is.
 fn window(query: &str) -> Result<Job, Refusal> {
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("window=")).unwrap_or(WINDOWS[0].0);
-    match WINDOWS.iter().find(|(name, _)| *name == asked) {
-        Some((window, minutes)) => Ok(Job::Uptime { window, minutes: *minutes }),
-        None => Err(Refusal::new(400, "bad_window", "there is no such window; there are 1h, 24h and 30d")),
+    let asked = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let find = |among: &[(&'static str, u32)], name: &str| among.iter().find(|(known, _)| *known == name).copied();
+    let Some((window, minutes)) = find(&WINDOWS, asked("window").unwrap_or(WINDOWS[0].0)) else {
+        return Err(Refusal::new(400, "bad_window", "there is no such window; there are 1h, 24h and 30d"));
+    };
+    match find(&STEPS, asked("step").unwrap_or(STEPS[0].0)) {
+        Some((_, step)) => Ok(Job::Uptime { window, minutes, step }),
+        None => Err(Refusal::new(400, "bad_step", "there is no such step; there are 1m, 15m, 1h and 1d")),
     }
+}
+
+/// Whether If-None-Match names the page as it is.
+fn has_page(if_none_match: Option<&str>) -> bool {
+    let etags = if_none_match.into_iter().flat_map(|value| value.split(','));
+    etags.map(|etag| etag.trim().trim_start_matches("W/")).any(|etag| etag == "*" || etag == page::HEADERS.etag)
 }
 
 /// `?format=text`, else an Accept that prefers plain text to JSON by naming only it.
@@ -271,10 +300,12 @@ fn requests() {
 #[test]
 fn uptime_metrics_and_acknowledgement() {
     let get = |target| Request { method: "GET", target, ..Request::default() };
-    let hour = Job::Uptime { window: "1h", minutes: 60 };
-    check(&get("/uptime"), None, &Ok(Job::Uptime { window: "1h", minutes: 60 }));
+    let hour = Job::Uptime { window: "1h", minutes: 60, step: 1 };
+    check(&get("/uptime"), None, &Ok(Job::Uptime { window: "1h", minutes: 60, step: 1 }));
     check(&get("/uptime?x=1&window=1h"), None, &Ok(hour));
-    check(&get("/uptime?window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200 }));
+    check(&get("/uptime?window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200, step: 1 }));
+    check(&get("/uptime?step=1d&window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200, step: 1440 }));
+    check(&get("/uptime?step=2d"), None, &Err(400));
     check(&get("/uptime?window=2h"), None, &Err(400));
     check(&get("/metrics"), None, &Ok(Job::Metrics { open: false }));
     let open = Request { accept: Some("application/openmetrics-text;version=1.0.0"), ..get("/metrics") };
@@ -291,9 +322,20 @@ fn uptime_metrics_and_acknowledgement() {
 fn strangers_reach_the_job_routes_only() {
     let stranger = |method, target| Request { method, target, proxied: true, body: Some(b"{}"), ..Request::default() };
     check(&stranger("POST", "/gpu-check"), None, &Err(400));
-    for target in
-        ["/gpu", "/models", "/version", "/hardware/info", "/uptime", "/agents", "/metrics", "/health", "/ready", "/ack"]
-    {
+    for target in [
+        "/gpu",
+        "/models",
+        "/version",
+        "/hardware/info",
+        "/history",
+        "/",
+        "/uptime",
+        "/agents",
+        "/metrics",
+        "/health",
+        "/ready",
+        "/ack",
+    ] {
         check(&stranger("GET", target), None, &Err(404));
     }
 }

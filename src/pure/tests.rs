@@ -118,7 +118,8 @@ const PULLS: &[&str] = &[
     "{\"status\":\"pulling manifest\"}\n{\"status\":\"pulling aa\",\"digest\":\"sha256:aa\",\"total\":100,\"completed\":7}\n{\"status\":\"success\"}\n",
     "{\"error\":\"pull model manifest: file does not exist\"}\n",
 ];
-const TARGETS: &[&str] = &["/gpu-check", "/gpu?format=text", "/uptime?window=24h", "/metrics", "/agents", "http://h/x"];
+const TARGETS: &[&str] =
+    &["/gpu-check", "/gpu?format=text", "/uptime?window=24h&step=1h", "/", "/metrics", "/agents", "http://h/x"];
 const LINES: &[&str] = &[
     r#"{"id":1,"answer":{"Ok":{"driver_version":"570","gpus":[{"index":0,"uuid":"GPU-1","temperature_c":41,"slow":{"fans":[1]}}],"read_us":9}}}"#,
     r#"{"id":1,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#,
@@ -168,6 +169,7 @@ proptest! {
             authorization: Some(&token),
             payment: None,
             job: None,
+            if_none_match: Some(&accept),
             proxied,
             local,
             body: Some(&body),

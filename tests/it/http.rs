@@ -105,7 +105,12 @@ impl Connection {
             return Ok(response);
         }
         // Every answer of the worker has a length: chunks or a body until the end would be a finding.
-        let length = response.header("content-length").and_then(|l| l.parse().ok());
+        // A 304 has no body, and no length of one.
+        let length = if response.status == 304 {
+            Some(0)
+        } else {
+            response.header("content-length").and_then(|l| l.parse().ok())
+        };
         let length: usize = length.ok_or_else(|| bad(format!("no Content-Length: {response:?}")))?;
         response.body.resize(length, 0);
         self.0.read_exact(&mut response.body)?;

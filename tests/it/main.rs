@@ -36,6 +36,7 @@ mod model_store;
 mod monitoring;
 mod nvml;
 mod ollama;
+mod page;
 mod pm;
 mod pm_limits;
 mod pm_naive;

@@ -289,8 +289,12 @@ fn send(mut stream: &TcpStream, answer: &Answer, head: &Head, stays: bool) -> io
         (true, false) => "",
     };
     let Answer { status, reason, headers, body } = answer;
-    let length = body.len();
-    let text = format!("HTTP/1.1 {status} {reason}\r\n{headers}Content-Length: {length}\r\n{connection}\r\n");
+    let length = match status {
+        // It would be that of what the other side has already.
+        304 => String::new(),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let text = format!("HTTP/1.1 {status} {reason}\r\n{headers}{length}{connection}\r\n");
     let pieces = body.pieces().filter(|_| head.method != "HEAD");
     let mut pieces: Vec<IoSlice<'_>> = iter::once(text.as_bytes()).chain(pieces).map(IoSlice::new).collect();
     let mut left = pieces.as_mut_slice();

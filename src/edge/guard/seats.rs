@@ -46,7 +46,7 @@ pub(super) const LONG_GRACE: Duration = Duration::from_millis(250);
 const STALLED: Duration = Duration::from_millis(250);
 
 /// Whoever has asked for more is likely to ask again within this time.
-const FEW: u32 = 10;
+const FEW: u32 = 2;
 const LONG_IDLE: Duration = Duration::from_secs(10);
 
 /// No thread has looked at it yet.

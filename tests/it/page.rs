@@ -1,0 +1,160 @@
+//! The status page, as browsers get it and as Chromium renders it.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::fake_ollama::{Answer, FakeOllama, MODEL};
+use crate::gpus::is_ok;
+use crate::harness::{Worker, folder, run};
+use crate::http;
+use crate::nvml::FakeNvml;
+
+#[test]
+fn it_comes_with_a_strict_policy_and_only_once() {
+    let worker = Worker::start(&[]);
+    let page = worker.get("/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().starts_with("<!doctype html>") && page.text().len() < 40_000);
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let etag = page.header("etag").expect("an ETag").to_owned();
+    let again = |value: &str| http::request(worker.addr, "GET", "/", &[&format!("If-None-Match: {value}")], b"");
+    for value in [etag.as_str(), &format!("W/{etag}"), &format!("\"x\", {etag}"), "*"] {
+        let answer = again(value);
+        assert_eq!((answer.status, answer.text(), answer.header("etag")), (304, "", Some(etag.as_str())), "{value}");
+        assert_eq!(answer.header("content-length"), None);
+    }
+    assert_eq!(again("\"x\"").status, 200);
+    assert_eq!(worker.post("/", "").status, 405);
+    let stranger = http::request(worker.addr, "GET", "/", &["Livepeer-Runner-Route: x"], b"");
+    assert_eq!(stranger.status, 404);
+}
+
+#[test]
+fn the_last_hour_of_each_gpu_is_told() {
+    let nvml = FakeNvml::new("gpus=2\ngpu1.power=err:3");
+    let worker = Worker::start(&nvml.settings());
+    worker.report_when("two GPUs", |report| report["gpu_count"] == 2);
+    let history = worker.get("/history").json();
+    assert_eq!(history["step_seconds"], 60);
+    assert_eq!(history["gpus"][0]["gpu"], "GPU-00000000-0000-0000-0000-000000000000");
+    assert_eq!(history["gpus"][0]["temperature_c"][0], 41.0);
+    assert_eq!(history["gpus"][0]["vram_used_mb"][0], 7012.0);
+    assert_eq!(history["gpus"][1]["power_w"].as_array().expect("a list").last(), Some(&serde_json::Value::Null));
+}
+
+/// The DOM after so many milliseconds of the page's own time; None, with a word about it, where there is no Chromium.
+fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
+    let program = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success()));
+    let Some(program) = program else {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "chromium is missing: install it");
+        println!("skipped: chromium is missing");
+        return None;
+    };
+    let mut browser = crate::harness::command(program);
+    browser.env("HOME", folder(name)).args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    browser.args(["--virtual-time-budget=8000", "--dump-dom"]).arg(format!("http://{addr}/"));
+    let (status, dom, err) = run(&mut browser);
+    assert!(status.success() && dom.contains("</html>"), "{err}");
+    Some(dom)
+}
+
+#[test]
+fn a_browser_shows_what_is_so() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=95"));
+    let url = ollama.url();
+    let settings = [("OLLAMA_URL", url.as_str()), ("CAPABILITY_NAME", "agent-net-nyc")];
+    let worker = Worker::start(&[nvml.settings().as_slice(), &settings].concat());
+    worker.report_when("a hot GPU", |report| report["health"]["verdict"] == "degraded");
+    let Some(dom) = rendered(worker.addr, "page-degraded") else { return };
+    for part in [
+        r#"class="degraded" tabindex="-1" aria-label="Verdict""#,
+        "<strong>degraded</strong>",
+        "degraded TEMP_HIGH",
+        "What to do: ",
+        "<h3>Fake RTX 0</h3>",
+        "<h3>Fake RTX 1</h3>",
+        "95 °C",
+        "6.8 / 24.0 GiB",
+        MODEL,
+        "on the GPU",
+        "None: ORCH_URL is not set.",
+        "agent-net-nyc",
+        "/gpu-check",
+    ] {
+        assert!(dom.contains(part), "{part} is not in {dom}");
+    }
+}
+
+/// Names come from the driver and from Ollama: they are text, whatever they look like.
+#[test]
+fn names_are_never_markup() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.name=<img src=x onerror=document.title='owned'>"));
+    let tags = r#"{"models":[{"name":"<b>\"quoted\"</b>'\u0000:latest","size":1}]}"#;
+    ollama.set("/api/tags", Answer::Json(tags.into()));
+    let url = ollama.url();
+    let worker = Worker::start(&[nvml.settings().as_slice(), &[("OLLAMA_URL", url.as_str())]].concat());
+    worker.report_when("a strange GPU", |report| report["gpu_count"] == 1 && report["total_models"] == 1);
+    let Some(dom) = rendered(worker.addr, "page-names") else { return };
+    assert!(dom.contains("<h3>&lt;img src=x onerror=document.title='owned'&gt;</h3>"), "{dom}");
+    assert!(dom.contains("&lt;b&gt;\"quoted\"&lt;/b&gt;'"), "{dom}");
+    assert!(!dom.contains("<img") && !dom.contains("<title>owned"), "{dom}");
+}
+
+#[test]
+fn without_a_gpu_it_says_what_to_do() {
+    let worker = Worker::start(&[]);
+    worker.report_when("a verdict", |report| !is_ok(report));
+    let Some(dom) = rendered(worker.addr, "page-none") else { return };
+    assert!(dom.contains("<strong>unhealthy</strong>") || dom.contains("<strong>unknown</strong>"), "{dom}");
+    assert!(dom.contains("There is no GPU to be seen.") && dom.contains("Ollama does not answer"), "{dom}");
+}
+
+/// Passes on what a browser asks `to` a worker, until it asks for the version a second time: then nobody is there.
+fn goes_away(to: SocketAddr) -> SocketAddr {
+    fn pass_on(mut browser: TcpStream, to: SocketAddr, looks: &AtomicUsize) -> std::io::Result<()> {
+        let mut worker = TcpStream::connect(to)?;
+        let (mut answers, mut back) = (worker.try_clone()?, browser.try_clone()?);
+        thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        let mut bytes = [0; 4096];
+        while let read @ 1.. = browser.read(&mut bytes)? {
+            let asked = String::from_utf8_lossy(&bytes[..read]).starts_with("GET /version");
+            if looks.fetch_add(usize::from(asked), Ordering::SeqCst) + usize::from(asked) >= 2 {
+                break;
+            }
+            worker.write_all(&bytes[..read])?;
+        }
+        worker.shutdown(Shutdown::Both)?;
+        browser.shutdown(Shutdown::Both)
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("an address");
+    let looks = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for browser in listener.incoming().flatten() {
+            let looks = Arc::clone(&looks);
+            if looks.load(Ordering::SeqCst) < 2 {
+                thread::spawn(move || pass_on(browser, to, &looks));
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_worker_that_is_gone_is_said_to_be() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let url = ollama.url();
+    let worker = Worker::start(&[nvml.settings().as_slice(), &[("OLLAMA_URL", url.as_str())]].concat());
+    worker.report_when("verdict ok", is_ok);
+    let Some(dom) = rendered(goes_away(worker.addr), "page-gone") else { return };
+    assert!(dom.contains(r#"<body class="lost">"#) && dom.contains("The worker has not answered since"), "{dom}");
+    assert!(dom.contains("<title>no answer") && dom.contains("<h3>Fake RTX 0</h3>"), "{dom}");
+}
