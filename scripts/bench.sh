@@ -118,7 +118,7 @@ worker_pid=$pid worker=$address
 servers="agent-net rouille"
 if command -v nginx >/dev/null 2>&1; then
     servers="$servers nginx"
-    nginx=127.0.0.1:$(("$(echo "$worker" | cut -d : -f 2)" % 20000 + 10000))
+    nginx=127.0.0.1:$((${worker#*:} % 20000 + 10000))
     cat >"$work/nginx.conf" <<CONF
 daemon off; master_process off; pid $work/pid; error_log $work/error.log;
 events { worker_connections 2048; }
@@ -216,7 +216,7 @@ for size in '1 1' '4 1' '16 1' '1 50' '1 500' '16 500'; do
     many "many-${size% *}-${size#* }" $size >>"$work/many"
 done
 
-port=$(("$(echo "$worker" | cut -d : -f 2)" % 20000 + 10001))
+port=$((${worker#*:} % 20000 + 10001))
 env SERVER_HOST=127.0.0.1 SERVER_PORT="$port" OLLAMA_URL="http://$rouille/ollama/1" NVML_LIB="$work/libnvidia-ml.so.1" \
     FAKE_NVML="$work/agent-net.gpus" "$built/examples/first" "$port" 20 "$programs/agent-net" serve | sort -n >"$work/first"
 

@@ -221,7 +221,7 @@ write_sbom() {
         printf '{"bomFormat":"CycloneDX","specVersion":"1.5","version":1,'
         printf '"metadata":{"component":{"type":"application","name":"agent-net","version":"%s"}},"components":[' "$version"
         {
-            cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features
+            cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features --target "$musl"
             cargo tree --locked --edges normal --prefix none --format '{p}'
         } | sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
             [ "$crate" != agent-net ] || continue

@@ -158,6 +158,7 @@ prepare_rest() {
     want wrk wrk
     want nginx nginx-light
     want valgrind valgrind
+    want busybox busybox
     want promtool prometheus
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words

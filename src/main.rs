@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// musl's own takes one lock for all threads and is slow besides.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     agent_net::run()
 }

@@ -50,6 +50,7 @@ mod registration;
 mod request;
 mod rules;
 mod runners;
+mod scripts;
 mod smoke;
 mod smuggling;
 mod stack;

@@ -1,10 +1,11 @@
 //! An Ollama and an orchestrator as programs, for containers that a test can kill and part from each other.
 //!
-//! Usage: fakes serve|list|orchestrator
+//! Usage: fakes serve|list|orchestrator [PORT]
 //!   serve         an Ollama on port 11434; what it pulled is a file in /root/.ollama, what is loaded is lost with it
 //!   list          exit code 0 when that Ollama answers: the health check of Ollama's image
-//!   orchestrator  go-livepeer's registry on port 8935; POST /job passes a job on to who registered last, GET
-//!                 /registered says how often somebody did since it was started
+//!   orchestrator  go-livepeer's registry on port 8935, or PORT; POST /job, or /process/request/…, where a gateway's
+//!                 clients send jobs, passes a job on to who registered last; GET /registered says how often somebody
+//!                 did since it was started
 
 #[path = "request.rs"]
 mod request;
@@ -38,11 +39,12 @@ fn main() -> ExitCode {
         std::process::exit(0);
     });
     let mode = std::env::args().nth(1).unwrap_or_default();
+    let port = std::env::args().nth(2).map_or(8935, |port| port.parse().expect("a port"));
     let served = match mode.as_str() {
         "serve" => ollama(),
-        "orchestrator" => orchestrator(),
+        "orchestrator" => orchestrator(port),
         "list" => call("127.0.0.1:11434", "GET", "/api/tags", "").map(drop),
-        _ => Err(io::Error::other("usage: fakes serve|list|orchestrator")),
+        _ => Err(io::Error::other("usage: fakes serve|list|orchestrator [PORT]")),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -152,9 +154,9 @@ fn pull(mut out: &TcpStream, model: &str) -> io::Result<()> {
     write!(out, "0\r\n\r\n")
 }
 
-fn orchestrator() -> io::Result<()> {
+fn orchestrator(port: u16) -> io::Result<()> {
     let registered: Mutex<(u64, Option<String>)> = Mutex::new((0, None));
-    listen(8935, move |out, request| {
+    listen(port, move |out, request| {
         let lock = || registered.lock().unwrap_or_else(PoisonError::into_inner);
         match (request.method.as_str(), request.target.as_str()) {
             ("POST", "/capability/register") => {
@@ -171,7 +173,7 @@ fn orchestrator() -> io::Result<()> {
                 let registered = lock().clone();
                 answer(out, 200, &json!({"times": registered.0, "url": registered.1}).to_string())
             }
-            ("POST", "/job") => {
+            ("POST", path) if path == "/job" || path.starts_with("/process/request/") => {
                 let url = lock().1.clone().unwrap_or_default();
                 match call(url.trim_start_matches("http://"), "POST", "/gpu-check", &request.body) {
                     Ok(body) => answer(out, 200, &body),

@@ -45,6 +45,8 @@ pub(super) const LONG_GRACE: Duration = Duration::from_millis(250);
 /// Whoever has not taken its answer by then does not read: the kernel's buffers hold all but very large ones.
 const STALLED: Duration = Duration::from_millis(250);
 
+/// An idle one may be used again at any time.
+const IDLE_GRACE: Duration = Duration::from_millis(100);
 /// Whoever has asked for more is likely to ask again within this time.
 const FEW: u32 = 2;
 const LONG_IDLE: Duration = Duration::from_secs(10);
@@ -150,7 +152,7 @@ impl Seats {
         }
         let most = held.into_iter().find(|(_, seats)| *seats * 2 > state.taken.len()).map(|(address, _)| address);
         let idle = state.taken.values().filter(|guest| {
-            let grace = if guest.served() > FEW { LONG_IDLE } else { grace };
+            let grace = if guest.served() > FEW { LONG_IDLE } else { IDLE_GRACE };
             guest.address.is_some() && guest.address == most && guest.stands() == IDLE && lasts(guest) >= grace
         });
         if idle.min_by_key(|guest| (guest.served(), guest.since())).is_some_and(|guest| guest.leave(IDLE)) {

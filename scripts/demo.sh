@@ -1,0 +1,124 @@
+#!/bin/sh
+# A demonstration of the whole chain on a machine without a GPU, Ollama or go-livepeer: all three are the tests' fakes.
+# Nothing that it shows is a measurement of anything.
+#
+# Usage: scripts/demo.sh [--once]
+#   --once  ends after the last step; else the worker stays until Ctrl-C, for its status page
+#
+# Builds the worker with cargo, starts everything on free ports of 127.0.0.1, has the worker register, sends jobs by way of
+# the made-up gateway, and lets a GPU get hot, be lost and come back. Needs cargo and curl.
+#
+# Exit codes: 0 all steps went as they should, 1 not all, or something is missing, 64 usage
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+fail() {
+    printf 'demo: %s\n' "$*" >&2
+    exit 1
+}
+
+step() {
+    printf '\n== demo, no real GPU: %s\n' "$*"
+}
+
+once=false
+for arg in "$@"; do
+    case $arg in
+    --once) once=true ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        printf 'demo: unknown argument: %s (see --help)\n' "$arg" >&2
+        exit 64
+        ;;
+    esac
+done
+
+cd "$(dirname "$0")/.."
+for tool in cargo curl; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
+done
+cargo build --quiet --locked --bins --example hello --example fakes
+built=${CARGO_TARGET_DIR:-target}/debug
+
+work=$(mktemp -d)
+pids=
+stop() {
+    # shellcheck disable=SC2086 # a list of numbers
+    [ -z "$pids" ] || kill $pids 2>/dev/null || :
+    rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
+compile_fake_nvml "$work"
+: >"$work/hello"
+"$built/examples/hello" >"$work/hello" &
+pids=$!
+hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+# A port near one that was free just now.
+port=$((${hello#*:} % 20000 + 10002))
+"$built/examples/fakes" orchestrator "$port" &
+pids="$pids $!"
+gateway=http://127.0.0.1:$port
+
+gpus() {
+    printf 'gpu*.name=Made-up GPU\n%b\n' "$1" >"$work/gpus.new"
+    mv "$work/gpus.new" "$work/gpus"
+}
+
+step "a worker with two GPUs registers at an orchestrator"
+gpus 'gpus=2'
+: >"$work/log"
+env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=500ms OLLAMA_URL="http://$hello/ollama/3" \
+    ORCH_URL="$gateway" CAPABILITY_NAME=agent-net-demo HOSTNAME=127.0.0.1 \
+    NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/gpus" "$built/agent-net" serve 2>"$work/log" &
+pids="$pids $!"
+worker=http://$(await "$work/log" 's/.*listening on http:\/\///p')
+tries=50
+until curl -s -m 2 "$gateway/registered" | grep -q '"url":"http'; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || fail "it did not register: $(cat "$work/log")"
+    sleep 0.2
+done
+curl -sS -m 5 "$gateway/registered"
+
+# verdict WORD: waits for it, and shows the line of scripts/poll.sh
+verdict() {
+    tries=50
+    until line=$(scripts/poll.sh --once "$worker" || :) && [ "$(echo "$line" | cut -d ' ' -f 2)" = "$1" ]; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || fail "the verdict is not $1: $line"
+        sleep 0.2
+    done
+    printf '%s\n' "$line"
+}
+
+printf '\n'
+verdict ok
+step "three jobs through the gateway (scripts/job.sh)"
+scripts/job.sh --gateway "$gateway" --capability agent-net-demo --jobs 3 --delay 1
+step "a GPU gets hot"
+gpus 'gpus=2\ngpu1.temperature=93'
+verdict degraded
+step "a GPU falls off the bus"
+gpus 'gpus=2\ngpu1.handle=15'
+verdict unhealthy
+step "it is back"
+gpus 'gpus=2'
+verdict ok
+printf '\nThe status page of this demonstration: %s/\n' "$worker"
+if ! $once; then
+    printf 'Ctrl-C ends it.\n'
+    while :; do
+        sleep 1 &
+        wait $!
+    done
+fi
