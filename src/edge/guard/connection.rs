@@ -169,6 +169,7 @@ enum Next {
 
 fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     peer.deadline = Instant::now() + wait;
+    let returned = peer.rest().is_empty();
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
@@ -223,7 +224,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     let left = peer.has_left();
     seat.send();
     let written = send(&peer.stream, &answer, &head, stays);
-    let in_time = seat.end();
+    let in_time = seat.end(returned);
     if left || written.is_err() {
         vanished();
     }

@@ -35,8 +35,8 @@ struct Standing {
     now: AtomicU8,
     /// Milliseconds at which it began to be listened to, or was answered last.
     since: AtomicU64,
-    /// Answers that it has taken.
-    served: AtomicU32,
+    /// Requests that came when there was nothing left to answer.
+    returns: AtomicU32,
 }
 
 /// Nobody has to leave before that: whoever means well has asked by then. Where only threads are short, there is time.
@@ -45,9 +45,7 @@ pub(super) const LONG_GRACE: Duration = Duration::from_millis(250);
 /// Whoever has not taken its answer by then does not read: the kernel's buffers hold all but very large ones.
 const STALLED: Duration = Duration::from_millis(250);
 
-/// An idle one may be used again at any time.
-const IDLE_GRACE: Duration = Duration::from_millis(100);
-/// Whoever has asked for more is likely to ask again within this time.
+/// Whoever has come back more often is likely to ask again within this time.
 const FEW: u32 = 2;
 const LONG_IDLE: Duration = Duration::from_secs(10);
 
@@ -89,8 +87,8 @@ impl Guest {
         Duration::from_millis(self.standing.since.load(Ordering::Acquire))
     }
 
-    fn served(&self) -> u32 {
-        self.standing.served.load(Ordering::Acquire)
+    fn returns(&self) -> u32 {
+        self.standing.returns.load(Ordering::Acquire)
     }
 
     fn stands(&self) -> u8 {
@@ -122,7 +120,7 @@ impl Seats {
         let standing = Arc::new(Standing {
             now: AtomicU8::new(QUEUED),
             since: AtomicU64::new(seats.now()),
-            served: AtomicU32::new(0),
+            returns: AtomicU32::new(0),
         });
         let mut state = seats.lock();
         let number = state.next;
@@ -133,9 +131,9 @@ impl Seats {
     }
 
     /// Closes a connection to make room: the oldest that has asked for nothing to the end in so long, or does not read what
-    /// it asked for; else, of an address that holds more than half of all seats, an idle one, those first that have asked
-    /// for least and were answered longest ago. Others may be of an orchestrator, which drops a capability when a
-    /// connection that it wants to use again has been closed; it never holds that many.
+    /// it asked for; else, where more than a quarter of all seats are idle ones of a single address, one of these, those
+    /// first that have come back least and were answered longest ago. Others may be of an orchestrator, which drops a
+    /// capability when a connection that it wants to use again has been closed; it never holds that many.
     pub(super) fn make_room(&self, grace: Duration) -> Room {
         let now = Duration::from_millis(self.now());
         let state = self.lock();
@@ -146,16 +144,18 @@ impl Seats {
         if state.taken.values().any(is_of_no_use) {
             return Room::Made;
         }
+        let idle = || state.taken.values().filter(|guest| guest.stands() == IDLE);
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
-        for address in state.taken.values().filter_map(|guest| guest.address) {
+        for address in idle().filter_map(|guest| guest.address) {
             *held.entry(address).or_default() += 1;
         }
-        let most = held.into_iter().find(|(_, seats)| *seats * 2 > state.taken.len()).map(|(address, _)| address);
-        let idle = state.taken.values().filter(|guest| {
-            let grace = if guest.served() > FEW { LONG_IDLE } else { IDLE_GRACE };
-            guest.address.is_some() && guest.address == most && guest.stands() == IDLE && lasts(guest) >= grace
+        let most = held.into_iter().max_by_key(|(_, seats)| *seats);
+        let most = most.filter(|(_, seats)| *seats * 4 > state.taken.len()).map(|(address, _)| address);
+        let of_most = idle().filter(|guest| {
+            let grace = if guest.returns() > FEW { LONG_IDLE } else { grace };
+            guest.address.is_some() && guest.address == most && lasts(guest) >= grace
         });
-        if idle.min_by_key(|guest| (guest.served(), guest.since())).is_some_and(|guest| guest.leave(IDLE)) {
+        if of_most.min_by_key(|guest| (guest.returns(), guest.since())).is_some_and(|guest| guest.leave(IDLE)) {
             return Room::Made;
         }
         let may_leave = |guest: &Guest| guest.stands() != BUSY && (guest.stands() != IDLE || guest.address == most);
@@ -194,9 +194,10 @@ impl Seat {
         self.standing.now.store(READING, Ordering::Release);
     }
 
-    /// It has been answered. False: it did not read, and is being closed.
-    pub(super) fn end(&self) -> bool {
-        self.standing.served.fetch_add(1, Ordering::AcqRel);
+    /// It has been answered. `returned`: its request was waited for, and had not come along with an earlier one. False: it
+    /// did not read, and is being closed.
+    pub(super) fn end(&self, returned: bool) -> bool {
+        self.standing.returns.fetch_add(u32::from(returned), Ordering::AcqRel);
         self.standing.now.compare_exchange(READING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
