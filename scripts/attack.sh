@@ -53,23 +53,10 @@ done
 cargo build --quiet --locked --release --example hello --example hostile
 built=${CARGO_TARGET_DIR:-target}/release/examples
 
-work=$(mktemp -d)
-pids=
-stop() {
-    # shellcheck disable=SC2086 # a list of numbers
-    [ -z "$pids" ] || kill $pids 2>/dev/null || :
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 1' INT TERM
-
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
-compile_fake_nvml "$work"
-: >"$work/hello"
-"$built/hello" >"$work/hello" &
-pids=$!
-hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+begin
+start_hello "$built/hello"
 printf 'gpus=1\n' >"$work/gpus"
 : >"$work/log"
 # The hard limit too: the worker would raise the other.

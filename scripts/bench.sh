@@ -67,19 +67,9 @@ built=${CARGO_TARGET_DIR:-target}/release
 programs=$built
 [ ! -x dist/rootfs/agent-net ] || programs=dist/rootfs
 
-work=$(mktemp -d)
-pids=
-stop() {
-    # shellcheck disable=SC2086 # a list of numbers
-    [ -z "$pids" ] || kill $pids 2>/dev/null || :
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 1' INT TERM
-
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
-compile_fake_nvml "$work"
+begin
 cat >"$work/job.lua" <<'LUA'
 wrk.method = "POST"
 wrk.body = '{"agent_id":"bench"}'
@@ -94,11 +84,8 @@ LUA
 # ---- the servers ----
 
 # The worker answers with CAPABILITY_CAPACITY + 4 threads.
-: >"$work/rouille"
-"$built/examples/hello" 14 >"$work/rouille" &
-rouille_pid=$!
-pids=$rouille_pid
-rouille=$(await "$work/rouille" 's/^\(.*:.*\)$/\1/p')
+start_hello "$built/examples/hello" 14
+rouille=$hello
 
 # worker NAME GPUS MODELS [SETTING=VALUE...]: starts it; sets pid and address
 worker() {
@@ -130,8 +117,7 @@ http {
 }
 CONF
     nginx -e "$work/start.log" -p "$work" -c "$work/nginx.conf" &
-    nginx_pid=$!
-    pids="$pids $nginx_pid"
+    pids="$pids $!"
 fi
 [ -z "$peer" ] || servers="$servers peer"
 

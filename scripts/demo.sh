@@ -46,23 +46,11 @@ done
 cargo build --quiet --locked --bins --example hello --example fakes
 built=${CARGO_TARGET_DIR:-target}/debug
 
-work=$(mktemp -d)
-pids=
-stop() {
-    # shellcheck disable=SC2086 # a list of numbers
-    [ -z "$pids" ] || kill $pids 2>/dev/null || :
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 0' INT TERM
-
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
-compile_fake_nvml "$work"
-: >"$work/hello"
-"$built/examples/hello" >"$work/hello" &
-pids=$!
-hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+begin
+trap 'exit 0' INT TERM
+start_hello "$built/examples/hello"
 # A port near one that was free just now.
 port=$((${hello#*:} % 20000 + 10002))
 "$built/examples/fakes" orchestrator "$port" &

@@ -54,21 +54,9 @@ done
 cargo build --quiet --locked --example hello
 built=${CARGO_TARGET_DIR:-target}/debug
 
-work=$(mktemp -d)
-pids=
-stop() {
-    # shellcheck disable=SC2086 # a list of numbers
-    [ -z "$pids" ] || kill -CONT $pids 2>/dev/null || :
-    # shellcheck disable=SC2086 # a list of numbers
-    [ -z "$pids" ] || kill $pids 2>/dev/null || :
-    rm -rf "$work"
-}
-trap stop EXIT
-trap 'exit 1' INT TERM
-
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
-compile_fake_nvml "$work"
+begin
 cat >"$work/job.lua" <<'LUA'
 local threads = {}
 function setup(thread)
@@ -93,11 +81,8 @@ function done()
 end
 LUA
 
-: >"$work/hello"
-"$built/examples/hello" >"$work/hello" &
-ollama=$!
-pids=$ollama
-hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+start_hello "$built/examples/hello"
+ollama=${pids# }
 good_gpus='gpus=4'
 printf '%s\n' "$good_gpus" >"$work/gpus"
 mkdir "$work/state"

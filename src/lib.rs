@@ -19,6 +19,7 @@
 //! - [`pure`]: values in, values out. No I/O, no clock, no log.
 //! - [`edge`]: one outside thing per file; every call has a deadline and a size limit.
 //! - [`cmd`]: one subcommand per file, wiring only.
+//! - [`threads`], [`names`], [`counters`], [`rows`]: what the others share.
 //!
 //! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`
 //! (glibc) reads NVML and is killed and started again when the driver hangs or the library crashes.

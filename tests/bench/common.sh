@@ -1,5 +1,32 @@
-# What scripts/bench.sh and scripts/soak.sh share; sourced by them. They define `fail`.
+# What scripts/bench.sh, soak.sh, attack.sh and demo.sh share; sourced by them. They define `fail`.
 # shellcheck shell=sh
+
+# begin: sets work to a folder with the tests' libnvidia-ml.so.1, and pids to the processes that end with the script
+begin() {
+    work=$(mktemp -d)
+    pids=
+    trap stop EXIT
+    trap 'exit 1' INT TERM
+    compile_fake_nvml "$work"
+}
+
+stop() {
+    # What was stopped hears nothing before it goes on.
+    for pid in $pids; do
+        kill -CONT "$pid" 2>/dev/null || :
+        kill "$pid" 2>/dev/null || :
+    done
+    rm -rf "$work"
+}
+
+# start_hello PROGRAM [THREADS]: the example of that name; sets hello to where it listens
+start_hello() {
+    : >"$work/hello"
+    "$@" >"$work/hello" &
+    pids="$pids $!"
+    # shellcheck disable=SC2034 # for those who source this
+    hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
+}
 
 # compile_fake_nvml FOLDER: the tests' libnvidia-ml.so.1, there
 compile_fake_nvml() {

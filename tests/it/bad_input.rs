@@ -202,7 +202,7 @@ fn wrong_methods_and_paths_are_told_so() {
     check(&worker, bytes(&format!("GET /{} HTTP/1.1", "a".repeat(30_000)), &[], ""), "404 not_found");
     check(&worker, bytes("GET http://worker/gpu HTTP/1.1", &[], ""), "200");
     check(&worker, bytes("GET http://worker:9876/health?x HTTP/1.1", &[], ""), "200");
-    check(&worker, bytes("GET http://worker HTTP/1.1", &[], ""), "404 not_found");
+    check(&worker, bytes("GET http://worker HTTP/1.1", &[], ""), "200");
     check(&worker, bytes("GET /gpu?format=%zz&&=;#x HTTP/1.1", &[], ""), "200|400 bad_request");
 }
 

@@ -157,7 +157,14 @@ fn connect(addr: SocketAddr) -> io::Result<BufReader<TcpStream>> {
 /// An answer without its body.
 fn exchange(stream: &mut BufReader<TcpStream>, request: &[u8]) -> io::Result<Answer> {
     stream.get_mut().write_all(request)?;
-    if !stream.fill_buf()?.ends_with(b"\r\n\r\n") {
+    let is_whole = loop {
+        match stream.fill_buf().map(|head| head.ends_with(b"\r\n\r\n")) {
+            // A helper has ended.
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            whole => break whole?,
+        }
+    };
+    if !is_whole {
         // The server sends a long head in two pieces, of which the second waits 40 ms for a delayed acknowledgement.
         stream.get_ref().set_quickack(true)?;
     }
