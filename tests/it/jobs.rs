@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
+use crate::gpus;
 use crate::harness::{Worker, codes, folder, verdict, wait_for};
 use crate::http::{self, Connection, Response};
 use crate::nvml::FakeNvml;
@@ -332,9 +333,7 @@ fn strangers_reach_the_job_routes_and_nothing_else() {
 #[test]
 fn other_livepeer_tools_are_told_what_runs_here() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.compute=err:3"));
-    let url = ollama.url();
-    let settings = [("OLLAMA_URL", url.as_str()), ("CAPABILITY_NAME", "agent-net-nyc,other")];
-    let worker = Worker::start(&[nvml.settings().as_slice(), &settings].concat());
+    let worker = gpus::start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc,other")]);
     worker.report_when("two GPUs and a model", |r| r["gpu_count"] == 2 && r["model_name"] == MODEL);
     let version = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "version": env!("CARGO_PKG_VERSION")});
     assert_eq!(worker.get("/version").json(), version);

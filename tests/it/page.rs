@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
-use crate::gpus::is_ok;
+use crate::gpus::{is_ok, start};
 use crate::harness::{Worker, folder, run};
 use crate::http;
 use crate::nvml::FakeNvml;
@@ -69,9 +69,7 @@ fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
 #[test]
 fn a_browser_shows_what_is_so() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=95"));
-    let url = ollama.url();
-    let settings = [("OLLAMA_URL", url.as_str()), ("CAPABILITY_NAME", "agent-net-nyc")];
-    let worker = Worker::start(&[nvml.settings().as_slice(), &settings].concat());
+    let worker = start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc")]);
     worker.report_when("a hot GPU", |report| report["health"]["verdict"] == "degraded");
     let Some(dom) = rendered(worker.addr, "page-degraded") else { return };
     for part in [
@@ -99,8 +97,7 @@ fn names_are_never_markup() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.name=<img src=x onerror=document.title='owned'>"));
     let tags = r#"{"models":[{"name":"<b>\"quoted\"</b>'\u0000:latest","size":1}]}"#;
     ollama.set("/api/tags", Answer::Json(tags.into()));
-    let url = ollama.url();
-    let worker = Worker::start(&[nvml.settings().as_slice(), &[("OLLAMA_URL", url.as_str())]].concat());
+    let worker = start(&ollama, &nvml, &[]);
     worker.report_when("a strange GPU", |report| report["gpu_count"] == 1 && report["total_models"] == 1);
     let Some(dom) = rendered(worker.addr, "page-names") else { return };
     assert!(dom.contains("<h3>&lt;img src=x onerror=document.title='owned'&gt;</h3>"), "{dom}");
@@ -151,8 +148,7 @@ fn goes_away(to: SocketAddr) -> SocketAddr {
 #[test]
 fn a_worker_that_is_gone_is_said_to_be() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
-    let url = ollama.url();
-    let worker = Worker::start(&[nvml.settings().as_slice(), &[("OLLAMA_URL", url.as_str())]].concat());
+    let worker = start(&ollama, &nvml, &[]);
     worker.report_when("verdict ok", is_ok);
     let Some(dom) = rendered(goes_away(worker.addr), "page-gone") else { return };
     assert!(dom.contains(r#"<body class="lost">"#) && dom.contains("The worker has not answered since"), "{dom}");

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::gpus::start;
 use crate::harness::{Worker, command, run, verdict};
 use crate::nvml::FakeNvml;
 
@@ -40,9 +41,7 @@ fn by_all_shells(name: &str, args: &[&str], settings: &[(&str, &str)]) -> Vec<(i
 #[test]
 fn poll_prints_a_line_and_exits_with_the_verdict() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
-    let url = ollama.url();
-    let settings = [("OLLAMA_URL", url.as_str()), ("WORKER_TOKEN", "s3cret-token")];
-    let worker = Worker::start(&[nvml.settings().as_slice(), &settings].concat());
+    let worker = start(&ollama, &nvml, &[("WORKER_TOKEN", "s3cret-token")]);
     let at = format!("http://{}", worker.addr);
     let token = [("WORKER_TOKEN", "s3cret-token")];
     for (library, word, code) in [
