@@ -12,40 +12,20 @@
 # Exit codes: 0 no job failed and at most 32 MiB resident, 1 something is missing, or not so, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
-
-fail() {
-    printf 'attack: %s\n' "$*" >&2
-    exit 1
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
 
 minutes=1 files=$(awk '/^Max open files/ { print $4 }' /proc/self/limits)
 while [ $# -gt 0 ]; do
     case $1 in
-    --minutes | --files)
-        case ${2:-} in
-        '' | *[!0-9]*)
-            printf 'attack: %s needs a number\n' "$1" >&2
-            exit 64
-            ;;
-        esac
-        eval "${1#--}=\$2"
-        shift 2
-        ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    *)
-        printf 'attack: unknown argument: %s (see --help)\n' "$1" >&2
-        exit 64
-        ;;
+    --minutes) minutes=$(number "$@") ;;
+    --files) files=$(number "$@") ;;
+    *) other "$1" ;;
     esac
+    shift 2
 done
 
-cd "$(dirname "$0")/.."
 for tool in rustc prlimit; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
@@ -53,8 +33,6 @@ done
 cargo build --quiet --locked --release --example hello --example hostile
 built=${CARGO_TARGET_DIR:-target}/release/examples
 
-# shellcheck source=tests/bench/common.sh
-. tests/bench/common.sh
 begin
 start_hello "$built/hello"
 printf 'gpus=1\n' >"$work/gpus"

@@ -14,50 +14,26 @@
 # Exit codes: 0 measured, 1 something is missing or failed, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
-
-fail() {
-    printf 'bench: %s\n' "$*" >&2
-    exit 1
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
 
 seconds=2 rounds=3 peer=
 while [ $# -gt 0 ]; do
     case $1 in
-    --seconds | --rounds)
-        case ${2:-} in
-        '' | *[!0-9]*)
-            printf 'bench: %s needs a number\n' "$1" >&2
-            exit 64
-            ;;
-        esac
-        eval "${1#--}=\$2"
-        shift 2
-        ;;
+    --seconds) seconds=$(number "$@") ;;
+    --rounds) rounds=$(number "$@") ;;
     --peer)
         case ${2:-} in
         http://*/*) peer=$2 ;;
-        *)
-            printf 'bench: --peer needs a URL with a path, such as http://127.0.0.1:8000/gpu-check\n' >&2
-            exit 64
-            ;;
+        *) misused '--peer needs a URL with a path, such as http://127.0.0.1:8000/gpu-check' ;;
         esac
-        shift 2
         ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    *)
-        printf 'bench: unknown argument: %s (see --help)\n' "$1" >&2
-        exit 64
-        ;;
+    *) other "$1" ;;
     esac
+    shift 2
 done
 
-cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 for tool in wrk curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install the package $tool"
@@ -67,8 +43,6 @@ built=${CARGO_TARGET_DIR:-target}/release
 programs=$built
 [ ! -x dist/rootfs/agent-net ] || programs=dist/rootfs
 
-# shellcheck source=tests/bench/common.sh
-. tests/bench/common.sh
 begin
 cat >"$work/job.lua" <<'LUA'
 wrk.method = "POST"
@@ -87,20 +61,19 @@ LUA
 start_hello "$built/examples/hello" 14
 rouille=$hello
 
-# worker NAME GPUS MODELS [SETTING=VALUE...]: starts it; sets pid and address
+# worker GPUS MODELS: starts it; sets pid and address
 worker() {
-    name=$1 gpus=$2 models=$3
-    shift 3
-    printf 'gpus=%s\n' "$gpus" >"$work/$name.gpus"
-    : >"$work/$name"
-    env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$rouille/ollama/$models" \
-        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/$name.gpus" "$@" "$programs/agent-net" serve 2>"$work/$name" &
+    log=$work/worker-$1-$2
+    printf 'gpus=%s\n' "$1" >"$log.gpus"
+    : >"$log"
+    env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$rouille/ollama/$2" \
+        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$log.gpus" "$programs/agent-net" serve 2>"$log" &
     pid=$!
     pids="$pids $pid"
-    address=$(await "$work/$name" 's/.*listening on http:\/\///p')
+    address=$(await "$log" 's/.*listening on http:\/\///p')
 }
 
-worker agent-net 1 1
+worker 1 1
 worker_pid=$pid worker=$address
 servers="agent-net rouille"
 if command -v nginx >/dev/null 2>&1; then
@@ -178,34 +151,39 @@ while [ "$i" -lt "$rounds" ]; do
     i=$((i + 1))
 done
 
-# many NAME GPUS MODELS: CPU time of a job and of a sample, the answer's size
-many() {
-    worker "$1" "$2" "$3"
-    sleep 2
-    curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$address/gpu-check" >"$work/answer"
-    best=
-    for _ in 1 2 3; do
-        before=$(cpu "$pid")
-        found=$(jobs "http://$address/gpu-check" 10 kept)
-        spent=$(($(cpu "$pid") - before))
-        now=$(echo "$found" | awk -v spent="$spent" '{ printf "%.1f %.0f", spent * 10000 / $1, $2 }')
-        best=$(printf '%s\n%s\n' "$now" "$best" | awk 'NF == 2' | sort -n | head -n 1)
-    done
-    before=$(cpu "$pid")
-    sleep 10
-    spent=$(($(cpu "$pid") - before))
-    echo "$2 $3 $best $(wc -c <"$work/answer") $spent $(resident "$pid")"
-    kill "$pid"
-}
-: >"$work/many"
+# What a job costs against GPUs and models: all sizes in turn, so that the machine's noise hits all of them.
+kill "$worker_pid"
+: >"$work/sizes"
 for size in '1 1' '4 1' '16 1' '1 50' '1 500' '16 500'; do
     # shellcheck disable=SC2086 # two numbers
-    many "many-${size% *}-${size#* }" $size >>"$work/many"
+    worker $size
+    echo "$size $pid $address" >>"$work/sizes"
 done
+sleep 2
+: >"$work/costs"
+i=0
+while [ "$i" -lt "$rounds" ]; do
+    while read -r gpus models pid address; do
+        before=$(cpu "$pid")
+        found=$(jobs "http://$address/gpu-check" 10 kept)
+        echo "$gpus $models $found $(($(cpu "$pid") - before))" >>"$work/costs"
+    done <"$work/sizes"
+    i=$((i + 1))
+done
+# GPUs, models, CPU time of a job (the least of all rounds) in microseconds, jobs/s, bytes, CPU time of a sample, MiB
+: >"$work/many"
+while read -r gpus models pid address; do
+    cost=$(awk -v gpus="$gpus" -v models="$models" '$1 == gpus && $2 == models { printf "%.1f %d\n", $9 * 10000 / $3, $4 }' \
+        "$work/costs" | sort -n | head -n 1)
+    bytes=$(curl -sS -m 5 -d '{"agent_id":"bench"}' "http://$address/gpu-check" | wc -c)
+    before=$(cpu "$pid")
+    sleep 10
+    echo "$gpus $models $cost $bytes $(($(cpu "$pid") - before)) $(resident "$pid")" >>"$work/many"
+done <"$work/sizes"
 
 port=$((${worker#*:} % 20000 + 10001))
 env SERVER_HOST=127.0.0.1 SERVER_PORT="$port" OLLAMA_URL="http://$rouille/ollama/1" NVML_LIB="$work/libnvidia-ml.so.1" \
-    FAKE_NVML="$work/agent-net.gpus" "$built/examples/first" "$port" 20 "$programs/agent-net" serve | sort -n >"$work/first"
+    FAKE_NVML="$work/worker-1-1.gpus" "$built/examples/first" "$port" 20 "$programs/agent-net" serve | sort -n >"$work/first"
 
 # ---- what is told ----
 

@@ -11,14 +11,9 @@
 # Exit codes: 0 all steps went as they should, 1 not all, or something is missing, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
-
-fail() {
-    printf 'demo: %s\n' "$*" >&2
-    exit 1
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
 
 step() {
     printf '\n== demo, no real GPU: %s\n' "$*"
@@ -28,26 +23,16 @@ once=false
 for arg in "$@"; do
     case $arg in
     --once) once=true ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    *)
-        printf 'demo: unknown argument: %s (see --help)\n' "$arg" >&2
-        exit 64
-        ;;
+    *) other "$arg" ;;
     esac
 done
 
-cd "$(dirname "$0")/.."
 for tool in cargo curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
 cargo build --quiet --locked --bins --example hello --example fakes
 built=${CARGO_TARGET_DIR:-target}/debug
 
-# shellcheck source=tests/bench/common.sh
-. tests/bench/common.sh
 begin
 trap 'exit 0' INT TERM
 start_hello "$built/examples/hello"

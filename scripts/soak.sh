@@ -13,40 +13,19 @@
 # Exit codes: 0 as right and small as before, 1 something is missing, or not so, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
-
-fail() {
-    printf 'soak: %s\n' "$*" >&2
-    exit 1
-}
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/bench/common.sh
+. tests/bench/common.sh
 
 minutes=10
 while [ $# -gt 0 ]; do
     case $1 in
-    --minutes)
-        case ${2:-} in
-        '' | *[!0-9]*)
-            printf 'soak: --minutes needs a number\n' >&2
-            exit 64
-            ;;
-        esac
-        minutes=$2
-        shift 2
-        ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    *)
-        printf 'soak: unknown argument: %s (see --help)\n' "$1" >&2
-        exit 64
-        ;;
+    --minutes) minutes=$(number "$@") ;;
+    *) other "$1" ;;
     esac
+    shift 2
 done
 
-cd "$(dirname "$0")/.."
 for tool in wrk curl rustc; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
@@ -54,8 +33,6 @@ done
 cargo build --quiet --locked --example hello
 built=${CARGO_TARGET_DIR:-target}/debug
 
-# shellcheck source=tests/bench/common.sh
-. tests/bench/common.sh
 begin
 cat >"$work/job.lua" <<'LUA'
 local threads = {}

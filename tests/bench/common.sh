@@ -1,5 +1,35 @@
-# What scripts/bench.sh, soak.sh, attack.sh and demo.sh share; sourced by them. They define `fail`.
+# What scripts/bench.sh, soak.sh, attack.sh and demo.sh share; sourced by them in the project's folder.
 # shellcheck shell=sh
+
+name=$(basename "$0" .sh)
+
+fail() {
+    printf '%s: %s\n' "$name" "$*" >&2
+    exit 1
+}
+
+# misused WHY: ends with 64
+misused() {
+    printf '%s: %s (see --help)\n' "$name" "$*" >&2
+    exit 64
+}
+
+# number OPTION VALUE...: the value, if it is a number
+number() {
+    case ${2:-} in
+    '' | *[!0-9]*) misused "$1 needs a number" ;;
+    esac
+    printf %s "$2"
+}
+
+# other ARGUMENT: shows the help, which is the script's first comment, or refuses the argument
+other() {
+    case $1 in
+    -h | --help) sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "scripts/$name.sh" ;;
+    *) misused "unknown argument: $1" ;;
+    esac
+    exit 0
+}
 
 # begin: sets work to a folder with the tests' libnvidia-ml.so.1, and pids to the processes that end with the script
 begin() {
