@@ -217,11 +217,7 @@ impl Tenure {
             }
             let unhealthy = self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy);
             let wanted = !withdrawal.see(now, self.offer.withdraw && unhealthy);
-            let status = match (stopping, wanted) {
-                (true, _) => Status::Draining,
-                (false, true) => Status::Ready,
-                (false, false) => Status::Unavailable,
-            };
+            let status = Status::of(stopping, wanted);
             let mut wait = TICK * self.offer.hurry;
             if now < next_ask {
                 wait = next_ask - now;

@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,16 +112,7 @@ fn serve(config: &Config) -> Started<()> {
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
-    let signal = loop {
-        match signals.recv() {
-            Ok(Signal::Renew) => {
-                log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
-                registrar.renew();
-            }
-            Ok(Signal::Stop(name)) => break name,
-            Err(_) => break "the end of the signal thread",
-        }
-    };
+    let signal = wait_for_stop(&signals, &registrar);
     log::info!("{signal}: stopping; {} requests in flight", active.now());
     worker.drain();
     registrar.stop();
@@ -131,6 +123,20 @@ fn serve(config: &Config) -> Started<()> {
     registrar.leave();
     recorder.flush();
     Ok(())
+}
+
+/// The name of what ends it.
+fn wait_for_stop(signals: &Receiver<Signal>, registrar: &Registrar) -> &'static str {
+    loop {
+        match signals.recv() {
+            Ok(Signal::Renew) => {
+                log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
+                registrar.renew();
+            }
+            Ok(Signal::Stop(name)) => return name,
+            Err(_) => return "the end of the signal thread",
+        }
+    }
 }
 
 /// Ends the process when it does not serve any more, so that whatever started it starts it anew. It asks through the

@@ -219,6 +219,12 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         hurry: hurry.unwrap_or(if deaf { 100 } else { 1 }),
         deaf,
     };
+    agree(&config)?;
+    Ok(config)
+}
+
+/// Settings that exclude or need each other.
+fn agree(config: &Config) -> Parsed<()> {
     if config.ticket_submit.is_some() && config.state_dir.is_none() {
         return Err(ConfigError::plain(
             "STATE_DIR is not set: TICKET_SUBMIT_URL needs it, since tickets are written down before a job is answered"
@@ -236,7 +242,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
             "WORKER_TOKEN and ORCH_PROTOCOL=live-runner or both exclude each other: a Live Runner's proxy cannot send the token; unset one".into(),
         ));
     }
-    Ok(config)
+    Ok(())
 }
 
 fn limits(get: &Lookup<'_>) -> Parsed<Limits> {

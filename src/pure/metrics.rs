@@ -82,6 +82,60 @@ const COUNTERS: &[PerGpu] = &[
     ("agent_net_gpu_pcie_replays_total", "PCIe transfers that had to be repeated.", |g| number(g.slow.pcie_replays)),
 ];
 
+/// The values of one label, and what is read for each.
+type Values = fn(&Gpu) -> Vec<(String, Option<f64>)>;
+
+/// One row for each GPU and each value of one label.
+const LABELLED: &[(&str, Kind, &str, &str, Values)] = &[
+    ("agent_net_gpu_temperature_threshold_celsius", Kind::Gauge, "Limits of the GPU's temperature.", "kind", |g| {
+        vec![
+            ("max".into(), number(g.fixed.temperature_max_c)),
+            ("slowdown".into(), number(g.fixed.temperature_slowdown_c)),
+            ("shutdown".into(), number(g.fixed.temperature_shutdown_c)),
+            ("memory_max".into(), number(g.fixed.memory_temperature_max_c)),
+        ]
+    }),
+    ("agent_net_gpu_fan_speed_ratio", Kind::Gauge, "Speed of each fan beside its full speed.", "fan", |g| {
+        let fans = g.slow.fan_percent.iter().flatten().enumerate();
+        fans.map(|(fan, percent)| (fan.to_string(), share(Some(*percent)))).collect()
+    }),
+    ("agent_net_gpu_clock_hertz", Kind::Gauge, "Clocks.", "type", |g| {
+        let hertz = |mhz: Option<u32>| mhz.map(|mhz| f64::from(mhz) * 1e6);
+        vec![("graphics".into(), hertz(g.graphics_clock_mhz)), ("memory".into(), hertz(g.memory_clock_mhz))]
+    }),
+    ("agent_net_gpu_throttle_active", Kind::Gauge, "Why clocks are held down now.", "reason", |g| {
+        let bits = g.throttle_bits;
+        THROTTLES.iter().map(|(bit, name)| ((*name).into(), bits.and_then(|b| flag(b & bit != 0)))).collect()
+    }),
+    (
+        "agent_net_gpu_throttle_seconds_total",
+        Kind::Counter,
+        "Time in which clocks were held down since the driver was loaded.",
+        "reason",
+        |g| g.throttle_ns.iter().map(|(name, ns)| (name.clone(), Some(*ns as f64 / 1e9))).collect(),
+    ),
+    ("agent_net_gpu_remapped_rows", Kind::Gauge, "Memory rows that were replaced.", "type", |g| {
+        let rows = g.remapped_rows;
+        vec![
+            ("correctable".into(), number(rows.map(|r| r.correctable))),
+            ("uncorrectable".into(), number(rows.map(|r| r.uncorrectable))),
+        ]
+    }),
+    ("agent_net_gpu_retired_pages", Kind::Gauge, "Memory pages that are no longer used.", "type", |g| {
+        let pages = g.slow.retired_pages;
+        vec![
+            ("single_bit".into(), number(pages.map(|p| p.single_bit))),
+            ("double_bit".into(), number(pages.map(|p| p.double_bit))),
+        ]
+    }),
+    ("agent_net_gpu_pcie_link_generation", Kind::Gauge, "PCIe generation.", "state", |g| {
+        vec![("current".into(), number(g.slow.pcie_generation)), ("max".into(), number(g.fixed.pcie_generation_max))]
+    }),
+    ("agent_net_gpu_pcie_link_width", Kind::Gauge, "PCIe lanes.", "state", |g| {
+        vec![("current".into(), number(g.slow.pcie_width)), ("max".into(), number(g.fixed.pcie_width_max))]
+    }),
+];
+
 /// Writes everything that a snapshot knows.
 pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) {
     machine(out, snapshot, limits);
@@ -193,67 +247,13 @@ fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
 }
 
 fn labelled(out: &mut Exposition, gpus: &[(&Gpu, String)]) {
-    // One row for each GPU and each value of one label.
-    type Values = fn(&Gpu) -> Vec<(String, Option<f64>)>;
-    let families: [(&str, Kind, &str, &str, Values); 9] = [
-        ("agent_net_gpu_temperature_threshold_celsius", Kind::Gauge, "Limits of the GPU's temperature.", "kind", |g| {
-            vec![
-                ("max".into(), number(g.fixed.temperature_max_c)),
-                ("slowdown".into(), number(g.fixed.temperature_slowdown_c)),
-                ("shutdown".into(), number(g.fixed.temperature_shutdown_c)),
-                ("memory_max".into(), number(g.fixed.memory_temperature_max_c)),
-            ]
-        }),
-        ("agent_net_gpu_fan_speed_ratio", Kind::Gauge, "Speed of each fan beside its full speed.", "fan", |g| {
-            let fans = g.slow.fan_percent.iter().flatten().enumerate();
-            fans.map(|(fan, percent)| (fan.to_string(), share(Some(*percent)))).collect()
-        }),
-        ("agent_net_gpu_clock_hertz", Kind::Gauge, "Clocks.", "type", |g| {
-            let hertz = |mhz: Option<u32>| mhz.map(|mhz| f64::from(mhz) * 1e6);
-            vec![("graphics".into(), hertz(g.graphics_clock_mhz)), ("memory".into(), hertz(g.memory_clock_mhz))]
-        }),
-        ("agent_net_gpu_throttle_active", Kind::Gauge, "Why clocks are held down now.", "reason", |g| {
-            let bits = g.throttle_bits;
-            THROTTLES.iter().map(|(bit, name)| ((*name).into(), bits.and_then(|b| flag(b & bit != 0)))).collect()
-        }),
-        (
-            "agent_net_gpu_throttle_seconds_total",
-            Kind::Counter,
-            "Time in which clocks were held down since the driver was loaded.",
-            "reason",
-            |g| g.throttle_ns.iter().map(|(name, ns)| (name.clone(), Some(*ns as f64 / 1e9))).collect(),
-        ),
-        ("agent_net_gpu_remapped_rows", Kind::Gauge, "Memory rows that were replaced.", "type", |g| {
-            let rows = g.remapped_rows;
-            vec![
-                ("correctable".into(), number(rows.map(|r| r.correctable))),
-                ("uncorrectable".into(), number(rows.map(|r| r.uncorrectable))),
-            ]
-        }),
-        ("agent_net_gpu_retired_pages", Kind::Gauge, "Memory pages that are no longer used.", "type", |g| {
-            let pages = g.slow.retired_pages;
-            vec![
-                ("single_bit".into(), number(pages.map(|p| p.single_bit))),
-                ("double_bit".into(), number(pages.map(|p| p.double_bit))),
-            ]
-        }),
-        ("agent_net_gpu_pcie_link_generation", Kind::Gauge, "PCIe generation.", "state", |g| {
-            vec![
-                ("current".into(), number(g.slow.pcie_generation)),
-                ("max".into(), number(g.fixed.pcie_generation_max)),
-            ]
-        }),
-        ("agent_net_gpu_pcie_link_width", Kind::Gauge, "PCIe lanes.", "state", |g| {
-            vec![("current".into(), number(g.slow.pcie_width)), ("max".into(), number(g.fixed.pcie_width_max))]
-        }),
-    ];
-    for (name, kind, help, label, read) in families {
+    for (name, kind, help, label, read) in LABELLED {
         let rows: Vec<(&str, String, Option<f64>)> = gpus
             .iter()
             .flat_map(|(gpu, uuid)| read(gpu).into_iter().map(move |(value, number)| (uuid.as_str(), value, number)))
             .collect();
-        let samples = rows.iter().map(|(uuid, text, n)| (vec![("uuid", *uuid), (label, text.as_str())], *n));
-        family(out, name, kind, help, samples);
+        let samples = rows.iter().map(|(uuid, text, n)| (vec![("uuid", *uuid), (*label, text.as_str())], *n));
+        family(out, name, *kind, help, samples);
     }
     let ecc = gpus.iter().flat_map(|(gpu, uuid)| {
         let row = |scope, n| (vec![("uuid", uuid.as_str()), ("type", "uncorrected"), ("scope", scope)], count(n));

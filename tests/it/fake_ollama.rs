@@ -177,21 +177,7 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         }
         let once = lock(&state.once).remove(&path);
         let answer = once.or_else(|| lock(&state.answers).get(&path).cloned());
-        let mut answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
-        loop {
-            answer = match answer {
-                Answer::Then(changes, then) => {
-                    lock(&state.answers).extend(changes.into_iter().map(|(path, answer)| (path.to_owned(), answer)));
-                    *then
-                }
-                Answer::Late(millis, then) => {
-                    thread::sleep(Duration::from_millis(millis));
-                    *then
-                }
-                _ => break,
-            };
-        }
-        match answer {
+        match settled(answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into())), state) {
             Answer::Json(body) => out.write_all(&response(200, &method, body.as_bytes()))?,
             Answer::Status(status, body) => out.write_all(&response(status, &method, body.as_bytes()))?,
             Answer::Raw { bytes, close } => {
@@ -227,6 +213,21 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is answered in the end, after what comes before it.
+fn settled(answer: Answer, state: &State) -> Answer {
+    match answer {
+        Answer::Then(changes, then) => {
+            lock(&state.answers).extend(changes.into_iter().map(|(path, answer)| (path.to_owned(), answer)));
+            settled(*then, state)
+        }
+        Answer::Late(millis, then) => {
+            thread::sleep(Duration::from_millis(millis));
+            settled(*then, state)
+        }
+        answer => answer,
+    }
 }
 
 /// Whether the stream came to its end.

@@ -240,7 +240,22 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
             lock(&state.registry).remove(&request.body);
         }
     }
-    let answer: &[u8] = match mood {
+    if matches!(mood, Mood::Hang) {
+        let _ = reader.read(&mut [0]);
+        return None;
+    }
+    let mut answer = String::from_utf8_lossy(recorded(mood, &request)?).into_owned();
+    if let (false, Some((before, rest))) = (matches!(mood, Mood::OldClock), answer.split_once("Date: ")) {
+        let after = rest.split_once('\r').map_or("", |(_, after)| after);
+        answer = format!("{before}Date: {}\r{after}", httpdate::fmt_http_date(SystemTime::now()));
+    }
+    (&mut &*stream).write_all(answer.as_bytes()).ok()?;
+    stream.shutdown(Shutdown::Write).ok()
+}
+
+/// What a real one answered in this mood; None: nothing.
+fn recorded(mood: Mood, request: &Request) -> Option<&'static [u8]> {
+    Some(match mood {
         // It looks at the method first.
         Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.method == "GET" => {
             include_bytes!("recordings/register/reg-get.client_out")
@@ -260,22 +275,8 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         Mood::Slow => unreachable!("it was slow already"),
         Mood::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is no HTTP\r\n\r\n",
         Mood::Half => b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nhalf an",
-        Mood::Hang => {
-            let _ = reader.read(&mut [0]);
-            return None;
-        }
-        Mood::HangUp => {
-            let _ = stream.shutdown(Shutdown::Both);
-            return None;
-        }
-    };
-    let mut answer = String::from_utf8_lossy(answer).into_owned();
-    if let (false, Some((before, rest))) = (matches!(mood, Mood::OldClock), answer.split_once("Date: ")) {
-        let after = rest.split_once('\r').map_or("", |(_, after)| after);
-        answer = format!("{before}Date: {}\r{after}", httpdate::fmt_http_date(SystemTime::now()));
-    }
-    (&mut &*stream).write_all(answer.as_bytes()).ok()?;
-    stream.shutdown(Shutdown::Write).ok()
+        Mood::Hang | Mood::HangUp => return None,
+    })
 }
 
 fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {

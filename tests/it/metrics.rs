@@ -143,37 +143,7 @@ fn report_text_and_metrics_agree() {
     let text = worker.get("/gpu?format=text");
     let text: BTreeMap<&str, &str> = text.text().lines().map(|line| line.split_once('=').unwrap()).collect();
     let (plain, open) = (metrics(&worker), open_metrics(&worker));
-    let mut compared = 0;
-    for i in 0..8 {
-        let gpu = &report["gpus"][i];
-        // One that is lost is still known by its name.
-        let uuid = format!("GPU-00000000-0000-0000-0000-{i:012}");
-        assert_eq!(gpu["uuid"], uuid, "{gpu:#}");
-        for (field, metric, unit) in PAIRS {
-            let shown = gpu[*field].as_f64();
-            let line = text.get(format!("gpu{i}_{field}").as_str()).map(|v| v.parse::<f64>().unwrap());
-            let exposed = value(&plain, metric, &[("uuid", &uuid)]).map(|v| v / unit);
-            let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
-                (Some(a), Some(b)) => (a - b).abs() < 0.06,
-                (a, b) => a == b,
-            };
-            assert!(near(shown, line) && near(shown, exposed), "gpu{i} {field}: {shown:?} {line:?} {exposed:?}");
-            assert_eq!(value(&open, metric, &[("uuid", &uuid)]), value(&plain, metric, &[("uuid", &uuid)]));
-            compared += usize::from(shown.is_some());
-        }
-        let verdict = gpu["verdict"].as_str().unwrap();
-        assert_eq!(text[format!("gpu{i}_verdict").as_str()], verdict);
-        for one in ["ok", "degraded", "unhealthy", "unknown"] {
-            let set = value(&plain, "agent_net_gpu_health", &[("uuid", &uuid), ("verdict", one)]);
-            assert_eq!(set, Some(f64::from(u8::from(one == verdict))), "gpu{i} {one}");
-        }
-        let own = |r: &&Value| r["gpu"] == uuid;
-        for reason in report["health"]["reasons"].as_array().unwrap().iter().filter(own) {
-            let code = reason["code"].as_str().unwrap();
-            let labels = [("uuid", uuid.as_str()), ("code", code)];
-            assert_eq!(value(&plain, "agent_net_gpu_health_reason", &labels), Some(1.0), "{reason}");
-        }
-    }
+    let compared: usize = (0..8).map(|i| agree_on_gpu(i, &report, &text, &plain, &open)).sum();
     assert!(compared > 80, "{compared} values were compared");
     assert_eq!(report["gpus"][3]["temperature_c"], Value::Null);
     assert_eq!(value(&plain, "agent_net_gpus", &[]), Some(7.0));
@@ -188,6 +158,41 @@ fn report_text_and_metrics_agree() {
     let names = |series: &Series| series.keys().cloned().collect::<BTreeSet<_>>();
     let differ: Vec<_> = names(&plain).symmetric_difference(&names(&open)).cloned().collect();
     assert!(differ.is_empty(), "{differ:?}");
+}
+
+/// How many readings of a GPU are the same in the report, its lines and both formats of metrics.
+#[track_caller]
+fn agree_on_gpu(i: usize, report: &Value, text: &BTreeMap<&str, &str>, plain: &Series, open: &Series) -> usize {
+    let mut compared = 0;
+    let gpu = &report["gpus"][i];
+    // One that is lost is still known by its name.
+    let uuid = format!("GPU-00000000-0000-0000-0000-{i:012}");
+    assert_eq!(gpu["uuid"], uuid, "{gpu:#}");
+    for (field, metric, unit) in PAIRS {
+        let shown = gpu[*field].as_f64();
+        let line = text.get(format!("gpu{i}_{field}").as_str()).map(|v| v.parse::<f64>().unwrap());
+        let exposed = value(plain, metric, &[("uuid", &uuid)]).map(|v| v / unit);
+        let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() < 0.06,
+            (a, b) => a == b,
+        };
+        assert!(near(shown, line) && near(shown, exposed), "gpu{i} {field}: {shown:?} {line:?} {exposed:?}");
+        assert_eq!(value(open, metric, &[("uuid", &uuid)]), value(plain, metric, &[("uuid", &uuid)]));
+        compared += usize::from(shown.is_some());
+    }
+    let verdict = gpu["verdict"].as_str().unwrap();
+    assert_eq!(text[format!("gpu{i}_verdict").as_str()], verdict);
+    for one in ["ok", "degraded", "unhealthy", "unknown"] {
+        let set = value(plain, "agent_net_gpu_health", &[("uuid", &uuid), ("verdict", one)]);
+        assert_eq!(set, Some(f64::from(u8::from(one == verdict))), "gpu{i} {one}");
+    }
+    let own = |r: &&Value| r["gpu"] == uuid;
+    for reason in report["health"]["reasons"].as_array().unwrap().iter().filter(own) {
+        let code = reason["code"].as_str().unwrap();
+        let labels = [("uuid", uuid.as_str()), ("code", code)];
+        assert_eq!(value(plain, "agent_net_gpu_health_reason", &labels), Some(1.0), "{reason}");
+    }
+    compared
 }
 
 #[test]

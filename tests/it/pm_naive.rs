@@ -122,51 +122,83 @@ fn float64(value: &BigRational) -> f64 {
     if down < up || (down == up && below.to_bits().is_multiple_of(2)) { below } else { above }
 }
 
+/// The price of a second in this era, and whether a ticket can be made for it.
+fn price(flags: &Flags, era: char, value: Option<&BigInt>) -> (BigRational, bool) {
+    let scaling = if flags.price_scaling.is_zero() { BigInt::one() } else { flags.price_scaling.clone() };
+    let mut price = BigRational::new(flags.price_per_unit.clone(), scaling);
+    let mut made = true;
+    if flags.auto_adjust {
+        if price.is_positive() {
+            let tx_cost = &flags.redeem_gas * &flags.gas_price;
+            match value {
+                None => made = false,
+                Some(_) if tx_cost.is_zero() => {}
+                Some(value) => price *= small(1) + BigRational::new(tx_cost, value.clone()),
+            }
+        }
+        if made {
+            price = fixed(&price);
+        }
+    } else if price.numer().to_i64().is_none() || price.denom().to_i64().is_none() {
+        price = fixed(&price);
+    }
+    (if era == 'c' { price.floor() } else { price }, made)
+}
+
+/// How many tickets a gateway attaches.
+fn tickets(flags: &Flags, era: char, cost: &BigRational, ev: &BigRational) -> BigInt {
+    match era {
+        'a' => BigInt::from(flags.timeout.div_ceil(60)),
+        'b' => BigInt::from(flags.timeout),
+        _ if ev.is_zero() => BigInt::zero(),
+        _ => {
+            let count = float64(&(cost / ev));
+            BigInt::from(if count > 600.0 { 600 } else { count.ceil().to_i64().unwrap() })
+        }
+    }
+}
+
+/// Why a gateway makes no tickets of this value; "ok" when it does.
+fn refusal(flags: &Flags, value: &BigInt, ev: &BigRational, total: &BigRational) -> &'static str {
+    if !ev.is_positive() {
+        "ok"
+    } else if *ev >= rat(value) {
+        "faceValueTooLow"
+    } else if *ev > rat(&flags.max_ticket_ev) {
+        "maxTicketEV"
+    } else if flags.reserve.is_zero() {
+        "senderReserve"
+    } else if flags.deposit.is_zero() {
+        "deposit"
+    } else if *total > rat(&flags.max_total_ev) {
+        "maxTotalEV"
+    } else if *value > &flags.deposit / &flags.deposit_multiplier {
+        "faceValueOverDeposit"
+    } else {
+        "ok"
+    }
+}
+
 /// What becomes of a job in era 'a', 'b' or 'c'.
 pub fn answer(flags: &Flags, era: char) -> Answer {
-    let scaling = if flags.price_scaling.is_zero() { BigInt::one() } else { flags.price_scaling.clone() };
-    let base = BigRational::new(flags.price_per_unit.clone(), scaling);
+    let value = face_value(flags);
+    let (price, made) = price(flags, era, value.as_ref());
     let mut answer = Answer {
         check: "ok",
         accepted: false,
-        price: base.clone(),
+        price: price.clone(),
         face_value: None,
         win_prob: None,
         ev: None,
         tickets: None,
         credit: None,
     };
-    let value = face_value(flags);
-    if flags.auto_adjust {
-        if base.is_positive() {
-            let tx_cost = &flags.redeem_gas * &flags.gas_price;
-            let Some(value) = &value else {
-                if era == 'c' {
-                    answer.price = answer.price.floor();
-                }
-                answer.check = "senderReserve";
-                return answer;
-            };
-            let mut overhead = small(1);
-            if !tx_cost.is_zero() {
-                overhead += BigRational::new(tx_cost, value.clone());
-            }
-            answer.price = base * overhead;
-        }
-        answer.price = fixed(&answer.price);
-    } else if answer.price.numer().to_i64().is_none() || answer.price.denom().to_i64().is_none() {
-        answer.price = fixed(&answer.price);
-    }
-    if era == 'c' {
-        answer.price = answer.price.floor();
-    }
-    let price = answer.price.clone();
-    if !price.is_positive() {
+    if made && !price.is_positive() {
         (answer.check, answer.accepted) = ("free", true);
         (answer.tickets, answer.credit) = (Some(BigInt::zero()), Some(BigInt::zero()));
         return answer;
     }
-    let Some(value) = value else {
+    let Some(value) = value.filter(|_| made) else {
         answer.check = "senderReserve";
         return answer;
     };
@@ -187,40 +219,14 @@ pub fn answer(flags: &Flags, era: char) -> Answer {
         (answer.tickets, answer.credit) = (Some(BigInt::zero()), Some(BigInt::zero()));
         return answer;
     }
-    let tickets = match era {
-        'a' => BigInt::from(flags.timeout.div_ceil(60)),
-        'b' => BigInt::from(flags.timeout),
-        _ if ev.is_zero() => BigInt::zero(),
-        _ => {
-            let count = float64(&(cost / &ev));
-            BigInt::from(if count > 600.0 { 600 } else { count.ceil().to_i64().unwrap() })
-        }
-    };
+    let tickets = tickets(flags, era, &cost, &ev);
     answer.tickets = Some(tickets.clone());
     let total = rat(&tickets) * &ev;
-    if ev.is_positive() {
-        let refused = if ev >= rat(&value) {
-            "faceValueTooLow"
-        } else if ev > rat(&flags.max_ticket_ev) {
-            "maxTicketEV"
-        } else if flags.reserve.is_zero() {
-            "senderReserve"
-        } else if flags.deposit.is_zero() {
-            "deposit"
-        } else if total > rat(&flags.max_total_ev) {
-            "maxTotalEV"
-        } else if value > &flags.deposit / &flags.deposit_multiplier {
-            "faceValueOverDeposit"
-        } else {
-            "ok"
-        };
-        answer.check = refused;
-        if refused != "ok" {
-            return answer;
-        }
-    }
-    if tickets > BigInt::from(600) {
-        answer.check = "nonces";
+    answer.check = match refusal(flags, &value, &ev, &total) {
+        "ok" if tickets > BigInt::from(600) => "nonces",
+        check => check,
+    };
+    if answer.check != "ok" {
         return answer;
     }
     answer.credit = Some(total.floor().to_integer());

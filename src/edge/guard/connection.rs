@@ -207,15 +207,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     }
     let answer = match gate.pool.ask(&head, whole, peer.local && head.operator) {
         Ok(answer) => answer,
-        Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
-            let why = refusal(503, "at_capacity", "too many requests are under way; try again");
-            return last_words(peer, gate, &why, LINGER);
-        }
-        Err(why) => {
-            log::error!("the server behind the public port does not answer: {why}");
-            let why = refusal(500, "internal", "the worker failed at this request; try again");
-            return last_words(peer, gate, &why, LINGER);
-        }
+        Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };
     if job && answer.status == 401 {
         gate.pulse.denied();
@@ -236,6 +228,15 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
         Body::Coming => Next::Linger(LINGER),
         Body::Whole(_) | Body::Drained => Next::Linger(LINGER_SHORT),
     }
+}
+
+/// What the peer is told when the server behind gave no answer.
+fn no_answer(why: &io::Error) -> Refusal {
+    if why.kind() == io::ErrorKind::WouldBlock {
+        return refusal(503, "at_capacity", "too many requests are under way; try again");
+    }
+    log::error!("the server behind the public port does not answer: {why}");
+    refusal(500, "internal", "the worker failed at this request; try again")
 }
 
 /// The next head; None when the peer has nothing more to say.

@@ -8,42 +8,54 @@ use crate::pure::gpu::{Gpu, HW_POWER_BRAKE, HW_THERMAL};
 use crate::pure::snapshot::Snapshot;
 use crate::pure::xid::Xid;
 
+const PER_GPU: &[PerGpu] = &[
+    ("nvidia_smi_utilization_gpu_ratio", "GPU utilisation.", |g| share(g.utilization_percent)),
+    ("nvidia_smi_utilization_memory_ratio", "Memory utilisation.", |g| share(g.memory_utilization_percent)),
+    ("nvidia_smi_memory_used_bytes", "Memory in use.", |g| count(g.vram_used_bytes)),
+    ("nvidia_smi_memory_total_bytes", "Memory of the GPU.", |g| count(g.vram_total_bytes)),
+    ("nvidia_smi_memory_free_bytes", "Memory that can be had.", |g| count(g.vram_free_bytes)),
+    ("nvidia_smi_temperature_gpu", "Temperature in degrees Celsius.", |g| number(g.temperature_c)),
+    ("nvidia_smi_power_draw_watts", "Power draw.", |g| g.power_mw.map(|mw| f64::from(mw) / 1000.0)),
+    ("nvidia_smi_enforced_power_limit_watts", "Power limit in force.", |g| {
+        g.power_limit_mw.map(|mw| f64::from(mw) / 1000.0)
+    }),
+    ("nvidia_smi_fan_speed_ratio", "Speed of the first fan.", |g| {
+        share(g.slow.fan_percent.as_ref().and_then(|fans| fans.first().copied()))
+    }),
+    ("nvidia_smi_pstate", "Performance state.", |g| number(g.performance_state)),
+    ("nvidia_smi_clocks_current_graphics_clock_hz", "Graphics clock.", |g| {
+        g.graphics_clock_mhz.map(|mhz| f64::from(mhz) * 1e6)
+    }),
+    ("nvidia_smi_clocks_current_memory_clock_hz", "Memory clock.", |g| {
+        g.memory_clock_mhz.map(|mhz| f64::from(mhz) * 1e6)
+    }),
+    ("nvidia_smi_clocks_event_reasons_hw_thermal_slowdown", "Held down by heat.", |g| {
+        g.throttle_bits.and_then(|bits| flag(bits & HW_THERMAL != 0))
+    }),
+    ("nvidia_smi_clocks_event_reasons_hw_power_brake_slowdown", "Held down by the power supply.", |g| {
+        g.throttle_bits.and_then(|bits| flag(bits & HW_POWER_BRAKE != 0))
+    }),
+    ("nvidia_smi_gpu_recovery_action", "What the driver asks for.", |g| number(g.recovery_action)),
+];
+
 /// Writes the names that those dashboards use.
 pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
-    const PER_GPU: &[PerGpu] = &[
-        ("nvidia_smi_utilization_gpu_ratio", "GPU utilisation.", |g| share(g.utilization_percent)),
-        ("nvidia_smi_utilization_memory_ratio", "Memory utilisation.", |g| share(g.memory_utilization_percent)),
-        ("nvidia_smi_memory_used_bytes", "Memory in use.", |g| count(g.vram_used_bytes)),
-        ("nvidia_smi_memory_total_bytes", "Memory of the GPU.", |g| count(g.vram_total_bytes)),
-        ("nvidia_smi_memory_free_bytes", "Memory that can be had.", |g| count(g.vram_free_bytes)),
-        ("nvidia_smi_temperature_gpu", "Temperature in degrees Celsius.", |g| number(g.temperature_c)),
-        ("nvidia_smi_power_draw_watts", "Power draw.", |g| g.power_mw.map(|mw| f64::from(mw) / 1000.0)),
-        ("nvidia_smi_enforced_power_limit_watts", "Power limit in force.", |g| {
-            g.power_limit_mw.map(|mw| f64::from(mw) / 1000.0)
-        }),
-        ("nvidia_smi_fan_speed_ratio", "Speed of the first fan.", |g| {
-            share(g.slow.fan_percent.as_ref().and_then(|fans| fans.first().copied()))
-        }),
-        ("nvidia_smi_pstate", "Performance state.", |g| number(g.performance_state)),
-        ("nvidia_smi_clocks_current_graphics_clock_hz", "Graphics clock.", |g| {
-            g.graphics_clock_mhz.map(|mhz| f64::from(mhz) * 1e6)
-        }),
-        ("nvidia_smi_clocks_current_memory_clock_hz", "Memory clock.", |g| {
-            g.memory_clock_mhz.map(|mhz| f64::from(mhz) * 1e6)
-        }),
-        ("nvidia_smi_clocks_event_reasons_hw_thermal_slowdown", "Held down by heat.", |g| {
-            g.throttle_bits.and_then(|bits| flag(bits & HW_THERMAL != 0))
-        }),
-        ("nvidia_smi_clocks_event_reasons_hw_power_brake_slowdown", "Held down by the power supply.", |g| {
-            g.throttle_bits.and_then(|bits| flag(bits & HW_POWER_BRAKE != 0))
-        }),
-        ("nvidia_smi_gpu_recovery_action", "What the driver asks for.", |g| number(g.recovery_action)),
-    ];
     // That exporter writes UUIDs without their beginning. A lying driver's may be the same then.
     let short = |uuid: &str| uuid.to_lowercase().trim_start_matches("gpu-").to_owned();
     let mut seen = BTreeSet::new();
     let all = distinct(snapshot).into_iter().map(|(gpu, uuid)| (gpu, short(&uuid)));
     let gpus: Vec<(&Gpu, String)> = all.filter(|(_, uuid)| seen.insert(uuid.clone())).collect();
+    info(out, snapshot, &gpus);
+    for (name, help, read) in PER_GPU {
+        let samples = gpus.iter().map(|(gpu, uuid)| (vec![("uuid", uuid.as_str())], read(gpu)));
+        family(out, name, Kind::Gauge, help, samples);
+    }
+    let energy = gpus.iter().map(|(g, uuid)| (vec![("uuid", uuid.as_str())], g.energy_mj.map(|mj| mj as f64 / 1e3)));
+    family(out, "nvidia_smi_energy_joules_total", Kind::Counter, "Energy used since the driver was loaded.", energy);
+    xids(out, snapshot, &gpus);
+}
+
+fn info(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
     let driver = snapshot.gpu.sample().and_then(|s| s.driver_version.as_deref()).unwrap_or_default();
     let indices: Vec<String> = gpus.iter().map(|(gpu, _)| gpu.index.to_string()).collect();
     let rows = gpus.iter().zip(&indices).map(|((gpu, uuid), index)| {
@@ -57,12 +69,9 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
         (labels, Some(1.0))
     });
     family(out, "nvidia_smi_gpu_info", Kind::Info, "Identity of each GPU.", rows);
-    for (name, help, read) in PER_GPU {
-        let samples = gpus.iter().map(|(gpu, uuid)| (vec![("uuid", uuid.as_str())], read(gpu)));
-        family(out, name, Kind::Gauge, help, samples);
-    }
-    let energy = gpus.iter().map(|(g, uuid)| (vec![("uuid", uuid.as_str())], g.energy_mj.map(|mj| mj as f64 / 1e3)));
-    family(out, "nvidia_smi_energy_joules_total", Kind::Counter, "Energy used since the driver was loaded.", energy);
+}
+
+fn xids(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
     let xids: Vec<(String, String, &Xid)> = snapshot
         .xids
         .iter()

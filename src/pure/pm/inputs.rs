@@ -260,27 +260,16 @@ impl Inputs {
                 let gas = if value.starts_with("arbitrum") { REDEEM_GAS_L2 } else { REDEEM_GAS_L1 };
                 terms.redeem_gas = gas.into();
             }
-            "ticketEV" => terms.ticket_ev = from(0)?,
-            "maxFaceValue" => terms.max_face_value = from(0)?,
-            "minGasPrice" => terms.min_gas_price = from(0)?,
-            "maxGasPrice" => terms.max_gas_price = from(0)?,
-            "maxTicketEV" => terms.max_ticket_ev = from(0)?,
-            "maxTotalEV" => terms.max_total_ev = from(0)?,
-            "depositMultiplier" => terms.deposit_multiplier = from(1)?,
-            "gas-price" => terms.gas_price = from(0)?,
-            "deposit" => terms.deposit = from(0)?,
-            "reserve" => terms.reserve = from(0)?,
-            "balance" => terms.balance = from(0)?,
-            "claimed" => terms.claimed = from(0)?,
-            "pending" => terms.pending = from(0)?,
-            "pool-size" => terms.pool_size = from(1)?,
-            "redeem-gas" => terms.redeem_gas = from(1)?,
             "timeout" => {
                 let seconds = value.trim_end_matches('s').parse().ok().filter(|s| (1..=MAX_TIMEOUT).contains(s));
                 terms.timeout =
                     seconds.ok_or_else(|| wrong(format!("whole seconds from 1 to {MAX_TIMEOUT} are accepted")))?;
             }
-            _ => {}
+            flag => {
+                if let Some((term, least)) = whole_number(terms, flag) {
+                    *term = from(least)?;
+                }
+            }
         }
         Ok(())
     }
@@ -294,6 +283,28 @@ impl Inputs {
     pub(crate) fn source(&self, flag: &str) -> Option<&Source> {
         self.sources.iter().find(|source| source.flag == flag && source.idle.is_none())
     }
+}
+
+/// The term that a flag with a whole number sets, and the least that it may be.
+fn whole_number<'a>(terms: &'a mut Terms, flag: &str) -> Option<(&'a mut BigInt, u32)> {
+    Some(match flag {
+        "ticketEV" => (&mut terms.ticket_ev, 0),
+        "maxFaceValue" => (&mut terms.max_face_value, 0),
+        "minGasPrice" => (&mut terms.min_gas_price, 0),
+        "maxGasPrice" => (&mut terms.max_gas_price, 0),
+        "maxTicketEV" => (&mut terms.max_ticket_ev, 0),
+        "maxTotalEV" => (&mut terms.max_total_ev, 0),
+        "depositMultiplier" => (&mut terms.deposit_multiplier, 1),
+        "gas-price" => (&mut terms.gas_price, 0),
+        "deposit" => (&mut terms.deposit, 0),
+        "reserve" => (&mut terms.reserve, 0),
+        "balance" => (&mut terms.balance, 0),
+        "claimed" => (&mut terms.claimed, 0),
+        "pending" => (&mut terms.pending, 0),
+        "pool-size" => (&mut terms.pool_size, 1),
+        "redeem-gas" => (&mut terms.redeem_gas, 1),
+        _ => return None,
+    })
 }
 
 /// A whole decimal number, with a sign perhaps.

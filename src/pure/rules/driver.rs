@@ -98,15 +98,29 @@ pub(super) const XID_ACTION: &str =
     "stop its users and run nvidia-smi -r, or reboot; once it is mended, agent-net ack tells so";
 
 fn judge_fault(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let Some((code, severity, action)) = meaning(fault, lasting_s, facts, findings) else { return };
+    let reason = findings.add(code, severity, None, fault.detail.clone(), action);
+    if matches!(fault.kind, FaultKind::HelperFailed | FaultKind::Stuck) {
+        reason.numbers(lasting_s.floor(), STUCK_UNHEALTHY_S);
+    }
+}
+
+/// The reason of a fault and what to do; None when there is nothing more to say.
+fn meaning(
+    fault: &GpuFault,
+    lasting_s: f64,
+    facts: &Facts<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<(Code, Verdict, &'static str)> {
     let none_expected = facts.limits.expected_gpus == Some(0);
     let pci_gpus = facts.around.pci_gpus;
     let lasting = if lasting_s >= STUCK_UNHEALTHY_S { Verdict::Unhealthy } else { Verdict::Degraded };
-    let (code, severity, action) = match fault.kind {
-        FaultKind::LibMissing | FaultKind::DriverNotLoaded if none_expected => return,
+    Some(match fault.kind {
+        FaultKind::LibMissing | FaultKind::DriverNotLoaded if none_expected => return None,
         FaultKind::LibMissing | FaultKind::DriverNotLoaded if pci_gpus == Some(0) => {
             if facts.ollama.vram_bytes() == 0 {
-                let message = format!("no NVIDIA device on the PCI bus and no NVML: {}", fault.detail);
-                return no_gpu(message, findings);
+                no_gpu(format!("no NVIDIA device on the PCI bus and no NVML: {}", fault.detail), findings);
+                return None;
             }
             // Ollama holds a model in the memory of a GPU that NVML does not know: another maker's.
             (
@@ -156,11 +170,7 @@ fn judge_fault(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &m
             lasting,
             "the driver does not answer; look at dmesg and nvidia-smi on the host, reboot if they hang too",
         ),
-    };
-    let reason = findings.add(code, severity, None, fault.detail.clone(), action);
-    if matches!(fault.kind, FaultKind::HelperFailed | FaultKind::Stuck) {
-        reason.numbers(lasting_s.floor(), STUCK_UNHEALTHY_S);
-    }
+    })
 }
 
 /// GPUs that can be used at this moment.

@@ -46,7 +46,9 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         }
         readings(gpu, track, findings);
         recovery(gpu, findings);
-        memory(gpu, track, findings);
+        ecc(gpu, findings);
+        remapped_rows(gpu, findings);
+        retired_pages(gpu, track, findings);
         heat(gpu, track, facts.limits.max_temp_c, findings);
         link(gpu, track, findings);
         board(gpu, facts.limits.min_vram_bytes, findings);
@@ -141,7 +143,7 @@ fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>
     }
 }
 
-fn memory(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
     let index = gpu.index;
     if let Some(errors) = gpu.slow.ecc_uncorrected_volatile.filter(|n| *n > 0) {
         findings
@@ -156,40 +158,47 @@ fn memory(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             )
             .numbers(errors as f64, 0);
     }
-    if let Some(rows) = gpu.remapped_rows {
-        if rows.failed {
-            findings.add(
-                Code::RowRemapFailed,
-                Verdict::Unhealthy,
-                Some(gpu),
-                format!("GPU {index} has no spare memory row left for a broken one"),
-                "have the board replaced",
-            );
-        }
-        if rows.pending {
-            findings.add(
-                Code::RowRemapPending,
+}
+
+fn remapped_rows(gpu: &Gpu, findings: &mut Findings<'_>) {
+    let index = gpu.index;
+    let Some(rows) = gpu.remapped_rows else { return };
+    if rows.failed {
+        findings.add(
+            Code::RowRemapFailed,
+            Verdict::Unhealthy,
+            Some(gpu),
+            format!("GPU {index} has no spare memory row left for a broken one"),
+            "have the board replaced",
+        );
+    }
+    if rows.pending {
+        findings.add(
+            Code::RowRemapPending,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("GPU {index} waits for a reset to replace a broken memory row"),
+            "run nvidia-smi -r when it has no work",
+        );
+    }
+    if rows.uncorrectable >= MANY_REMAPS {
+        findings
+            .add(
+                Code::RowRemapMany,
                 Verdict::Degraded,
                 Some(gpu),
-                format!("GPU {index} waits for a reset to replace a broken memory row"),
-                "run nvidia-smi -r when it has no work",
-            );
-        }
-        if rows.uncorrectable >= MANY_REMAPS {
-            findings
-                .add(
-                    Code::RowRemapMany,
-                    Verdict::Degraded,
-                    Some(gpu),
-                    format!(
-                        "GPU {index} has replaced {} memory rows after errors that could not be corrected",
-                        rows.uncorrectable
-                    ),
-                    "have the board replaced before its spare rows are used up",
-                )
-                .numbers(rows.uncorrectable, MANY_REMAPS);
-        }
+                format!(
+                    "GPU {index} has replaced {} memory rows after errors that could not be corrected",
+                    rows.uncorrectable
+                ),
+                "have the board replaced before its spare rows are used up",
+            )
+            .numbers(rows.uncorrectable, MANY_REMAPS);
     }
+}
+
+fn retired_pages(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let index = gpu.index;
     let Some(pages) = gpu.slow.retired_pages else { return };
     if pages.pending {
         findings.add(

@@ -36,6 +36,17 @@ pub(crate) enum Status {
     Draining,
 }
 
+impl Status {
+    /// `wanted`: jobs may come.
+    pub(crate) fn of(stopping: bool, wanted: bool) -> Self {
+        match (stopping, wanted) {
+            (true, _) => Self::Draining,
+            (false, true) => Self::Ready,
+            (false, false) => Self::Unavailable,
+        }
+    }
+}
+
 /// A GPU as the registry shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Card {
