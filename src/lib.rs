@@ -18,7 +18,8 @@
 //!
 //! - [`pure`]: values in, values out. No I/O, no clock, no log.
 //! - [`edge`]: one outside thing per file; every call has a deadline and a size limit.
-//! - [`cmd`]: one subcommand per file, wiring only.
+//! - [`cmd`]: one subcommand per file, wiring only; `cmd/manual` has the table that help, manual page and completions are
+//!   made of.
 //! - [`threads`], [`names`], [`counters`], [`rows`]: what the others share.
 //!
 //! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`

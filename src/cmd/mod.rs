@@ -2,10 +2,12 @@
 
 mod ack;
 mod check;
+mod completions;
 mod config;
 mod doctor;
 mod health;
-mod help;
+mod man;
+mod manual;
 mod pm;
 mod pull;
 mod serve;
@@ -21,19 +23,40 @@ use crate::exit::Exit;
 /// Runs the command that the arguments name; `serve` when they name none.
 pub(crate) fn run() -> ExitCode {
     let mut args = Arguments::from_env();
-    let command = match args.subcommand() {
-        // It needs none of the settings, and go-livepeer's flags look unlike ours.
-        Ok(Some(command)) if command == "pm" => return pm::run(args).into(),
-        Ok(command) => command.unwrap_or_else(|| "serve".into()),
+    let named = match args.subcommand() {
+        Ok(named) => named,
         Err(why) => return usage(&why.to_string()).into(),
     };
-    if args.contains(["-h", "--help"]) {
-        return print(&help::text()).into();
+    // They need none of the settings, and go-livepeer's flags look unlike ours.
+    match named.as_deref() {
+        Some("pm") => return pm::run(args).into(),
+        Some("completions") if !asks_for_help(&args) => return completions::run(args).into(),
+        Some("man") if !asks_for_help(&args) => return man::run(args).into(),
+        _ => {}
+    }
+    if asks_for_help(&args) {
+        return help(named.as_deref()).into();
     }
     if args.contains(["-V", "--version"]) {
         return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
     }
-    let command = match command.as_str() {
+    with_settings(named.as_deref().unwrap_or("serve"), args).into()
+}
+
+fn asks_for_help(args: &Arguments) -> bool {
+    args.clone().contains(["-h", "--help"])
+}
+
+fn help(named: Option<&str>) -> Exit {
+    let Some(name) = named else { return print(&manual::overview()) };
+    match manual::COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => print(&manual::of_command(command)),
+        None => usage(&no_command(name)),
+    }
+}
+
+fn with_settings(command: &str, mut args: Arguments) -> Exit {
+    let command = match command {
         "serve" => Ok(Command::Serve),
         "check" => check::options(&mut args).map(Command::Check),
         "pull" => Ok(Command::Pull),
@@ -41,28 +64,27 @@ pub(crate) fn run() -> ExitCode {
         "doctor" => Ok(Command::Doctor { json: args.contains("--json") }),
         "ack" => Ok(Command::Ack),
         "config" => Ok(Command::Config { runner_json: args.contains("--runner-json") }),
-        other => Err(format!("{other:?} is no command; there are {COMMANDS}")),
+        other => Err(no_command(other)),
     };
     let command = match command {
         Ok(command) => command,
-        Err(why) => return usage(&why).into(),
+        Err(why) => return usage(&why),
     };
     let settings = match settings::gather(&mut args) {
         Ok(settings) => settings,
-        Err(settings::Error::Usage(why)) => return usage(&why).into(),
+        Err(settings::Error::Usage(why)) => return usage(&why),
         Err(settings::Error::Config(why)) => {
             return match command {
                 Command::Doctor { json } => doctor::refuse(&why, json),
                 _ => refuse(&why),
-            }
-            .into();
+            };
         }
     };
     let mut left = args.finish();
     let model = (matches!(command, Command::Pull) && !left.is_empty()).then(|| left.remove(0));
     let model = model.as_ref().map(|model| model.to_string_lossy());
     if let Some(first) = left.first() {
-        return usage(&format!("{first:?} is not understood")).into();
+        return usage(&format!("{first:?} is not understood"));
     }
     match command {
         Command::Serve => serve::run(&settings),
@@ -73,10 +95,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Ack => ack::run(&settings),
         Command::Config { runner_json } => config::run(&settings, runner_json),
     }
-    .into()
 }
 
-const COMMANDS: &str = "serve, check, health, doctor, ack, pull, config and pm";
+fn no_command(name: &str) -> String {
+    format!("{name:?} is no command; there are {}", manual::names())
+}
 
 /// A subcommand with what it is told beyond the settings.
 #[derive(Debug)]

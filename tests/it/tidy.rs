@@ -303,9 +303,9 @@ fn the_readme_lists_everything_there_is() {
     metrics.dedup();
     assert!(metrics.len() >= 55, "{metrics:?}");
     let metrics = metrics.into_iter().map(|name| format!("`agent_net_{name}`"));
-    let commands = read("src/cmd/mod.rs");
-    let commands = between(&commands, "COMMANDS: &str = \"", "\"")[0].replace(" and ", ", ");
-    let commands = commands.split(", ").filter(|c| *c != "serve").map(|name| format!("`agent-net {name}`"));
+    let commands = read("src/cmd/manual/commands.rs");
+    let commands = between(&commands, "name: \"", "\"").into_iter().filter(|name| *name != "serve");
+    let commands = commands.map(|name| format!("`agent-net {name}`"));
     let wanted = settings.into_iter().chain(routes).map(|name| format!("`{name}"));
     let missing: Vec<_> = wanted
         .chain(codes.iter().map(|code| format!("`{code}`")))

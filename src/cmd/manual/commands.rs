@@ -1,0 +1,183 @@
+//! The table.
+
+use super::{Command, Opt, Value};
+
+const fn option(flag: &'static str, value: Value, about: &'static str) -> Opt {
+    Opt { flag, value, about }
+}
+
+const JSON: Opt = option("--json", Value::None, "one JSON object instead of lines for people");
+
+/// All commands; those of a group follow each other.
+pub(in crate::cmd) const COMMANDS: &[Command] = &[
+    Command {
+        name: "serve",
+        operand: "",
+        about: "answer jobs until SIGTERM; the default",
+        details: "\
+It listens, registers where ORCH_URL is set, and stays registered. SIGTERM unregisters, refuses new jobs, finishes
+those in flight (10 s at most) and ends with 0. SIGHUP reads secret files anew and registers at once.",
+        options: &[],
+        settings: true,
+        example: "agent-net serve --server-port 9000 --model llama3.2:3b",
+    },
+    Command {
+        name: "check",
+        operand: "",
+        about: "the verdict once; the exit code is the verdict",
+        details: "\
+Asks the worker at URL, else the one of this machine, else reads the GPUs and Ollama by itself. The first line says
+it all, as Nagios and Icinga want it.",
+        options: &[
+            option("--url", Value::Any("URL"), "of a worker"),
+            option("--json", Value::None, "the report as JSON"),
+            option("--text", Value::None, "the report as key=value lines, safe to eval in a shell"),
+        ],
+        settings: true,
+        example: "agent-net check --url http://10.0.0.7:9876",
+    },
+    Command {
+        name: "doctor",
+        operand: "",
+        about: "what is wrong on this machine, and how to mend it",
+        details: "\
+Looks at device nodes, driver, library, helper, container, Ollama, models, settings, port, state folder, clock and
+orchestrators.",
+        options: &[JSON],
+        settings: true,
+        example: "agent-net doctor",
+    },
+    Command {
+        name: "ack",
+        operand: "",
+        about: "tell the worker here that its errors so far are known",
+        details: "Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens.",
+        options: &[],
+        settings: true,
+        example: "agent-net ack",
+    },
+    Command {
+        name: "health",
+        operand: "",
+        about: "whether the worker here serves, for HEALTHCHECK",
+        details: "It says nothing about GPU, Ollama or orchestrator: see check.",
+        options: &[],
+        settings: true,
+        example: "agent-net health --server-port 9000",
+    },
+    Command {
+        name: "config",
+        operand: "",
+        about: "the settings and where each came from",
+        details: "Secrets are shown as ***.",
+        options: &[option(
+            "--runner-json",
+            Value::None,
+            "this worker's entry for an orchestrator's -liveRunnerConfig instead",
+        )],
+        settings: true,
+        example: "agent-net config",
+    },
+    Command {
+        name: "pull",
+        operand: "MODEL",
+        about: "pull a model into Ollama and show how far it is",
+        details: "Without MODEL it pulls those of the setting MODEL. A pull that is broken off goes on where it stopped.",
+        options: &[],
+        settings: true,
+        example: "agent-net pull llama3.2:3b --ollama-url http://10.0.0.7:11434",
+    },
+    Command {
+        name: "pm check",
+        operand: "[-FLAG VALUE]...",
+        about: "whether jobs are accepted and paid with these flags",
+        details: "\
+For each era of go-livepeer (a: up to v0.8.6, b: v0.8.7 and v0.8.8, c: since v0.8.9): who refuses a job and why, and
+the smallest change that mends it. A FILE is any text that holds the flags: a compose file, a unit, a script; without
+any, those in ./compose are checked. A flag wins over the files.",
+        options: &[
+            option("--orchestrator", Value::File, "with the orchestrator's flags"),
+            option("--gateway", Value::File, "with the gateway's flags"),
+            option("--worker", Value::File, "with CAPABILITY_PRICE_PER_UNIT and the like"),
+            option("--era", Value::Of(&["a", "b", "c", "all"]), "[all]"),
+            JSON,
+            option("-ticketEV", Value::Any("AMOUNT"), "orchestrator [8000000000]"),
+            option("-maxFaceValue", Value::Any("AMOUNT"), "orchestrator [0: no cap]"),
+            option("-autoAdjustPrice", Value::Of(&["true", "false"]), "orchestrator [true]"),
+            option("-minGasPrice", Value::Any("AMOUNT"), "orchestrator [0]"),
+            option("-maxGasPrice", Value::Any("AMOUNT"), "orchestrator [0: none]"),
+            option("-network", Value::Any("NAME"), "orchestrator [an Arbitrum]"),
+            option("-maxTicketEV", Value::Any("AMOUNT"), "gateway [3000000000000]"),
+            option("-maxTotalEV", Value::Any("AMOUNT"), "gateway [20000000000000]"),
+            option("-depositMultiplier", Value::Any("N"), "gateway [1]"),
+            option("--price-per-unit", Value::Any("AMOUNT"), "of one second [CAPABILITY_PRICE_PER_UNIT, else 0]"),
+            option("--price-scaling", Value::Any("N"), "[1]"),
+            option("--price-currency", Value::Of(&["wei", "eth"]), "[wei]"),
+            option("--timeout", Value::Any("SECONDS"), "the job's timeout_seconds [60]"),
+            option("--gas-price", Value::Any("AMOUNT"), "[0.01gwei]"),
+            option("--redeem-gas", Value::Any("N"), "[1200000; 350000 on Ethereum]"),
+            option("--deposit", Value::Any("AMOUNT"), "of the gateway's account [0.1eth]"),
+            option("--reserve", Value::Any("AMOUNT"), "of the gateway's account [1eth]"),
+            option("--balance", Value::Any("AMOUNT"), "of the gateway at the orchestrator [0]"),
+            option("--pool-size", Value::Any("N"), "active orchestrators, who share the reserve [100]"),
+            option("--claimed", Value::Any("AMOUNT"), "of this orchestrator's share, in this round [0]"),
+            option("--pending", Value::Any("AMOUNT"), "winners that are being redeemed [0]"),
+        ],
+        settings: false,
+        example: "agent-net pm check --orchestrator orch.yml --gateway gw.yml",
+    },
+    Command {
+        name: "pm winprob",
+        operand: "",
+        about: "the odds of a ticket",
+        details: "As go-livepeer's 256-bit number, and as 1 in so many. An AMOUNT is whole wei or has a unit: 18gwei, 0.001eth.",
+        options: &[
+            option("--ticket-ev", Value::Any("AMOUNT"), "what tickets are worth on average"),
+            option("--face-value", Value::Any("AMOUNT"), "what a winner is worth"),
+            option("--tickets", Value::Any("N"), "how likely so many tickets win at least once"),
+            JSON,
+        ],
+        settings: false,
+        example: "agent-net pm winprob --ticket-ev 18gwei --face-value 180gwei",
+    },
+    Command {
+        name: "pm ticket",
+        operand: "",
+        about: "what a Livepeer-Payment header holds",
+        details: "Whose signatures are in it, and with the recipient's random number which tickets win.",
+        options: &[
+            option("--payment", Value::Any("BASE64|@FILE|-"), "the header, a file that holds it, or standard input"),
+            option("--recipient-rand", Value::Any("N"), "the recipient's number"),
+            JSON,
+        ],
+        settings: false,
+        example: "agent-net pm ticket --payment @header.txt",
+    },
+    Command {
+        name: "pm ledger",
+        operand: "",
+        about: "tickets that came with jobs, and what became of them",
+        details: "Those that came past the orchestrator, and what TICKET_SUBMIT_URL answered to them.",
+        options: &[option("--state-dir", Value::Folder, "where the worker keeps them [STATE_DIR]"), JSON],
+        settings: false,
+        example: "agent-net pm ledger --state-dir /var/lib/agent-net",
+    },
+    Command {
+        name: "completions",
+        operand: "bash|zsh|fish",
+        about: "completions for a shell, to be sourced or installed",
+        details: "",
+        options: &[],
+        settings: false,
+        example: "source <(agent-net completions bash)",
+    },
+    Command {
+        name: "man",
+        operand: "",
+        about: "the manual page",
+        details: "",
+        options: &[],
+        settings: false,
+        example: "agent-net man | man -l -",
+    },
+];

@@ -1,0 +1,88 @@
+//! `--help`.
+
+use super::{COMMANDS, Command, EXIT_CODES, all_options, first_words, members};
+use crate::cmd::settings::flag;
+use crate::pure::config::SETTINGS;
+
+/// Of the whole program: no more than a small terminal shows at once.
+pub(in crate::cmd) fn overview() -> String {
+    let mut text = "Usage: agent-net [COMMAND] [OPTION]...\n\n".to_owned();
+    for word in first_words() {
+        let about = COMMANDS.iter().find(|c| c.name == word).map_or(GROUP_ABOUT, |command| command.about);
+        text.push_str(&format!("  {word:<12} {about}\n"));
+    }
+    text.push_str(
+        "\nEach has --help. Settings are variables or flags, see agent-net serve --help.\n\
+         Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable,\n\
+         64 usage, 78 a setting that cannot be used.\n\nExamples:\n",
+    );
+    for name in ["check", "serve", "pm check"] {
+        let example = COMMANDS.iter().find(|c| c.name == name).map_or("", |command| command.example);
+        text.push_str(&format!("  {example}\n"));
+    }
+    text
+}
+
+/// The one group that there is.
+pub(super) const GROUP_ABOUT: &str = "payments: a pre-flight of flags, odds, tickets; offline";
+
+/// Of a group.
+pub(in crate::cmd) fn group(name: &str) -> String {
+    let mut text = format!("Usage: agent-net {name} COMMAND [OPTION]...\n\n{GROUP_ABOUT}\n\n");
+    for (word, command) in members(name) {
+        text.push_str(&format!("  {word:<12} {}\n", command.about));
+    }
+    text.push_str(&format!("\nEach has --help: agent-net {name} check --help\n"));
+    text
+}
+
+/// Of one command.
+pub(in crate::cmd) fn of_command(command: &Command) -> String {
+    let mut text = format!("Usage: {}\n\n{}\n", usage(command), command.about);
+    if !command.details.is_empty() {
+        text.push_str(&format!("\n{}\n", command.details));
+    }
+    if !command.options.is_empty() {
+        text.push_str("\nOptions:\n");
+        for (flag, value, about) in all_options(command).into_iter().take(command.options.len()) {
+            text.push_str(&format!("  {:<28} {about}\n", format!("{flag} {}", value.name())));
+        }
+    }
+    if command.name == "serve" {
+        text.push_str("\nSettings (a flag wins over the environment; empty is unset) [default]:\n");
+        text.push_str(&settings());
+    } else if command.settings {
+        text.push_str("\nEvery setting is an option as well, see agent-net serve --help.\n");
+    }
+    text.push_str("\nExit codes:\n");
+    for (code, meaning) in EXIT_CODES {
+        text.push_str(&format!("  {code:<4} {meaning}\n"));
+    }
+    text + &format!("\nExample:\n  {}\n", command.example)
+}
+
+/// `agent-net check [--url URL] [--json] [--SETTING VALUE]...`
+pub(super) fn usage(command: &Command) -> String {
+    let mut line = format!("agent-net {}", command.name);
+    if !command.operand.is_empty() {
+        line.push_str(&format!(" {}", command.operand));
+    }
+    // Twenty options are listed below.
+    if command.options.len() > 5 {
+        return line + " [OPTION]...";
+    }
+    for option in command.options {
+        let value = option.value.name();
+        let blank = if value.is_empty() { "" } else { " " };
+        line.push_str(&format!(" [{}{blank}{value}]", option.flag));
+    }
+    if command.settings { line + " [--SETTING VALUE]..." } else { line }
+}
+
+fn settings() -> String {
+    let line = |s: &crate::pure::config::Setting| {
+        let default = if s.default.is_empty() { String::new() } else { format!(" [{}]", s.default) };
+        format!("  {:<32} {:<34} {}{default}\n", s.name, flag(s.name), s.meaning)
+    };
+    SETTINGS.iter().map(line).collect()
+}
