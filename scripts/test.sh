@@ -145,6 +145,17 @@ prepare_docker() {
     fi
 }
 
+# What tests GET /openapi.json, in a folder of its own.
+prepare_schemathesis() {
+    [ ! -x "$run/schemathesis/bin/schemathesis" ] || return 0
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv || :
+    say "installing schemathesis"
+    { python3 -m venv "$run/schemathesis" && "$run/schemathesis/bin/pip" install -q schemathesis==4.32.5; } || {
+        rm -rf "$run/schemathesis"
+        without "schemathesis is missing: GET /openapi.json is not tested by it"
+    }
+}
+
 prepare_rest() {
     packages=
     want musl-gcc musl-tools
@@ -160,11 +171,15 @@ prepare_rest() {
     want valgrind valgrind
     want busybox busybox
     want promtool prometheus
+    want mandoc mandoc
+    want zsh zsh
+    want fish fish
     want systemd-analyze systemd
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
     has chromium || has google-chrome || install chromium || without "chromium is missing: the status page is not rendered"
     prepare_docker
+    prepare_schemathesis
     musl=$(uname -m)-unknown-linux-musl
     if ! musl_std; then
         { has rustup && rustup target add "$musl"; } ||

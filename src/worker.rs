@@ -16,6 +16,7 @@ use crate::pure::contract;
 use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition};
 use crate::pure::hardware::{self, Identity};
 use crate::pure::metrics;
+use crate::pure::openapi;
 use crate::pure::reply::Reply;
 use crate::pure::report::{Moment, Published};
 use crate::pure::route::{Asked, Job, Refusal, Tickets};
@@ -132,6 +133,7 @@ impl Worker {
             }
             Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(&self.pipeline, latest))),
             Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
+            Job::OpenApi => Ok(Reply::json(200, openapi::DOCUMENT.as_str())),
             Job::Page { known } => Ok(Reply::page(known)),
             Job::Uptime { window, minutes, step } => {
                 let now = unix_now();

@@ -27,6 +27,7 @@ pub(crate) struct Agents {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Agent"))]
 pub(crate) struct AgentRow<'a> {
     agent_id: &'a str,
     jobs: u64,

@@ -9,18 +9,23 @@ use super::contract::{json, millis};
 use super::uptime::{Minute, WINDOWS, Windows};
 
 #[derive(Serialize)]
-struct UptimeAnswer<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Uptime"))]
+pub(crate) struct UptimeAnswer<'a> {
     status: &'static str,
     timestamp: f64,
+    #[cfg_attr(test, schemars(schema_with = "super::openapi::tests::by_window::<WindowRow>"))]
     windows: BTreeMap<&'static str, WindowRow>,
     /// False: it is lost when the worker ends (STATE_DIR is unset).
     kept: bool,
+    /// Whose minutes follow.
     window: &'a str,
+    /// Those on record, in order of time.
     minutes: Vec<MinuteRow>,
 }
 
 #[derive(Serialize)]
-struct WindowRow {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Window"))]
+pub(crate) struct WindowRow {
     /// Of the time since the first minute on record: time when nothing ran is not up.
     percent: Option<f64>,
     /// Of the time in which the worker could tell.
@@ -31,10 +36,12 @@ struct WindowRow {
     down_seconds: u32,
     unobserved_seconds: u32,
     threshold_percent: f64,
+    /// It is below the threshold, and long enough to tell.
     low: bool,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Minutes"))]
 struct MinuteRow {
     /// Unix seconds at which it begins.
     start: u64,
@@ -82,11 +89,14 @@ pub(crate) fn uptime(
 }
 
 #[derive(Serialize)]
-struct AgentsAnswer<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Agents"))]
+pub(crate) struct AgentsAnswer<'a> {
     status: &'static str,
     timestamp: f64,
     agents: Vec<AgentRow<'a>>,
+    /// More are not kept.
     max: usize,
+    /// Agents that made room for others.
     forgotten: u64,
 }
 

@@ -54,7 +54,8 @@ pub(crate) fn agent_id(body: &[u8]) -> Result<String, BadBody> {
 }
 
 #[derive(Serialize)]
-struct ErrorBody<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Error"))]
+pub(crate) struct ErrorBody<'a> {
     status: &'static str,
     code: &'a str,
     error: &'a str,

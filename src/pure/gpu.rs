@@ -131,6 +131,7 @@ pub(crate) struct Gaps {
 
 /// Memory rows that were replaced by spare ones (Ampere and later).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RemappedRows {
     pub(crate) correctable: u32,
     pub(crate) uncorrectable: u32,
@@ -142,6 +143,7 @@ pub(crate) struct RemappedRows {
 
 /// Memory pages that are no longer used (before Ampere).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RetiredPages {
     pub(crate) single_bit: u32,
     pub(crate) double_bit: u32,

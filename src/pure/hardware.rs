@@ -10,6 +10,7 @@ use super::report::Published;
 
 /// Who answers, and with what.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Identity<'a> {
     /// CAPABILITY_NAME, or `agent-net` without one.
     pub(crate) pipeline: &'a str,
@@ -17,15 +18,19 @@ pub(crate) struct Identity<'a> {
     pub(crate) model_id: &'a str,
 }
 
+/// The body of GET /version.
 #[derive(Serialize)]
-struct Version<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Version<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
     version: &'static str,
 }
 
+/// The body of GET /hardware/info.
 #[derive(Serialize)]
-struct Hardware<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Hardware<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
     /// By NVML's index.
@@ -33,6 +38,7 @@ struct Hardware<'a> {
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GpuInfo<'a> {
     id: Option<&'a str>,
     name: Option<&'a str>,
@@ -44,12 +50,10 @@ struct GpuInfo<'a> {
     minor: Option<i32>,
 }
 
-/// The body of GET /version.
 pub(crate) fn version(identity: Identity<'_>) -> String {
     json(&Version { identity, version: env!("CARGO_PKG_VERSION") })
 }
 
-/// The body of GET /hardware/info.
 pub(crate) fn info(pipeline: &str, latest: &Published) -> String {
     let gpus = latest.snapshot.gpu.gpus().iter().map(|gpu| {
         let (major, minor) = gpu.fixed.compute_capability.unzip();

@@ -22,6 +22,7 @@ const REFRESH_BEFORE: Duration = Duration::from_secs(60);
 
 /// What a model is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelState"))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// For Ollama, or for a while.
@@ -180,7 +181,9 @@ impl Keeper {
 
 /// One model as operators see it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelKeeper"))]
 pub(crate) struct Row {
+    /// As MODEL names it.
     pub(crate) model: String,
     pub(crate) state: State,
     /// While it is pulled; the same goes for the rest up to `error`.

@@ -22,6 +22,7 @@ const QUIET_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What stands in the registry, as far as anybody can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RegistrationState"))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// Nobody has answered yet.
@@ -145,9 +146,11 @@ impl Lease {
 
 /// What operators see of one registration.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Registration"))]
 pub(crate) struct Row {
     pub(crate) orchestrator: String,
     pub(crate) capability: String,
+    /// byoc or live-runner.
     pub(crate) protocol: &'static str,
     pub(crate) state: State,
     /// Unix seconds at which it was last taken.

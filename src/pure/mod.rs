@@ -19,6 +19,7 @@ pub(crate) mod lease;
 pub(crate) mod meminfo;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod pci;
 pub(crate) mod pm;

@@ -26,6 +26,7 @@ struct Minute {
 
 /// Those that are shown as curves.
 #[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Readings<T> {
     temperature_c: T,
     power_w: T,
@@ -54,7 +55,8 @@ impl Mean {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "History"))]
+pub(crate) struct Answer<'a> {
     status: &'static str,
     timestamp: f64,
     /// Seconds between two values.
@@ -62,8 +64,11 @@ struct Answer<'a> {
     gpus: Vec<GpuHistory<'a>>,
 }
 
+/// The curves of one GPU.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GpuHistory<'a> {
+    /// UUID, or index where there is none.
     gpu: &'a str,
     /// The oldest first, the running minute last; null for minutes without a reading.
     #[serde(flatten)]

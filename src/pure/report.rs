@@ -50,17 +50,28 @@ pub(crate) struct Moment<'a> {
 
 /// The body of a job's answer, and of GET /gpu without `agent_id`.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Report<'a> {
+    /// `success`.
     status: &'static str,
+    /// The job's; left out of GET /gpu.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<&'a str>,
+    /// The loaded model with the most VRAM; empty when none is loaded.
     model_name: &'a str,
+    /// MiB of VRAM that Ollama's loaded models hold.
     vram_usage_mb: u64,
+    /// Pulled into Ollama.
     total_models: usize,
+    /// Unix seconds of this answer.
     timestamp: f64,
+    /// GPUs that NVML can use; without NVML: 1 if Ollama holds a model in VRAM, else 0.
     gpu_count: usize,
+    #[cfg_attr(test, schemars(with = "Health<'static>"))]
     health: Part<'a>,
+    #[cfg_attr(test, schemars(with = "Vec<GpuRow<'static>>"))]
     gpus: &'a RawValue,
+    #[cfg_attr(test, schemars(with = "Vec<ModelRow<'static>>"))]
     models: &'a RawValue,
     ollama: OllamaRow<'a>,
     driver_version: Option<&'a str>,
@@ -68,6 +79,7 @@ pub(crate) struct Report<'a> {
     cuda_version: Option<&'a str>,
     /// Microseconds that reading the GPUs took.
     read_us: Option<u64>,
+    /// Where critical errors are heard of: kmsg, nvml or none.
     xid_source: &'static str,
     uptime: UptimeRow,
     /// The models of MODEL.
@@ -76,8 +88,11 @@ pub(crate) struct Report<'a> {
     /// The operator's business: clients are not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<&'a [Row]>,
+    /// Milliseconds since the GPUs were read.
     sample_age_ms: u64,
+    /// Where this comes from: nvml, tegra, ollama, joined by +, or none.
     source: &'static str,
+    /// Of agent-net.
     version: &'static str,
     #[serde(skip)]
     verdict: Verdict,
@@ -92,52 +107,67 @@ enum Part<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Health<'a> {
+    /// The worst of the reasons; ok without any.
     verdict: Verdict,
     reasons: Vec<&'a Reason>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Model"))]
 struct ModelRow<'a> {
     name: &'a str,
+    /// MiB on disk.
     size_mb: Option<u64>,
     pulled: bool,
+    /// Ollama holds it in memory.
     loaded: bool,
+    /// MiB of it that are in VRAM; 0 when it is not loaded.
     vram_mb: u64,
+    /// How much of it is on the GPU; null when it is not loaded.
     on_gpu_percent: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Ollama"))]
 struct OllamaRow<'a> {
     /// None: not known yet.
     reachable: Option<bool>,
     version: Option<&'a str>,
+    /// Why it does not answer, or its lists cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
 /// Percent of the windows; null while nothing is on record.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "UptimePercents"))]
 struct UptimeRow {
     #[serde(flatten)]
+    #[cfg_attr(test, schemars(schema_with = "super::openapi::tests::by_window::<Option<f64>>"))]
     windows: BTreeMap<&'static str, Option<f64>>,
+    /// Since the worker was started.
     process_seconds: u64,
 }
 
 #[derive(Serialize)]
-struct Catalogue<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Models"))]
+pub(crate) struct Catalogue<'a> {
     status: &'static str,
     model_name: &'a str,
     vram_usage_mb: u64,
     total_models: usize,
     timestamp: f64,
+    #[cfg_attr(test, schemars(with = "Vec<ModelRow<'static>>"))]
     models: &'a RawValue,
     ollama: OllamaRow<'a>,
     sample_age_ms: u64,
 }
 
 #[derive(Serialize)]
-struct Ready<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Ready<'a> {
     status: &'static str,
     verdict: Verdict,
     reasons: Vec<&'a Reason>,

@@ -34,6 +34,8 @@ pub(crate) enum Job {
         /// Minutes that are told as one.
         step: u32,
     },
+    /// All of this, for tools.
+    OpenApi,
     /// The status page.
     Page {
         /// The browser has it already.
@@ -122,6 +124,7 @@ enum Path {
     Hardware,
     History,
     Uptime,
+    OpenApi,
     Page,
     Agents,
     Metrics,
@@ -139,6 +142,7 @@ const PATHS: &[(&str, Path)] = &[
     ("/version", Path::Version),
     ("/hardware/info", Path::Hardware),
     ("/history", Path::History),
+    ("/openapi.json", Path::OpenApi),
     ("/", Path::Page),
     ("/uptime", Path::Uptime),
     ("/agents", Path::Agents),
@@ -165,8 +169,8 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
     let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
-        let known = "POST /gpu-check, GET / for people, /gpu, /models, /uptime, /history, /agents, /version, /hardware/info, /metrics, /health and /ready";
-        return Err(Refusal::new(404, "not_found", format!("there is nothing at this path; there are {known}")));
+        let message = "there is nothing at this path; jobs go to POST /gpu-check, and GET /openapi.json tells the rest";
+        return Err(Refusal::new(404, "not_found", message));
     };
     let (allowed, allow) = match found {
         Path::Report | Path::Acknowledge => (request.method == "POST", "POST"),
@@ -184,11 +188,12 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
     }
     match found {
         Path::Report => report(request.body, tickets(request)),
-        Path::Gpu => Ok(Job::Gpu { text: wants_text(query, request.accept) }),
+        Path::Gpu => wants_text(query, request.accept).map(|text| Job::Gpu { text }),
         Path::Models => Ok(Job::Models),
         Path::Version => Ok(Job::Version),
         Path::Hardware => Ok(Job::Hardware),
         Path::History => Ok(Job::History),
+        Path::OpenApi => Ok(Job::OpenApi),
         Path::Page => Ok(Job::Page { known: has_page(request.if_none_match) }),
         Path::Uptime => window(query),
         Path::Agents => Ok(Job::Agents),
@@ -224,14 +229,18 @@ fn report(body: Option<&[u8]>, tickets: Option<Tickets>) -> Result<Job, Refusal>
 /// Names and minutes of `?step=`.
 const STEPS: [(&str, u32); 4] = [("1m", 1), ("15m", 15), ("1h", 60), ("1d", 24 * 60)];
 
+/// The value of a parameter.
+fn asked<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
 /// `?window=1h`, `24h` or `30d`, an hour when none is named; `&step=1m`, `15m`, `1h` or `1d`, a minute when none is.
 fn window(query: &str) -> Result<Job, Refusal> {
-    let asked = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let find = |among: &[(&'static str, u32)], name: &str| among.iter().find(|(known, _)| *known == name).copied();
-    let Some((window, minutes)) = find(&WINDOWS, asked("window").unwrap_or(WINDOWS[0].0)) else {
+    let Some((window, minutes)) = find(&WINDOWS, asked(query, "window").unwrap_or(WINDOWS[0].0)) else {
         return Err(Refusal::new(400, "bad_window", "there is no such window; there are 1h, 24h and 30d"));
     };
-    match find(&STEPS, asked("step").unwrap_or(STEPS[0].0)) {
+    match find(&STEPS, asked(query, "step").unwrap_or(STEPS[0].0)) {
         Some((_, step)) => Ok(Job::Uptime { window, minutes, step }),
         None => Err(Refusal::new(400, "bad_step", "there is no such step; there are 1m, 15m, 1h and 1d")),
     }
@@ -243,11 +252,14 @@ fn has_page(if_none_match: Option<&str>) -> bool {
     etags.map(|etag| etag.trim().trim_start_matches("W/")).any(|etag| etag == "*" || etag == page::HEADERS.etag)
 }
 
-/// `?format=text`, else an Accept that prefers plain text to JSON by naming only it.
-fn wants_text(query: &str, accept: Option<&str>) -> bool {
-    let format = query.split('&').find_map(|pair| pair.strip_prefix("format="));
-    let accepted = || accept.is_some_and(|a| a.contains("text/plain") && !a.contains("json"));
-    format.map_or_else(accepted, |format| format == "text")
+/// `?format=text` or `json`, else an Accept that prefers plain text to JSON by naming only it.
+fn wants_text(query: &str, accept: Option<&str>) -> Result<bool, Refusal> {
+    match asked(query, "format") {
+        Some("text") => Ok(true),
+        Some("json") => Ok(false),
+        Some(_) => Err(Refusal::new(400, "bad_format", "there is no such format; there are text and json")),
+        None => Ok(accept.is_some_and(|a| a.contains("text/plain") && !a.contains("json"))),
+    }
 }
 
 /// Bearer, or the password of Basic (any user), since a browser can send nothing else.
@@ -287,6 +299,8 @@ fn requests() {
     check(&job("HEAD", "/gpu", Some(b"")), None, &Ok(Job::Gpu { text: false }));
     check(&job("GET", "/gpu?format=text", None), None, &Ok(Job::Gpu { text: true }));
     check(&job("GET", "/gpu?a=b&format=json", None), None, &Ok(Job::Gpu { text: false }));
+    check(&job("GET", "/gpu?format=xml", None), None, &Err(400));
+    check(&job("GET", "/openapi.json", None), None, &Ok(Job::OpenApi));
     check(&job("GET", "/ready", None), None, &Ok(Job::Ready));
     for target in ["/gpu-check/", "//gpu-check", "/../gpu-check", "/gpu%2dcheck", "/GPU", "*", ""] {
         check(&job("POST", target, good), None, &Err(404));
@@ -328,6 +342,7 @@ fn strangers_reach_the_job_routes_only() {
         "/version",
         "/hardware/info",
         "/history",
+        "/openapi.json",
         "/",
         "/uptime",
         "/agents",

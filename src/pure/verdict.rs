@@ -10,6 +10,7 @@ use super::gpu::Gpu;
 
 /// Ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     Ok,
@@ -39,6 +40,7 @@ impl fmt::Display for Verdict {
 
 /// The reason codes; the serialised name is the public one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Code {
     NoSample,
@@ -117,6 +119,7 @@ impl Code {
 
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Reason {
     pub(crate) code: Code,
     pub(crate) severity: Verdict,
