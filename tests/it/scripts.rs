@@ -1,6 +1,7 @@
 //! scripts/poll.sh, job.sh and demo.sh, by every shell that is here.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -11,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::gpus::start;
-use crate::harness::{Worker, command, run, verdict};
+use crate::harness::{Worker, command, folder, run, verdict};
 use crate::nvml::FakeNvml;
 
 /// Debian's own, and the one of small images.
@@ -137,6 +138,29 @@ fn job_sends_the_header_of_a_gateways_client() {
             let inner = job[part].as_str().expect("JSON in a string");
             assert!(serde_json::from_str::<serde_json::Value>(inner).expect("JSON").is_object(), "{job}");
         }
+    }
+}
+
+/// As the original testers were: the more Ollama holds, the sooner the next job comes.
+#[test]
+fn jobs_are_paced_by_the_answer() {
+    let gateway = FakeOllama::new();
+    let url = gateway.url();
+    let folder = folder("sleep");
+    let sleep = folder.join("sleep");
+    // Tells how long it was to sleep, and does not.
+    std::fs::write(&sleep, "#!/bin/sh\necho \"$1\" >>\"$SLEPT\"\n").expect("a file");
+    std::fs::set_permissions(&sleep, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("a PATH"));
+    for (mb, seconds) in [(0, "15"), (1000, "15"), (1001, "5"), (30_000, "5"), (30_001, "0")] {
+        let body = format!(r#"{{"status":"success","vram_usage_mb":{mb}}}"#);
+        gateway.set("/process/request/agent-net", Answer::Json(body));
+        let slept = folder.join(format!("slept-{mb}"));
+        let Some(mut job) = script(SHELLS[0], "job.sh", &["--gateway", &url, "--jobs", "3"]) else { return };
+        let (status, out, err) = run(job.env("PATH", &path).env("SLEPT", &slept));
+        assert!(status.success(), "{out}{err}");
+        let slept = std::fs::read_to_string(slept).expect("it slept");
+        assert_eq!(slept.lines().collect::<Vec<_>>(), [seconds; 2], "{mb} MB");
     }
 }
 
