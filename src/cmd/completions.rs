@@ -10,6 +10,9 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     let script = shell.as_deref().and_then(manual::completions);
     match script.filter(|_| args.finish().is_empty()) {
         Some(script) => super::print(&script),
-        None => super::usage(&format!("completions needs the name of one shell; there are {}", manual::SHELLS)),
+        None => super::usage(
+            "completions",
+            &format!("completions needs the name of one shell; there are {}", manual::SHELLS),
+        ),
     }
 }

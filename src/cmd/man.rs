@@ -8,6 +8,6 @@ use crate::exit::Exit;
 pub(super) fn run(args: Arguments) -> Exit {
     match args.finish().first() {
         None => super::print(&manual::page()),
-        Some(first) => super::usage(&format!("{first:?} is not understood")),
+        Some(first) => super::usage("man", &format!("{first:?} is not understood")),
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn run() -> ExitCode {
     let mut args = Arguments::from_env();
     let named = match args.subcommand() {
         Ok(named) => named,
-        Err(why) => return usage(&why.to_string()).into(),
+        Err(why) => return usage("", &why.to_string()).into(),
     };
     // They need none of the settings, and go-livepeer's flags look unlike ours.
     match named.as_deref() {
@@ -51,49 +51,49 @@ fn help(named: Option<&str>) -> Exit {
     let Some(name) = named else { return print(&manual::overview()) };
     match manual::COMMANDS.iter().find(|command| command.name == name) {
         Some(command) => print(&manual::of_command(command)),
-        None => usage(&no_command(name)),
+        None => usage("", &no_command(name)),
     }
 }
 
 fn with_settings(command: &str, mut args: Arguments) -> Exit {
-    let command = match command {
-        "serve" => Ok(Command::Serve),
-        "check" => check::options(&mut args).map(Command::Check),
-        "pull" => Ok(Command::Pull),
-        "health" => Ok(Command::Health),
-        "doctor" => Ok(Command::Doctor { json: args.contains("--json") }),
-        "ack" => Ok(Command::Ack),
-        "config" => Ok(Command::Config { runner_json: args.contains("--runner-json") }),
-        other => Err(no_command(other)),
+    let task = match command {
+        "serve" => Ok(Task::Serve),
+        "check" => check::options(&mut args).map(Task::Check),
+        "pull" => Ok(Task::Pull),
+        "health" => Ok(Task::Health),
+        "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
+        "ack" => Ok(Task::Ack),
+        "config" => Ok(Task::Config { runner_json: args.contains("--runner-json") }),
+        other => return usage("", &no_command(other)),
     };
-    let command = match command {
-        Ok(command) => command,
-        Err(why) => return usage(&why),
+    let task = match task {
+        Ok(task) => task,
+        Err(why) => return usage(command, &why),
     };
     let settings = match settings::gather(&mut args) {
         Ok(settings) => settings,
-        Err(settings::Error::Usage(why)) => return usage(&why),
+        Err(settings::Error::Usage(why)) => return usage(command, &why),
         Err(settings::Error::Config(why)) => {
-            return match command {
-                Command::Doctor { json } => doctor::refuse(&why, json),
+            return match task {
+                Task::Doctor { json } => doctor::refuse(&why, json),
                 _ => refuse(&why),
             };
         }
     };
     let mut left = args.finish();
-    let model = (matches!(command, Command::Pull) && !left.is_empty()).then(|| left.remove(0));
+    let model = (matches!(task, Task::Pull) && !left.is_empty()).then(|| left.remove(0));
     let model = model.as_ref().map(|model| model.to_string_lossy());
     if let Some(first) = left.first() {
-        return usage(&format!("{first:?} is not understood"));
+        return usage(command, &format!("{first:?} is not understood"));
     }
-    match command {
-        Command::Serve => serve::run(&settings),
-        Command::Check(options) => check::run(&settings, &options),
-        Command::Health => health::run(&settings),
-        Command::Doctor { json } => doctor::run(&settings, json),
-        Command::Pull => pull::run(&settings, model.as_deref()),
-        Command::Ack => ack::run(&settings),
-        Command::Config { runner_json } => config::run(&settings, runner_json),
+    match task {
+        Task::Serve => serve::run(&settings),
+        Task::Check(options) => check::run(&settings, &options),
+        Task::Health => health::run(&settings),
+        Task::Doctor { json } => doctor::run(&settings, json),
+        Task::Pull => pull::run(&settings, model.as_deref()),
+        Task::Ack => ack::run(&settings),
+        Task::Config { runner_json } => config::run(&settings, runner_json),
     }
 }
 
@@ -103,7 +103,7 @@ fn no_command(name: &str) -> String {
 
 /// A subcommand with what it is told beyond the settings.
 #[derive(Debug)]
-enum Command {
+enum Task {
     Serve,
     Check(check::Options),
     Health,
@@ -113,8 +113,10 @@ enum Command {
     Config { runner_json: bool },
 }
 
-fn usage(why: &str) -> Exit {
-    complain(&format!("{why}; see agent-net --help"));
+/// `command`: whose help tells more; "" where there is none yet.
+fn usage(command: &str, why: &str) -> Exit {
+    let help = format!("agent-net {command} --help").replace("  ", " ");
+    complain(&format!("{why}; see {help}"));
     Exit::Usage
 }
 

@@ -22,10 +22,10 @@ const BAR: usize = 24;
 
 pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     let Some(model) = model else {
-        return super::usage("pull needs a model, e.g. agent-net pull codellama:34b-instruct-q4_k_m");
+        return super::usage("pull", "pull needs a model, e.g. agent-net pull codellama:34b-instruct-q4_k_m");
     };
     if let Some(why) = name_problem(model) {
-        return super::usage(&format!("{model:?}: {why}"));
+        return super::usage("pull", &format!("{model:?}: {why}"));
     }
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
     match signals::watch() {

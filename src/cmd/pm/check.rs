@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pico_args::Arguments;
 
-use crate::cmd::{complain, print};
+use crate::cmd::{complain, print, usage};
 use crate::edge::text_file;
 use crate::exit::Exit;
 use crate::pure::pm::findings;
@@ -38,11 +38,11 @@ struct Asked {
 pub(super) fn run(args: Arguments) -> Exit {
     let asked = match parse(args) {
         Ok(asked) => asked,
-        Err(why) => return super::usage(&why),
+        Err(why) => return usage("pm check", &why),
     };
     let inputs = match gather(&asked) {
         Ok(inputs) => inputs,
-        Err(Refused::Usage(why)) => return super::usage(&why),
+        Err(Refused::Usage(why)) => return usage("pm check", &why),
         Err(Refused::Config(why)) => {
             complain(&why);
             return Exit::Config;

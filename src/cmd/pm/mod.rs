@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use pico_args::Arguments;
 
 use super::manual::{self, COMMANDS};
+use super::usage;
 use crate::exit::Exit;
 use crate::pure::pm::amount;
 
@@ -17,7 +18,7 @@ use crate::pure::pm::amount;
 pub(super) fn run(mut args: Arguments) -> Exit {
     let command = match args.subcommand() {
         Ok(command) => command.unwrap_or_default(),
-        Err(why) => return usage(&why.to_string()),
+        Err(why) => return usage("pm", &why.to_string()),
     };
     if args.clone().contains(["-h", "--help"]) {
         let name = format!("pm {command}");
@@ -29,14 +30,9 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         "check" => check::run(args),
         "ticket" => ticket::run(args),
         "ledger" => ledger::run(args),
-        "" => usage(&format!("pm needs one of {}", manual::names_in("pm"))),
-        other => usage(&format!("pm {other:?} is no command; there are {}", manual::names_in("pm"))),
+        "" => usage("pm", &format!("pm needs one of {}", manual::names_in("pm"))),
+        other => usage("pm", &format!("pm {other:?} is no command; there are {}", manual::names_in("pm"))),
     }
-}
-
-fn usage(why: &str) -> Exit {
-    super::complain(&format!("{why}; see agent-net pm --help"));
-    Exit::Usage
 }
 
 /// An amount that must be there.

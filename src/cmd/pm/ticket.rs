@@ -3,7 +3,7 @@
 use num_bigint::BigInt;
 use pico_args::Arguments;
 
-use crate::cmd::{complain, print};
+use crate::cmd::{complain, print, usage};
 use crate::edge::text_file;
 use crate::exit::Exit;
 use crate::pure::pm::payment::Payment;
@@ -12,7 +12,7 @@ use crate::pure::pm::ticket;
 pub(super) fn run(mut args: Arguments) -> Exit {
     let (payment, rand, json) = match parse(&mut args).and_then(|parsed| super::finish(args).map(|()| parsed)) {
         Ok(parsed) => parsed,
-        Err(why) => return super::usage(&why),
+        Err(why) => return usage("pm ticket", &why),
     };
     if rand.as_ref().is_some_and(|rand| !payment.is_rand(rand)) {
         complain("--recipient-rand is not the number behind this payment's recipient_rand_hash: it decides nothing");

@@ -2,14 +2,14 @@
 
 use pico_args::Arguments;
 
-use crate::cmd::print;
+use crate::cmd::{print, usage};
 use crate::exit::Exit;
 use crate::pure::pm::odds::Odds;
 
 pub(super) fn run(mut args: Arguments) -> Exit {
     let odds = match parse(&mut args).and_then(|parsed| super::finish(args).map(|()| parsed)) {
         Ok(parsed) => parsed,
-        Err(why) => return super::usage(&why),
+        Err(why) => return usage("pm winprob", &why),
     };
     let (odds, json) = odds;
     print(&if json { odds.json() } else { odds.text() })
