@@ -1,31 +1,67 @@
 //! `config`: the effective settings and where each came from, secrets masked; or this worker's entry for an
 //! orchestrator's runners.json.
 
+use pico_args::Arguments;
+use serde_json::{Value, json};
+
 use super::settings::{self, Settings};
 use crate::exit::Exit;
-use crate::pure::config::SETTINGS;
+use crate::pure::config::{SETTINGS, Setting};
 use crate::pure::runner;
 
-pub(super) fn run(settings: &Settings, runner_json: bool) -> Exit {
-    if runner_json {
-        let config = &settings.config;
-        let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
-        let url = settings::worker_url(config, config.port);
-        return super::print(&runner::static_entry(own, url.as_str(), capacity));
+/// What is printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Lines,
+    Json,
+    RunnerEntry,
+}
+
+/// Takes `--json` and `--runner-json` out of `args`.
+///
+/// # Errors
+/// When both are there.
+pub(super) fn form(args: &mut Arguments) -> Result<Form, String> {
+    match (args.contains("--json"), args.contains("--runner-json")) {
+        (true, true) => Err("--json and --runner-json exclude each other".into()),
+        (true, false) => Ok(Form::Json),
+        (false, true) => Ok(Form::RunnerEntry),
+        (false, false) => Ok(Form::Lines),
     }
-    let mut text = String::new();
-    for setting in SETTINGS {
-        let (value, source) = match settings.set(setting.name) {
-            Some((value, source)) => (value, source.to_string()),
-            None => (setting.default, "default".to_owned()),
-        };
-        let shown = match value {
-            "" => "",
-            _ if setting.secret => "***",
-            // What it holds is one line, whatever was set.
-            value => &value.escape_default().to_string(),
-        };
-        text.push_str(&format!("{}={shown}  # {source}\n", setting.name));
+}
+
+pub(super) fn run(settings: &Settings, form: Form) -> Exit {
+    super::print(&match form {
+        Form::Lines => SETTINGS.iter().map(|setting| line(settings, setting)).collect(),
+        Form::Json => {
+            let all: Vec<Value> = SETTINGS.iter().map(|setting| object(settings, setting)).collect();
+            json!({ "settings": all }).to_string() + "\n"
+        }
+        Form::RunnerEntry => {
+            let config = &settings.config;
+            let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
+            let url = settings::worker_url(config, config.port);
+            runner::static_entry(own, url.as_str(), capacity)
+        }
+    })
+}
+
+/// Its value as it may be shown, and where that came from; empty: it is off.
+fn shown<'a>(settings: &'a Settings, setting: &Setting) -> (&'a str, String) {
+    match settings.set(setting.name) {
+        Some((_, source)) if setting.secret => ("***", source.to_string()),
+        Some((value, source)) => (value, source.to_string()),
+        None => (setting.default, "default".to_owned()),
     }
-    super::print(&text)
+}
+
+fn line(settings: &Settings, setting: &Setting) -> String {
+    let (value, source) = shown(settings, setting);
+    // What it holds is one line, whatever was set.
+    format!("{}={}  # {source}\n", setting.name, value.escape_default())
+}
+
+fn object(settings: &Settings, setting: &Setting) -> Value {
+    let (value, source) = shown(settings, setting);
+    json!({ "name": setting.name, "value": Some(value).filter(|value| !value.is_empty()), "source": source })
 }

@@ -63,7 +63,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "health" => Ok(Task::Health),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
         "ack" => Ok(Task::Ack),
-        "config" => Ok(Task::Config { runner_json: args.contains("--runner-json") }),
+        "config" => config::form(&mut args).map(Task::Config),
         other => return usage("", &no_command(other)),
     };
     let task = match task {
@@ -93,7 +93,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
         Task::Ack => ack::run(&settings),
-        Task::Config { runner_json } => config::run(&settings, runner_json),
+        Task::Config(form) => config::run(&settings, form),
     }
 }
 
@@ -110,7 +110,7 @@ enum Task {
     Doctor { json: bool },
     Pull,
     Ack,
-    Config { runner_json: bool },
+    Config(config::Form),
 }
 
 /// `command`: whose help tells more; "" where there is none yet.

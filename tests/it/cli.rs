@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
+use serde_json::json;
+
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::http;
@@ -120,6 +122,15 @@ fn a_flag_wins_over_the_environment_and_empty_is_unset() {
     // A wrong value that does not hold harms nobody.
     check(&["--server-port", "2"], &[("SERVER_PORT", "wrong")], "SERVER_PORT=2 # flag");
     check(&["--ollama-url", "http://o:1/"], &[], "OLLAMA_URL=http://o:1/ # flag");
+    let (_, out, _) =
+        run(with(&["config", "--json", "--server-port", "2"], &[("ORCH_SECRET", SECRET)]).env("MODEL", ""));
+    let config: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let shown =
+        |name: &str| config["settings"].as_array().and_then(|all| all.iter().find(|s| s["name"] == name)).cloned();
+    assert_eq!(shown("SERVER_PORT"), Some(json!({ "name": "SERVER_PORT", "value": "2", "source": "flag" })));
+    assert_eq!(shown("MODEL"), Some(json!({ "name": "MODEL", "value": null, "source": "default" })));
+    assert_eq!(shown("ORCH_SECRET"), Some(json!({ "name": "ORCH_SECRET", "value": "***", "source": "environment" })));
+    check_refused(&mut with(&["config", "--json", "--runner-json"], &[]), 64, &["--runner-json"]);
     // What is set cannot pretend to be another line.
     check(
         &[],
