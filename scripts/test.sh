@@ -254,6 +254,9 @@ cargo clippy --locked --all-targets -- -D warnings
 step "lints, the static server"
 cargo clippy --locked --no-default-features --lib --bin agent-net -- -D warnings
 
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
+
 step "the oldest Rust"
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if has rustup && { rustup run "$oldest" rustc --version >/dev/null 2>&1 ||

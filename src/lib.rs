@@ -16,11 +16,11 @@
 //!
 //! Samples flow in from the left, requests only read: no request waits for a driver, for Ollama or for a disk.
 //!
-//! - [`pure`]: values in, values out. No I/O, no clock, no log.
-//! - [`edge`]: one outside thing per file; every call has a deadline and a size limit.
-//! - [`cmd`]: one subcommand per file, wiring only; `cmd/manual` has the table that help, manual page and completions are
+//! - `pure`: values in, values out. No I/O, no clock, no log.
+//! - `edge`: one outside thing per file; every call has a deadline and a size limit.
+//! - `cmd`: one subcommand per file, wiring only; `cmd/manual` has the table that help, manual page and completions are
 //!   made of.
-//! - [`threads`], [`names`], [`counters`], [`rows`]: what the others share.
+//! - `threads`, `names`, `counters`, `rows`: what the others share.
 //!
 //! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`
 //! (glibc) reads NVML and is killed and started again when the driver hangs or the library crashes.
