@@ -104,7 +104,7 @@ show_answer() {
     header=
     # shellcheck disable=SC2016 # it is printed for the reader's shell to expand
     [ -z "$token$file" ] || header=' -H "Authorization: Bearer $WORKER_TOKEN"'
-    say "the worker answers at $url; ask it like this:"
+    say "the worker answers at $url, where a browser finds its status page; ask it like this:"
     printf "curl -sS%s -d '{\"agent_id\":\"demo-agent\"}' %s/gpu-check\n" "$header" "$url"
     # The header comes by standard input, since other users can read a command line.
     if printf 'Authorization: Bearer %s\n' "$token" |

@@ -62,7 +62,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "pull" => Ok(Task::Pull),
         "health" => Ok(Task::Health),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
-        "ack" => Ok(Task::Ack),
+        "ack" => Ok(Task::Ack { json: args.contains("--json") }),
         "config" => config::form(&mut args).map(Task::Config),
         other => return usage("", &no_command(other)),
     };
@@ -92,7 +92,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Health => health::run(&settings),
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
-        Task::Ack => ack::run(&settings),
+        Task::Ack { json } => ack::run(&settings, json),
         Task::Config(form) => config::run(&settings, form),
     }
 }
@@ -109,7 +109,7 @@ enum Task {
     Health,
     Doctor { json: bool },
     Pull,
-    Ack,
+    Ack { json: bool },
     Config(config::Form),
 }
 

@@ -1,4 +1,4 @@
-//! What `check` prints and answers of a report, be it a running worker's or its own.
+//! What `check` prints and answers of a report, be it a running worker's or its own, and `ack` of an answer.
 
 use serde::Deserialize;
 
@@ -39,8 +39,7 @@ struct Reason {
 pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
     let report: Report = serde_json::from_str(json).map_err(|why| format!("this is no report of agent-net: {why}"))?;
     let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
-    let codes: Vec<&str> = health.reasons.iter().map(|r| r.code.as_str()).collect();
-    let because = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
+    let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
     let listed = gpus.len().max(usize::try_from(gpu_count).unwrap_or(usize::MAX));
     let mut text = one_line(&format!(
@@ -55,6 +54,21 @@ pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
         )));
     }
     Ok((health.verdict, text))
+}
+
+/// The line of `ack` for the answer of POST /ack.
+///
+/// # Errors
+/// One sentence when it is no answer of this worker.
+pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
+    let health: Health = serde_json::from_str(json).map_err(|why| format!("this is no answer of agent-net: {why}"))?;
+    Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
+}
+
+/// The codes of reasons, in parentheses.
+fn because(reasons: &[Reason]) -> String {
+    let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
+    if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) }
 }
 
 /// The verdict of a report in its text form, which begins with it.
@@ -88,6 +102,16 @@ fn a_report_becomes_lines() {
     for junk in ["", "{}", "[]", "<html>", r#"{"status":"success"}"#] {
         assert!(summary(junk).is_err(), "{junk}");
     }
+}
+
+#[test]
+fn what_was_acknowledged_is_a_line() {
+    let reason = r#"{"code":"NO_GPU","severity":"unhealthy","message":"a","action":"b","since":1}"#;
+    let check = |json: &str| acknowledged(json).ok();
+    let line = |text: &str| Some(format!("acknowledged; the verdict is {text}\n"));
+    assert_eq!(check(r#"{"status":"ready","verdict":"ok","reasons":[],"registrations":[]}"#), line("ok"));
+    assert_eq!(check(&format!(r#"{{"verdict":"unhealthy","reasons":[{reason}]}}"#)), line("unhealthy (NO_GPU)"));
+    assert_eq!(check("{}"), None);
 }
 
 #[test]

@@ -105,12 +105,16 @@ fn errors_are_acknowledged_on_the_machine_itself() {
     until(0);
     nvml.set("gpus=1");
     until(2);
-    let ack = |settings: &[(&str, &str)]| run(agent_net().envs(settings.iter().copied()).arg("ack"));
-    let (status, out, err) = ack(&token[..1]);
+    let ack = |args: &[&str], settings: &[(&str, &str)]| {
+        run(agent_net().envs(settings.iter().copied()).arg("ack").args(args))
+    };
+    let (status, out, err) = ack(&[], &token[..1]);
     assert_eq!((status.code(), out.as_str()), (Some(3), ""), "{err}");
     assert!(err.contains("WORKER_TOKEN"), "{err}");
-    let (status, out, err) = ack(&token);
+    let (status, out, err) = ack(&[], &token);
     assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{out}");
+    assert_eq!(out, "acknowledged; the verdict is ok\n");
+    let (_, out, _) = ack(&["--json"], &token);
     let said: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(said["verdict"], "ok", "{said}");
     until(0);

@@ -166,7 +166,7 @@ fn errors_are_acknowledged_from_inside_the_container_only() {
     let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
     let container = Container::run(&image, &[]);
     container.job();
-    assert_eq!(docker(&["exec", &container.name, "/agent-net", "ack"]).trim().chars().next(), Some('{'));
+    assert!(docker(&["exec", &container.name, "/agent-net", "ack"]).starts_with("acknowledged; "));
     let refused = container.send("POST", "/ack");
     assert_eq!((refused.status, refused.code().as_str()), (403, "not_local"), "{refused:?}");
 }
