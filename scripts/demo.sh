@@ -38,7 +38,7 @@ trap 'exit 0' INT TERM
 start_hello "$built/examples/hello"
 # A port near one that was free just now.
 port=$((${hello#*:} % 20000 + 10002))
-"$built/examples/fakes" orchestrator "$port" &
+"$built/examples/fakes" orchestrator "$port" >"$work/orchestrator" &
 pids="$pids $!"
 gateway=http://127.0.0.1:$port
 
