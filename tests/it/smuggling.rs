@@ -136,20 +136,22 @@ fn all_answers(addr: SocketAddr, bytes: &[u8]) -> Vec<(u16, String)> {
     while let Ok(read @ 1..) = stream.read(&mut piece) {
         all.extend_from_slice(&piece[..read]);
     }
-    parted(&String::from_utf8_lossy(&all))
+    parted(&all)
 }
 
 /// Answers that follow each other: status and body. Interim ones are left out.
-fn parted(mut text: &str) -> Vec<(u16, String)> {
+fn parted(mut bytes: &[u8]) -> Vec<(u16, String)> {
     let mut answers = Vec::new();
-    while let Some((head, rest)) = text.split_once("\r\n\r\n") {
+    while let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        let rest = &bytes[end + 4..];
         let status = head.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok()).unwrap_or(0);
         let (body, rest) = rest.split_at(rest.len().min(length));
         if status >= 200 {
-            answers.push((status, body.to_owned()));
+            answers.push((status, String::from_utf8_lossy(body).into_owned()));
         }
-        text = rest;
+        bytes = rest;
     }
     answers
 }
