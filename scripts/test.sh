@@ -7,7 +7,7 @@
 #
 # As root on Debian or Ubuntu it installs missing packages and starts a Docker daemon if none answers (and
 # stops it at the end). Elsewhere it says what is missing and which tests are skipped for that; with
-# CI=true that is a failure instead.
+# CI=true that is a failure instead. schemathesis comes from PyPI, into .run/.
 #
 # Exit codes: 0 all passed, 64 usage, else that of the step that failed
 set -eu
