@@ -33,6 +33,28 @@ fn operands(command: &Command) -> Vec<&'static str> {
 
 // ---- bash ----
 
+const BASH: &str = r#"# bash completion of agent-net
+_agent_net() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=serve words=
+    case $before in
+@VALUES@    esac
+    if [ "$COMP_CWORD" -gt 1 ]; then
+        case ${COMP_WORDS[1]} in
+        -*) ;;
+        @GROUPS@)
+            command=${COMP_WORDS[1]}
+            [ "$COMP_CWORD" -le 2 ] || command="$command ${COMP_WORDS[2]}" ;;
+        *) command=${COMP_WORDS[1]} ;;
+        esac
+    fi
+    case $command in
+@CASES@    esac
+    [ "$COMP_CWORD" -gt 1 ] || words="@WORDS@ $words --version"
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
+}
+complete -F _agent_net agent-net
+"#;
+
 fn bash() -> String {
     let mut cases = String::new();
     for command in COMMANDS {
@@ -60,26 +82,10 @@ fn bash() -> String {
         values.push_str(&format!("    {flag}) {reply}; return ;;\n"));
         seen.push(flag);
     }
-    let groups = groups().join("|");
-    format!(
-        "# bash completion of agent-net\n_agent_net() {{\n\
-         \x20   local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command=serve words=\n\
-         \x20   case $before in\n{values}    esac\n\
-         \x20   if [ \"$COMP_CWORD\" -gt 1 ]; then\n\
-         \x20       case ${{COMP_WORDS[1]}} in\n\
-         \x20       -*) ;;\n\
-         \x20       {groups})\n\
-         \x20           command=${{COMP_WORDS[1]}}\n\
-         \x20           [ \"$COMP_CWORD\" -le 2 ] || command=\"$command ${{COMP_WORDS[2]}}\" ;;\n\
-         \x20       *) command=${{COMP_WORDS[1]}} ;;\n\
-         \x20       esac\n\
-         \x20   fi\n\
-         \x20   case $command in\n{cases}    esac\n\
-         \x20   [ \"$COMP_CWORD\" -gt 1 ] || words=\"{} $words --version\"\n\
-         \x20   COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}}\n\
-         complete -F _agent_net agent-net\n",
-        first_words().join(" ")
-    )
+    BASH.replace("@VALUES@", &values)
+        .replace("@CASES@", &cases)
+        .replace("@GROUPS@", &groups().join("|"))
+        .replace("@WORDS@", &first_words().join(" "))
 }
 
 // ---- zsh ----
@@ -108,31 +114,47 @@ fn zsh_option(flag: &str, value: Value, about: &str) -> String {
     format!("'{flag}[{}]{action}'", zsh_quoted(about))
 }
 
+const ZSH: &str = r#"#compdef agent-net
+_agent_net() {
+    local command=serve
+    local -a commands options
+    if [[ $words[2] != -* ]]; then
+        if (( CURRENT == 2 )); then
+            commands=(@WORDS@)
+            _describe command commands
+            return
+        fi
+        command=$words[2]
+        shift words; (( CURRENT-- ))
+    fi
+@GROUPS@    case $command in
+@CASES@    esac
+    _arguments : $options
+}
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _agent_net "$@"; else compdef _agent_net agent-net; fi
+"#;
+
+/// After the first word of a group.
+const ZSH_GROUP: &str = r#"    if [[ $command == @GROUP@ ]]; then
+        if (( CURRENT == 2 )); then
+            commands=(@WORDS@)
+            _describe command commands
+            return
+        fi
+        command="@GROUP@ $words[2]"
+        shift words; (( CURRENT-- ))
+    fi
+"#;
+
 fn zsh() -> String {
-    let described = |words: &[(&str, &str)]| {
-        let one = |(word, about): &(&str, &str)| format!("'{word}:{}'", zsh_quoted(about));
-        words.iter().map(one).collect::<Vec<_>>().join(" ")
+    let described = |words: &mut dyn Iterator<Item = (&str, &str)>| {
+        words.map(|(word, about)| format!("'{word}:{}'", zsh_quoted(about))).collect::<Vec<_>>().join(" ")
     };
-    let firsts: Vec<(&str, &str)> = first_words().into_iter().map(|word| (word, about(word))).collect();
-    let mut script = format!(
-        "#compdef agent-net\n_agent_net() {{\n    local command=serve\n    local -a commands options\n\
-         \x20   if [[ $words[2] != -* ]]; then\n\
-         \x20       if (( CURRENT == 2 )); then\n\
-         \x20           commands=({})\n            _describe command commands\n            return\n        fi\n\
-         \x20       command=$words[2]\n        shift words; (( CURRENT-- ))\n    fi\n",
-        described(&firsts)
-    );
-    for group in groups() {
-        let all: Vec<(&str, &str)> = members(group).map(|(word, command)| (word, command.about)).collect();
-        script.push_str(&format!(
-            "    if [[ $command == {group} ]]; then\n        if (( CURRENT == 2 )); then\n            commands=({})\n\
-             \x20           _describe command commands\n            return\n        fi\n\
-             \x20       command=\"{group} $words[2]\"\n        shift words; (( CURRENT-- ))\n    fi\n",
-            described(&all)
-        ));
-    }
-    script.push_str("    case $command in\n");
-    for command in COMMANDS {
+    let of_groups = groups().into_iter().map(|group| {
+        let words = described(&mut members(group).map(|(word, command)| (word, command.about)));
+        ZSH_GROUP.replace("@GROUP@", group).replace("@WORDS@", &words)
+    });
+    let cases = COMMANDS.iter().map(|command| {
         let mut options: Vec<String> =
             all_options(command).iter().map(|(flag, value, about)| zsh_option(flag, *value, about)).collect();
         options.push("'--help[show help]'".into());
@@ -140,11 +162,11 @@ fn zsh() -> String {
         if !words.is_empty() {
             options.push(format!("'1:operand:({})'", words.join(" ")));
         }
-        script.push_str(&format!("    '{}') options=({}) ;;\n", command.name, options.join(" ")));
-    }
-    script
-        + "    esac\n    _arguments : $options\n}\n\
-              if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _agent_net \"$@\"; else compdef _agent_net agent-net; fi\n"
+        format!("    '{}') options=({}) ;;\n", command.name, options.join(" "))
+    });
+    ZSH.replace("@GROUPS@", &of_groups.collect::<String>())
+        .replace("@CASES@", &cases.collect::<String>())
+        .replace("@WORDS@", &described(&mut first_words().into_iter().map(|word| (word, about(word)))))
 }
 
 // ---- fish ----
