@@ -27,15 +27,18 @@ pub(crate) fn run() -> ExitCode {
         Ok(named) => named,
         Err(why) => return usage("", &why.to_string()).into(),
     };
-    // They need none of the settings, and go-livepeer's flags look unlike ours.
-    match named.as_deref() {
-        Some("pm") => return pm::run(args).into(),
-        Some("completions") if !asks_for_help(&args) => return completions::run(args).into(),
-        Some("man") if !asks_for_help(&args) => return man::run(args).into(),
-        _ => {}
+    // It has help of its own, and go-livepeer's flags look unlike ours.
+    if named.as_deref() == Some("pm") {
+        return pm::run(args).into();
     }
     if asks_for_help(&args) {
         return help(named.as_deref()).into();
+    }
+    // They need none of the settings.
+    match named.as_deref() {
+        Some("completions") => return completions::run(args).into(),
+        Some("man") => return man::run(args).into(),
+        _ => {}
     }
     if args.contains(["-V", "--version"]) {
         return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
@@ -49,7 +52,7 @@ fn asks_for_help(args: &Arguments) -> bool {
 
 fn help(named: Option<&str>) -> Exit {
     let Some(name) = named else { return print(&manual::overview()) };
-    match manual::COMMANDS.iter().find(|command| command.name == name) {
+    match manual::find(name) {
         Some(command) => print(&manual::of_command(command)),
         None => usage("", &no_command(name)),
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::{is_ok, start};
-use crate::harness::{Worker, codes, wait_for};
+use crate::harness::{Worker, codes, skip, wait_for};
 use crate::http;
 use crate::nvml::FakeNvml;
 
@@ -325,8 +325,7 @@ fn promtool_has_nothing_to_say() {
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut promtool) = promtool.spawn() else {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "promtool is missing: install the package prometheus");
-        println!("skipped: promtool is missing");
+        skip("promtool is missing");
         return;
     };
     promtool.stdin.take().unwrap().write_all(&worker.get("/metrics").body).unwrap();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::{folder, run};
+use crate::harness::{folder, run, skip};
 use crate::tidy::sources;
 
 fn read(path: &str) -> String {
@@ -71,11 +71,7 @@ fn prometheus_takes_all_of_it_and_alerts_when_it_should() {
         let mut promtool = Command::new("promtool");
         promtool.args(args).current_dir(env!("CARGO_MANIFEST_DIR"));
         if promtool.output().is_err() {
-            assert!(
-                std::env::var("CI").as_deref() != Ok("true"),
-                "promtool is missing: install the package prometheus"
-            );
-            println!("skipped: promtool is missing");
+            skip("promtool is missing");
             return;
         }
         let (status, out, err) = run(&mut promtool);

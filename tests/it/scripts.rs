@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::gpus::start;
-use crate::harness::{Worker, command, folder, run, verdict};
+use crate::harness::{Worker, command, folder, run, skip, verdict};
 use crate::nvml::FakeNvml;
 
 /// Debian's own, and the one of small images.
@@ -22,8 +22,7 @@ const SHELLS: [&[&str]; 2] = [&["dash"], &["busybox", "ash"]];
 fn script(shell: &[&str], name: &str, args: &[&str]) -> Option<Command> {
     let there = Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).output().is_ok_and(|o| o.status.success());
     if !there {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{} is missing: install it", shell[0]);
-        println!("skipped: {} is missing", shell[0]);
+        skip(&format!("{} is missing", shell[0]));
         return None;
     }
     let mut command = command(shell[0]);

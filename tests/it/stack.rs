@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{self, from_env, wait_until};
+use crate::harness::{self, from_env, skip, wait_until};
 use crate::http::Connection;
 use crate::image::{Image, client, docker, one_card, triplet, unique};
 use crate::nvml::{self, FakeNvml};
@@ -30,8 +30,7 @@ fn number(name: &str, default: u32) -> u32 {
 fn whatever_is_killed_or_cut_off_comes_back() {
     let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
     let Some(compose) = compose_command() else {
-        assert!(env::var("CI").as_deref() != Ok("true"), "Docker Compose is missing");
-        println!("skipped: Docker Compose is missing");
+        skip("Docker Compose is missing");
         return;
     };
     let fakes = fakes_image();

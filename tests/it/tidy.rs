@@ -280,6 +280,15 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
     text.split(start).skip(1).filter_map(|rest| rest.split(end).next()).collect()
 }
 
+/// The paths of all routes.
+pub fn routes() -> Vec<String> {
+    let route = fs::read_to_string(root().join("src/pure/route.rs")).unwrap();
+    let table = route.split("PATHS: &[(&str, Path)] = &[").nth(1).unwrap().split("\n];").next().unwrap();
+    let routes: Vec<String> = between(table, "(\"", "\"").into_iter().map(str::to_owned).collect();
+    assert!(routes.len() >= 10, "{routes:?}");
+    routes
+}
+
 #[test]
 fn the_readme_lists_everything_there_is() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
@@ -288,10 +297,7 @@ fn the_readme_lists_everything_there_is() {
     let table = config.split("SETTINGS: &[Setting] = &[").nth(1).unwrap().split("\n];").next().unwrap();
     let settings = [between(table, "setting(\"", "\""), between(table, "secret(\"", "\"")].concat();
     assert!(settings.len() >= 30, "{settings:?}");
-    let route = read("src/pure/route.rs");
-    let table = route.split("PATHS: &[(&str, Path)] = &[").nth(1).unwrap().split("\n];").next().unwrap();
-    let routes = between(table, "(\"", "\"");
-    assert!(routes.len() >= 10, "{routes:?}");
+    let routes = routes();
     let verdict = read("src/pure/verdict.rs");
     let codes = between(&verdict, "pub(crate) enum Code {\n", "\n}")[0];
     let codes: Vec<String> = codes.lines().map(|line| screaming(line.trim().trim_end_matches(','))).collect();
@@ -306,7 +312,7 @@ fn the_readme_lists_everything_there_is() {
     let commands = read("src/cmd/manual/commands.rs");
     let commands = between(&commands, "name: \"", "\"").into_iter().filter(|name| *name != "serve");
     let commands = commands.map(|name| format!("`agent-net {name}`"));
-    let wanted = settings.into_iter().chain(routes).map(|name| format!("`{name}"));
+    let wanted = settings.into_iter().chain(routes.iter().map(String::as_str)).map(|name| format!("`{name}"));
     let missing: Vec<_> = wanted
         .chain(codes.iter().map(|code| format!("`{code}`")))
         .chain(exits)

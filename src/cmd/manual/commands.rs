@@ -9,7 +9,7 @@ const fn option(flag: &'static str, value: Value, about: &'static str) -> Opt {
 const JSON: Opt = option("--json", Value::None, "one JSON object instead of lines for people");
 
 /// All commands; those of a group follow each other.
-pub(in crate::cmd) const COMMANDS: &[Command] = &[
+pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "serve",
         operand: "",

@@ -1,30 +1,25 @@
 //! `--help`.
 
-use super::{COMMANDS, Command, EXIT_CODES, all_options, first_words, members};
+use super::{Command, EXIT_CODES, GROUP_ABOUT, Opt, about, find, first_words, meaning, members};
 use crate::cmd::settings::flag;
-use crate::pure::config::SETTINGS;
+use crate::pure::config::{SETTINGS, Setting};
 
 /// Of the whole program: no more than a small terminal shows at once.
 pub(in crate::cmd) fn overview() -> String {
     let mut text = "Usage: agent-net [COMMAND] [OPTION]...\n\n".to_owned();
     for word in first_words() {
-        let about = COMMANDS.iter().find(|c| c.name == word).map_or(GROUP_ABOUT, |command| command.about);
-        text.push_str(&format!("  {word:<12} {about}\n"));
+        text.push_str(&format!("  {word:<12} {}\n", about(word)));
     }
     text.push_str(
         "\nEach has --help. Settings are variables or flags, see agent-net serve --help.\n\
          Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable,\n\
          64 usage, 78 a setting that cannot be used.\n\nExamples:\n",
     );
-    for name in ["check", "serve", "pm check"] {
-        let example = COMMANDS.iter().find(|c| c.name == name).map_or("", |command| command.example);
-        text.push_str(&format!("  {example}\n"));
+    for command in ["check", "serve", "pm check"].into_iter().filter_map(find) {
+        text.push_str(&format!("  {}\n", command.example));
     }
     text
 }
-
-/// The one group that there is.
-pub(super) const GROUP_ABOUT: &str = "payments: a pre-flight of flags, odds, tickets; offline";
 
 /// Of a group.
 pub(in crate::cmd) fn group(name: &str) -> String {
@@ -44,7 +39,7 @@ pub(in crate::cmd) fn of_command(command: &Command) -> String {
     }
     if !command.options.is_empty() {
         text.push_str("\nOptions:\n");
-        for (flag, value, about) in all_options(command).into_iter().take(command.options.len()) {
+        for Opt { flag, value, about } in command.options {
             text.push_str(&format!("  {:<28} {about}\n", format!("{flag} {}", value.name())));
         }
     }
@@ -80,9 +75,6 @@ pub(super) fn usage(command: &Command) -> String {
 }
 
 fn settings() -> String {
-    let line = |s: &crate::pure::config::Setting| {
-        let default = if s.default.is_empty() { String::new() } else { format!(" [{}]", s.default) };
-        format!("  {:<32} {:<34} {}{default}\n", s.name, flag(s.name), s.meaning)
-    };
+    let line = |s: &Setting| format!("  {:<32} {:<34} {}\n", s.name, flag(s.name), meaning(s));
     SETTINGS.iter().map(line).collect()
 }

@@ -6,8 +6,8 @@ mod page;
 mod shells;
 
 use super::settings::flag;
-use crate::pure::config::SETTINGS;
-pub(super) use commands::COMMANDS;
+use crate::pure::config::{SETTINGS, Setting};
+use commands::COMMANDS;
 pub(super) use help::{group, of_command, overview};
 pub(super) use page::page;
 pub(super) use shells::{SHELLS, completions};
@@ -64,6 +64,19 @@ impl Value {
     }
 }
 
+/// The command of this name.
+pub(super) fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// What the one group that there is does.
+const GROUP_ABOUT: &str = "payments: a pre-flight of flags, odds, tickets; offline";
+
+/// What a command or the group does, by its first word.
+fn about(word: &str) -> &'static str {
+    find(word).map_or(GROUP_ABOUT, |command| command.about)
+}
+
 /// The words that a command or a group is called by, the group's own name among them.
 fn first_words() -> Vec<&'static str> {
     let mut words: Vec<&str> = COMMANDS.iter().map(|c| c.name.split(' ').next().unwrap_or_default()).collect();
@@ -78,8 +91,11 @@ pub(super) fn names() -> String {
 
 /// The second words of a group.
 pub(super) fn names_in(group: &str) -> String {
-    let members: Vec<&str> = members(group).map(|(word, _)| word).collect();
-    listed(&members)
+    listed(&second_words(group))
+}
+
+fn second_words(group: &str) -> Vec<&'static str> {
+    members(group).map(|(word, _)| word).collect()
 }
 
 /// The commands of a group, by their second words.
@@ -95,6 +111,12 @@ fn listed(words: &[&str]) -> String {
         [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
         words => words.concat(),
     }
+}
+
+/// What a setting means, and what holds without it.
+fn meaning(setting: &Setting) -> String {
+    let default = if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
+    format!("{}{default}", setting.meaning)
 }
 
 /// A setting as an option.

@@ -1,7 +1,7 @@
 //! The manual page, in roff's man macros.
 
-use super::help::{GROUP_ABOUT, usage};
-use super::{COMMANDS, EXIT_CODES, all_options};
+use super::help::usage;
+use super::{COMMANDS, EXIT_CODES, GROUP_ABOUT, Opt, meaning};
 use crate::cmd::settings::flag;
 use crate::pure::config::SETTINGS;
 
@@ -22,7 +22,7 @@ pub(in crate::cmd) fn page() -> String {
         if !command.details.is_empty() {
             page.push_str(&format!(".PP\n{}\n", escape(command.details)));
         }
-        for (flag, value, about) in all_options(command).into_iter().take(command.options.len()) {
+        for Opt { flag, value, about } in command.options {
             page.push_str(&entry(&format!("{flag} {}", value.name()), about));
         }
         page.push_str(&format!(".PP\nExample:\n.B {}\n", escape(command.example)));
@@ -30,11 +30,7 @@ pub(in crate::cmd) fn page() -> String {
     page.push_str(&format!(".SH PAYMENTS\nThe commands of pm are {}.\n.SH SETTINGS\n", escape(GROUP_ABOUT)));
     page.push_str("A flag wins over the environment; empty is unset.\n");
     for setting in SETTINGS {
-        let default = if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) };
-        page.push_str(&entry(
-            &format!("{}, {}", setting.name, flag(setting.name)),
-            &format!("{}{default}", setting.meaning),
-        ));
+        page.push_str(&entry(&format!("{}, {}", setting.name, flag(setting.name)), &meaning(setting)));
     }
     page.push_str(".SH EXIT STATUS\n");
     for (code, meaning) in EXIT_CODES {

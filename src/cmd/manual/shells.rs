@@ -1,7 +1,6 @@
 //! Completions for shells.
 
-use super::help::GROUP_ABOUT;
-use super::{COMMANDS, Command, Value, all_options, first_words, members};
+use super::{COMMANDS, Command, Value, about, all_options, find, first_words, members, second_words};
 
 /// Those that there are completions for.
 pub(in crate::cmd) const SHELLS: &str = "bash, zsh and fish";
@@ -18,11 +17,7 @@ pub(in crate::cmd) fn completions(shell: &str) -> Option<String> {
 
 /// The groups: first words that are no command by themselves.
 fn groups() -> Vec<&'static str> {
-    first_words().into_iter().filter(|word| COMMANDS.iter().all(|command| command.name != *word)).collect()
-}
-
-fn about(word: &str) -> &'static str {
-    COMMANDS.iter().find(|command| command.name == word).map_or(GROUP_ABOUT, |command| command.about)
+    first_words().into_iter().filter(|word| find(word).is_none()).collect()
 }
 
 /// What may stand where an operand is expected.
@@ -63,8 +58,7 @@ fn bash() -> String {
         cases.push_str(&format!("    '{}') words='{}' ;;\n", command.name, words.trim()));
     }
     for group in groups() {
-        let words: Vec<&str> = members(group).map(|(word, _)| word).collect();
-        cases.push_str(&format!("    '{group}') words='{} --help' ;;\n", words.join(" ")));
+        cases.push_str(&format!("    '{group}') words='{} --help' ;;\n", second_words(group).join(" ")));
     }
     let mut values = String::new();
     let mut seen: Vec<String> = Vec::new();
@@ -188,9 +182,8 @@ fn fish() -> String {
         word("__fish_use_subcommand", first, about(first));
     }
     for group in groups() {
-        let all: Vec<&str> = members(group).map(|(word, _)| word).collect();
-        let condition =
-            format!("__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {}", all.join(" "));
+        let seconds = second_words(group).join(" ");
+        let condition = format!("__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {seconds}");
         for (second, command) in members(group) {
             word(&condition, second, command.about);
         }

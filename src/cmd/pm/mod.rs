@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use pico_args::Arguments;
 
-use super::manual::{self, COMMANDS};
+use super::manual;
 use super::usage;
 use crate::exit::Exit;
 use crate::pure::pm::amount;
@@ -20,9 +20,8 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         Ok(command) => command.unwrap_or_default(),
         Err(why) => return usage("pm", &why.to_string()),
     };
-    if args.clone().contains(["-h", "--help"]) {
-        let name = format!("pm {command}");
-        let known = COMMANDS.iter().find(|known| known.name == name);
+    if super::asks_for_help(&args) {
+        let known = manual::find(&format!("pm {command}"));
         return super::print(&known.map_or_else(|| manual::group("pm"), manual::of_command));
     }
     match command.as_str() {
