@@ -7,7 +7,7 @@
 #
 # As root on Debian or Ubuntu it installs missing packages and starts a Docker daemon if none answers (and
 # stops it at the end). Elsewhere it says what is missing and which tests are skipped for that; with
-# CI=true that is a failure instead. schemathesis comes from PyPI, into .run/.
+# CI=true that is a failure instead. schemathesis and kubernetes-validate come from PyPI, into .run/.
 #
 # Exit codes: 0 all passed, 64 usage, else that of the step that failed
 set -eu
@@ -145,14 +145,14 @@ prepare_docker() {
     fi
 }
 
-# What tests GET /openapi.json, in a folder of its own.
-prepare_schemathesis() {
-    [ ! -x "$run/schemathesis/bin/schemathesis" ] || return 0
+# python_tool PROGRAM VERSION LOSS: from PyPI, in a folder of its own; LOSS says what comes of its absence.
+python_tool() {
+    [ ! -x "$run/$1/bin/$1" ] || return 0
     python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv || :
-    say "installing schemathesis"
-    { python3 -m venv "$run/schemathesis" && "$run/schemathesis/bin/pip" install -q schemathesis==4.32.5; } || {
-        rm -rf "$run/schemathesis"
-        without "schemathesis is missing: GET /openapi.json is not tested by it"
+    say "installing $1"
+    { python3 -m venv "$run/$1" && "$run/$1/bin/pip" install -q "$1==$2"; } || {
+        rm -rf "${run:?}/$1"
+        without "$1 is missing: $3"
     }
 }
 
@@ -179,7 +179,8 @@ prepare_rest() {
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
     has chromium || has google-chrome || install chromium || without "chromium is missing: the status page is not rendered"
     prepare_docker
-    prepare_schemathesis
+    python_tool schemathesis 4.32.5 "GET /openapi.json is not tested by it"
+    python_tool kubernetes-validate 1.37.0 "compose/kubernetes.yaml is not checked"
     musl=$(uname -m)-unknown-linux-musl
     if ! musl_std; then
         { has rustup && rustup target add "$musl"; } ||
@@ -298,6 +299,10 @@ if ! $quick; then
     else
         without "compose files are not checked: Docker Compose is missing"
     fi
+
+    step "Kubernetes manifest"
+    validate=$run/kubernetes-validate/bin/kubernetes-validate
+    [ ! -x "$validate" ] || "$validate" --strict compose/kubernetes.yaml
 
     step "systemd unit"
     # The program need not be installed here.
