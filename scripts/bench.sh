@@ -139,6 +139,7 @@ while [ "$i" -lt "$rounds" ]; do
         for connections in 1 10 100 1000; do
             for server in $servers; do
                 before=0 after=0
+                [ "$server" != rouille ] || "$built/examples/hello" warm "$rouille" "$connections"
                 [ "$server" != agent-net ] || before=$(cpu "$worker_pid")
                 found=$(jobs "$(url_of "$server")" "$connections" "$kept")
                 [ "$server" != agent-net ] || after=$(cpu "$worker_pid")

@@ -2,19 +2,46 @@
 //! front; and, at /ollama/MODELS, an Ollama with so many models, of which one in ten is loaded.
 //!
 //! Usage: hello [THREADS]
+//!        hello warm ADDRESS CONNECTIONS
+//!   warm: gives the server at ADDRESS a thread for each of so many connections, for the next 5 s. tiny_http, which is
+//!   below rouille, puts connections that come in a burst behind threads that serve others: they wait until those end,
+//!   and a benchmark measures fewer connections than it says.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use rouille::Response;
 
 fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [word, address, connections] if word == "warm" => {
+            warm(address, connections.parse().expect("a number of connections"));
+        }
+        [] => serve(8),
+        [threads] => serve(threads.parse().expect("a number of threads")),
+        _ => panic!("see the usage at the begin of this file"),
+    }
+}
+
+/// One that has been answered has a thread of its own, which waits for another when it is closed.
+fn warm(address: &str, connections: usize) {
+    let open = |_| {
+        let mut stream = TcpStream::connect(address).expect("a server");
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("it reads");
+        assert_ne!(stream.read(&mut [0; 1024]).expect("an answer"), 0);
+        stream
+    };
+    drop((0..connections).map(open).collect::<Vec<_>>());
+}
+
+fn serve(threads: usize) {
     let server = rouille::Server::new("127.0.0.1:0", |request| {
         let body = request.raw_url().strip_prefix("/ollama/").map(ollama);
         Response::from_data("application/json", body.unwrap_or_else(|| r#"{"status":"success"}"#.into()))
     })
     .expect("a loopback port");
     let _ = writeln!(std::io::stdout(), "{}", server.server_addr());
-    let threads = std::env::args().nth(1).map_or(8, |threads| threads.parse().expect("a number of threads"));
     server.pool_size(threads).run();
 }
 
