@@ -175,10 +175,17 @@ fn room(config: &Config) -> Started<Room> {
         let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
         return Err((Exit::Failed, why));
     }
-    let memory = limits::memory().map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
-    let connections = (files - others).min(memory.max(MIN_CONNECTIONS)).min(MAX_CONNECTIONS);
+    let by_files = files - others;
+    let memory = limits::memory();
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
+    let by_memory = by_memory.max(MIN_CONNECTIONS);
+    let connections = by_files.min(by_memory).min(MAX_CONNECTIONS);
     if connections < MAX_CONNECTIONS {
-        log::info!("at most {connections} connections at a time: more would not fit into this process' limits");
+        let limit = match memory.filter(|_| by_memory < by_files) {
+            Some(bytes) => format!("{} MiB of memory", bytes >> 20),
+            None => format!("{files} open files"),
+        };
+        log::info!("at most {connections} connections at a time: this process may have {limit}");
     }
     Ok(Room { job_threads, connections: usize::try_from(connections).unwrap_or(usize::MAX) })
 }

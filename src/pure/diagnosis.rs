@@ -305,7 +305,7 @@ pub(crate) fn disk(dir: Option<&str>, free: Result<u64, String>) -> Finding {
         (None, _) => Finding::warn(
             "disk",
             "STATE_DIR is unset: the uptime history is lost when the worker ends",
-            "set STATE_DIR to a folder that outlives the container (a volume, as in compose.yaml)",
+            "set STATE_DIR to a folder that outlives the worker (compose.yaml and agent-net.service do)",
         ),
         (Some(dir), Err(why)) => Finding::fail(
             "disk",
