@@ -30,11 +30,11 @@ for tool in rustc prlimit; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
 [ -x dist/rootfs/agent-net ] || fail "dist/rootfs is missing: run scripts/build-static.sh"
-cargo build --quiet --locked --release --example hello --example hostile
+cargo build --quiet --locked --release --example hostile
 built=${CARGO_TARGET_DIR:-target}/release/examples
 
 begin
-start_hello "$built/hello"
+start_hello
 printf 'gpus=1\n' >"$work/gpus"
 : >"$work/log"
 # The hard limit too: the worker would raise the other.

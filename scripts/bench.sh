@@ -38,7 +38,7 @@ PATH=$PATH:/usr/sbin:/sbin
 for tool in wrk curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install the package $tool"
 done
-cargo build --quiet --locked --release --bins --example hello --example first
+cargo build --quiet --locked --release --bins --example first
 built=${CARGO_TARGET_DIR:-target}/release
 programs=$built
 [ ! -x dist/rootfs/agent-net ] || programs=dist/rootfs
@@ -58,7 +58,7 @@ LUA
 # ---- the servers ----
 
 # The worker answers with CAPABILITY_CAPACITY + 4 threads.
-start_hello "$built/examples/hello" 14
+start_hello 14
 rouille=$hello
 
 # worker GPUS MODELS: starts it; sets pid and address
@@ -139,7 +139,7 @@ while [ "$i" -lt "$rounds" ]; do
         for connections in 1 10 100 1000; do
             for server in $servers; do
                 before=0 after=0
-                [ "$server" != rouille ] || "$built/examples/hello" warm "$rouille" "$connections"
+                [ "$server" != rouille ] || "$hello_program" warm "$rouille" "$connections"
                 [ "$server" != agent-net ] || before=$(cpu "$worker_pid")
                 found=$(jobs "$(url_of "$server")" "$connections" "$kept")
                 [ "$server" != agent-net ] || after=$(cpu "$worker_pid")

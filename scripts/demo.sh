@@ -30,12 +30,12 @@ done
 for tool in cargo curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
-cargo build --quiet --locked --bins --example hello --example fakes
+cargo build --quiet --locked --bins --example fakes
 built=${CARGO_TARGET_DIR:-target}/debug
 
 begin
 trap 'exit 0' INT TERM
-start_hello "$built/examples/hello"
+start_hello
 # A port near one that was free just now.
 port=$((${hello#*:} % 20000 + 10002))
 "$built/examples/fakes" orchestrator "$port" >"$work/orchestrator" &

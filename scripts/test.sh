@@ -248,10 +248,12 @@ prepare_rust
 $quick || prepare_rest
 
 step "format"
-cargo fmt --check
+cargo fmt --all --check
+cargo fmt --check --manifest-path tests/bench/hello/Cargo.toml
 
 step "lints, both binaries"
 cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --manifest-path tests/bench/hello/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/hello" -- -D warnings
 step "lints, the static server"
 cargo clippy --locked --no-default-features --lib --bin agent-net -- -D warnings
 

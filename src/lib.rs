@@ -20,6 +20,7 @@
 //! - `edge`: one outside thing per file; every call has a deadline and a size limit.
 //! - `cmd`: one subcommand per file, wiring only; `cmd/manual` has the table that help, manual page and completions are
 //!   made of.
+//! - `tiny_http`, a package of its own, takes the place of the sockets that rouille has below it: the guard has them.
 //! - `threads`, `names`, `counters`, `rows`: what the others share.
 //!
 //! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`

@@ -1,7 +1,5 @@
 //! `serve`: starts everything in order, waits for a signal, stops everything in order.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -11,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
-use crate::edge::guard::{self, Gate, Pool, Trays};
+use crate::edge::guard::{self, Gate, Relay};
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, logger, probe};
@@ -94,9 +92,8 @@ fn serve(config: &Config) -> Started<()> {
     };
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));
     let (active, pulse) = (Gauge::default(), Pulse::default());
-    let pool = inner_server(config, &worker, room.job_threads + SPARE_THREADS)?;
     let gate = Gate {
-        pool,
+        server: server(config, &worker, room.job_threads + SPARE_THREADS)?,
         max_body: route::MAX_BODY,
         max_connections: room.connections,
         connections: Gauge::default(),
@@ -167,15 +164,13 @@ struct Room {
 
 fn room(config: &Config) -> Started<Room> {
     let job_threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS);
-    // Both ends of a thread's loopback connection are ours.
-    let others = OTHER_FILES + 2 * (job_threads + SPARE_THREADS) as u64;
     let files = limits::raise_open_files();
-    if files < others + MIN_CONNECTIONS {
-        let wanted = others + MIN_CONNECTIONS;
+    let wanted = OTHER_FILES + MIN_CONNECTIONS;
+    if files < wanted {
         let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
         return Err((Exit::Failed, why));
     }
-    let by_files = files - others;
+    let by_files = files - OTHER_FILES;
     let memory = limits::memory();
     let by_memory = memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
     let by_memory = by_memory.max(MIN_CONNECTIONS);
@@ -202,25 +197,12 @@ fn drain(active: &Gauge) {
     }
 }
 
-/// rouille on a loopback port, and the guard's connections to it.
-fn inner_server(config: &Config, worker: &Arc<Worker>, threads: usize) -> Started<Pool> {
-    let failed = |why: String| (Exit::Failed, format!("cannot start: {why}"));
-    let secret = secret();
+/// rouille, and the way to it.
+fn server(config: &Config, worker: &Arc<Worker>, threads: usize) -> Started<Relay> {
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
     let worker = Arc::clone(worker);
-    let handler = Box::new(move |asked| worker.handle(asked));
-    let trays = Trays::new(threads);
-    let deliver = Box::new({
-        let trays = trays.clone();
-        move |number, body| trays.put(number, body)
-    });
-    let addr = http::start(secret.clone(), threads, token, handler, deliver).map_err(failed)?;
-    Pool::open(addr, trays, secret).map_err(|why| failed(why.to_string()))
-}
-
-/// 128 bits that no other process can guess: the keys of the standard library's hash maps come from the kernel.
-fn secret() -> String {
-    format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
+    let poll = http::start(threads, token, Box::new(move |asked| worker.handle(asked)));
+    poll.map(Relay::new).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
 fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {

@@ -1,45 +1,37 @@
 //! rouille: its request as a `route::Request`, a `Reply` as its response. The only file that names it.
 
 use std::io::Read;
-use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rouille::{Response, Server};
+use rouille::{Response, ResponseBody, Server};
 
-use crate::pure::body::Body;
 use crate::pure::inside;
 use crate::pure::reply::Reply;
 use crate::pure::route::{self, Asked, Refusal};
-use crate::threads;
 
 /// What answers requests.
 type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
 
-/// Where the body of an answer is put, by the number that came with its request.
-type Deliver = dyn Fn(usize, Body) + Send + Sync;
+/// rouille wants an address; nothing listens there.
+const NOWHERE: &str = "127.0.0.1:0";
 
-/// Starts rouille on a free loopback port with `pool` threads; its address. `secret` is what the guard sends, and
-/// `deliver` hands it the bodies of answers.
+/// A rouille server with `pool` threads: what is returned has it take the requests that were put into tiny_http.
 ///
 /// # Errors
-/// One sentence when no port or thread is to be had.
+/// One sentence when there is no server.
 pub(crate) fn start(
-    secret: String,
     pool: usize,
     token: Option<String>,
     handler: Box<Handler>,
-    deliver: Box<Deliver>,
-) -> Result<SocketAddr, String> {
-    let server = Server::new("127.0.0.1:0", move |request| {
-        let sender = request.header(inside::SECRET).and_then(|value| value.split_once('/'));
-        let Some((_, tray)) = sender.filter(|(given, _)| *given == secret) else {
-            return Response::empty_404();
-        };
+) -> Result<Box<dyn Fn() + Send + Sync>, String> {
+    let server = Server::new(NOWHERE, move |request| {
         let mut body = Vec::new();
-        if let Some(mut data) = request.data() {
-            // The guard has counted it: this limit only holds if the guard is wrong.
-            let _ = data.by_ref().take(route::MAX_BODY as u64 + 1).read_to_end(&mut body);
+        // The guard has counted it: this limit only holds if the guard is wrong.
+        let read = request.data().map(|data| data.take(route::MAX_BODY as u64 + 1).read_to_end(&mut body));
+        if !matches!(read, Some(Ok(_))) {
+            // The guard has given it up: nothing may be done that nobody hears of.
+            return Response::text("").with_status_code(503);
         }
         let too_large = request.header(inside::TOO_LARGE).is_some() || body.len() > route::MAX_BODY;
         let asked = route::Request {
@@ -58,15 +50,11 @@ pub(crate) fn start(
         let answer = panic::catch_unwind(AssertUnwindSafe(|| {
             handler(Asked { route, job: route::parse(&asked, token.as_deref()) })
         }));
-        let mut reply = answer.unwrap_or_else(|_| panicked(&handler, route));
-        deliver(tray.parse().unwrap_or(usize::MAX), std::mem::take(&mut reply.body));
-        response(reply)
+        response(answer.unwrap_or_else(|_| panicked(&handler, route)))
     })
-    .map_err(|why| format!("no loopback port for the server: {why}"))?;
-    let addr = server.server_addr();
+    .map_err(|why| format!("no server: {why}"))?;
     let server = server.pool_size(pool);
-    threads::essential("http", move || server.run()).map_err(|why| format!("no thread for the server: {why}"))?;
-    Ok(addr)
+    Ok(Box::new(move || server.poll()))
 }
 
 /// A defect of ours ends one answer, not the worker.
@@ -78,13 +66,58 @@ fn panicked(handler: &Handler, route: Option<&'static str>) -> Reply {
 /// Until the year 9999: no other date can be written in HTTP.
 const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
 
-/// All but the body. The date is ours, since tiny_http panics over a clock that stands before 1970.
+/// The date is ours, whatever the clock says: httpdate panics before 1970 and after its last date.
 fn response(reply: Reply) -> Response {
     let date = httpdate::fmt_http_date(SystemTime::now().clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_DATE));
-    let mut response =
-        Response::from_data(reply.content_type, "").with_status_code(reply.status).with_unique_header("Date", date);
-    for (name, value) in reply.headers {
-        response = response.with_additional_header(name, value);
+    let length = reply.body.len();
+    let headers = [("Content-Type", reply.content_type.to_owned()), ("Date", date)].into_iter().chain(reply.headers);
+    Response {
+        status_code: reply.status,
+        headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+        data: ResponseBody::from_reader_and_size(reply.body.into_reader(), length),
+        upgrade: None,
     }
-    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tiny_http::Answer;
+
+    use super::*;
+
+    /// One test, since a process has one queue of requests.
+    #[test]
+    fn what_has_been_given_up_is_not_done_and_what_fails_is_heard_of() {
+        let put = || tiny_http::put("GET".into(), "/gpu".into(), Vec::new(), Vec::new());
+        let failure = |answer: io::Result<Answer>| answer.map(|answer| answer.status).unwrap_err().kind();
+
+        let server = tiny_http::Server::http(NOWHERE).unwrap();
+        let next = || server.try_recv().unwrap().expect("it was put in");
+        let pending = put();
+        drop(next());
+        assert_eq!(failure(pending.answer(Duration::from_secs(60))), io::ErrorKind::ConnectionAborted);
+        let pending = put();
+        let mut begun = next();
+        assert_eq!(begun.as_reader().read(&mut [0; 1]).unwrap(), 0);
+        assert_eq!(failure(pending.answer(Duration::ZERO)), io::ErrorKind::TimedOut);
+        begun.respond(tiny_http::Response::empty(200)).unwrap();
+
+        let done = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&done);
+        let handler = move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            Reply::json(200, "{}")
+        };
+        let poll = start(1, None, Box::new(handler)).unwrap();
+        assert_eq!(failure(put().answer(Duration::ZERO)), io::ErrorKind::WouldBlock);
+        let pending = put();
+        poll();
+        // One thread does one after the other.
+        assert_eq!(pending.answer(Duration::from_secs(60)).unwrap().status, 200);
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! What an answer says, in pieces that follow each other: what all answers of a snapshot have in common is shared by
 //! them, not copied into each.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ enum Piece {
     Shared(Arc<RawValue>),
 }
 
-impl Piece {
-    fn bytes(&self) -> &[u8] {
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(json) => json.get().as_bytes(),
@@ -40,7 +41,12 @@ impl Body {
     }
 
     pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(Piece::bytes)
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// Reads one piece after the other.
+    pub(crate) fn into_reader(self) -> impl io::Read + Send + 'static {
+        Reader(self.0.into_iter().map(io::Cursor::new).collect())
     }
 
     /// In bytes.
@@ -52,6 +58,22 @@ impl Body {
 impl<T: Into<Vec<u8>>> From<T> for Body {
     fn from(bytes: T) -> Self {
         Self(vec![Piece::Own(bytes.into())])
+    }
+}
+
+/// What has not been read yet.
+struct Reader(VecDeque<io::Cursor<Piece>>);
+
+impl io::Read for Reader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while let Some(piece) = self.0.front_mut() {
+            let read = piece.read(buf)?;
+            if read > 0 || buf.is_empty() {
+                return Ok(read);
+            }
+            self.0.pop_front();
+        }
+        Ok(0)
     }
 }
 

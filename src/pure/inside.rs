@@ -1,7 +1,5 @@
-//! The headers by which the guard in front and the server behind it speak to each other.
+//! The headers by which the guard and the server behind it speak to each other.
 
-/// Carries a secret of this process: requests without it come from some other program on this machine.
-pub(crate) const SECRET: &str = "X-Agent-Net-Inside";
 /// Present when the body was larger than the limit and has been thrown away.
 pub(crate) const TOO_LARGE: &str = "X-Agent-Net-Too-Large";
 /// Present when the other side of the connection is this machine itself.

@@ -49,10 +49,14 @@ stop() {
     rm -rf "$work"
 }
 
-# start_hello PROGRAM [THREADS]: the example of that name; sets hello to where it listens
+# start_hello [THREADS]: tests/bench/hello; sets hello to where it listens
 start_hello() {
+    built_hello=${CARGO_TARGET_DIR:-target}/hello
+    cargo build --quiet --locked --release --manifest-path tests/bench/hello/Cargo.toml --target-dir "$built_hello"
+    # For the one who sources this, too.
+    hello_program=$built_hello/release/hello
     : >"$work/hello"
-    "$@" >"$work/hello" &
+    "$hello_program" "$@" >"$work/hello" &
     pids="$pids $!"
     # shellcheck disable=SC2034 # for those who source this
     hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')

@@ -23,6 +23,16 @@ pub(super) enum Body {
     Coming,
 }
 
+impl Body {
+    /// None: it was too large.
+    pub(super) fn whole(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Drained | Self::Coming => None,
+        }
+    }
+}
+
 /// Why there is no body.
 #[derive(Debug)]
 pub(super) enum Error {

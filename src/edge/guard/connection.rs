@@ -1,17 +1,16 @@
 //! One connection from its first byte to its close.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::iter;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::RecvFlags;
+use tiny_http::{Answer, Header};
 
 use super::Gate;
 use super::body::{self, Body};
 use super::head::{self, Head, Refusal, refusal};
-use super::relay::Answer;
 use super::seats::Seat;
 
 /// From the first byte, or from the connect, to the end of the head.
@@ -32,6 +31,8 @@ const HEAD_DEADLINE_CROWDED: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 1 << 30;
 
 const BUFFER: usize = 8 * 1024;
+/// Bytes of an answer that are in memory at a time: a slow reader holds no more.
+const PIECE: usize = 64 * 1024;
 
 /// The other side: its stream and what was read of it but not used yet.
 pub(super) struct Peer {
@@ -197,25 +198,22 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
             return Next::Close;
         }
     };
-    let whole = match &body {
-        Body::Whole(bytes) => Some(bytes.as_slice()),
-        Body::Drained | Body::Coming => None,
-    };
+    let coming = body == Body::Coming;
     if !seat.begin() {
         vanished();
         return Next::Close;
     }
-    let answer = match gate.pool.ask(&head, whole, peer.local && head.operator) {
+    let answer = match gate.server.ask(&head, body.whole(), peer.local && head.operator) {
         Ok(answer) => answer,
         Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };
     if job && answer.status == 401 {
         gate.pulse.denied();
     }
-    let stays = head.keep_alive && body != Body::Coming;
+    let stays = head.keep_alive && !coming;
     let left = peer.has_left();
     seat.send();
-    let written = send(&peer.stream, &answer, &head, stays);
+    let written = send(&peer.stream, answer, &head, stays);
     let in_time = seat.end(returned);
     if left || written.is_err() {
         vanished();
@@ -223,10 +221,10 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
     if written.is_err() || !in_time {
         return Next::Close;
     }
-    match body {
-        _ if stays => Next::Request,
-        Body::Coming => Next::Linger(LINGER),
-        Body::Whole(_) | Body::Drained => Next::Linger(LINGER_SHORT),
+    match (stays, coming) {
+        (true, _) => Next::Request,
+        (false, true) => Next::Linger(LINGER),
+        (false, false) => Next::Linger(LINGER_SHORT),
     }
 }
 
@@ -283,48 +281,64 @@ fn read_body(peer: &mut Peer, head: &Head, max: usize) -> Result<Body, body::Err
     body::read(peer, head.framing, max)
 }
 
-/// Head and body leave in one write.
-fn send(mut stream: &TcpStream, answer: &Answer, head: &Head, stays: bool) -> io::Result<()> {
-    let connection = match (stays, head.old) {
-        (false, _) => "Connection: close\r\n",
-        (true, true) => "Connection: keep-alive\r\n",
-        (true, false) => "",
-    };
-    let Answer { status, reason, headers, body } = answer;
-    let length = match status {
+/// Head and body leave in one write, if the body is no larger than a piece.
+fn send(mut stream: &TcpStream, answer: Answer, head: &Head, stays: bool) -> io::Result<()> {
+    let Answer { status, headers, mut data, length } = answer;
+    let Some(length) = length else { return Err(io::ErrorKind::InvalidData.into()) };
+    let mut left = if head.method == "HEAD" || status == 304 { 0 } else { length };
+    let mut bytes = Vec::with_capacity(512 + left.min(PIECE));
+    let mut put = |parts: &[&str]| parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+    put(&["HTTP/1.1 ", &status.to_string(), " ", reason(status), "\r\n"]);
+    headers.iter().for_each(|Header { field, value }| put(&[field, ": ", value, "\r\n"]));
+    if status != 304 {
         // It would be that of what the other side has already.
-        304 => String::new(),
-        _ => format!("Content-Length: {}\r\n", body.len()),
-    };
-    let text = format!("HTTP/1.1 {status} {reason}\r\n{headers}{length}{connection}\r\n");
-    let pieces = body.pieces().filter(|_| head.method != "HEAD");
-    let mut pieces: Vec<IoSlice<'_>> = iter::once(text.as_bytes()).chain(pieces).map(IoSlice::new).collect();
-    let mut left = pieces.as_mut_slice();
-    while !left.is_empty() {
-        match stream.write_vectored(left) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => IoSlice::advance_slices(&mut left, sent),
-            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
-            Err(why) => return Err(why),
-        }
+        put(&["Content-Length: ", &length.to_string(), "\r\n"]);
     }
-    Ok(())
+    put(&[match (stays, head.old) {
+        (false, _) => "Connection: close\r\n\r\n",
+        (true, true) => "Connection: keep-alive\r\n\r\n",
+        (true, false) => "\r\n",
+    }]);
+    loop {
+        let piece = left.min(PIECE);
+        if data.by_ref().take(piece as u64).read_to_end(&mut bytes)? < piece {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= piece;
+        stream.write_all(&bytes)?;
+        if left == 0 {
+            return Ok(());
+        }
+        bytes.clear();
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Payload Too Large",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    }
 }
 
 /// An error after which nobody knows where the next request would begin.
 fn last_words(peer: &mut Peer, gate: &Gate, why: &Refusal, patience: Duration) -> Next {
-    let reason = match why.status {
-        400 => "Bad Request",
-        408 => "Request Timeout",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        _ => "Internal Server Error",
-    };
     let retry = if why.status == 503 { "Retry-After: 1\r\n" } else { "" };
     let body = (gate.error_body)(why.code, &why.message);
     let text = format!(
-        "HTTP/1.1 {} {reason}\r\nContent-Type: application/json\r\n{retry}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\n{retry}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         why.status,
+        reason(why.status),
         body.len()
     );
     if (&*peer.stream).write_all(text.as_bytes()).is_err() {

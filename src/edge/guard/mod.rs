@@ -1,12 +1,11 @@
-//! Owns the public port: caps connections, head sizes and times, frames every request strictly and relays it to the
-//! server on loopback. tiny_http has none of these limits, and an error of accept ends its loop.
+//! Owns the public port: caps connections, head sizes and times, frames every request strictly and hands it to rouille in
+//! memory, by src/tiny_http. The published tiny_http has none of these limits, and an error of accept ends its loop.
 
 mod body;
 mod connection;
 mod head;
 mod relay;
 mod seats;
-mod trays;
 
 use std::fmt;
 use std::io;
@@ -20,8 +19,7 @@ use crate::threads::{self, Crew};
 
 use seats::{GRACE, LONG_GRACE, Room, Seats};
 
-pub(crate) use relay::Pool;
-pub(crate) use trays::Trays;
+pub(crate) use relay::Relay;
 
 /// Connections above the cap that are told so; more are closed without a word.
 const TURNED_AWAY: usize = 32;
@@ -43,7 +41,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every connection needs.
 pub(crate) struct Gate {
-    pub(crate) pool: Pool,
+    pub(crate) server: Relay,
     /// Largest body that is relayed, in bytes.
     pub(crate) max_body: usize,
     /// Most connections at a time.
