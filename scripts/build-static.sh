@@ -223,8 +223,7 @@ write_sbom() {
         {
             cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features --target "$musl"
             cargo tree --locked --edges normal --prefix none --format '{p}'
-        } | sed -n 's/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
-            [ "$crate" != agent-net ] || continue
+        } | sed -n '/ (\//d;s/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
             printf '{"type":"library","name":"%s","version":"%s","purl":"pkg:cargo/%s@%s"},\n' \
                 "$crate" "$number" "$crate" "$number"
         done

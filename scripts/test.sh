@@ -252,13 +252,13 @@ cargo fmt --all --check
 cargo fmt --check --manifest-path tests/bench/hello/Cargo.toml
 
 step "lints, both binaries"
-cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --workspace --all-targets -- -D warnings
 cargo clippy --locked --manifest-path tests/bench/hello/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/hello" -- -D warnings
 step "lints, the static server"
 cargo clippy --locked --no-default-features --lib --bin agent-net -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items
 
 step "the oldest Rust"
 oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)

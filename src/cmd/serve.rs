@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
-use crate::edge::guard::{self, Gate, Relay};
+use crate::edge::guard::{self, Gate};
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, logger, probe};
@@ -92,8 +92,11 @@ fn serve(config: &Config) -> Started<()> {
     };
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));
     let (active, pulse) = (Gauge::default(), Pulse::default());
+    let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
+    let handler = Arc::clone(&worker);
+    let poll = http::start(room.job_threads + SPARE_THREADS, token, Box::new(move |asked| handler.handle(asked)));
     let gate = Gate {
-        server: server(config, &worker, room.job_threads + SPARE_THREADS)?,
+        poll: poll.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?,
         max_body: route::MAX_BODY,
         max_connections: room.connections,
         connections: Gauge::default(),
@@ -195,14 +198,6 @@ fn drain(active: &Gauge) {
         }
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// rouille, and the way to it.
-fn server(config: &Config, worker: &Arc<Worker>, threads: usize) -> Started<Relay> {
-    let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
-    let worker = Arc::clone(worker);
-    let poll = http::start(threads, token, Box::new(move |asked| worker.handle(asked)));
-    poll.map(Relay::new).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
 fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {

@@ -149,14 +149,15 @@ pub struct Header {
 
 impl Header {
     /// # Errors
-    /// When it could not stand in one line.
-    pub fn from_bytes(field: &[u8], value: &[u8]) -> Result<Self, ()> {
+    /// When it is no line of text.
+    pub fn from_bytes(field: &[u8], value: &[u8]) -> Result<Self, &'static str> {
         let line = |bytes: &[u8]| {
             let text = std::str::from_utf8(bytes).ok()?;
             (!text.contains(['\r', '\n'])).then(|| text.to_owned())
         };
-        let field = line(field).filter(|field| !field.is_empty() && !field.contains(':')).ok_or(())?;
-        Ok(Self { field: field.into(), value: line(value).ok_or(())? })
+        let field = line(field).filter(|field| !field.is_empty() && !field.contains(':'));
+        let (field, value) = field.zip(line(value)).ok_or("not a line of text")?;
+        Ok(Self { field: field.into(), value })
     }
 }
 

@@ -97,6 +97,7 @@ const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
     ("src/", &["nvml_wrapper"], &["src/edge/helper/"]),
     ("src/", &["unsafe {", "unsafe_code"], &["src/edge/helper/raw.rs"]),
     ("src/", &["httparse"], &["src/edge/guard/"]),
+    ("src/", &["tiny_http"], &["src/edge/guard/", "src/edge/http.rs", "src/tiny_http/"]),
     ("src/", &["ureq"], &["src/edge/ollama", "src/edge/orchestrator", "src/edge/probe.rs", "src/names.rs"]),
     ("src/", &["k256", "sha3", "prost"], &["src/pure/pm/"]),
     ("src/", &["signal_hook"], &["src/edge/signals.rs"]),

@@ -11,6 +11,7 @@ use tiny_http::{Answer, Header};
 use super::Gate;
 use super::body::{self, Body};
 use super::head::{self, Head, Refusal, refusal};
+use super::relay;
 use super::seats::Seat;
 
 /// From the first byte, or from the connect, to the end of the head.
@@ -203,7 +204,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
         vanished();
         return Next::Close;
     }
-    let answer = match gate.server.ask(&head, body.whole(), peer.local && head.operator) {
+    let answer = match relay::ask(gate, &head, body.whole(), peer.local && head.operator) {
         Ok(answer) => answer,
         Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };

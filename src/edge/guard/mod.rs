@@ -19,8 +19,6 @@ use crate::threads::{self, Crew};
 
 use seats::{GRACE, LONG_GRACE, Room, Seats};
 
-pub(crate) use relay::Relay;
-
 /// Connections above the cap that are told so; more are closed without a word.
 const TURNED_AWAY: usize = 32;
 /// Connections that were told to leave to make room for others, and have not yet.
@@ -41,7 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every connection needs.
 pub(crate) struct Gate {
-    pub(crate) server: Relay,
+    /// Has the server take what was put into tiny_http.
+    pub(crate) poll: Box<dyn Fn() + Send + Sync>,
     /// Largest body that is relayed, in bytes.
     pub(crate) max_body: usize,
     /// Most connections at a time.

@@ -1,45 +1,29 @@
 //! Requests to the server within this process, and its answers.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use tiny_http::{Answer, Header};
 
+use super::Gate;
 use super::head::Head;
 use crate::pure::inside;
 
 /// For the server to begin, and then to answer: it takes microseconds, or 2 s before the first sample.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The way to the server.
-pub(crate) struct Relay(Box<dyn Fn() + Send + Sync>);
-
-impl fmt::Debug for Relay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay").finish_non_exhaustive()
-    }
-}
-
-impl Relay {
-    /// `poll` has the server take what was put in.
-    pub(crate) fn new(poll: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self(poll)
-    }
-
-    /// Hands one request over and waits for its answer. `body`: None when it was too large. `local`: it is the
-    /// operator's own, from this machine.
-    ///
-    /// # Errors
-    /// `WouldBlock` when all threads are taken for too long, else what is broken.
-    pub(super) fn ask(&self, head: &Head, body: Option<Vec<u8>>, local: bool) -> io::Result<Answer> {
-        let marks = [(inside::PROXIED, head.proxied), (inside::LOCAL, local), (inside::TOO_LARGE, body.is_none())];
-        let marks = marks.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "1".to_owned()));
-        let headers = head.passed.iter().cloned().chain(marks);
-        let headers = headers.map(|(name, value)| Header { field: name.into(), value }).collect();
-        let method = if head.method == "HEAD" { "GET" } else { &head.method };
-        let pending = tiny_http::put(method.to_owned(), head.target.clone(), headers, body.unwrap_or_default());
-        (self.0)();
-        pending.answer(PATIENCE)
-    }
+/// Hands one request over and waits for its answer. `body`: None when it was too large. `local`: it is the operator's own,
+/// from this machine.
+///
+/// # Errors
+/// `WouldBlock` when all threads are taken for too long, else what is broken.
+pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>, local: bool) -> io::Result<Answer> {
+    let marks = [(inside::PROXIED, head.proxied), (inside::LOCAL, local), (inside::TOO_LARGE, body.is_none())];
+    let marks = marks.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "1".to_owned()));
+    let headers = head.passed.iter().cloned().chain(marks);
+    let headers = headers.map(|(name, value)| Header { field: name.into(), value }).collect();
+    let method = if head.method == "HEAD" { "GET" } else { &head.method };
+    let pending = tiny_http::put(method.to_owned(), head.target.clone(), headers, body.unwrap_or_default());
+    (gate.poll)();
+    pending.answer(PATIENCE)
 }
