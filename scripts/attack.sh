@@ -34,7 +34,7 @@ cargo build --quiet --locked --release --example hostile
 built=${CARGO_TARGET_DIR:-target}/release/examples
 
 begin
-start_hello
+start_hello 8
 printf 'gpus=1\n' >"$work/gpus"
 : >"$work/log"
 # The hard limit too: the worker would raise the other.

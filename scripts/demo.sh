@@ -35,7 +35,7 @@ built=${CARGO_TARGET_DIR:-target}/debug
 
 begin
 trap 'exit 0' INT TERM
-start_hello
+start_hello 8
 # A port near one that was free just now.
 port=$((${hello#*:} % 20000 + 10002))
 "$built/examples/fakes" orchestrator "$port" >"$work/orchestrator" &

@@ -30,8 +30,6 @@ for tool in wrk curl rustc; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
 [ -x dist/rootfs/agent-net ] || fail "dist/rootfs is missing: run scripts/build-static.sh"
-cargo build --quiet --locked
-built=${CARGO_TARGET_DIR:-target}/debug
 
 begin
 cat >"$work/job.lua" <<'LUA'
@@ -58,7 +56,7 @@ function done()
 end
 LUA
 
-start_hello
+start_hello 8
 ollama=${pids# }
 good_gpus='gpus=4'
 printf '%s\n' "$good_gpus" >"$work/gpus"

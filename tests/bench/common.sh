@@ -49,11 +49,10 @@ stop() {
     rm -rf "$work"
 }
 
-# start_hello [THREADS]: tests/bench/hello; sets hello to where it listens
+# start_hello THREADS: tests/bench/hello with so many; sets hello to where it listens, and hello_program
 start_hello() {
     built_hello=${CARGO_TARGET_DIR:-target}/hello
     cargo build --quiet --locked --release --manifest-path tests/bench/hello/Cargo.toml --target-dir "$built_hello"
-    # For the one who sources this, too.
     hello_program=$built_hello/release/hello
     : >"$work/hello"
     "$hello_program" "$@" >"$work/hello" &
