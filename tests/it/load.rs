@@ -282,6 +282,31 @@ fn a_client_that_stalls_cannot_keep_a_worker_alive() {
 }
 
 #[test]
+fn a_long_answer_is_whole_and_the_next_one_follows_it() {
+    let models: Vec<_> =
+        (0..3000).map(|number| json!({"name": format!("model-{number}:8b"), "size": number})).collect();
+    let fake = FakeOllama::new();
+    fake.set("/api/tags", Answer::Json(json!({"models": models}).to_string()));
+    let worker = beside(&fake, &[("SAMPLE_INTERVAL", "100ms")]);
+    let mut connection = Connection::open(worker.addr);
+    // Sent in one go, so that bytes too many or too few would be those of another answer.
+    let two = [bytes("POST", "/gpu-check", &job("a")), bytes("POST", "/gpu-check", &job("b"))].concat();
+    wait_for("all models", || {
+        connection.send(&two).unwrap();
+        let answers = ["a", "b"].map(|id| (id, connection.answer().unwrap()));
+        answers
+            .iter()
+            .all(|(id, answer)| {
+                let report = answer.json();
+                assert_eq!((answer.status, &report["agent_id"]), (200, &json!(id)));
+                report["models"].as_array().is_some_and(|models| models.len() >= 3000)
+                    && answer.text().len() > 2 * 65_536
+            })
+            .then_some(())
+    });
+}
+
+#[test]
 fn health_is_answered_while_all_jobs_wait() {
     let fake = FakeOllama::new();
     fake.set_all(&Answer::Hang);

@@ -291,8 +291,8 @@ fn send(mut stream: &TcpStream, answer: Answer, head: &Head, stays: bool) -> io:
     let mut put = |parts: &[&str]| parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
     put(&["HTTP/1.1 ", &status.to_string(), " ", reason(status), "\r\n"]);
     headers.iter().for_each(|Header { field, value }| put(&[field, ": ", value, "\r\n"]));
+    // With 304 it would be that of what the other side has already.
     if status != 304 {
-        // It would be that of what the other side has already.
         put(&["Content-Length: ", &length.to_string(), "\r\n"]);
     }
     put(&[match (stays, head.old) {
