@@ -10,6 +10,9 @@ use crate::pure::inside;
 use crate::pure::reply::Reply;
 use crate::pure::route::{self, Asked, Refusal};
 
+/// Compiles only where rouille stands on our tiny_http: without Cargo.toml's [patch] nobody would take its requests.
+const _: fn(Box<dyn tiny_http::ReadWrite>) -> Box<dyn rouille::ReadWrite> = |same| same;
+
 /// What answers requests.
 type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
 
