@@ -12,10 +12,10 @@ use serde_json::value::RawValue;
 const WORTH_SHARING: usize = 4096;
 
 /// A body.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug)]
 pub(crate) struct Body(Vec<Piece>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Piece {
     Own(Vec<u8>),
     Shared(Arc<RawValue>),
@@ -40,7 +40,7 @@ impl Body {
         Self(sink.pieces)
     }
 
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(AsRef::as_ref)
     }
 

@@ -54,6 +54,9 @@ fn only_the_operators_own_command_acknowledges() {
     worker.report();
     let refused = worker.post("/ack", "{}");
     assert_eq!((refused.status, refused.code().as_str()), (403, "not_local"));
+    // Only the guard says that.
+    let forged = http::request(worker.addr, "POST", "/ack", &["X-Agent-Net-Local: 1"], b"");
+    assert_eq!((forged.status, forged.code().as_str()), (403, "not_local"));
     worker.acknowledge();
     let proxied = ["Livepeer-Runner-Route: x", "X-Agent-Net-Operator: 1"];
     assert_eq!(http::request(worker.addr, "POST", "/ack", &proxied, b"").status, 404);
