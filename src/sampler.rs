@@ -53,6 +53,8 @@ pub(crate) struct Board {
 struct State {
     gpu: GpuState,
     gpu_at: Instant,
+    /// There was no driver when the GPUs were last asked.
+    no_driver: bool,
     ollama: OllamaState,
     /// Ollama was asked once to the end, whatever came of it.
     ollama_asked: bool,
@@ -72,6 +74,7 @@ impl Board {
         let state = State {
             gpu: GpuState::Pending,
             gpu_at: Instant::now(),
+            no_driver: false,
             ollama: OllamaState::PENDING,
             ollama_asked: false,
             around: None,
@@ -134,14 +137,16 @@ impl Board {
             history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
             recent.see(&sample.gpus, self.started.elapsed());
             state.counts.last_success = Some(now);
-            let reloaded = |kind| matches!(kind, FaultKind::DriverNotLoaded | FaultKind::LibMismatch);
-            if matches!(&state.gpu, GpuState::Fault { fault, .. } if reloaded(fault.kind)) {
-                // The driver was loaded anew: what it reported before is over.
+            if std::mem::take(&mut state.no_driver) {
+                // The driver was reloaded: what it reported before is over.
                 state.xids.settle(now);
             }
             if !state.kernel_log {
                 record_events(&mut state.xids, sample, now);
             }
+        }
+        if let GpuState::Fault { fault, .. } = &gpu {
+            state.no_driver = matches!(fault.kind, FaultKind::DriverNotLoaded | FaultKind::LibMismatch);
         }
         state.counts.reinits = reinits;
         state.gpu = gpu;
@@ -276,7 +281,7 @@ impl Source {
             Some(board) => Self::Tegra(board),
             None => {
                 let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());
-                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval)))
+                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval, config.hurry)))
             }
         }
     }
@@ -315,7 +320,12 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
             let mut source = Source::find(&settings);
             loop {
                 let (gpu, reinits) = source.sample(events);
-                let pause = if matches!(gpu, GpuState::Fault { .. }) { interval.min(FAULT_INTERVAL) } else { interval };
+                let pause = match gpu {
+                    // Waiting for it is the pause.
+                    GpuState::Starting { .. } => Duration::ZERO,
+                    GpuState::Fault { .. } => interval.min(FAULT_INTERVAL),
+                    _ => interval,
+                };
                 board.put_gpu(gpu, reinits);
                 thread::sleep(pause);
             }

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::pure::gpu::{Gaps, Gpu, GpuSample};
-use crate::pure::meminfo;
+use crate::pure::gpu::{Failure, Gaps, Gpu, GpuSample};
+use crate::pure::{meminfo, plausible};
 
 /// What the GPU is called in the device tree, by generation; newer ones have "gpu" in it.
 const NAMES: [&str; 5] = ["gpu", "gv11b", "gp10b", "ga10b", "gb10b"];
@@ -19,10 +19,14 @@ const BOARD_RAILS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
 /// Has its GPU on a PCI bus within the chip; the others have nothing of their own on it.
 const THOR: &str = "nvidia,tegra264";
 /// What only NVML can tell.
-const NEVER: [&str; 32] = [
+const NEVER: [&str; 36] = [
+    "uuid",
+    "pci_bus_id",
     "vram_reserved_mb",
     "temperature_max_c",
     "temperature_margin_c",
+    "temperature_margin_at_max_c",
+    "temperature_margin_at_shutdown_c",
     "memory_temperature_c",
     "memory_temperature_max_c",
     "power_limit_w",
@@ -100,6 +104,7 @@ impl Tegra {
         self.heat(&mut gpu);
         self.power(&mut gpu);
         gpu.slow.fan_percent = self.fans();
+        let failed = refuse_impossible(&mut gpu);
         let found = [
             ("vram_total_mb", gpu.vram_total_bytes.is_some()),
             ("vram_used_mb", gpu.vram_used_bytes.is_some()),
@@ -114,10 +119,11 @@ impl Tegra {
             ("power_alarm", gpu.power_alarm.is_some()),
             ("fan_percent", gpu.slow.fan_percent.is_some()),
         ];
-        let missing = found.iter().filter(|(_, found)| !found).map(|(name, _)| *name);
+        let missing = found.iter().filter(|(name, found)| !found && !failed.contains_key(*name)).map(|(name, _)| *name);
         let unsupported = missing.chain(NEVER).map(str::to_owned).collect();
-        gpu.gaps = Gaps { unsupported, ..Gaps::default() };
+        gpu.gaps = Gaps { unsupported, failed };
         let read_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        gpu.read_us = Some(read_us);
         GpuSample {
             driver_version: self.release.clone(),
             gpus: vec![gpu],
@@ -147,7 +153,7 @@ impl Tegra {
         let loads = devfreq.map(|entry| entry.join("device/load")).into_iter();
         let load = loads.chain(LOADS.iter().map(|path| self.root.join(path))).find_map(|path| number(&path));
         // Per mille.
-        gpu.utilization_percent = load.and_then(|mille| u32::try_from(mille / 10).ok()).filter(|p| *p <= 100);
+        gpu.utilization_percent = load.and_then(|mille| u32::try_from(mille / 10).ok());
         let mhz = |name: &str| {
             let hertz = number(&devfreq?.join(name))?;
             u32::try_from(hertz / 1_000_000).ok()
@@ -233,6 +239,24 @@ impl Tegra {
         let percent: Vec<u32> = pwm.filter_map(|pwm| u32::try_from(pwm * 100 / 255).ok()).collect();
         (!percent.is_empty()).then_some(percent)
     }
+}
+
+/// Takes values away that nothing can have, and says so.
+fn refuse_impossible(gpu: &mut Gpu) -> BTreeMap<String, Failure> {
+    let mut failed = BTreeMap::new();
+    let mut refuse = |name: &str, value: Option<u32>| {
+        let words = plausible::check(name, value?).err();
+        let good = words.is_none();
+        failed.extend(words.map(|words| (name.to_owned(), Failure { words, of_device: false })));
+        value.filter(|_| good)
+    };
+    gpu.utilization_percent = refuse("utilization_percent", gpu.utilization_percent);
+    gpu.power_mw = refuse("power_w", gpu.power_mw);
+    gpu.graphics_clock_mhz = refuse("graphics_clock_mhz", gpu.graphics_clock_mhz);
+    gpu.fixed.graphics_clock_max_mhz = refuse("graphics_clock_max_mhz", gpu.fixed.graphics_clock_max_mhz);
+    let fans = gpu.slow.fan_percent.take();
+    gpu.slow.fan_percent = fans.filter(|fans| fans.iter().all(|fan| refuse("fan_percent", Some(*fan)).is_some()));
+    failed
 }
 
 /// `# R36 (release), REVISION: 4.7, …` as `L4T 36.4.7`.

@@ -54,6 +54,8 @@ pub(crate) struct Gpu {
     pub(crate) remapped_rows: Option<RemappedRows>,
     /// A power rail reports that it is over its limit (Tegra boards only).
     pub(crate) power_alarm: Option<bool>,
+    /// Microseconds that reading it took; of a GPU that does not answer, how long it has not.
+    pub(crate) read_us: Option<u64>,
     pub(crate) gaps: Gaps,
     /// What is read every half minute.
     pub(crate) slow: Slow,
@@ -125,8 +127,18 @@ pub(crate) struct Fixed {
 pub(crate) struct Gaps {
     /// The device, its driver or this user does not have them: nothing is wrong.
     pub(crate) unsupported: Vec<String>,
-    /// They failed: name and the driver's words.
-    pub(crate) failed: BTreeMap<String, String>,
+    /// They failed, by name.
+    pub(crate) failed: BTreeMap<String, Failure>,
+}
+
+/// Why a reading has no value although the device may have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Failure {
+    /// The driver's words, or its value and what is wrong with that.
+    pub(crate) words: String,
+    /// NVML answered "unknown error" (999) or "lost" (15): the device is at fault, whatever the reading.
+    pub(crate) of_device: bool,
 }
 
 /// Memory rows that were replaced by spare ones (Ampere and later).
@@ -166,13 +178,17 @@ pub(crate) const MAX_PROCESSES: usize = 32;
 
 /// Why clocks are held down: NVML's bit and our name.
 pub(crate) const THROTTLES: &[(u64, &str)] = &[
-    (0x01, "idle"),
+    (IDLE, "idle"),
     (0x04, "sw_power"),
-    (0x08, "hw"),
+    (HW_SLOWDOWN, "hw"),
     (HW_THERMAL, "hw_thermal"),
     (HW_POWER_BRAKE, "hw_power_brake"),
-    (0x20, "sw_thermal"),
+    (SW_THERMAL, "sw_thermal"),
 ];
+pub(crate) const IDLE: u64 = 0x01;
+/// Heat or power: older GPUs do not say which.
+pub(crate) const HW_SLOWDOWN: u64 = 0x08;
+pub(crate) const SW_THERMAL: u64 = 0x20;
 pub(crate) const HW_THERMAL: u64 = 0x40;
 pub(crate) const HW_POWER_BRAKE: u64 = 0x80;
 
@@ -197,6 +213,8 @@ pub(crate) enum GpuErrorKind {
     ResetRequired,
     /// The whole library must be started anew (NVML 1, 9, 18, 28).
     Stale,
+    /// It has been asked and has not answered yet, while others have.
+    Slow,
     /// Any other failing handle.
     Other,
     /// Nobody answers for it any more; the identity is the last one known.
@@ -296,9 +314,14 @@ impl Gpu {
         self.all_gaps().into_iter().flat_map(|gaps| &gaps.unsupported).map(String::as_str)
     }
 
-    /// All readings that failed although it may have them: name and the driver's words.
-    pub(crate) fn failed(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.all_gaps().into_iter().flat_map(|gaps| &gaps.failed).map(|(name, why)| (name.as_str(), why.as_str()))
+    /// All readings that failed although it may have them.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = (&str, &Failure)> {
+        self.all_gaps().into_iter().flat_map(|gaps| &gaps.failed).map(|(name, why)| (name.as_str(), why))
+    }
+
+    /// So many of the readings that every GPU has fail as those of a dead one do.
+    pub(crate) fn dead_readings(&self) -> usize {
+        self.failed().filter(|(name, why)| why.of_device && CORE_READINGS.contains(name)).count()
     }
 
     /// Names of what holds its clocks down; None when it does not say.
@@ -311,17 +334,22 @@ impl Gpu {
         PciId::parse(self.pci_bus_id.as_deref()?)
     }
 
-    /// The same GPU with nothing but its identity: what is left when nobody answers for it any more.
-    pub(crate) fn silent(&self, message: &str) -> Self {
+    /// The same GPU with nothing but its identity.
+    pub(crate) fn identity(&self) -> Self {
         Self {
             index: self.index,
             uuid: self.uuid.clone(),
             name: self.name.clone(),
             pci_bus_id: self.pci_bus_id.clone(),
             unified_memory: self.unified_memory,
-            error: Some(GpuError { kind: GpuErrorKind::NoAnswer, message: message.to_owned() }),
             ..Self::default()
         }
+    }
+
+    /// What is left of it while nothing answers for it.
+    pub(crate) fn silent(&self, message: &str) -> Self {
+        let error = Some(GpuError { kind: GpuErrorKind::NoAnswer, message: message.to_owned() });
+        Self { error, ..self.identity() }
     }
 
     /// True when NVML gave a handle and the GPU answers.

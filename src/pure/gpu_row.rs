@@ -34,6 +34,10 @@ pub(crate) struct GpuRow<'a> {
     temperature_max_c: Option<u32>,
     /// Degrees that are left until its thermal limit; below 0 it is slowed down.
     temperature_margin_c: Option<i32>,
+    /// The margin at which it is at its specified maximum, and at which it switches itself off: newer GPUs have these
+    /// instead of the temperatures.
+    temperature_margin_at_max_c: Option<i32>,
+    temperature_margin_at_shutdown_c: Option<i32>,
     memory_temperature_c: Option<u32>,
     memory_temperature_max_c: Option<u32>,
     /// Watts.
@@ -88,6 +92,8 @@ pub(crate) struct GpuRow<'a> {
     processes: Option<Vec<ProcessRow>>,
     /// Errors that the driver reported since the machine started, as far as anybody can know.
     xids: Vec<XidRow>,
+    /// Milliseconds that reading it took; of a GPU that does not answer, how long it has not.
+    read_ms: Option<u64>,
     /// Names of readings that it does not have: null, and no fault.
     unsupported: Vec<&'a str>,
     /// Readings that failed, with the driver's words.
@@ -136,6 +142,8 @@ impl<'a> GpuRow<'a> {
             temperature_shutdown_c: fixed.temperature_shutdown_c,
             temperature_max_c: fixed.temperature_max_c,
             temperature_margin_c: gpu.temperature_margin_c,
+            temperature_margin_at_max_c: fixed.margin_at_max_c,
+            temperature_margin_at_shutdown_c: fixed.margin_at_shutdown_c,
             memory_temperature_c: gpu.memory_temperature_c,
             memory_temperature_max_c: fixed.memory_temperature_max_c,
             power_w: gpu.power_mw.map(watts),
@@ -172,8 +180,9 @@ impl<'a> GpuRow<'a> {
             mig_mode: slow.mig_mode,
             processes: slow.processes.as_ref().map(|all| all.iter().map(ProcessRow::new).collect()),
             xids: xids.iter().filter(|x| gpu.pci() == Some(x.pci)).map(XidRow::new).collect(),
+            read_ms: gpu.read_us.map(|us| us / 1000),
             unsupported: gpu.unsupported().collect(),
-            failed: gpu.failed().collect(),
+            failed: gpu.failed().map(|(name, why)| (name, why.words.as_str())).collect(),
             error: gpu.error.as_ref().map(|e| e.message.as_str()),
         }
     }

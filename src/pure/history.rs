@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::gpu::{CORE_READINGS, Gpu, GpuSample, HW_POWER_BRAKE, HW_THERMAL, RetiredPages};
+use super::gpu::{
+    CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SW_THERMAL,
+};
 use super::pci::PciId;
 use super::snapshot::OllamaState;
 
@@ -14,6 +16,13 @@ const SAMPLES: u32 = 3;
 const HYSTERESIS_C: i32 = 2;
 /// Without any threshold of the GPU, this is hot.
 const HOT_C: i32 = 90;
+/// A GPU that takes longer to answer is slow.
+pub(crate) const SLOW_READ: Duration = Duration::from_secs(2);
+/// With so many main readings gone a GPU is dead.
+const DEAD_READINGS: usize = 2;
+/// A card below this temperature is not at its limit, whatever its margin says: some H100 report a margin of 0 and less
+/// while they are cold. Every board's own limit is above it.
+const WARM_C: i32 = 80;
 /// Below the temperature at which it slows down.
 const BELOW_SLOWDOWN_C: i32 = 3;
 
@@ -39,6 +48,12 @@ pub(crate) struct Track {
     pub(crate) narrow: Streak,
     pub(crate) thermal: Slowdown,
     pub(crate) brake: Slowdown,
+    /// Of the hardware, without a word about whether heat or power is the cause.
+    pub(crate) hardware: Slowdown,
+    /// It takes long to answer.
+    pub(crate) slow: Repeated,
+    /// Its main readings fail as those of a dead GPU do.
+    pub(crate) dead: Repeated,
     pub(crate) replays: Replays,
     pub(crate) nvlink_ever: bool,
     /// Pages were retired while it was watched.
@@ -108,9 +123,15 @@ impl Track {
         let counter = |name: &str| gpu.throttle_ns.get(name).copied();
         self.thermal.see(at, bit(HW_THERMAL), counter("hw_thermal"));
         self.brake.see(at, bit(HW_POWER_BRAKE), counter("hw_power_brake"));
+        // At rest it says nothing: laptops set it on battery. With one of the others it is theirs.
+        let alone = |bits: u64| bits & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE | IDLE) == HW_SLOWDOWN;
+        let working = gpu.utilization_percent.is_none_or(|percent| percent > 0);
+        self.hardware.see(at, gpu.throttle_bits.map(|bits| alone(bits) && working), None);
         if !gpu.usable() {
             return;
         }
+        self.slow.see(gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ));
+        self.dead.see(gpu.dead_readings() >= DEAD_READINGS);
         if slow_fresh {
             self.see_slow(gpu, at);
         }
@@ -144,9 +165,10 @@ impl Track {
         }
     }
 
-    /// A reading that fails now is a fault when it worked before, or when every GPU has it.
-    pub(crate) fn is_fault(&self, reading: &str) -> bool {
-        CORE_READINGS.contains(&reading) || !self.never_worked.as_ref().is_some_and(|names| names.contains(reading))
+    /// A reading that fails now is a fault when the device is to blame, when it worked before, or when every GPU has it.
+    pub(crate) fn is_fault(&self, reading: &str, why: &Failure) -> bool {
+        let must_work = why.of_device || CORE_READINGS.contains(&reading);
+        must_work || !self.never_worked.as_ref().is_some_and(|names| names.contains(reading))
     }
 }
 
@@ -173,11 +195,19 @@ pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
     if let Some(max) = fixed.temperature_max_c {
         return Some(by_limit(degrees(max) + 1));
     }
-    if let (Some(margin), Some(at_max)) = (gpu.temperature_margin_c, fixed.margin_at_max_c) {
+    if let (Some(margin), Some(at_max)) = (credible_margin(gpu), fixed.margin_at_max_c) {
         let over = at_max.saturating_sub(1).saturating_sub(margin);
         return Some(Heat { limit: temperature.saturating_sub(over), over });
     }
     Some(by_limit(fixed.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
+}
+
+/// What is left to the thermal limit. That there is nothing left counts only with a second witness, heat or a slowdown
+/// because of it.
+pub(crate) fn credible_margin(gpu: &Gpu) -> Option<i32> {
+    let warm = gpu.temperature_c.is_some_and(|celsius| degrees(celsius) >= WARM_C);
+    let slowed = gpu.throttle_bits.is_some_and(|bits| bits & (HW_THERMAL | SW_THERMAL) != 0);
+    gpu.temperature_margin_c.filter(|margin| *margin > 0 || warm || slowed)
 }
 
 /// A temperature as it can be calculated with; the helper lets nothing implausible through.
@@ -200,6 +230,23 @@ impl Streak {
 
     pub(crate) fn held(self) -> bool {
         self.held
+    }
+}
+
+/// True once a condition holds in two samples in a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Repeated {
+    before: bool,
+    now: bool,
+}
+
+impl Repeated {
+    fn see(&mut self, now: bool) {
+        *self = Self { before: self.now, now };
+    }
+
+    pub(crate) fn held(self) -> bool {
+        self.before && self.now
     }
 }
 

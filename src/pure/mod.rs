@@ -22,6 +22,7 @@ pub(crate) mod models;
 pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod pci;
+pub(crate) mod plausible;
 pub(crate) mod pm;
 pub(crate) mod pull;
 pub(crate) mod recent;

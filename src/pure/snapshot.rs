@@ -14,6 +14,13 @@ use super::xid::Xid;
 pub(crate) enum GpuState {
     /// Nobody has answered yet.
     Pending,
+    /// The reader starts, and with it perhaps the driver.
+    Starting {
+        /// Seconds since it was started.
+        lasting_s: f64,
+        /// The GPUs of the last good sample, without their readings.
+        last_known: Vec<Gpu>,
+    },
     Sample(GpuSample),
     Fault {
         fault: GpuFault,
@@ -29,7 +36,7 @@ impl GpuState {
         match self {
             Self::Pending => &[],
             Self::Sample(sample) => &sample.gpus,
-            Self::Fault { last_known, .. } => last_known,
+            Self::Starting { last_known, .. } | Self::Fault { last_known, .. } => last_known,
         }
     }
 

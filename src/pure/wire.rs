@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::gpu::{GpuFault, GpuSample};
 
 /// Raised whenever a line's meaning changes; both sides refuse another one.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// No honest line is longer: a GPU is 2 to 4 KiB.
 pub(crate) const MAX_LINE: usize = 1024 * 1024;

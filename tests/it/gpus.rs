@@ -128,11 +128,14 @@ fn a_missing_gpu_is_noticed_when_it_is_expected() {
     assert_eq!((verdict(&report), report["gpus"].as_array().unwrap().len()), ("unhealthy", 2));
 }
 
+/// A helper's start is stuck after 6 s instead of a minute.
+pub const HURRY: (&str, &str) = ("AGENT_NET_FAULT", "hurry:10");
+
 /// `break_it` harms a worker with two healthy GPUs, `mend` undoes it if it must be undone.
 #[track_caller]
 fn outlives(code: &'static str, break_it: impl Fn(&Worker, &FakeNvml), mend: impl Fn(&Worker, &FakeNvml)) {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
-    let worker = start(&ollama, &nvml, &[]);
+    let worker = start(&ollama, &nvml, &[HURRY]);
     worker.report_when("verdict ok", is_ok);
     break_it(&worker, &nvml);
     let report = worker.report_when(code, has(code));
@@ -169,7 +172,7 @@ fn a_driver_that_hangs_at_init_is_given_up_too() {
 #[test]
 fn a_driver_that_hangs_from_the_start_keeps_no_job_waiting() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("at_init=hang"));
-    let worker = start(&ollama, &nvml, &[]);
+    let worker = start(&ollama, &nvml, &[HURRY]);
     let first = worker.report();
     assert_eq!((codes(&first)[0], verdict(&first)), ("NO_SAMPLE", "unknown"));
     assert_eq!(first["gpus"], json!([]));
@@ -249,7 +252,7 @@ fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
     fn check(helper: &str, code: &'static str, part: &str) {
         let ollama = FakeOllama::new();
         let url = ollama.url();
-        let worker = Worker::start(&[("OLLAMA_URL", &url), ("NVML_HELPER", helper)]);
+        let worker = Worker::start(&[("OLLAMA_URL", &url), ("NVML_HELPER", helper), HURRY]);
         let report = worker.report_when(code, has(code));
         assert_ne!(verdict(&report), "ok");
         assert!(report["health"]["reasons"].to_string().contains(part), "{report:#}");
@@ -257,7 +260,8 @@ fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
     check("/nonexistent/helper", "NVML_HELPER_MISSING", "NVML_HELPER=/nonexistent/helper");
     check("/etc/passwd", "NVML_HELPER_MISSING", "cannot be started");
     check("/bin/true", "NVML_HELPER_FAILED", "exit status: 0");
-    check("/bin/cat", "NVML_HELPER_FAILED", "said nothing");
+    check("/bin/cat", "NVML_HELPER_FAILED", "not a protocol line");
+    check(&script("silent", "#!/bin/sh\nexec sleep 60\n"), "NVML_HELPER_FAILED", "said nothing for 6 s");
     check("/bin/pwd", "NVML_HELPER_FAILED", "not a protocol line");
     let other = script("other-version", "#!/bin/sh\necho '{\"protocol\":99,\"version\":\"9.9.9\"}'\nexec sleep 60\n");
     check(&other, "NVML_HELPER_FAILED", "version 9.9.9");

@@ -20,6 +20,7 @@ mod fake_ollama;
 mod fake_orchestrator;
 mod fake_runners;
 mod faults;
+mod field;
 mod framing;
 mod gpus;
 mod harness;

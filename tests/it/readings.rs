@@ -28,12 +28,14 @@ fn every_reading_of_every_gpu_is_reported() {
         gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
     let worker = start(&ollama, &nvml, &[]);
-    let report = worker.report_when("verdict ok", is_ok);
+    let mut report = worker.report_when("verdict ok", is_ok);
+    assert!(report["gpus"][0]["read_ms"].take().is_u64());
     let first = r#"{
         "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "verdict": "ok",
         "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
         "vram_free_mb": 17052, "vram_reserved_mb": 512, "temperature_c": 41, "temperature_slowdown_c": 95,
         "temperature_shutdown_c": 98, "temperature_max_c": 90, "temperature_margin_c": null,
+        "temperature_margin_at_max_c": null, "temperature_margin_at_shutdown_c": null,
         "memory_temperature_c": null, "memory_temperature_max_c": 105, "power_w": 63.2, "power_limit_w": 350.0,
         "power_limit_default_w": 350.0, "power_alarm": null, "energy_j": 123456, "utilization_percent": 3,
         "memory_utilization_percent": 1, "graphics_clock_mhz": 210, "graphics_clock_max_mhz": 2520,
@@ -47,8 +49,9 @@ fn every_reading_of_every_gpu_is_reported() {
         "compute_capability": "8.9", "persistence_mode": true,
         "mig_mode": null, "processes": [{"pid": 4242, "vram_mb": 6321}], "xids": [],
         "unsupported":
-            ["temperature_margin_c", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active"],
-        "failed": {}, "error": null
+            ["temperature_margin_c", "power_alarm", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active",
+             "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"],
+        "failed": {}, "error": null, "read_ms": null
     }"#;
     let first: Value = serde_json::from_str(first).unwrap();
     assert_eq!(report["gpus"][0], first, "{:#}", report["gpus"][0]);
@@ -68,7 +71,7 @@ fn every_reading_of_every_gpu_is_reported() {
         ("throttle_reasons", json!(["sw_power", "hw_thermal"])),
         ("persistence_mode", json!(false)),
         ("temperature_margin_c", json!(13)),
-        ("unsupported", json!([])),
+        ("unsupported", json!(["power_alarm", "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"])),
     ] {
         assert_eq!(gpu[name], expect, "{name}");
     }
@@ -130,13 +133,13 @@ fn a_reading_that_fails_is_null_and_degrades_until_it_works() {
 
 #[test]
 fn a_reading_that_never_worked_is_no_fault_but_one_that_worked_is() {
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.pcie_gen=err:999"));
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.pcie_gen=err:27"));
     let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
     let report = worker.report_when("verdict ok", is_ok);
     assert!(report["gpus"][0]["failed"]["pcie_generation"].is_string(), "{report:#}");
     nvml.set("");
     worker.report_when("the reading", |r| r["gpus"][0]["pcie_generation"] == 1);
-    nvml.set("gpu0.pcie_gen=err:999");
+    nvml.set("gpu0.pcie_gen=err:27");
     worker.report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
 }
 
@@ -212,7 +215,7 @@ fn whole_gpus_that_are_shared_out_are_no_fault() {
 }
 
 /// Conditions that need several samples have them.
-fn stays_ok(worker: &Worker) {
+pub fn stays_ok(worker: &Worker) {
     let mut seen = BTreeSet::new();
     wait_for("ten samples", || {
         let report = worker.report();

@@ -5,10 +5,16 @@ use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
 
-use crate::pure::gpu::{CORE_READINGS, Gaps, GpuError, GpuErrorKind};
+use crate::pure::gpu::{CORE_READINGS, Failure, Gaps, GpuError, GpuErrorKind};
+use crate::pure::plausible;
 
 /// Microseconds of each call, summed.
 pub(super) type Times = BTreeMap<String, u64>;
+
+/// Microseconds since `start`.
+pub(super) fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
 
 /// The readings of one GPU.
 pub(super) struct Look<'a> {
@@ -16,11 +22,35 @@ pub(super) struct Look<'a> {
     pub(super) gaps: Gaps,
     /// The GPU as a whole does not answer.
     pub(super) error: Option<GpuError>,
+    /// A call said that the board's own data is damaged (NVML 14).
+    pub(super) inforom_corrupt: bool,
 }
 
 impl<'a> Look<'a> {
     pub(super) fn new(times: &'a mut Times) -> Self {
-        Self { times, gaps: Gaps::default(), error: None }
+        Self { times, gaps: Gaps::default(), error: None, inforom_corrupt: false }
+    }
+
+    /// The value of `call`, which the reading `name` alone comes from, if it is one that a board can have.
+    pub(super) fn number<T: Copy + Into<i128>>(
+        &mut self,
+        call: &str,
+        name: &str,
+        read: impl FnOnce() -> Result<T, NvmlError>,
+    ) -> Option<T> {
+        let value = self.at(call, &[name], read)?;
+        self.plausible(name, value)
+    }
+
+    /// The value, if it is one that a board can have.
+    pub(super) fn plausible<T: Copy + Into<i128>>(&mut self, name: &str, value: T) -> Option<T> {
+        match plausible::check(name, value) {
+            Ok(()) => Some(value),
+            Err(why) => {
+                self.fail(name, &why);
+                None
+            }
+        }
     }
 
     /// The value of `call`, which the readings `names` come from.
@@ -32,8 +62,7 @@ impl<'a> Look<'a> {
     ) -> Option<T> {
         let start = Instant::now();
         let reading = read();
-        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        *self.times.entry(call.to_owned()).or_default() += micros;
+        *self.times.entry(call.to_owned()).or_default() += micros(start);
         self.take(names, reading)
     }
 
@@ -48,18 +77,21 @@ impl<'a> Look<'a> {
         if let Some(kind) = kind.filter(|_| self.error.is_none()) {
             self.error = Some(GpuError { kind, message: why.to_string() });
         }
+        self.inforom_corrupt |= matches!(why, NvmlError::CorruptedInfoROM);
+        let of_device = matches!(why, NvmlError::Unknown | NvmlError::GpuLost);
         for name in names {
             if unsupported(&why, name) {
-                self.gaps.unsupported.push((*name).to_owned());
+                self.unsupported(name);
             } else {
-                self.fail(name, &why.to_string());
+                self.gaps.failed.insert((*name).to_owned(), Failure { words: why.to_string(), of_device });
             }
         }
         None
     }
 
+    /// A reading whose value cannot be used.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
-        self.gaps.failed.insert(name.to_owned(), why.to_owned());
+        self.gaps.failed.insert(name.to_owned(), Failure { words: why.to_owned(), of_device: false });
     }
 
     pub(super) fn unsupported(&mut self, name: &str) {

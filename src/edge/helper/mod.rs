@@ -1,6 +1,7 @@
 //! The helper's side: loads NVML and answers asks, one JSON line each, until stdin ends. It holds NVML open once and
 //! never starts it anew: for that the server starts another helper.
 
+mod device;
 mod library;
 mod look;
 mod raw;

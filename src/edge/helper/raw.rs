@@ -1,11 +1,101 @@
 //! The calls that nvml-wrapper does not wrap, or not for all their values. The only unsafe code of this program.
 #![allow(unsafe_code)]
 
-use std::mem;
+use std::ffi::{CStr, c_char, c_uint};
+use std::{mem, ptr};
 
-use nvml_wrapper::Device;
+use nvml_wrapper::enum_wrappers::device::RetirementCause;
 use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
+use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings as c;
+
+/// A function of NVML that writes a text of at most `length` bytes, its NUL among them.
+type Text<'a> = &'a dyn Fn(*mut c_char, c_uint) -> c::nvmlReturn_t;
+
+/// Room for the longest text that NVML has.
+const TEXT: usize = 96;
+
+/// A text of NVML's. Bytes that are not UTF-8 become replacement characters: nvml-wrapper would refuse all of it.
+fn text(call: Text<'_>) -> Result<String, NvmlError> {
+    let mut bytes = [0_u8; TEXT];
+    let length = c_uint::try_from(TEXT).unwrap_or_default();
+    nvml_try(call(bytes.as_mut_ptr().cast(), length))?;
+    let text = CStr::from_bytes_until_nul(&bytes).map_or(&bytes[..], CStr::to_bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
+/// Product name.
+///
+/// # Errors
+/// NVML's, here and in the other texts.
+pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetName.as_ref())?;
+    // SAFETY: the device is alive as long as its reference, and the buffer is as long as is said.
+    text(&|to, length| unsafe { call(device.handle(), to, length) })
+}
+
+/// Globally unique id.
+pub(super) fn uuid(device: &Device<'_>) -> Result<String, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetUUID.as_ref())?;
+    // SAFETY: as above.
+    text(&|to, length| unsafe { call(device.handle(), to, length) })
+}
+
+/// Version of the board's firmware.
+pub(super) fn vbios_version(device: &Device<'_>) -> Result<String, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetVbiosVersion.as_ref())?;
+    // SAFETY: as above.
+    text(&|to, length| unsafe { call(device.handle(), to, length) })
+}
+
+/// Version of the driver.
+pub(super) fn driver_version(nvml: &Nvml) -> Result<String, NvmlError> {
+    let call = nvml_sym(nvml.lib().nvmlSystemGetDriverVersion.as_ref())?;
+    // SAFETY: the buffer is as long as is said.
+    text(&|to, length| unsafe { call(to, length) })
+}
+
+/// Version of the library.
+pub(super) fn nvml_version(nvml: &Nvml) -> Result<String, NvmlError> {
+    let call = nvml_sym(nvml.lib().nvmlSystemGetNVMLVersion.as_ref())?;
+    // SAFETY: as above.
+    text(&|to, length| unsafe { call(to, length) })
+}
+
+/// Bits for why clocks are held down, those without a name as well.
+pub(super) fn throttle_reasons(device: &Device<'_>) -> Result<u64, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetCurrentClocksThrottleReasons.as_ref())?;
+    let mut bits = 0;
+    // SAFETY: the device is alive as long as its reference.
+    nvml_try(unsafe { call(device.handle(), &raw mut bits) })?;
+    Ok(bits)
+}
+
+/// Pages that were retired for this cause. nvml-wrapper would make room for as many addresses as a driver claims.
+pub(super) fn retired_pages(device: &Device<'_>, cause: &RetirementCause) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetRetiredPages.as_ref())?;
+    let (mut count, mut address) = (0, 0);
+    // SAFETY: as above; of an array that has room for none, nothing is written.
+    let code = unsafe { call(device.handle(), cause.as_c(), &raw mut count, &raw mut address) };
+    counted(code, count)
+}
+
+/// Programs that compute on it, for the same reason.
+pub(super) fn process_count(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetComputeRunningProcesses_v3.as_ref())?;
+    let mut count = 0;
+    // SAFETY: as above.
+    let code = unsafe { call(device.handle(), &raw mut count, ptr::null_mut()) };
+    counted(code, count)
+}
+
+/// That there is no room for a list is how NVML says how long it is.
+fn counted(code: c::nvmlReturn_t, count: c_uint) -> Result<u32, NvmlError> {
+    match code {
+        c::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE => Ok(count),
+        code => nvml_try(code).map(|()| count),
+    }
+}
 
 /// Degrees Celsius left to the limit at which the GPU slows down.
 ///

@@ -1,9 +1,10 @@
-//! What one GPU says: fast readings at every sample, slow ones when asked for, fixed ones once.
+//! What one GPU says: fast readings at every sample, slow ones when asked for, fixed ones until they are known.
 //! Nothing here blocks by design: no throughput (20 ms a direction), no graphics processes, no serial number.
 
 use std::fs;
 
 use nvml_wrapper::Device;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, PerformanceState, RetirementCause, TemperatureSensor, TemperatureThreshold,
 };
@@ -21,12 +22,10 @@ use nvml_wrapper::sys_exports::field_id::{
 use super::look::Look;
 use super::raw;
 use crate::pure::gpu::{Fixed, Gpu, MAX_PROCESSES, Process, RemappedRows, RetiredPages, Slow};
-use crate::pure::meminfo;
+use crate::pure::{meminfo, plausible};
 
 /// No GPU has more.
 const MAX_NVLINKS: u32 = 18;
-/// Degrees Celsius that no working sensor shows.
-const IMPOSSIBLE_C: u32 = 150;
 /// Parts without memory of their own, by what their names contain.
 const UNIFIED: [&str; 5] = ["GB10", "Thor", "Orin", "Xavier", "Tegra"];
 
@@ -34,27 +33,39 @@ const MEMORY: [&str; 3] = ["vram_total_mb", "vram_used_mb", "vram_free_mb"];
 
 pub(super) fn fast(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
     memory(device, name, gpu, look);
-    let celsius = look.at("temperature", &["temperature_c"], || device.temperature(TemperatureSensor::Gpu));
-    gpu.temperature_c = plausible(celsius, "temperature_c", look);
+    gpu.temperature_c = look.number("temperature", "temperature_c", || device.temperature(TemperatureSensor::Gpu));
     gpu.temperature_margin_c =
-        look.at("margin_temperature", &["temperature_margin_c"], || raw::margin_temperature(device));
-    gpu.power_mw = look.at("power_usage", &["power_w"], || device.power_usage());
-    gpu.power_limit_mw = look.at("enforced_power_limit", &["power_limit_w"], || device.enforced_power_limit());
-    gpu.energy_mj = look.at("total_energy_consumption", &["energy_j"], || device.total_energy_consumption());
+        look.number("margin_temperature", "temperature_margin_c", || raw::margin_temperature(device));
+    gpu.power_mw = look.number("power_usage", "power_w", || device.power_usage());
+    gpu.power_limit_mw = look.number("enforced_power_limit", "power_limit_w", || device.enforced_power_limit());
+    gpu.energy_mj = look.number("total_energy_consumption", "energy_j", || device.total_energy_consumption());
     let names = ["utilization_percent", "memory_utilization_percent"];
     if let Some(rates) = look.at("utilization_rates", &names, || device.utilization_rates()) {
-        (gpu.utilization_percent, gpu.memory_utilization_percent) = (Some(rates.gpu), Some(rates.memory));
+        gpu.utilization_percent = look.plausible(names[0], rates.gpu);
+        gpu.memory_utilization_percent = look.plausible(names[1], rates.memory);
     }
-    gpu.graphics_clock_mhz = look.at("clock_info", &["graphics_clock_mhz"], || device.clock_info(Clock::Graphics));
-    gpu.memory_clock_mhz = look.at("clock_info", &["memory_clock_mhz"], || device.clock_info(Clock::Memory));
+    gpu.graphics_clock_mhz = look.number("clock_info", "graphics_clock_mhz", || device.clock_info(Clock::Graphics));
+    gpu.memory_clock_mhz = look.number("clock_info", "memory_clock_mhz", || device.clock_info(Clock::Memory));
     gpu.performance_state =
         look.at("performance_state", &["performance_state"], || match device.performance_state()? {
             PerformanceState::Unknown => Err(NvmlError::NoData),
             state => Ok(state.as_c()),
         });
-    let bits = look.at("throttle_reasons", &["throttle_reasons"], || device.current_throttle_reasons());
-    gpu.throttle_bits = bits.map(|bits| bits.bits());
+    let bits = look.at("throttle_reasons", &["throttle_reasons"], || raw::throttle_reasons(device));
+    gpu.throttle_bits = bits.and_then(|bits| throttle_bits(bits, look));
+    // Only the rails of Tegra boards have one.
+    look.unsupported("power_alarm");
     fields(device, gpu, look);
+}
+
+/// A GPU is not idle and slowed down for every reason at once: all bits are how a driver says that it has no answer.
+fn throttle_bits(bits: u64, look: &mut Look<'_>) -> Option<u64> {
+    let known = ThrottleReasons::all().bits();
+    if bits & known == known {
+        look.fail("throttle_reasons", &plausible::impossible(format_args!("{bits:#x}"), ""));
+        return None;
+    }
+    Some(bits)
 }
 
 /// Version 2 of the call tells used memory from what the driver holds back; drivers before 510 have only the first.
@@ -70,8 +81,15 @@ fn memory(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
     });
     match read {
         Some(Some((total, used, free, reserved))) if total > 0 => {
-            (gpu.vram_total_bytes, gpu.vram_used_bytes) = (Some(total), Some(used));
-            (gpu.vram_free_bytes, gpu.vram_reserved_bytes) = (Some(free), reserved);
+            gpu.vram_total_bytes = look.plausible("vram_total_mb", total);
+            match plausible::check_memory(total, [used, free, reserved.unwrap_or(0)]) {
+                Ok(()) => {
+                    (gpu.vram_used_bytes, gpu.vram_free_bytes) = (Some(used), Some(free));
+                    gpu.vram_reserved_bytes = reserved;
+                }
+                // One part is wrong, and nothing says that the others are right.
+                Err(why) => MEMORY[1..].iter().for_each(|name| look.fail(name, &why)),
+            }
         }
         Some(_) if unified => main_memory(gpu, look),
         Some(_) => MEMORY.iter().for_each(|name| look.fail(name, "the driver says that there is no memory at all")),
@@ -93,14 +111,6 @@ fn main_memory(gpu: &mut Gpu, look: &mut Look<'_>) {
         }
         None => MEMORY.iter().for_each(|name| look.fail(name, "/proc/meminfo cannot be read")),
     }
-}
-
-fn plausible(celsius: Option<u32>, name: &str, look: &mut Look<'_>) -> Option<u32> {
-    let impossible = celsius.filter(|c| !(1..=IMPOSSIBLE_C).contains(c));
-    if let Some(c) = impossible {
-        look.fail(name, &format!("{c} °C is impossible"));
-    }
-    celsius.filter(|_| impossible.is_none())
 }
 
 /// The throttle counters, in the numbering of NVML 12: nvml-wrapper translates it for drivers from 580.82 on.
@@ -130,12 +140,16 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     let Some(values) = look.at("field_values", &NAMES, || device.field_values_for(&ids.map(FieldId))) else { return };
     let mut values = values.into_iter().map(|value| number(&value?.value?));
     let mut next = || values.next().unwrap_or(Err(NvmlError::NoData));
-    let celsius = look.take(&["memory_temperature_c"], next().map(small));
-    gpu.memory_temperature_c = plausible(celsius, "memory_temperature_c", look);
-    gpu.recovery_action = look.take(&["recovery_action"], next().map(small));
+    let mut number = |name: &str, value| {
+        let value: u64 = look.take(&[name], value)?;
+        look.plausible(name, value).map(small)
+    };
+    gpu.memory_temperature_c = number("memory_temperature_c", next());
+    gpu.recovery_action = number("recovery_action", next());
     let rows = [next(), next(), next(), next()].into_iter().collect::<Result<Vec<u64>, _>>();
     gpu.remapped_rows = look.take(&["remapped_rows"], rows).and_then(|rows| {
         let [correctable, uncorrectable, pending, failed] = rows[..] else { return None };
+        look.plausible("remapped_rows", correctable.max(uncorrectable))?;
         Some(RemappedRows {
             correctable: small(correctable),
             uncorrectable: small(uncorrectable),
@@ -146,12 +160,13 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     let mut last = None;
     for (_, name) in THROTTLE_TIMES {
         match next() {
-            Ok(ns) => drop(gpu.throttle_ns.insert(name.to_owned(), ns)),
+            Ok(ns) => gpu.throttle_ns.extend(look.plausible("throttle_seconds", ns).map(|ns| (name.to_owned(), ns))),
             Err(why) => last = Some(why),
         }
     }
-    if let Some(why) = last.filter(|_| gpu.throttle_ns.is_empty()) {
-        look.take::<()>(&["throttle_seconds"], Err(why));
+    // Those that there are say enough; without any, the last refusal speaks for all.
+    if gpu.throttle_ns.is_empty() && !look.gaps.failed.contains_key("throttle_seconds") {
+        look.take::<()>(&["throttle_seconds"], Err(last.unwrap_or(NvmlError::NoData)));
     }
 }
 
@@ -172,25 +187,34 @@ fn small(n: u64) -> u32 {
 pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
     let mut slow = Slow {
         fan_percent: look.at("fan_speed", &["fan_percent"], || fans(device)),
-        pcie_generation: look.at("pcie_link_gen", &["pcie_generation"], || device.current_pcie_link_gen()),
-        pcie_width: look.at("pcie_link_width", &["pcie_width"], || device.current_pcie_link_width()),
-        pcie_replays: look.at("pcie_replay_counter", &["pcie_replays"], || device.pcie_replay_counter()),
+        pcie_generation: look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen()),
+        pcie_width: look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width()),
+        pcie_replays: look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter()),
         ecc_enabled: look
             .at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled())
             .map(|mode| mode.currently_enabled),
         retired_pages: look.at("retired_pages", &["retired_pages"], || retired_pages(device)),
-        processes: look.at("compute_processes", &["processes"], || processes(device)),
         persistence_mode: look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode()),
         mig_mode: look.at("mig_mode", &["mig_mode"], || device.mig_mode()).map(|mode| mode.current != 0),
         nvlinks_active: look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device)),
         ..Slow::default()
     };
+    let impossible =
+        |fans: &[u32], look: &mut Look<'_>| fans.iter().any(|f| look.plausible("fan_percent", *f).is_none());
+    slow.fan_percent = slow.fan_percent.filter(|fans| !impossible(fans, look));
+    let wrong = |p: &RetiredPages, look: &mut Look<'_>| {
+        look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_none()
+    };
+    slow.retired_pages = slow.retired_pages.filter(|pages| !wrong(pages, look));
+    // A driver that claims billions of them would have room made for each.
+    let counted = look.number("compute_processes", "processes", || raw::process_count(device));
+    slow.processes = counted.and_then(|_| look.at("compute_processes", &["processes"], || processes(device)));
     let mut errors = |name, counter| {
         if slow.ecc_enabled != Some(true) {
             look.unsupported(name);
             return None;
         }
-        look.at("ecc_errors", &[name], || device.total_ecc_errors(MemoryError::Uncorrected, counter))
+        look.number("ecc_errors", name, || device.total_ecc_errors(MemoryError::Uncorrected, counter))
     };
     slow.ecc_uncorrected_volatile = errors("ecc_uncorrected_volatile", EccCounter::Volatile);
     slow.ecc_uncorrected_aggregate = errors("ecc_uncorrected_aggregate", EccCounter::Aggregate);
@@ -205,10 +229,9 @@ fn fans(device: &Device<'_>) -> Result<Vec<u32>, NvmlError> {
 }
 
 fn retired_pages(device: &Device<'_>) -> Result<RetiredPages, NvmlError> {
-    let count = |cause| device.retired_pages(cause).map(|pages| small(pages.len() as u64));
     Ok(RetiredPages {
-        single_bit: count(RetirementCause::MultipleSingleBitEccErrors)?,
-        double_bit: count(RetirementCause::DoubleBitEccError)?,
+        single_bit: raw::retired_pages(device, &RetirementCause::MultipleSingleBitEccErrors)?,
+        double_bit: raw::retired_pages(device, &RetirementCause::DoubleBitEccError)?,
         pending: device.are_pages_pending_retired()?,
     })
 }
@@ -238,40 +261,82 @@ fn nvlinks(device: &Device<'_>) -> Result<u32, NvmlError> {
     Ok(active)
 }
 
-pub(super) fn fixed(device: &Device<'_>, look: &mut Look<'_>) -> Fixed {
-    let mut threshold = |name: &'static str, kind| {
-        let celsius = look.at("temperature_threshold", &[name], || device.temperature_threshold(kind));
-        // Some parts say 0 where they have none.
-        celsius.filter(|c| (1..=IMPOSSIBLE_C).contains(c))
+/// What does not change. `known` is what earlier calls have given: only the rest is read, so that a reading that failed
+/// or a threshold that came late counts from then on.
+pub(super) fn fixed(device: &Device<'_>, known: &Fixed, look: &mut Look<'_>) -> Fixed {
+    let mut threshold = |known: Option<u32>, name: &'static str, kind| {
+        known.or_else(|| match look.at("temperature_threshold", &[name], || device.temperature_threshold(kind))? {
+            // So some parts say that they have none.
+            0 => {
+                look.unsupported(name);
+                None
+            }
+            celsius => look.plausible(name, celsius),
+        })
+    };
+    use TemperatureThreshold as At;
+    let temperature_slowdown_c = threshold(known.temperature_slowdown_c, "temperature_slowdown_c", At::Slowdown);
+    let temperature_shutdown_c = threshold(known.temperature_shutdown_c, "temperature_shutdown_c", At::Shutdown);
+    let temperature_max_c = threshold(known.temperature_max_c, "temperature_max_c", At::GpuMax);
+    let memory_temperature_max_c = threshold(known.memory_temperature_max_c, "memory_temperature_max_c", At::MemoryMax);
+    let mut number = |known: Option<u32>, call, name, read: &dyn Fn() -> Result<u32, NvmlError>| {
+        known.or_else(|| look.number(call, name, read))
     };
     let mut fixed = Fixed {
-        temperature_slowdown_c: threshold("temperature_slowdown_c", TemperatureThreshold::Slowdown),
-        temperature_shutdown_c: threshold("temperature_shutdown_c", TemperatureThreshold::Shutdown),
-        temperature_max_c: threshold("temperature_max_c", TemperatureThreshold::GpuMax),
-        memory_temperature_max_c: threshold("memory_temperature_max_c", TemperatureThreshold::MemoryMax),
-        vbios_version: look.at("vbios_version", &["vbios_version"], || device.vbios_version()),
-        compute_capability: look
-            .at("compute_capability", &["compute_capability"], || device.cuda_compute_capability())
-            .map(|version| (version.major, version.minor)),
-        power_limit_default_mw: look
-            .at("power_limit_default", &["power_limit_default_w"], || device.power_management_limit_default()),
-        graphics_clock_max_mhz: look
-            .at("max_clock_info", &["graphics_clock_max_mhz"], || device.max_clock_info(Clock::Graphics)),
-        memory_clock_max_mhz: look
-            .at("max_clock_info", &["memory_clock_max_mhz"], || device.max_clock_info(Clock::Memory)),
-        pcie_generation_max: look.at("max_pcie_link", &["pcie_generation_max"], || device.max_pcie_link_gen()),
-        pcie_width_max: look.at("max_pcie_link", &["pcie_width_max"], || device.max_pcie_link_width()),
-        inforom_corrupt: look.at("validate_info_rom", &["inforom_corrupt"], || match device.validate_info_rom() {
-            Ok(()) => Ok(false),
-            Err(NvmlError::CorruptedInfoROM) => Ok(true),
-            Err(why) => Err(why),
+        temperature_slowdown_c,
+        temperature_shutdown_c,
+        temperature_max_c,
+        memory_temperature_max_c,
+        power_limit_default_mw: number(
+            known.power_limit_default_mw,
+            "power_limit_default",
+            "power_limit_default_w",
+            &|| device.power_management_limit_default(),
+        ),
+        graphics_clock_max_mhz: number(
+            known.graphics_clock_max_mhz,
+            "max_clock_info",
+            "graphics_clock_max_mhz",
+            &|| device.max_clock_info(Clock::Graphics),
+        ),
+        memory_clock_max_mhz: number(known.memory_clock_max_mhz, "max_clock_info", "memory_clock_max_mhz", &|| {
+            device.max_clock_info(Clock::Memory)
         }),
-        ..Fixed::default()
+        pcie_generation_max: number(known.pcie_generation_max, "max_pcie_link", "pcie_generation_max", &|| {
+            device.max_pcie_link_gen()
+        }),
+        pcie_width_max: number(known.pcie_width_max, "max_pcie_link", "pcie_width_max", &|| {
+            device.max_pcie_link_width()
+        }),
+        ..known.clone()
     };
-    let ids = [NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT];
-    if let Some([max, shutdown]) = look.at("field_values", &[], || raw::signed_fields(device, ids)) {
-        let margin = |value: Result<i64, NvmlError>| value.ok().and_then(|v| i32::try_from(v).ok());
-        (fixed.margin_at_max_c, fixed.margin_at_shutdown_c) = (margin(max), margin(shutdown));
+    if fixed.vbios_version.is_none() {
+        fixed.vbios_version = look.at("vbios_version", &["vbios_version"], || raw::vbios_version(device));
+    }
+    if fixed.compute_capability.is_none() {
+        let read = look.at("compute_capability", &["compute_capability"], || device.cuda_compute_capability());
+        let version = read.and_then(|version| look.plausible("compute_capability", version.major).map(|_| version));
+        fixed.compute_capability = version.map(|version| (version.major, version.minor));
+    }
+    if fixed.inforom_corrupt.is_none() {
+        fixed.inforom_corrupt =
+            look.at("validate_info_rom", &["inforom_corrupt"], || match device.validate_info_rom() {
+                Ok(()) => Ok(false),
+                Err(NvmlError::CorruptedInfoROM) => Ok(true),
+                Err(why) => Err(why),
+            });
+    }
+    let margins = ["temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"];
+    if fixed.margin_at_max_c.is_none() || fixed.margin_at_shutdown_c.is_none() {
+        let ids = [NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT];
+        if let Some([max, shutdown]) = look.at("field_values", &margins, || raw::signed_fields(device, ids)) {
+            let mut margin = |name: &str, value| {
+                let value: i64 = look.take(&[name], value)?;
+                look.plausible(name, value).and_then(|value| i32::try_from(value).ok())
+            };
+            fixed.margin_at_max_c = margin(margins[0], max);
+            fixed.margin_at_shutdown_c = margin(margins[1], shutdown);
+        }
     }
     fixed
 }

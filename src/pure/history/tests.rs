@@ -189,18 +189,93 @@ fn replays_are_counted_by_the_minute() {
 
 #[test]
 fn what_never_worked_is_no_fault_unless_every_gpu_has_it() {
+    let odd = Failure { words: "odd".into(), of_device: false };
     let failing = |names: &[&str]| {
         let mut gpu = gpu();
-        gpu.gaps.failed = names.iter().map(|n| ((*n).to_owned(), "unknown error".to_owned())).collect();
+        gpu.gaps.failed = names.iter().map(|n| ((*n).to_owned(), odd.clone())).collect();
         gpu
     };
     let mut watch = Watch::every(5.0);
     watch.see(&failing(&["fan_percent", "temperature_c"]), 2);
-    assert!(!watch.track.is_fault("fan_percent") && watch.track.is_fault("temperature_c"));
-    assert!(watch.track.is_fault("energy_j"), "it worked before");
+    assert!(!watch.track.is_fault("fan_percent", &odd) && watch.track.is_fault("temperature_c", &odd));
+    assert!(watch.track.is_fault("energy_j", &odd), "it worked before");
+    assert!(watch.track.is_fault("fan_percent", &Failure { of_device: true, ..odd.clone() }), "999 is a fault at once");
     watch.see(&gpu(), 1);
     watch.see(&failing(&["fan_percent"]), 1);
-    assert!(watch.track.is_fault("fan_percent"));
+    assert!(watch.track.is_fault("fan_percent", &odd));
+}
+
+#[test]
+fn a_gpu_is_dead_when_main_readings_fail_twice_in_a_row() {
+    let with = |names: &[&str], of_device: bool| {
+        let mut gpu = gpu();
+        let failure = Failure { words: "x".into(), of_device };
+        gpu.gaps.failed = names.iter().map(|n| ((*n).to_owned(), failure.clone())).collect();
+        gpu
+    };
+    let row = |gpu: &Gpu, times: u32, expect: bool| {
+        let mut watch = Watch::every(5.0);
+        watch.see(gpu, times);
+        assert_eq!(watch.track.dead.held(), expect, "{gpu:?}");
+        watch
+    };
+    let dead = with(&["temperature_c", "utilization_percent"], true);
+    row(&dead, 1, false);
+    let mut watch = row(&dead, 2, true);
+    watch.see(&gpu(), 1);
+    assert!(!watch.track.dead.held());
+    watch.see(&dead, 1);
+    assert!(!watch.track.dead.held(), "not twice in a row");
+    row(&with(&["temperature_c", "utilization_percent"], false), 5, false);
+    row(&with(&["temperature_c", "fan_percent"], true), 5, false);
+}
+
+#[test]
+fn a_gpu_that_is_late_twice_in_a_row_is_slow() {
+    let taking = |ms: u64| Gpu { read_us: Some(ms * 1000), ..gpu() };
+    let mut watch = Watch::every(5.0);
+    watch.see(&taking(2500), 1);
+    assert!(!watch.track.slow.held());
+    watch.see(&taking(2500), 1);
+    assert!(watch.track.slow.held());
+    watch.see(&taking(20), 1);
+    assert!(!watch.track.slow.held());
+}
+
+#[test]
+fn a_slowdown_without_a_cause_counts_at_work() {
+    let with = |bits: u64, percent: u32| Gpu { throttle_bits: Some(bits), utilization_percent: Some(percent), ..gpu() };
+    let row = |gpu: &Gpu, held: bool| {
+        let mut watch = Watch::every(5.0);
+        watch.see(gpu, 60);
+        assert_eq!(watch.track.hardware.held(), held, "{gpu:?}");
+        watch
+    };
+    let mut watch = row(&with(0x08, 97), true);
+    watch.see(&with(0, 97), 61);
+    assert!(!watch.track.hardware.held());
+    row(&with(0x08, 0), false);
+    row(&with(0x09, 5), false);
+    // These have reasons of their own.
+    row(&with(0x48, 97), false);
+    row(&with(0x88, 97), false);
+    row(&with(0x04, 97), false);
+}
+
+#[test]
+fn a_margin_needs_a_second_witness() {
+    let with = |margin: i32, celsius: u32, bits: u64| Gpu {
+        temperature_margin_c: Some(margin),
+        temperature_c: Some(celsius),
+        throttle_bits: Some(bits),
+        ..gpu()
+    };
+    assert_eq!(credible_margin(&with(-10, 35, 1)), None);
+    assert_eq!(credible_margin(&with(0, 79, 4)), None);
+    assert_eq!(credible_margin(&with(0, 80, 0)), Some(0));
+    assert_eq!(credible_margin(&with(-3, 35, 0x40)), Some(-3));
+    assert_eq!(credible_margin(&with(-3, 35, 0x20)), Some(-3));
+    assert_eq!(credible_margin(&with(30, 35, 1)), Some(30));
 }
 
 #[test]

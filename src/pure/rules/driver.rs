@@ -1,13 +1,22 @@
 //! Library, driver and the number of GPUs: whether there is anything to judge at all.
 
 use super::{Access, Facts, Findings};
-use crate::pure::gpu::{FaultKind, Gpu, GpuFault, GpuSample};
+use crate::pure::gpu::{FaultKind, Gpu, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
 use crate::pure::xid;
 
 /// A stuck or dying driver is degraded at first and unhealthy from here on.
-const STUCK_UNHEALTHY_S: f64 = 30.0;
+pub(super) const STUCK_UNHEALTHY_S: f64 = 30.0;
+
+macro_rules! keep_loaded {
+    () => {
+        "without persistence mode the driver starts again for each program, which takes 6 to 25 s: enable nvidia-persistenced on the host, or run nvidia-smi -pm 1"
+    };
+}
+
+/// What to do about a driver that was slow to start.
+pub(crate) const KEEP_LOADED: &str = keep_loaded!();
 
 pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     match facts.gpu {
@@ -19,6 +28,11 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 "the GPUs have not been read yet".into(),
                 "wait a few seconds; if this lasts, the driver does not answer",
             );
+        }
+        GpuState::Starting { lasting_s, .. } => {
+            let message = format!("the NVIDIA driver has been starting for {} s", lasting_s.floor());
+            let action = concat!("wait up to a minute; ", keep_loaded!());
+            findings.add(Code::DriverStarting, Verdict::Unknown, None, message, action).numbers(lasting_s.floor(), 60);
         }
         GpuState::Fault { fault, lasting_s, .. } => judge_fault(fault, *lasting_s, facts, findings),
         GpuState::Sample(sample) => {
@@ -62,9 +76,11 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     if counted == 0 && facts.limits.expected_gpus != Some(0) {
         return no_gpu("NVML works and counts no GPU".into(), findings);
     }
+    // One that is slow is there.
+    let there = |g: &&Gpu| g.usable() || g.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow);
     let (have, want, why) = match facts.limits.expected_gpus {
         // What the operator says is more than any guess.
-        Some(expected) => (sample.gpus.iter().filter(|g| g.usable()).count(), expected as usize, "EXPECTED_GPUS"),
+        Some(expected) => (sample.gpus.iter().filter(there).count(), expected as usize, "EXPECTED_GPUS"),
         None => {
             let given = if around.in_container { around.device_nodes } else { around.pci_gpus_for_nvidia };
             let given = given.unwrap_or(0) as usize;

@@ -1,6 +1,6 @@
 //! One GPU: what it says of itself now, and what its past adds.
 
-use super::driver::XID_ACTION;
+use super::driver::{STUCK_UNHEALTHY_S, XID_ACTION};
 use super::{Facts, Findings};
 use crate::pure::gpu::{Gpu, GpuErrorKind, HW_THERMAL};
 use crate::pure::history::{self, Track, degrees};
@@ -30,13 +30,16 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         if !answered {
             continue;
         }
+        if silent(gpu, findings) {
+            continue;
+        }
         if let Some(error) = &gpu.error {
             let (code, action) = match error.kind {
                 GpuErrorKind::Lost => {
                     (Code::GpuLost, "reboot the machine; if the GPU is lost again, check its power and seat")
                 }
                 GpuErrorKind::ResetRequired => (Code::ResetRequired, "stop its users and run nvidia-smi -r, or reboot"),
-                GpuErrorKind::Stale | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
+                GpuErrorKind::Stale | GpuErrorKind::Slow | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
                     (Code::GpuHandleError, "look at dmesg and nvidia-smi; a reboot usually mends it")
                 }
             };
@@ -44,6 +47,7 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             findings.add(code, Verdict::Unhealthy, Some(gpu), message, action);
             continue;
         }
+        slow(gpu, track, findings);
         readings(gpu, track, findings);
         recovery(gpu, findings);
         ecc(gpu, findings);
@@ -55,9 +59,42 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
 }
 
+/// A GPU that has been asked and does not answer, while others do; true if it is one.
+fn silent(gpu: &Gpu, findings: &mut Findings<'_>) -> bool {
+    let Some(error) = gpu.error.as_ref().filter(|error| error.kind == GpuErrorKind::Slow) else { return false };
+    let seconds = gpu.read_us.map_or(0.0, |us| (us as f64 / 1e6).floor());
+    let (code, severity, action) = if seconds >= STUCK_UNHEALTHY_S {
+        let action = "look at dmesg and run nvidia-smi on the host; reboot if that hangs as well";
+        (Code::DriverStuck, Verdict::Unhealthy, action)
+    } else {
+        (Code::GpuSlow, Verdict::Unknown, "wait; if this comes back, look at dmesg and enable persistence mode")
+    };
+    let message = format!("GPU {}: {}", gpu.index, error.message);
+    findings.add(code, severity, Some(gpu), message, action).numbers(seconds, STUCK_UNHEALTHY_S);
+    true
+}
+
+/// A GPU that answers, but keeps others waiting each time.
+fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let Some(us) = gpu.read_us.filter(|_| track.slow.held()) else { return };
+    let seconds = (us as f64 / 1e5).round() / 10.0;
+    let message = format!("GPU {} takes {seconds} s to answer", gpu.index);
+    let action = "look at dmesg; enable persistence mode (nvidia-smi -pm 1), check riser and slot";
+    findings
+        .add(Code::GpuSlow, Verdict::Degraded, Some(gpu), message, action)
+        .numbers(seconds, history::SLOW_READ.as_secs_f64());
+}
+
 fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
-    let faults = gpu.failed().filter(|(name, _)| track.is_fault(name));
-    let fields: Vec<String> = faults.map(|(name, why)| format!("{name} ({why})")).collect();
+    if track.dead.held() {
+        let failed = gpu.failed().filter(|(_, why)| why.of_device);
+        let failed: Vec<String> = failed.map(|(name, why)| format!("{name} ({})", why.words)).collect();
+        let message = format!("GPU {} gives a handle, but cannot be read: {}", gpu.index, failed.join(", "));
+        let action = "stop its users and run nvidia-smi -r, or reboot; if it comes back, check its power and seat";
+        findings.add(Code::GpuReadFailed, Verdict::Unhealthy, Some(gpu), message, action);
+    }
+    let faults = gpu.failed().filter(|(name, why)| track.is_fault(name, why));
+    let fields: Vec<String> = faults.map(|(name, why)| format!("{name} ({})", why.words)).collect();
     if !fields.is_empty() {
         findings.add(
             Code::FieldReadError,
@@ -283,13 +320,22 @@ fn heat(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings: &mut Findin
             "check the power supply and its cables; it passes after 5 minutes without",
         );
     }
+    if track.hardware.held() {
+        findings.add(
+            Code::HwSlowdown,
+            Verdict::Degraded,
+            Some(gpu),
+            format!("the hardware of GPU {index} holds its clocks down most of the time, because of heat or power"),
+            "check its cooling, its power cables and the power supply; it passes after 5 minutes without",
+        );
+    }
 }
 
 /// Degrees Celsius from which on it is about to switch itself off.
 fn shutdown_limit(gpu: &Gpu) -> Option<i32> {
     let fixed = &gpu.fixed;
     let by_margin = || {
-        let left = gpu.temperature_margin_c?.checked_sub(fixed.margin_at_shutdown_c?)?;
+        let left = history::credible_margin(gpu)?.checked_sub(fixed.margin_at_shutdown_c?)?;
         degrees(gpu.temperature_c?).checked_add(left)
     };
     Some(fixed.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)

@@ -5,6 +5,8 @@ mod driver;
 mod gpu;
 mod service;
 
+pub(crate) use driver::KEEP_LOADED;
+
 use super::gpu::Gpu;
 use super::history::History;
 use super::snapshot::{GpuState, OllamaState};

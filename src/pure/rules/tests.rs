@@ -125,6 +125,15 @@ fn gpus_as_a_whole() {
     row(vec![lost(GpuErrorKind::ResetRequired)], &[(ResetRequired, Unhealthy)]);
     row(vec![lost(GpuErrorKind::Other)], &[(GpuHandleError, Unhealthy)]);
     row(vec![lost(GpuErrorKind::Stale)], &[(GpuHandleError, Unhealthy)]);
+    let silent = |seconds: u64| Gpu { read_us: Some(seconds * 1_000_000), ..lost(GpuErrorKind::Slow) };
+    row(vec![silent(3)], &[(GpuSlow, Unknown)]);
+    row(vec![silent(29)], &[(GpuSlow, Unknown)]);
+    row(vec![silent(30)], &[(DriverStuck, Unhealthy)]);
+    // It is slow, not missing.
+    let limits = Limits { expected_gpus: Some(1), ..Case::default().limits };
+    Case { gpu: sample(vec![silent(3)]), limits, ..Case::default() }.check(&[(GpuSlow, Unknown)]);
+    let starting = GpuState::Starting { lasting_s: 7.9, last_known: vec![gpu().silent("starting")] };
+    Case { gpu: starting, ..Case::default() }.check(&[(DriverStarting, Unknown)]);
     row(vec![Gpu { temperature_c: None, ..gpu() }], &[(GpuNoReadings, Unknown)]);
     Case { gpu: GpuState::Pending, ..Case::default() }.check(&[(NoSample, Unknown)]);
 }
@@ -132,10 +141,18 @@ fn gpus_as_a_whole() {
 #[test]
 fn readings_of_a_gpu() {
     let row = |json: &str, expect: &[_]| of(json).check(expect);
-    row(r#"{"gaps":{"failed":{"power_w":"no"}}}"#, &[(FieldReadError, Degraded)]);
+    row(r#"{"gaps":{"failed":{"power_w":{"words":"no"}}}}"#, &[(FieldReadError, Degraded)]);
     row(r#"{"gaps":{"unsupported":["power_w"]}}"#, &[]);
     // It has never worked, and not every GPU has it.
-    row(r#"{"slow":{"gaps":{"failed":{"fan_percent":"no"}}}}"#, &[]);
+    row(r#"{"slow":{"gaps":{"failed":{"fan_percent":{"words":"no"}}}}}"#, &[]);
+    row(
+        r#"{"slow":{"gaps":{"failed":{"fan_percent":{"words":"no","of_device":true}}}}}"#,
+        &[(FieldReadError, Degraded)],
+    );
+    row(r#"{"read_us":1900000}"#, &[]);
+    row(r#"{"read_us":6100000}"#, &[(GpuSlow, Degraded)]);
+    let dead = r#"{"temperature_c":{"words":"unknown error","of_device":true},"power_w":{"words":"unknown error","of_device":true}}"#;
+    row(&format!(r#"{{"gaps":{{"failed":{dead}}}}}"#), &[(GpuReadFailed, Unhealthy), (FieldReadError, Degraded)]);
     row(r#"{"recovery_action":0}"#, &[]);
     for action in [1, 2, 4, 6, 7, 8, 99] {
         row(&format!(r#"{{"recovery_action":{action}}}"#), &[(ResetRequired, Unhealthy)]);
@@ -197,6 +214,13 @@ fn heat_in_all_its_forms() {
         &format!(r#"{{"temperature_c":93,"temperature_margin_c":-6,{margins}}}"#),
         &[(TempCritical, Unhealthy), (TempHigh, Degraded)],
     );
+    // Some H100 report no margin while they are cold.
+    row(&format!(r#"{{"temperature_c":35,"temperature_margin_c":-10,"throttle_bits":1,{margins}}}"#), &[]);
+    row(&format!(r#"{{"temperature_c":35,"temperature_margin_c":-10,"throttle_bits":0,{margins}}}"#), &[]);
+    row(
+        &format!(r#"{{"temperature_c":35,"temperature_margin_c":-10,"throttle_bits":64,{margins}}}"#),
+        &[(TempCritical, Unhealthy), (TempHigh, Degraded)],
+    );
     // A margin alone lies on older parts; with the hardware's own word it does not.
     row(r#"{"temperature_margin_c":0}"#, &[]);
     row(r#"{"temperature_margin_c":0,"throttle_bits":4}"#, &[]);
@@ -215,6 +239,8 @@ fn slowdowns_and_links() {
     };
     long(r#"{"throttle_bits":64}"#).check(&[(HwThermalSlowdown, Degraded)]);
     long(r#"{"throttle_bits":128}"#).check(&[(HwPowerBrake, Degraded)]);
+    long(r#"{"throttle_bits":8,"utilization_percent":97}"#).check(&[(HwSlowdown, Degraded)]);
+    long(r#"{"throttle_bits":8,"utilization_percent":0}"#).check(&[]);
     // Power caps, software slowdown and idling are how GPUs work.
     long(r#"{"throttle_bits":37}"#).check(&[]);
     let width = |width: u32, state: u32| {

@@ -209,7 +209,7 @@ fn helper(scene: &Scene, fault: Fault) {
         AwayAtStart => fs::remove_file(&scene.helper).unwrap(),
         Dies | ComesBack => scene.nvml.set("at_init=crash\nat_sample=crash"),
         Hangs => scene.nvml.set("at_sample=hang"),
-        Slow => scene.nvml.set("at_sample=slow"),
+        Slow => scene.nvml.set("at_sample=sleep:700"),
         Garbage => replace_helper(scene, "while read -r line; do echo nonsense; done"),
         HalfAnswer => replace_helper(scene, "printf '{\"version\":'"),
     }

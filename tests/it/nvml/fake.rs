@@ -8,11 +8,12 @@
 //! - `driver=550.54.14`, `nvml=12.550.54.14`, `cuda=12040`: versions; from driver 580.82 on the fields of the
 //!   throttle counters have their new numbers
 //! - `at_init=…`, `at_sample=…`: what happens at nvmlInit_v2, or at each sample: `hang`, `crash` (SIGSEGV), `exit`,
-//!   `garbage` (a line on stdout), `flood` (1 MiB on stdout without a line end) or `slow`
-//!   (700 ms later)
+//!   `garbage` (a line on stdout), `flood` (1 MiB on stdout without a line end) or `sleep:MS` (so many milliseconds
+//!   later)
 //! - `at_third_sample=…`: the same at the third sample of a process
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
-//! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error; `gpu*.READING` is that of all GPUs. The READINGs
+//! - `gpu1.sleep=MS`: how long that call takes; `hang` never returns
+//! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, or for texts `hex:` and bytes; `gpu*.READING` is that of all GPUs. The READINGs
 //!   and their defaults, those of a boring workstation card, stand in `fake/device.rs`
 
 use std::collections::HashMap;
@@ -63,8 +64,10 @@ fn misbehave(how: &str) {
         "flood" => {
             let _ = std::io::stdout().write_all(&vec![b'x'; 1 << 20]);
         }
-        "slow" => std::thread::sleep(Duration::from_millis(700)),
-        other => panic!("no such misbehaviour: {other}"),
+        other => match other.strip_prefix("sleep:").map(str::parse) {
+            Some(Ok(millis)) => std::thread::sleep(Duration::from_millis(millis)),
+            _ => panic!("no such misbehaviour: {other}"),
+        },
     }
 }
 
@@ -100,9 +103,17 @@ fn put<T: std::str::FromStr>(handle: *mut c_void, name: &str, default: &str, out
     }
 }
 
+/// The bytes of a text, which may be written as `hex:`.
+fn bytes(value: String) -> Vec<u8> {
+    match value.strip_prefix("hex:") {
+        Some(hex) => hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect(),
+        None => value.into_bytes(),
+    }
+}
+
 fn text(value: Result<String, c_int>, out: *mut c_char, length: c_uint) -> c_int {
     let value = match value {
-        Ok(value) => CString::new(value).unwrap(),
+        Ok(value) => CString::new(bytes(value)).unwrap(),
         Err(code) => return code,
     };
     let bytes = value.as_bytes_with_nul();
@@ -168,5 +179,10 @@ pub extern "C" fn nvmlDeviceGetCount_v2(out: *mut c_uint) -> c_int {
 pub extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, out: *mut *mut c_void) -> c_int {
     // No pointer at all, but it is not null, and only we look at it.
     unsafe { *out = (index as usize + 1) as *mut c_void };
+    match setting(&format!("gpu{index}.sleep")).as_deref() {
+        Some("hang") => misbehave("hang"),
+        Some(millis) => misbehave(&format!("sleep:{millis}")),
+        None => {}
+    }
     code(&format!("gpu{index}.handle"))
 }
