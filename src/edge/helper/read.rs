@@ -67,7 +67,7 @@ impl Reader {
         let mut events = Vec::new();
         let mut gpus = Vec::new();
         for ((index, asked), late) in (0..count).zip(&mut self.gpus).zip(late) {
-            let fresh = asked.answer(SLOW_AFTER.saturating_sub(start.elapsed()));
+            let fresh = asked.answer(SLOW_AFTER);
             let mut gpu = None;
             for reading in late.into_iter().chain(fresh) {
                 events.extend(reading.xids.into_iter().map(|xid| XidEvent { index, xid }));
@@ -116,9 +116,9 @@ impl Asked {
         }
     }
 
-    /// The answer, if one is awaited and comes in time.
+    /// The answer, if one is awaited and comes within `timeout` of the ask, or is there already.
     fn answer(&mut self, timeout: Duration) -> Option<Reading> {
-        self.since?;
+        let timeout = timeout.saturating_sub(self.since?.elapsed());
         let reading = self.readings.recv_timeout(timeout).ok()?;
         self.since = None;
         self.identity = Some(reading.gpu.identity());
