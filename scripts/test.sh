@@ -3,11 +3,13 @@
 # the static build, the image, and cargo test as the last, so that its summary ends the output.
 #
 # Usage: scripts/test.sh [--quick]
-#   --quick  format, lints and cargo test alone; the tests of the static build and the image are skipped
+#   --quick  format, lints and cargo test alone; the tests of the static build, of the image and of NVIDIA's own
+#            libraries are skipped
 #
 # As root on Debian or Ubuntu it installs missing packages and starts a Docker daemon if none answers (and
 # stops it at the end). Elsewhere it says what is missing and which tests are skipped for that; with
-# CI=true that is a failure instead. schemathesis and kubernetes-validate come from PyPI, into .run/.
+# CI=true that is a failure instead. Into .run/ come schemathesis and kubernetes-validate from PyPI, and
+# NVIDIA's own libnvidia-ml, of several driver branches, from the machine's Debian mirror.
 #
 # Exit codes: 0 all passed, 64 usage, else that of the step that failed
 set -eu
@@ -189,6 +191,100 @@ prepare_rest() {
     fi
 }
 
+# ---- NVIDIA's own libnvidia-ml ----
+
+# own_apt PROGRAM ARGUMENT...: apt with its own sources, lists and cache below .run/. The machine's are not changed; its
+# proxies apply.
+own_apt() {
+    program=$1
+    shift
+    "$program" -c "$run/nvml/apt/apt.conf" "$@"
+}
+
+# Sources: Debian's non-free component on the mirror that the machine uses for Debian. bookworm and trixie are stable and
+# have four branches of the driver, so that a package that leaves the others does not break the tests.
+configure_own_apt() {
+    apt=$run/nvml/apt
+    rm -rf "$apt"
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
+    # The machine's hooks would run after the update and change its own cache. The user _apt cannot read .run/.
+    cat >"$apt/apt.conf" <<CONF
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "/dev/null";
+Dir::State::Lists "$apt/lists";
+Dir::Cache "$apt/cache";
+APT::Sandbox::User "root";
+#clear APT::Update;
+Acquire::Retries "1";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+CONF
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    signed=
+    [ ! -f "$keyring" ] || signed=" [signed-by=$keyring]"
+    apt-get update --print-uris 2>/dev/null |
+        sed -n "s,^'\(.*\)/dists/\(${codename:-sid}\|stable\|testing\|unstable\|sid\)/InRelease'.*,\1,p" |
+        while read -r mirror; do
+            for release in bookworm trixie sid experimental; do
+                echo "deb$signed $mirror $release non-free"
+            done
+        done >"$apt/sources.list"
+}
+
+# The newest package of each branch as PACKAGE=VERSION.
+nvml_packages() {
+    # shellcheck disable=SC2046 # a list of words
+    own_apt apt-cache madison $(own_apt apt-cache pkgnames libnvidia- | grep 'ml1$') |
+        awk '{ split($3, part, "."); print part[1], $3, $1 }' | sort -k 1,1n -k 2,2V |
+        awk '{ newest[$1] = $3 "=" $2 } END { for (branch in newest) print newest[branch] }'
+}
+
+# Downloads the library of each branch to .run/nvml/lib/VERSION/libnvidia-ml.so.1.
+download_nvml() {
+    if ! has apt-get || ! has dpkg-deb; then
+        return 1
+    fi
+    say "downloading NVIDIA's libnvidia-ml"
+    configure_own_apt
+    # A mirror may lack one of the releases.
+    own_apt apt-get -qq update 2>/dev/null || :
+    for package in $(nvml_packages); do
+        new=$run/nvml/new
+        rm -rf "$new"
+        mkdir -p "$new" "$run/nvml/lib"
+        (cd "$new" && own_apt apt-get -qq download "$package" && dpkg-deb -x ./*.deb .) || continue
+        find "$new/usr" -type f -name 'libnvidia-ml.so.*' | while read -r file; do
+            version=${file##*/libnvidia-ml.so.}
+            mkdir "$new/$version"
+            mv "$file" "$new/$version/libnvidia-ml.so.1"
+            rm -rf "${run:?}/nvml/lib/$version"
+            mv "$new/$version" "$run/nvml/lib/"
+        done
+        rm -rf "$new"
+    done
+}
+
+nvml_versions() {
+    for library in "$run"/nvml/lib/*/libnvidia-ml.so.1; do
+        [ ! -f "$library" ] || basename "${library%/*}"
+    done
+}
+
+# Sets AGENT_NET_NVML_LIBS if at least four branches are there. Downloads are kept for the next run.
+prepare_nvml() {
+    [ "$(nvml_versions | wc -l)" -ge 4 ] || download_nvml || :
+    # shellcheck disable=SC2046 # a list of words
+    set -- $(nvml_versions)
+    if [ "$#" -ge 4 ]; then
+        say "NVIDIA's libnvidia-ml: $*"
+        AGENT_NET_NVML_LIBS=$run/nvml/lib
+        export AGENT_NET_NVML_LIBS
+    else
+        without "NVIDIA's libnvidia-ml cannot be downloaded from a Debian mirror (found: ${*:-none}): the tests with it are skipped"
+    fi
+}
+
 # ---- Docker ----
 
 # start_daemon OPTION...: true when it answers within 30 s
@@ -315,6 +411,9 @@ if ! $quick; then
     else
         without "the systemd unit is not checked: systemd-analyze is missing"
     fi
+
+    step "NVIDIA's own libraries"
+    prepare_nvml
 
     step "static build"
     if musl_std && has musl-gcc; then

@@ -47,6 +47,7 @@ mod pm_random;
 mod pool;
 mod pull;
 mod readings;
+mod real_nvml;
 mod recordings;
 mod registration;
 #[path = "../stack/request.rs"]
