@@ -10,6 +10,7 @@
 
 mod agents;
 mod bad_input;
+mod boards;
 mod check;
 mod cli;
 mod coverage;

@@ -100,20 +100,22 @@ pub struct Memory2 {
     used: c_ulonglong,
 }
 
-/// `memory`: MiB of `total/used/reserved`; the last may be left out.
-fn memory(handle: *mut c_void) -> Result<[u64; 3], c_int> {
+/// `memory`: MiB of `total/used/reserved/free`. Without the last free is what is left of the total; the last two may be
+/// left out.
+fn memory(handle: *mut c_void) -> Result<[u64; 4], c_int> {
     let all = numbers::<u64>(handle, "memory", "24576/7012/512")?;
+    let &[total, used, ..] = &all[..] else { return Err(INVALID_ARGUMENT) };
     let reserved = all.get(2).copied().unwrap_or(0);
-    all.get(..2).map(|all| [all[0] << 20, all[1] << 20, reserved << 20]).ok_or(INVALID_ARGUMENT)
+    let free = all.get(3).copied().unwrap_or(total.saturating_sub(used + reserved));
+    Ok([total << 20, used << 20, reserved << 20, free << 20])
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetMemoryInfo(handle: *mut c_void, out: *mut Memory) -> c_int {
     match memory(handle) {
         // It counts as used what is held back.
-        Ok([total, used, reserved]) => unsafe {
-            let used = used + reserved;
-            *out = Memory { total, used, free: total.saturating_sub(used) };
+        Ok([total, used, reserved, free]) => unsafe {
+            *out = Memory { total, used: used + reserved, free };
             SUCCESS
         },
         Err(code) => code,
@@ -131,8 +133,8 @@ pub extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: *mut c_void, out: *mut Memo
         return 25; // NVML_ERROR_ARGUMENT_VERSION_MISMATCH
     }
     match memory(handle) {
-        Ok([total, used, reserved]) => unsafe {
-            *out = Memory2 { version, total, reserved, free: total.saturating_sub(used + reserved), used };
+        Ok([total, used, reserved, free]) => unsafe {
+            *out = Memory2 { version, total, reserved, free, used };
             SUCCESS
         },
         Err(code) => code,

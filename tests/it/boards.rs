@@ -1,0 +1,161 @@
+//! Real boards, idle and under load: each reading of the report against the figure of their `nvidia-smi -q`.
+//!
+//! The files in `boards/` were written from captures that utkuozdemir/nvidia_gpu_exporter (MIT) publishes. Above the
+//! line stands what NVML said, in its own units, as settings of the fake library; below it what the report must show.
+//! `a | b` is idle and under load. N/A is what nvidia-smi does not have either: null, and named in `unsupported`.
+//! Serial numbers, UUIDs and the identity of processes are left out. A capture does not show three things: how many fans
+//! there are (it shows one), which error is behind an N/A (here "not supported"), and the bytes behind a MiB:
+//! nvidia-smi rounds used, reserved and free memory up and the report rounds down, so that they may differ by 1.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fake_ollama::{Answer, FakeOllama};
+use crate::gpus::start;
+use crate::harness::PATIENCE;
+use crate::nvml::FakeNvml;
+
+const BOARDS: [(&str, &str); 7] = [
+    ("RTX 2080 SUPER, driver 595", include_str!("boards/rtx-2080-super-595.txt")),
+    ("RTX 2080 SUPER, driver 610", include_str!("boards/rtx-2080-super-610.txt")),
+    ("RTX 2080 SUPER, Windows", include_str!("boards/rtx-2080-super-windows.txt")),
+    ("L40S", include_str!("boards/l40s.txt")),
+    ("H100", include_str!("boards/h100.txt")),
+    ("H100 with MIG", include_str!("boards/h100-mig.txt")),
+    ("H200", include_str!("boards/h200.txt")),
+];
+
+/// Of the machine, not of one GPU.
+const MACHINE: [&str; 2] = ["driver_version", "cuda_version"];
+
+/// What the report has of a GPU and `nvidia-smi -q` does not show.
+const NOT_SHOWN: [&str; 8] =
+    ["index", "uuid", "unified_memory", "energy_j", "compute_capability", "inforom_corrupt", "xids", "unsupported"];
+
+/// Conditions that need several samples have them.
+const SAMPLES: usize = 6;
+
+/// One board at one moment.
+struct Moment {
+    settings: String,
+    /// Name and value of each reading.
+    readings: Vec<(&'static str, Value)>,
+}
+
+/// The board while it is idle (0) or under load (1).
+fn moment(file: &'static str, which: usize) -> Moment {
+    let (settings, readings) = file.split_once("---\n").expect("two parts");
+    let value = |both: &'static str| both.split(" | ").nth(which).unwrap_or(both);
+    let settings = settings.lines().filter_map(|line| line.split_once('='));
+    let settings = settings.map(|(key, both)| format!("{key}={}\n", value(both))).collect();
+    let parse = |line: &'static str| {
+        let (name, both) = line.split_once(": ").expect("name and value");
+        let value = match value(both) {
+            "N/A" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|why| panic!("{name}: {text}: {why}")),
+        };
+        (name, if name == "processes" { processes(&value) } else { value })
+    };
+    Moment { settings, readings: readings.lines().map(parse).collect() }
+}
+
+/// The MiB of each process, which the fake numbers from 1 on.
+fn processes(sizes: &Value) -> Value {
+    let sizes = sizes.as_array().expect("a list").iter().zip(1..);
+    sizes.map(|(mib, pid)| json!({"pid": pid, "vram_mb": mib})).collect()
+}
+
+/// The lines of a reading in the text form: none for what is null.
+fn lines(key: &str, value: &Value) -> Vec<String> {
+    let parts = |parts: Vec<(String, &Value)>| parts.iter().flat_map(|(key, value)| lines(key, value)).collect();
+    match value {
+        Value::Null => Vec::new(),
+        Value::Object(fields) => parts(fields.iter().map(|(name, part)| (format!("{key}_{name}"), part)).collect()),
+        Value::Array(all) if all.iter().any(Value::is_object) => {
+            parts(all.iter().enumerate().map(|(i, part)| (format!("{key}{i}"), part)).collect())
+        }
+        Value::Array(all) => {
+            let words: Vec<String> =
+                all.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect();
+            vec![format!("{key}='{}'", words.join(" "))]
+        }
+        Value::String(text) if key.ends_with("verdict") => vec![format!("{key}={text}")],
+        Value::String(text) => vec![format!("{key}='{text}'")],
+        plain => vec![format!("{key}={plain}")],
+    }
+}
+
+/// Where the report, as JSON or as text, differs from the board.
+fn differences(report: &Value, text: &str, moment: &Moment) -> Vec<String> {
+    let gpu = &report["gpus"][0];
+    let mut found = Vec::new();
+    let unsupported: BTreeSet<&str> =
+        gpu["unsupported"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let shown: BTreeSet<&str> = text.lines().collect();
+    for (name, wanted) in &moment.readings {
+        let of_machine = MACHINE.contains(name);
+        let have = if of_machine { report.get(*name) } else { gpu.get(*name) };
+        if have != Some(wanted) {
+            found.push(format!("{name} is {}, not {wanted}", have.map_or("missing".into(), Value::to_string)));
+        }
+        if wanted.is_null() != unsupported.contains(name) {
+            found.push(format!("{name} is {wanted}, and unsupported are {unsupported:?}"));
+        }
+        let key = if of_machine { (*name).to_owned() } else { format!("gpu0_{name}") };
+        let wanted = lines(&key, wanted);
+        found.extend(wanted.iter().filter(|line| !shown.contains(line.as_str())).map(|line| format!("no line {line}")));
+        if wanted.is_empty() {
+            let begins = [format!("{key}="), format!("{key}_")];
+            let more = shown.iter().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+            found.extend(more.map(|line| format!("{name} is N/A, and there is the line {line}")));
+        }
+    }
+    let compared = |name: &str| moment.readings.iter().any(|(reading, _)| *reading == name);
+    let others = gpu.as_object().into_iter().flatten();
+    let others =
+        others.filter(|(name, value)| !value.is_null() && !compared(name) && !NOT_SHOWN.contains(&name.as_str()));
+    found.extend(others.filter(|(_, value)| **value != json!({})).map(|(name, value)| format!("{name} is {value}")));
+    found
+}
+
+/// Plays a board through the real programs. Returns how many readings were compared.
+fn play(board: &str, file: &'static str) -> usize {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&moment(file, 0).settings));
+    // With a model loaded, more memory would have to be in use than is on an idle board.
+    ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    let mut compared = 0;
+    for (which, state) in [(0, "idle"), (1, "under load")] {
+        let moment = moment(file, which);
+        nvml.set(&moment.settings);
+        let (mut seen, end) = (BTreeSet::new(), Instant::now() + PATIENCE);
+        while seen.len() < SAMPLES {
+            thread::sleep(Duration::from_millis(50));
+            let (report, text) = (worker.get("/gpu").json(), worker.get("/gpu?format=text"));
+            let mut differ = differences(&report, text.text(), &moment);
+            if report["health"] != json!({"verdict": "ok", "reasons": []}) {
+                differ.push(format!("its health is {}", report["health"]));
+            }
+            if differ.is_empty() {
+                seen.insert(report["read_us"].as_u64());
+                continue;
+            }
+            // Until the first sample of this moment.
+            assert!(seen.is_empty() && Instant::now() < end, "{board} {state}:\n{}", differ.join("\n"));
+        }
+        compared += moment.readings.len();
+    }
+    compared
+}
+
+#[test]
+fn real_boards_are_reported_as_nvidia_smi_shows_them_and_are_healthy() {
+    let played = thread::scope(|scope| {
+        let all = BOARDS.map(|(board, file)| scope.spawn(move || play(board, file)));
+        all.map(|one| one.join().unwrap())
+    });
+    println!("{} boards, idle and under load: {} readings", played.len(), played.iter().sum::<usize>());
+}
