@@ -32,8 +32,17 @@ const BOARDS: [(&str, &str); 7] = [
 const MACHINE: [&str; 2] = ["driver_version", "cuda_version"];
 
 /// What the report has of a GPU and `nvidia-smi -q` does not show.
-const NOT_SHOWN: [&str; 8] =
-    ["index", "uuid", "unified_memory", "energy_j", "compute_capability", "inforom_corrupt", "xids", "unsupported"];
+const NOT_SHOWN: [&str; 9] = [
+    "index",
+    "uuid",
+    "unified_memory",
+    "energy_j",
+    "compute_capability",
+    "inforom_corrupt",
+    "xids",
+    "unsupported",
+    "read_ms",
+];
 
 /// Conditions that need several samples have them.
 const SAMPLES: usize = 6;
