@@ -156,6 +156,13 @@ fn a_driver_that_counts_memory_the_old_way_is_read_the_old_way() {
 
 /// The driver's numbers of these fields changed; the library below has each driver's own.
 #[test]
+fn a_fan_that_a_driver_cannot_count_is_read() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("driver=470.256.02\ngpu0.fans=err:13\ngpu0.fan=44"));
+    let report = start(&ollama, &nvml, &[]).report_when("verdict ok", is_ok);
+    assert_eq!(report["gpus"][0]["fan_percent"], json!([44]));
+}
+
+#[test]
 fn throttle_counters_are_found_with_old_drivers_and_new_ones() {
     for driver in ["470.256.02", "550.54.14", "580.65.06", "580.82.07", "590.44.01"] {
         let text = format!("driver={driver}\ngpu0.throttle_ns=1000000000/2000000000/3000000000/4500000000");

@@ -222,9 +222,12 @@ pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
 }
 
 fn fans(device: &Device<'_>) -> Result<Vec<u32>, NvmlError> {
-    match device.num_fans()? {
-        0 => Err(NvmlError::NotSupported),
-        fans => (0..fans.min(16)).map(|fan| device.fan_speed(fan)).collect(),
+    match device.num_fans() {
+        Ok(0) => Err(NvmlError::NotSupported),
+        Ok(fans) => (0..fans.min(16)).map(|fan| device.fan_speed(fan)).collect(),
+        // Drivers up to 470 cannot count them.
+        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => Ok(vec![device.fan_speed(0)?]),
+        Err(why) => Err(why),
     }
 }
 
