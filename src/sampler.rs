@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::edge::gpus::Gpus;
-use crate::edge::kmsg::Kmsg;
+use crate::edge::kmsg::{Kmsg, monotonic_seconds};
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
 use crate::edge::surroundings;
@@ -23,7 +23,7 @@ use crate::pure::rules::{self, Facts, Limits, Surroundings};
 use crate::pure::snapshot::{Counts, GpuState, OllamaState, Snapshot, XidSource};
 use crate::pure::uptime::Windows;
 use crate::pure::verdict::Reason;
-use crate::pure::xid::{KernelEvent, XidLog};
+use crate::pure::xid::{self, KernelEvent, XidLog};
 use crate::threads;
 
 /// After this long the first snapshot is published with whatever is known: a hung driver must not keep the first
@@ -113,7 +113,7 @@ impl Board {
     /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone.
     pub(crate) fn acknowledge(&self) {
         let mut state = self.lock();
-        state.xids.settle(unix_now());
+        state.xids.settle();
         let counted = state.gpu.gpus().len();
         state.history.forget_missing(counted);
         self.publish(&mut state);
@@ -137,12 +137,14 @@ impl Board {
             history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
             recent.see(&sample.gpus, self.started.elapsed());
             state.counts.last_success = Some(now);
-            if std::mem::take(&mut state.no_driver) {
-                // The driver was reloaded: what it reported before is over.
-                state.xids.settle(now);
-            }
+            let reloaded = std::mem::take(&mut state.no_driver);
+            // The kernel's log has all of it, with the times at which it happened.
             if !state.kernel_log {
-                record_events(&mut state.xids, sample, now);
+                if reloaded {
+                    // What the driver reported before it was loaded again is over.
+                    state.xids.settle();
+                }
+                record_events(&mut state.xids, sample, monotonic_seconds());
             }
         }
         if let GpuState::Fault { fault, .. } = &gpu {
@@ -181,8 +183,8 @@ impl Board {
         let mut state = self.lock();
         for (event, at) in events {
             match event {
-                KernelEvent::Xid { pci, number } => state.xids.record(*pci, *number, *at),
-                KernelEvent::DriverLoaded => state.xids.settle(*at),
+                KernelEvent::Xid { pci, number, class } => state.xids.record(*pci, *number, *class, *at),
+                KernelEvent::DriverLoaded => state.xids.settle_before(*at),
             }
         }
         if !events.is_empty() && state.latest.is_some() {
@@ -208,17 +210,20 @@ impl Board {
     fn publish(&self, state: &mut State) {
         let before = state.latest.as_ref().map(|l| l.snapshot.reasons.as_slice()).unwrap_or_default();
         let unseen = Surroundings::default();
+        let (monotonic, unix) = (monotonic_seconds(), unix_now());
+        state.xids.see_clocks(monotonic, unix);
         let facts = Facts {
             gpu: &state.gpu,
             ollama: &state.ollama,
             history: &state.history,
             xids: &state.xids,
+            monotonic,
             uptime: &state.uptime,
             around: state.around.as_ref().unwrap_or(&unseen),
             limits: &self.limits,
             wanted: &self.wanted,
         };
-        let reasons = rules::judge(&facts, before, millis(unix_now()));
+        let reasons = rules::judge(&facts, before, millis(unix));
         log_changes(before, &reasons);
         let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());
         let snapshot = Snapshot {
@@ -227,7 +232,7 @@ impl Board {
             ollama: state.ollama.clone(),
             reasons,
             uptime: state.uptime,
-            xids: state.xids.all().to_vec(),
+            xids: state.xids.all(),
             xid_source: match (state.kernel_log, listening) {
                 (true, _) => XidSource::Kmsg,
                 (false, true) => XidSource::Nvml,
@@ -245,11 +250,12 @@ impl Board {
     }
 }
 
-fn record_events(xids: &mut XidLog, sample: &GpuSample, now: f64) {
+/// `at`: monotonic seconds.
+fn record_events(xids: &mut XidLog, sample: &GpuSample, at: f64) {
     for event in sample.events.iter().flatten() {
         let gpu = sample.gpus.iter().find(|gpu| gpu.index == event.index);
         if let Some(pci) = gpu.and_then(|gpu| gpu.pci()) {
-            xids.record(pci, event.xid, now);
+            xids.record(pci, event.xid, xid::class(event.xid, ""), at);
         }
     }
 }
@@ -357,7 +363,7 @@ fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: D
     let mut looked: Option<Instant> = None;
     loop {
         if let Some(log) = &mut log {
-            board.put_kernel_events(&log.read(unix_now()));
+            board.put_kernel_events(&log.read());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
             board.put_surroundings(surroundings::look(root));
@@ -374,7 +380,7 @@ pub(crate) fn once(config: &Config, ollama: OllamaState) -> Arc<Published> {
     board.put_surroundings(surroundings::look(root));
     if let Ok(mut log) = Kmsg::open(root) {
         board.lock().kernel_log = true;
-        board.put_kernel_events(&log.read(unix_now()));
+        board.put_kernel_events(&log.read());
     }
     board.put_ollama(ollama);
     let mut source = Source::find(config);

@@ -4,7 +4,7 @@ use super::{Access, Facts, Findings};
 use crate::pure::gpu::{FaultKind, Gpu, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
-use crate::pure::xid;
+use crate::pure::xid::Class;
 
 /// A stuck or dying driver is degraded at first and unhealthy from here on.
 pub(super) const STUCK_UNHEALTHY_S: f64 = 30.0;
@@ -102,16 +102,16 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
 fn strangers(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let listed = |place| facts.gpu.gpus().iter().any(|gpu| gpu.pci() == Some(place));
     let ours = |place| facts.history.knows(place) || !facts.around.in_container;
-    let mut fatal = facts.xids.open().filter(|x| xid::class(x.number) == xid::Class::Fatal);
+    let mut fatal = facts.xids.open().filter(|x| x.class == Class::Fatal);
     if let Some(xid) = fatal.find(|x| ours(x.pci) && !listed(x.pci)) {
-        let what = xid::meaning(xid.number);
+        let what = xid.meaning();
         let message = format!("the GPU at {}, which is not listed, reported XID {} ({what})", xid.pci, xid.number);
-        findings.add(Code::XidFatal, Verdict::Unhealthy, None, message, XID_ACTION);
+        findings.add(Code::XidFatal, Verdict::Unhealthy, None, message, XID_ACTION_ACK);
     }
 }
 
-pub(super) const XID_ACTION: &str =
-    "stop its users and run nvidia-smi -r, or reboot; once it is mended, agent-net ack tells so";
+/// Where nothing but the operator, or a reload of the driver, can say that it is over.
+const XID_ACTION_ACK: &str = "stop its users and run nvidia-smi -r, or reboot; then run agent-net ack";
 
 fn judge_fault(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let Some((code, severity, action)) = meaning(fault, lasting_s, facts, findings) else { return };

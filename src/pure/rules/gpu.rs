@@ -1,12 +1,12 @@
 //! One GPU: what it says of itself now, and what its past adds.
 
-use super::driver::{STUCK_UNHEALTHY_S, XID_ACTION};
+use super::driver::STUCK_UNHEALTHY_S;
 use super::{Facts, Findings};
 use crate::pure::gpu::{Gpu, GpuErrorKind, HW_THERMAL};
 use crate::pure::history::{self, Track, degrees};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
-use crate::pure::xid::{self, Class, Xid};
+use crate::pure::xid::{Class, Kind};
 
 /// A warning of the driver is over after this long; a fatal one may be, if everything else says so.
 const XID_LASTS_S: f64 = 600.0;
@@ -153,32 +153,42 @@ fn recovery(gpu: &Gpu, findings: &mut Findings<'_>) {
 
 fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let Some(place) = gpu.pci() else { return };
-    let now = findings.now;
-    let recovered = gpu.recovery_action == Some(0) && gpu.usable() && gpu.failed().next().is_none();
-    let holds = |xid: &&Xid, class: Class| match class {
-        Class::Fatal => !(recovered && now - xid.last >= XID_LASTS_S),
-        Class::NvLink => track.nvlink_ever && !(recovered && now - xid.last >= XID_LASTS_S),
-        Class::Warn => now - xid.last < XID_LASTS_S,
-        Class::Info => false,
+    // A reading that has never worked is no fault, here as in the reasons.
+    let well = gpu.usable() && !gpu.failed().any(|(name, _)| track.is_fault(name));
+    let all_clear = facts.xids.all_clear(place);
+    let asks_for_nothing = |xid: &Kind| match gpu.recovery_action {
+        Some(action) => action == 0,
+        // Where NVML does not say it, the kernel's log may have.
+        None => all_clear.is_some_and(|at| at >= xid.last),
     };
-    let own: Vec<&Xid> =
-        facts.xids.open().filter(|x| x.pci == place).filter(|x| holds(x, xid::class(x.number))).collect();
-    let warn = |x: &&&Xid| xid::class(x.number) == Class::Warn;
-    let words = |all: &[&Xid]| {
-        let each = all.iter().map(|x| format!("{} ({}), {} times", x.number, xid::meaning(x.number), x.count));
-        each.collect::<Vec<_>>().join("; ")
+    let is_past = |xid: &Kind| facts.monotonic - xid.last >= XID_LASTS_S;
+    let holds = |xid: &&Kind| match xid.class {
+        Class::Fatal => !(well && asks_for_nothing(xid) && is_past(xid)),
+        Class::NvLink => track.nvlink_ever && !(well && asks_for_nothing(xid) && is_past(xid)),
+        Class::Warn | Class::Lesser => !is_past(xid),
+        Class::AllClear | Class::Info => false,
     };
-    let (warnings, fatal): (Vec<&Xid>, Vec<&Xid>) = own.iter().partition(|x| warn(x));
+    let own = facts.xids.open().filter(|xid| xid.pci == place).filter(holds);
+    let (fatal, warnings): (Vec<&Kind>, Vec<&Kind>) =
+        own.partition(|xid| matches!(xid.class, Class::Fatal | Class::NvLink));
+    let message = |all: &[&Kind]| {
+        let each = all.iter().map(|x| format!("{} ({}), {} times", x.number, x.meaning(), x.count));
+        format!("GPU {} reported XID {}", gpu.index, each.collect::<Vec<_>>().join("; "))
+    };
     if !fatal.is_empty() {
-        let message = format!("GPU {} reported XID {}", gpu.index, words(&fatal));
-        findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message, XID_ACTION);
+        let action = if gpu.recovery_action.is_some() || all_clear.is_some() { XID_ACTION } else { XID_ACTION_NO_WORD };
+        findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message(&fatal), action);
     }
     if !warnings.is_empty() {
-        let message = format!("GPU {} reported XID {}", gpu.index, words(&warnings));
         let action = "look at dmesg; it passes after 10 minutes without another. 54: check the power cables";
-        findings.add(Code::XidWarn, Verdict::Degraded, Some(gpu), message, action);
+        findings.add(Code::XidWarn, Verdict::Degraded, Some(gpu), message(&warnings), action);
     }
 }
+
+const XID_ACTION: &str = "stop its users and run nvidia-smi -r, or reboot; it passes after 10 minutes if the driver asks for nothing and all readings succeed, or at once with agent-net ack";
+/// Older drivers have no recovery action: nothing but the operator, or a reload of the driver, says that a GPU
+/// which may still be broken is not.
+const XID_ACTION_NO_WORD: &str = "stop its users and run nvidia-smi -r, or reboot; then run agent-net ack: this driver does not report that a GPU has recovered";
 
 fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
     let index = gpu.index;

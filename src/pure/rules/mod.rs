@@ -61,6 +61,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) ollama: &'a OllamaState,
     pub(crate) history: &'a History,
     pub(crate) xids: &'a XidLog,
+    /// Seconds of the monotonic clock, by which errors have their times.
+    pub(crate) monotonic: f64,
     pub(crate) uptime: &'a Windows,
     pub(crate) around: &'a Surroundings,
     pub(crate) limits: &'a Limits,

@@ -12,9 +12,11 @@ use crate::pure::snapshot::Reach;
 use crate::pure::uptime::Window;
 
 mod machine;
+mod xids;
 
-/// The moment at which everything is judged, in Unix seconds.
-const NOW: f64 = 100_000.0;
+/// The moment at which everything is judged: in Unix seconds, and by the monotonic clock.
+const NOW: f64 = 1_700_000_000.0;
+const UP: f64 = 100_000.0;
 
 /// A machine with one healthy GPU and a healthy Ollama, and what a row changes of it.
 struct Case {
@@ -56,7 +58,7 @@ impl Case {
 
     fn reasons(&self, before: &[Reason], now: f64) -> Vec<Reason> {
         let Self { gpu, ollama, history, xids, uptime, around, limits, wanted } = self;
-        judge(&Facts { gpu, ollama, history, xids, uptime, around, limits, wanted }, before, now)
+        judge(&Facts { gpu, ollama, history, xids, monotonic: UP, uptime, around, limits, wanted }, before, now)
     }
 
     #[track_caller]
@@ -287,57 +289,4 @@ fn the_operators_own_limits() {
     row(r#"{"temperature_c":71}"#, &[(TempAboveMax, Degraded)]);
     // What is not known is not too small.
     row("{}", &[]);
-}
-
-fn place(text: &str) -> PciId {
-    PciId::parse(text).unwrap()
-}
-
-#[test]
-fn errors_that_the_driver_reported() {
-    #[track_caller]
-    fn check(number: u32, age_s: f64, json: &str, expect: &[(Code, Verdict)]) {
-        let mut case = of(json);
-        case.xids.record(place("1:0"), number, NOW - age_s);
-        case.check(expect);
-        case.xids.settle(NOW);
-        case.check(&[]);
-    }
-    let fatal: &[_] = &[(XidFatal, Unhealthy)];
-    for number in [46, 48, 62, 64, 79, 95, 110, 119, 120, 140, 143, 156, 158] {
-        check(number, 5.0, "{}", fatal);
-    }
-    for number in [54, 63, 94, 109, 154] {
-        check(number, 599.0, "{}", &[(XidWarn, Degraded)]);
-        check(number, 600.0, "{}", &[]);
-    }
-    for number in [13, 31, 43, 45, 68, 92, 7777] {
-        check(number, 5.0, "{}", &[]);
-    }
-    // A fatal one is over when the driver says so, after ten minutes in which everything could be read.
-    let recovered = r#"{"recovery_action":0}"#;
-    check(79, 599.0, recovered, fatal);
-    check(79, 600.0, recovered, &[]);
-    check(79, 90_000.0, "{}", fatal);
-    // NVLink errors count only where there ever was a link.
-    for number in [74, 136, 144, 150, 155] {
-        check(number, 5.0, "{}", &[]);
-        check(number, 5.0, r#"{"slow":{"nvlinks_active":0}}"#, &[]);
-        check(number, 5.0, r#"{"slow":{"nvlinks_active":4}}"#, fatal);
-    }
-}
-
-#[test]
-fn errors_of_other_gpus_count_on_the_bare_machine_alone() {
-    let mut case = Case::default().seen(1);
-    case.xids.record(place("2:0"), 79, NOW);
-    case.check(&[(XidFatal, Unhealthy)]);
-    case.around.in_container = true;
-    case.around.device_nodes = Some(1);
-    case.check(&[]);
-    // One that was ours and is gone.
-    case.xids = XidLog::default();
-    case.xids.record(place("1:0"), 79, NOW);
-    case.gpu = sample(vec![Gpu { uuid: Some("GPU-2".into()), pci_bus_id: Some("00000000:03:00.0".into()), ..gpu() }]);
-    case.check(&[(XidFatal, Unhealthy)]);
 }
