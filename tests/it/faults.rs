@@ -205,7 +205,7 @@ impl Scene {
 }
 
 /// The compiled preload.rs.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let library = folder("faults").join("libfaults.so");

@@ -31,6 +31,7 @@ mod jobs;
 mod keeper;
 mod keeper_failures;
 mod keeper_recordings;
+mod kernel_log;
 mod lease;
 mod load;
 mod manual;

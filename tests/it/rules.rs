@@ -1,7 +1,6 @@
 //! Every code raised and cleared by what really happens: in the library, on the machine, in the kernel's log, in Ollama.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::thread;
@@ -16,17 +15,17 @@ use crate::gpus::{has, is_ok};
 use crate::harness::Worker;
 use crate::nvml::FakeNvml;
 
-const UUID: &str = "GPU-00000000-0000-0000-0000-000000000000";
+pub const UUID: &str = "GPU-00000000-0000-0000-0000-000000000000";
 
 /// A machine, an Ollama and a library, all well, and a worker that looks often.
-struct Scene {
+pub struct Scene {
     ollama: FakeOllama,
-    nvml: FakeNvml,
-    worker: Worker,
+    pub nvml: FakeNvml,
+    pub worker: Worker,
 }
 
 impl Scene {
-    fn new(root: &Path, library: &str, more: &[(&str, &str)]) -> Self {
+    pub fn new(root: &Path, library: &str, more: &[(&str, &str)]) -> Self {
         let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(library));
         let url = ollama.url();
         let mut settings = vec![
@@ -41,13 +40,13 @@ impl Scene {
         Self { ollama, nvml, worker }
     }
 
-    fn is_well(&self) {
+    pub fn is_well(&self) {
         self.worker.report_when("verdict ok", is_ok);
     }
 
     /// This code, with all that belongs to a reason.
     #[track_caller]
-    fn says(&self, code: &'static str, severity: &str) -> Value {
+    pub fn says(&self, code: &'static str, severity: &str) -> Value {
         let report = self.worker.report_when(&format!("{code}, {severity}"), |report| {
             reason(report, code).is_some_and(|reason| reason["severity"] == severity)
         });
@@ -59,7 +58,7 @@ impl Scene {
     }
 }
 
-fn reason<'a>(report: &'a Value, code: &str) -> Option<&'a Value> {
+pub fn reason<'a>(report: &'a Value, code: &str) -> Option<&'a Value> {
     report["health"]["reasons"].as_array().unwrap().iter().find(|r| r["code"] == code)
 }
 
@@ -248,46 +247,6 @@ fn a_device_that_hangs_when_it_is_looked_at_keeps_nobody_waiting() {
     let scene = Scene::new(&root, "", &[]);
     assert_eq!(scene.worker.get("/health").status, 200);
     scene.is_well();
-}
-
-/// One record of the kernel's log, of this moment.
-fn kernel_says(root: &Path, text: &str) {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let mut log = OpenOptions::new().append(true).create(true).open(root.join("dev/kmsg")).unwrap();
-    writeln!(log, "4,1200,{},-;{text}", time.tv_sec * 1_000_000 + time.tv_nsec / 1000).unwrap();
-}
-
-#[test]
-fn errors_in_the_kernels_log_are_held_until_something_settles_them() {
-    let root = machine("rules-kmsg");
-    kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 79, pid=1234, name=ollama, GPU has fallen off the bus.");
-    let scene = Scene::new(&root, "gpu0.xids=1:48", &[]);
-    // Since the machine started, not only since the worker did; NVML is not asked then.
-    let reason = scene.says("XID_FATAL", "unhealthy");
-    assert!(reason["message"].as_str().unwrap().contains("79") && reason["gpu"] == UUID, "{reason:#}");
-    assert_eq!(scene.worker.report()["xid_source"], "kmsg");
-    scene.worker.acknowledge();
-    scene.is_well();
-    kernel_says(&root, "NVRM: GPU 0000:01:00.0: GPU has fallen off the bus.");
-    scene.says("XID_FATAL", "unhealthy");
-    kernel_says(&root, "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  550.54.14");
-    scene.is_well();
-    kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 63, pid='<unknown>', row remap");
-    scene.says("XID_WARN", "degraded");
-    scene.worker.acknowledge();
-    scene.is_well();
-    // A program's own fault is counted and no more.
-    kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 31, pid=1234, name=python, Ch 00000010");
-    let report = scene.worker.report_when("XID 31", |r| r["gpus"][0]["xids"].to_string().contains("\"xid\":31"));
-    assert!(is_ok(&report), "{report:#}");
-    // The one before the first look counts with the second, which came later.
-    let counts: Vec<(u64, u64)> = report["gpus"][0]["xids"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|x| (x["xid"].as_u64().unwrap(), x["count"].as_u64().unwrap()))
-        .collect();
-    assert_eq!((counts[0].0, &counts[1..]), (79, &[(63, 1), (31, 1)][..]));
 }
 
 #[test]

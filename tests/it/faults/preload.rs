@@ -6,7 +6,7 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 const DISK: usize = 0;
@@ -14,6 +14,7 @@ const CLOCK: usize = 1;
 const DESCRIPTORS: usize = 2;
 const THREADS: usize = 3;
 const NAMES: usize = 4;
+const KERNEL_LOG: usize = 5;
 
 const EPERM: c_int = 1;
 const EIO: c_int = 5;
@@ -22,6 +23,7 @@ const EINVAL: c_int = 22;
 const ENFILE: c_int = 23;
 const EMFILE: c_int = 24;
 const ENOSPC: c_int = 28;
+const EPIPE: c_int = 32;
 const EPROTO: c_int = 71;
 const ECONNABORTED: c_int = 103;
 
@@ -92,6 +94,11 @@ fn late(millis: u64) {
 #[unsafe(no_mangle)]
 pub extern "C" fn open64(path: *const c_char, flags: c_int, access: c_int) -> c_int {
     let open = real!(open64: fn(*const c_char, c_int, c_int) -> c_int);
+    if is_kernel_log(path) {
+        let file = unsafe { open(path, flags, access) };
+        THE_LOG.store(file, Ordering::SeqCst);
+        return file;
+    }
     if mode(DISK) == 0 || !on_our_disk(path) {
         return unsafe { open(path, flags, access) };
     }
@@ -106,9 +113,16 @@ pub extern "C" fn open64(path: *const c_char, flags: c_int, access: c_int) -> c_
 }
 
 fn on_our_disk(path: *const c_char) -> bool {
-    let dir = unsafe { getenv(c"STATE_DIR".as_ptr()) };
-    let bytes = |text| unsafe { CStr::from_ptr(text) }.to_bytes();
-    !dir.is_null() && bytes(path).starts_with(bytes(dir))
+    setting(c"STATE_DIR").is_some_and(|dir| bytes(path).starts_with(dir))
+}
+
+fn setting(name: &CStr) -> Option<&'static [u8]> {
+    let value = unsafe { getenv(name.as_ptr()) };
+    (!value.is_null()).then(|| bytes(value))
+}
+
+fn bytes(text: *const c_char) -> &'static [u8] {
+    unsafe { CStr::from_ptr(text) }.to_bytes()
 }
 
 #[unsafe(no_mangle)]
@@ -141,6 +155,42 @@ pub extern "C" fn fdatasync(file: c_int) -> c_int {
     }
     let sync = real!(fdatasync: fn(c_int) -> c_int);
     unsafe { sync(file) }
+}
+
+// ---- the kernel's log ----
+
+/// The descriptor of HOST_ROOT/dev/kmsg, a file that stands for the device.
+static THE_LOG: AtomicI32 = AtomicI32::new(-1);
+
+fn is_kernel_log(path: *const c_char) -> bool {
+    setting(c"HOST_ROOT").is_some_and(|root| bytes(path).strip_prefix(root) == Some(b"/dev/kmsg"))
+}
+
+/// Each read of the log gives one record, as the device does. One that there is no room for is lost.
+#[unsafe(no_mangle)]
+pub extern "C" fn read(file: c_int, into: *mut u8, room: usize) -> isize {
+    let read = real!(read: fn(c_int, *mut u8, usize) -> isize);
+    if file != THE_LOG.load(Ordering::SeqCst) {
+        return unsafe { read(file, into, room) };
+    }
+    let before = count(KERNEL_LOG);
+    match mode(KERNEL_LOG) {
+        b'd' => return fail(EPERM) as isize,
+        b'p' if before % 2 == 0 => return fail(EPIPE) as isize,
+        _ => {}
+    }
+    let (mut record, mut length) = ([0; 8192], 0);
+    while length < record.len() && (length == 0 || record[length - 1] != b'\n') {
+        if unsafe { read(file, record.as_mut_ptr().add(length), 1) } != 1 {
+            return fail(EAGAIN) as isize;
+        }
+        length += 1;
+    }
+    if length > room {
+        return fail(EINVAL) as isize;
+    }
+    unsafe { into.copy_from_nonoverlapping(record.as_ptr(), length) };
+    length as isize
 }
 
 // ---- clock ----
