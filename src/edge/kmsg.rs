@@ -19,7 +19,7 @@ pub(crate) struct Kmsg {
     /// What has been read and not been looked at, and the beginning of a record whose end has not come. The kernel
     /// gives whole ones, a file may not.
     rest: Vec<u8>,
-    /// The record that is being read is too long: its end is left out as well.
+    /// The record that is being read is too long: the rest of it is left out as well.
     skipping: bool,
     log: KernelLog,
 }
@@ -82,7 +82,7 @@ impl Kmsg {
                 continue;
             }
             let said = self.log.read(String::from_utf8_lossy(&line).trim_end());
-            // The log's clock may run a little before the other one.
+            // The log's clock may be a little fast.
             events.extend(said.into_iter().map(|(event, micros)| (event, (micros as f64 / 1e6).min(now))));
         }
         if self.rest.len() > BUFFER {
@@ -97,7 +97,7 @@ fn was_overtaken(why: &io::Error) -> bool {
     why.raw_os_error() == Some(rustix::io::Errno::PIPE.raw_os_error())
 }
 
-/// The clock of the log's times: nobody sets it, and it stands still while the machine sleeps.
+/// The clock of the log's times: it cannot be set, and it stops while the machine is suspended.
 pub(crate) fn monotonic_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

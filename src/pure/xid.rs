@@ -1,8 +1,8 @@
 //! XIDs: the numbered errors that NVIDIA's driver reports, from the kernel's log or from NVML's events.
 //!
-//! Their times are seconds of the monotonic clock, which is the kernel log's own: nobody sets it, so no step of the wall
-//! clock makes an error older, newer or settled. While the machine sleeps it stands still. People see Unix times, which
-//! are made of it by what the two clocks show now.
+//! Their times are seconds of the monotonic clock, which is the kernel log's own and cannot be set: no step of the wall
+//! clock makes an error older, newer or settled. It stops while the machine is suspended. The Unix times that people see
+//! are computed from it, by what the two clocks show now.
 
 mod catalogue;
 mod kernel;
@@ -43,7 +43,7 @@ impl Kind {
         match (self.number, self.class) {
             (RECOVERY_ACTION, Class::Fatal) => "the driver asks for a reset or a reboot",
             (RECOVERY_ACTION, Class::Lesser) => {
-                "the driver asks for an end to peer-to-peer traffic, or for a new start of IMEX"
+                "the driver asks for an end to peer-to-peer traffic, or for a restart of IMEX"
             }
             _ => meaning(self.number),
         }
@@ -54,7 +54,7 @@ impl Kind {
 const SAME_EVENT_S: f64 = 5.0;
 /// More kinds of errors than this are not told apart: the oldest is forgotten.
 const MAX_KINDS: usize = 512;
-/// The wall clock is corrected by less than this all the time; more is a step.
+/// A difference of the wall clock that is a step; smaller corrections are normal.
 const CLOCK_STEP_S: f64 = 1.0;
 
 /// All errors since the machine started, as far as they are known.
@@ -110,7 +110,7 @@ impl XidLog {
 
     /// What the two clocks show at this moment.
     pub(crate) fn see_clocks(&mut self, monotonic: f64, unix: f64) {
-        // A correction that is no step would make the times that people see flicker.
+        // Following every correction would make the times that people see flicker.
         if (unix - monotonic - self.zero).abs() > CLOCK_STEP_S {
             self.zero = unix - monotonic;
         }

@@ -202,6 +202,18 @@ fn records_that_were_overwritten_end_nothing() {
 }
 
 #[test]
+fn the_rest_of_a_record_that_is_too_long_is_none_of_its_own() {
+    let root = machine("kmsg-long");
+    // The worker reads 16 KiB at a time.
+    let long = format!("{:x<32768}4,1,7,-;{}\n", "4,1,7,-;", OFF_THE_BUS);
+    write_record(&root, &long);
+    kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 63, row remap\r");
+    let scene = Scene::new(&root, "", &[]);
+    scene.says("XID_WARN", "degraded");
+    assert_eq!(counts(&scene.worker.report()), [(63, 1)]);
+}
+
+#[test]
 fn a_log_that_may_be_opened_and_not_be_read_is_none() {
     let root = machine("kmsg-forbidden");
     kernel_says(&root, OFF_THE_BUS);

@@ -15,8 +15,8 @@ pub(crate) enum KernelEvent {
     DriverLoaded,
 }
 
-/// The module looks at its GPUs one after the other, a healthy one in some ten milliseconds and one that has fallen
-/// off the bus in some hundred.
+/// At most this long before the banner the module begins to probe its GPUs: one after the other, each within tens of
+/// milliseconds, or within hundreds when it does not answer.
 const PROBES_US: u64 = 10_000_000;
 
 /// Reads the kernel's log line by line.
@@ -24,7 +24,7 @@ const PROBES_US: u64 = 10_000_000;
 pub(crate) struct KernelLog {
     /// The GPU that a line named and one of the next says something about.
     named: Option<PciId>,
-    /// When the module began or ended, by its own words, since the last banner.
+    /// When the module last said that it begins or ends, since the last banner.
     load_began: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl KernelLog {
         text.split("\\x0a").filter_map(|line| self.line(line, micros)).collect()
     }
 
-    /// Forgets what lines that have gone missing began.
+    /// Records were lost: what the last line named is not continued.
     pub(crate) fn interrupted(&mut self) {
         self.named = None;
     }
@@ -56,12 +56,13 @@ impl KernelLog {
 
     /// When the load began whose banner has this time.
     ///
-    /// The module prints its banner when all else is done: `nvidia_init_module` of nv.c begins with its part for NVLink
+    /// The module prints its banner last: `nvidia_init_module` of nv.c first initialises its part for NVLink
     /// ("nvidia-nvlink: Nvlink Core is being initialized"), then registers its PCI driver, whose probes run at once,
-    /// and greets behind them. So an error of a probe comes before the banner of its own load and must not be settled
-    /// by it. The line of the NVLink part, or the one with which a module went before ("Unregistered Nvlink Core"),
-    /// parts the old driver's errors from the new one's. Where the log has neither (drivers before 2016), errors
-    /// within the time that probes take are the new one's: at worst an error stays open that a load has settled.
+    /// and prints the banner after them. So an error of a probe comes before the banner of the same load, which must
+    /// not settle it. What separates the errors of the old driver from those of the new one is the line of the NVLink
+    /// part, or the line that the old one printed when it was unloaded ("Unregistered Nvlink Core"). Where the log has
+    /// neither (older drivers), errors within the time that probes take count as the new driver's. If they were the old
+    /// one's, they stay open for longer than they must, which is the safer mistake.
     fn load_began(&mut self, banner: u64) -> u64 {
         self.load_began.take().unwrap_or(banner.saturating_sub(PROBES_US))
     }

@@ -1,6 +1,5 @@
 use super::*;
 
-/// GPU at 0000:41:00 unless a row says otherwise.
 fn xid(place: &str, number: u32, class: Class) -> KernelEvent {
     KernelEvent::Xid { pci: PciId::parse(place).unwrap(), number, class }
 }
@@ -12,66 +11,77 @@ fn check(records: &[&str], expect: &[(KernelEvent, u64)]) {
     assert_eq!(got, expect, "{records:?}");
 }
 
+/// Lines about the GPU at 0000:41:00.
+const NUMBERED: &[(&str, u32, Class)] = &[
+    ("NVRM: Xid (PCI:0000:41:00): 79, pid=1234, name=ollama, GPU has fallen off the bus.", 79, Class::Fatal),
+    ("NVRM: Xid (PCI:0000:41:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", 79, Class::Fatal),
+    ("NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus", 79, Class::Fatal),
+    ("NVRM: Xid (PCI:0000:41:00): 62", 62, Class::Fatal),
+    ("NVRM: Xid (0000:41:00): 14, Channel 00000001", 14, Class::Info),
+    ("NVRM: Xid (0041:00): 13, 0001 00000000 0000502d 00000348 00000000 00000100", 13, Class::Info),
+    (
+        "NVRM: Xid (PCI:00000000:41:00): 119, Timeout after 6s of waiting for RPC response from GPU0 GSP!",
+        119,
+        Class::Fatal,
+    ),
+    ("NVRM: Xid (PCI:0000:41:00.0): 46, pid=7, name=x, Ch 00000010", 46, Class::Fatal),
+    (
+        "NVRM: Xid (PCI:0000:41:00 GPU-I:05): 63, pid='<unknown>', name=<unknown>, Row Remapper: New row",
+        63,
+        Class::Warn,
+    ),
+    ("NVRM: Xid (PCI:0000:41:00, GPU-I:05): 94, pid=7, name=a: b): 31, Contained: SM", 94, Class::Warn),
+    (
+        "NVRM: Xid (PCI:0000:41:00): 31, pid=7, name=VLLM::Worker, Ch 0000000b, intr 00000000. MMU Fault",
+        31,
+        Class::Info,
+    ),
+    (
+        "NVRM: Xid (PCI:0000:41:00): 74, pid='<unknown>', NVLink: fatal error detected on link 14(0x0, 0x0)",
+        74,
+        Class::NvLink,
+    ),
+    ("NVRM: Xid (PCI:0000:41:00): 999, pid=1, name=new", 999, Class::Info),
+    ("NVRM: Xid (PCI:0000:41:00): 154 (", 154, Class::Warn),
+    ("NVRM: Xid (PCI:0000:41:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 09 (0x025525c6 0x0)", 149, Class::Fatal),
+    (
+        "NVRM: Xid (PCI:0000:41:00): 145, pid=7, name=a::B, RLW_RXPIPE Nonfatal XC0 i0 Link 13 (0x0409a0c2)",
+        145,
+        Class::Warn,
+    ),
+    (
+        "NVRM: Xid (PCI:0000:41:00): 154, GPU recovery action changed from 0x0 (None) to 0x2 (OS Reboot)",
+        154,
+        Class::Fatal,
+    ),
+    (
+        "NVRM: Xid (PCI:0000:41:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x0 (None)",
+        154,
+        Class::AllClear,
+    ),
+    ("[drm] NVRM: Xid (PCI:0000:41:00): 167, PCIe", 167, Class::Warn),
+    ("[ 1843.308145] NVRM: Xid (PCI:0000:41:00): 169, SEC2", 169, Class::Warn),
+];
+
+/// Lines that say the same of it without a number.
+const OFF_THE_BUS_LINES: &[&str] = &[
+    "NVRM: GPU 0000:41:00.0: GPU has fallen off the bus.",
+    "NVRM: GPU 0000:41:00.0: GPU has fallen off the bus and is not responding to commands",
+    "NVRM: GPU 41:00.0: GPU has fallen off the bus.",
+    "NVRM: GPU at 0000:41:00.0 has fallen off the bus.",
+    "NVRM: GPU at 0000:41:00.0 has fallen off the bus",
+    "NVRM: GPU at PCI:0000:41:00: has fallen off the bus.",
+    "NVRM: GPU at 0000:41:00.0, has fallen off the bus and is not responding to commands.",
+    "[drm] NVRM: GPU at 00000000:41:00.0 has fallen off the bus.",
+    "NVRM: The NVIDIA GPU 0000:41:00.0 has fallen off the bus and is not responding to commands.",
+    "NVRM: The NVIDIA GPU 0000:41:00.0\\x0aNVRM: (PCI ID: 10de:2684) installed in this system has\\x0aNVRM: fallen off the bus and is not responding to commands.",
+    "NVRM: The NVIDIA GPU 0000:41:00.0\\x0a             NVRM: installed in this system has\\x0a             NVRM: fallen off the bus and is not responding to commands.\\x0a",
+];
+
 #[test]
 fn every_shape_of_an_error() {
-    use Class::*;
-    for (text, number, class) in [
-        ("NVRM: Xid (PCI:0000:41:00): 79, pid=1234, name=ollama, GPU has fallen off the bus.", 79, Fatal),
-        ("NVRM: Xid (PCI:0000:41:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", 79, Fatal),
-        ("NVRM: Xid (PCI:0000:41:00): 79, GPU has fallen off the bus", 79, Fatal),
-        ("NVRM: Xid (PCI:0000:41:00): 62", 62, Fatal),
-        ("NVRM: Xid (0000:41:00): 14, Channel 00000001", 14, Info),
-        ("NVRM: Xid (0041:00): 13, 0001 00000000 0000502d 00000348 00000000 00000100", 13, Info),
-        (
-            "NVRM: Xid (PCI:00000000:41:00): 119, Timeout after 6s of waiting for RPC response from GPU0 GSP!",
-            119,
-            Fatal,
-        ),
-        ("NVRM: Xid (PCI:0000:41:00.0): 46, pid=7, name=x, Ch 00000010", 46, Fatal),
-        ("NVRM: Xid (PCI:0000:41:00 GPU-I:05): 63, pid='<unknown>', name=<unknown>, Row Remapper: New row", 63, Warn),
-        ("NVRM: Xid (PCI:0000:41:00, GPU-I:05): 94, pid=7, name=a: b): 31, Contained: SM", 94, Warn),
-        ("NVRM: Xid (PCI:0000:41:00): 31, pid=7, name=VLLM::Worker, Ch 0000000b, intr 00000000. MMU Fault", 31, Info),
-        (
-            "NVRM: Xid (PCI:0000:41:00): 74, pid='<unknown>', NVLink: fatal error detected on link 14(0x0, 0x0)",
-            74,
-            NvLink,
-        ),
-        ("NVRM: Xid (PCI:0000:41:00): 999, pid=1, name=new", 999, Info),
-        ("NVRM: Xid (PCI:0000:41:00): 154 (", 154, Warn),
-        ("NVRM: Xid (PCI:0000:41:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 09 (0x025525c6 0x0)", 149, Fatal),
-        (
-            "NVRM: Xid (PCI:0000:41:00): 145, pid=7, name=a::B, RLW_RXPIPE Nonfatal XC0 i0 Link 13 (0x0409a0c2)",
-            145,
-            Warn,
-        ),
-        ("NVRM: Xid (PCI:0000:41:00): 154, GPU recovery action changed from 0x0 (None) to 0x2 (OS Reboot)", 154, Fatal),
-        (
-            "NVRM: Xid (PCI:0000:41:00): 154, GPU recovery action changed from 0x4 (Drain and Reset) to 0x0 (None)",
-            154,
-            AllClear,
-        ),
-        ("[drm] NVRM: Xid (PCI:0000:41:00): 167, PCIe", 167, Warn),
-        ("[ 1843.308145] NVRM: Xid (PCI:0000:41:00): 169, SEC2", 169, Warn),
-        ("NVRM: GPU 0000:41:00.0: GPU has fallen off the bus.", 79, Fatal),
-        ("NVRM: GPU 0000:41:00.0: GPU has fallen off the bus and is not responding to commands", 79, Fatal),
-        ("NVRM: GPU 41:00.0: GPU has fallen off the bus.", 79, Fatal),
-        ("NVRM: GPU at 0000:41:00.0 has fallen off the bus.", 79, Fatal),
-        ("NVRM: GPU at 0000:41:00.0 has fallen off the bus", 79, Fatal),
-        ("NVRM: GPU at PCI:0000:41:00: has fallen off the bus.", 79, Fatal),
-        ("NVRM: GPU at 0000:41:00.0, has fallen off the bus and is not responding to commands.", 79, Fatal),
-        ("[drm] NVRM: GPU at 00000000:41:00.0 has fallen off the bus.", 79, Fatal),
-        ("NVRM: The NVIDIA GPU 0000:41:00.0 has fallen off the bus and is not responding to commands.", 79, Fatal),
-        (
-            "NVRM: The NVIDIA GPU 0000:41:00.0\\x0aNVRM: (PCI ID: 10de:2684) installed in this system has\\x0aNVRM: fallen off the bus and is not responding to commands.",
-            79,
-            Fatal,
-        ),
-        (
-            "NVRM: The NVIDIA GPU 0000:41:00.0\\x0a             NVRM: installed in this system has\\x0a             NVRM: fallen off the bus and is not responding to commands.\\x0a",
-            79,
-            Fatal,
-        ),
-    ] {
+    let off = OFF_THE_BUS_LINES.iter().map(|text| (*text, 79, Class::Fatal));
+    for (text, number, class) in NUMBERED.iter().copied().chain(off) {
         let expect = [(xid("0000:41:00", number, class), 5_000_007)];
         for head in ["4,1200,5000007,-", "3,0,5000007,c", "6,18446744073709551615,5000007,-,caller=T1234"] {
             check(&[&format!("{head};{text}")], &expect);
@@ -79,9 +89,9 @@ fn every_shape_of_an_error() {
         }
     }
     // Places in capitals, in large domains, with other devices.
-    check(&["4,1,7,-;NVRM: Xid (PCI:0000:C1:00): 62"], &[(xid("c1:0", 62, Fatal), 7)]);
-    check(&["4,1,7,-;NVRM: Xid (PCI:10000000:01:1E): 62"], &[(xid("10000000:01:1e", 62, Fatal), 7)]);
-    check(&["4,1,7,-;NVRM: GPU at 0008:0a:1f.0 has fallen off the bus."], &[(xid("8:a:1f", 79, Fatal), 7)]);
+    check(&["4,1,7,-;NVRM: Xid (PCI:0000:C1:00): 62"], &[(xid("c1:0", 62, Class::Fatal), 7)]);
+    check(&["4,1,7,-;NVRM: Xid (PCI:10000000:01:1E): 62"], &[(xid("10000000:01:1e", 62, Class::Fatal), 7)]);
+    check(&["4,1,7,-;NVRM: GPU at 0008:0a:1f.0 has fallen off the bus."], &[(xid("8:a:1f", 79, Class::Fatal), 7)]);
 }
 
 #[test]
