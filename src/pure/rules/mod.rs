@@ -3,6 +3,7 @@
 
 mod driver;
 mod gpu;
+mod heat;
 mod service;
 
 pub(crate) use driver::KEEP_LOADED;

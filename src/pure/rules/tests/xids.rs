@@ -73,12 +73,12 @@ fn a_fatal_one_is_over_when_the_driver_says_so_and_everything_can_be_read() {
     check("{}", &[(79, "", 90_000.0)], FATAL);
     // A reading that has never worked is no fault and holds nothing open.
     let with = |more: &str| format!(r#"{{"recovery_action":0,{more}}}"#);
-    check(&with(r#""slow":{"gaps":{"failed":{"fan_percent":"no"}}}"#), old, &[]);
+    check(&with(r#""slow":{"gaps":{"failed":{"fan_percent":{"words":"no"}}}}"#), old, &[]);
     check(&with(r#""gaps":{"failed":{"energy_mj":"27"}}"#), old, &[]);
     check(&with(r#""gaps":{"unsupported":["power_w"]}"#), old, &[]);
     // One that every GPU has is a fault, and so is one that has worked.
     let read_error = (FieldReadError, Degraded);
-    reported(&with(r#""gaps":{"failed":{"power_w":"no"}}"#), old).check(&[FATAL, &[read_error]].concat());
+    reported(&with(r#""gaps":{"failed":{"power_w":{"words":"no"}}}"#), old).check(&[FATAL, &[read_error]].concat());
     let mut case = reported(ASKS_FOR_NOTHING, old);
     case.gpu = of(&with(r#""gaps":{"failed":{"energy_mj":"27"}}"#)).gpu;
     case.check(&[FATAL, &[read_error]].concat());
