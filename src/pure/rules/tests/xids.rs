@@ -74,13 +74,13 @@ fn a_fatal_one_is_over_when_the_driver_says_so_and_everything_can_be_read() {
     // A reading that has never worked is no fault and holds nothing open.
     let with = |more: &str| format!(r#"{{"recovery_action":0,{more}}}"#);
     check(&with(r#""slow":{"gaps":{"failed":{"fan_percent":{"words":"no"}}}}"#), old, &[]);
-    check(&with(r#""gaps":{"failed":{"energy_mj":"27"}}"#), old, &[]);
+    check(&with(r#""gaps":{"failed":{"energy_mj":{"words":"27"}}}"#), old, &[]);
     check(&with(r#""gaps":{"unsupported":["power_w"]}"#), old, &[]);
     // One that every GPU has is a fault, and so is one that has worked.
     let read_error = (FieldReadError, Degraded);
     reported(&with(r#""gaps":{"failed":{"power_w":{"words":"no"}}}"#), old).check(&[FATAL, &[read_error]].concat());
     let mut case = reported(ASKS_FOR_NOTHING, old);
-    case.gpu = of(&with(r#""gaps":{"failed":{"energy_mj":"27"}}"#)).gpu;
+    case.gpu = of(&with(r#""gaps":{"failed":{"energy_mj":{"words":"27"}}}"#)).gpu;
     case.check(&[FATAL, &[read_error]].concat());
     // It asks for something.
     reported(r#"{"recovery_action":3}"#, old).check(&[FATAL, &[(DrainP2p, Degraded)]].concat());
