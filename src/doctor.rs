@@ -68,8 +68,11 @@ pub(crate) fn examine(config: &Config) -> Vec<Finding> {
 
 fn machine(config: &Config) -> Vec<Finding> {
     let root = Path::new(&config.host_root);
+    let mut log = Kmsg::open(root).ok();
+    // What it says of XIDs is found with the readings.
+    log.as_mut().map(|log| log.read());
     let seen = Machine {
-        around: surroundings::look(root),
+        around: sampler::look_around(root, log.as_ref()),
         driver: surroundings::driver(root),
         board: Tegra::detect(root).map(|board| board.model().to_owned()),
         wsl: surroundings::is_wsl(root),

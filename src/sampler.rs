@@ -114,8 +114,8 @@ impl Board {
     pub(crate) fn acknowledge(&self) {
         let mut state = self.lock();
         state.xids.settle();
-        let counted = state.gpu.gpus().len();
-        state.history.forget_missing(counted);
+        let given = state.gpu.gpus().iter().filter(|gpu| gpu.given()).count();
+        state.history.forget_missing(given);
         self.publish(&mut state);
     }
 
@@ -282,7 +282,7 @@ impl Source {
     /// A Tegra board has its own GPU only, unless there are cards in it.
     fn find(config: &Config) -> Self {
         let root = Path::new(&config.host_root);
-        let cards = surroundings::cards(root).unwrap_or(0);
+        let cards = surroundings::count_cards(root).unwrap_or(0);
         match Tegra::detect(root).filter(|board| board.is_alone(cards)) {
             Some(board) => Self::Tegra(board),
             None => {
@@ -366,22 +366,28 @@ fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: D
             board.put_kernel_events(&log.read());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
-            board.put_surroundings(surroundings::look(root));
+            board.put_surroundings(look_around(root, log.as_ref()));
             looked = Some(Instant::now());
         }
         thread::sleep(KERNEL_INTERVAL);
     }
 }
 
+/// What the machine shows without NVML, the kernel's log among it.
+pub(crate) fn look_around(root: &Path, log: Option<&Kmsg>) -> Surroundings {
+    Surroundings { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..surroundings::look(root) }
+}
+
 /// One snapshot without any thread, for a command that asks once. `ollama`: what is known of it.
 pub(crate) fn once(config: &Config, ollama: OllamaState) -> Arc<Published> {
     let board = Board::new(config.limits, config.models.names.clone());
     let root = Path::new(&config.host_root);
-    board.put_surroundings(surroundings::look(root));
-    if let Ok(mut log) = Kmsg::open(root) {
+    let mut log = Kmsg::open(root).ok();
+    if let Some(log) = &mut log {
         board.lock().kernel_log = true;
         board.put_kernel_events(&log.read());
     }
+    board.put_surroundings(look_around(root, log.as_ref()));
     board.put_ollama(ollama);
     let mut source = Source::find(config);
     for look in 0..LOOKS_AT_ONCE {

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::pure::legacy::Legacy;
 use crate::pure::xid::{KernelEvent, KernelLog};
 
 /// Larger than any record, which the kernel limits to 8 KiB: it loses one that a read has no room for.
@@ -41,6 +42,11 @@ impl Kmsg {
             Err(why) if why.kind() == ErrorKind::WouldBlock || was_overtaken(&why) => Ok(kmsg),
             Err(why) => Err(why),
         }
+    }
+
+    /// Cards that the driver ignores, by what was read so far.
+    pub(crate) fn legacy(&self) -> &Legacy {
+        self.log.legacy()
     }
 
     /// What has been logged since the last time, each with its time in monotonic seconds.

@@ -6,24 +6,35 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::pure::diagnosis::Node;
+use crate::pure::legacy::Legacy;
+use crate::pure::pci::PciId;
 use crate::pure::rules::{Access, Surroundings};
 
 /// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
 pub(crate) fn look(root: &Path) -> Surroundings {
     let wsl = is_wsl(root);
-    let devices = root.join(DEVICES);
+    let cards = cards(root).filter(|_| !wsl);
+    let count = |wanted: fn(&Card) -> bool| Some(cards.as_ref()?.iter().filter(|card| wanted(card)).count() as u32);
+    let all = || cards.iter().flatten();
+    let mut other_drivers: Vec<String> =
+        all().filter(|card| !card.for_nvidia()).filter_map(|c| c.driver.clone()).collect();
+    other_drivers.sort();
+    other_drivers.dedup();
     Surroundings {
-        pci_gpus: cards(root).filter(|_| !wsl),
-        pci_gpus_for_nvidia: pci_gpus(&devices, is_for_nvidia).filter(|_| !wsl),
+        pci_gpus: count(|_| true),
+        pci_gpus_for_nvidia: count(Card::for_nvidia),
+        unbound: all().filter(|card| card.driver.is_none()).filter_map(|card| card.place).collect(),
+        other_drivers,
+        legacy: Legacy::default(),
         device_nodes: device_nodes(&root.join("dev")),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
         access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
     }
 }
 
-/// NVIDIA's display devices on the PCI bus; None when nobody can look.
-pub(crate) fn cards(root: &Path) -> Option<u32> {
-    pci_gpus(&root.join(DEVICES), |_| true)
+/// The number of NVIDIA's display devices on the PCI bus; None when nobody can look.
+pub(crate) fn count_cards(root: &Path) -> Option<u32> {
+    u32::try_from(cards(root)?.len()).ok()
 }
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -53,24 +64,47 @@ pub(crate) fn nodes(root: &Path) -> Vec<Node> {
     all
 }
 
-/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look.
-/// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
-fn pci_gpus(devices: &Path, wanted: impl Fn(&Path) -> bool) -> Option<u32> {
-    let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
-    let mut count = 0;
-    for device in fs::read_dir(devices).ok()?.flatten().map(|entry| entry.path()) {
-        let ours = read(&device, "vendor").trim() == "0x10de" && read(&device, "class").starts_with("0x03");
-        count += u32::from(ours && wanted(&device));
-    }
-    Some(count)
+/// A display controller of NVIDIA on the PCI bus.
+#[derive(Debug)]
+struct Card {
+    place: Option<PciId>,
+    /// The driver that has it, or the one that it is reserved for.
+    driver: Option<String>,
 }
 
-/// It has NVIDIA's driver or none: one that was lent to a virtual machine or runs on nouveau is not missed.
-fn is_for_nvidia(device: &Path) -> bool {
-    match fs::read_link(device.join("driver")) {
-        Ok(driver) => driver.file_name().is_some_and(|name| name == "nvidia"),
-        Err(_) => true,
+impl Card {
+    /// It has NVIDIA's driver or none: one that was lent to a virtual machine (vfio-pci, pci-stub, xen-pciback) or runs
+    /// on another driver (nouveau, nvidiafb) is not missed.
+    fn for_nvidia(&self) -> bool {
+        self.driver.as_deref().is_none_or(|driver| driver == "nvidia")
     }
+}
+
+/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look. Virtual functions
+/// (SR-IOV) are parts of another one, meant for virtual machines.
+/// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
+fn cards(root: &Path) -> Option<Vec<Card>> {
+    let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
+    let devices = fs::read_dir(root.join(DEVICES)).ok()?.flatten().map(|entry| entry.path());
+    let display = devices.filter(|device| {
+        let ours = read(device, "vendor").trim() == "0x10de" && read(device, "class").starts_with("0x03");
+        ours && fs::symlink_metadata(device.join("physfn")).is_err()
+    });
+    Some(display.map(|device| Card { place: place(&device), driver: driver_of(&device) }).collect())
+}
+
+fn place(device: &Path) -> Option<PciId> {
+    PciId::parse(device.file_name()?.to_str()?)
+}
+
+/// The name of the driver that has the device, else of the one that it is reserved for.
+fn driver_of(device: &Path) -> Option<String> {
+    let bound = fs::read_link(device.join("driver")).ok();
+    if let Some(name) = bound.as_deref().and_then(Path::file_name) {
+        return Some(name.to_string_lossy().into_owned());
+    }
+    let reserved = fs::read_to_string(device.join("driver_override")).ok()?;
+    Some(reserved.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")
 }
 
 /// `nvidia0`, `nvidia1` and so on; None when nobody can look.
@@ -118,26 +152,44 @@ fn tree(name: &str) -> std::path::PathBuf {
 #[test]
 fn only_nvidia_display_controllers_count() {
     let root = tree("pci");
-    let devices = [
-        ("0x10de", "0x030000", Some("nvidia")),
-        ("0x10de", "0x030200", Some("vfio-pci")),
-        ("0x10de", "0x030200", None),
-        ("0x10de", "0x040300", None),
-        ("0x8086", "0x030000", None),
-        ("", "", None),
+    /// Vendor, class, driver, the driver that it is reserved for, and whether it is a virtual function.
+    type Row = (&'static str, &'static str, Option<&'static str>, &'static str, bool);
+    let devices: &[Row] = &[
+        ("0x10de", "0x030000", Some("nvidia"), "(null)", false),
+        ("0x10de", "0x030200", Some("vfio-pci"), "vfio-pci", false),
+        ("0x10de", "0x030000", Some("nouveau"), "", false),
+        ("0x10de", "0x030000", Some("nvidiafb"), "", false),
+        ("0x10de", "0x030200", Some("pci-stub"), "", false),
+        ("0x10de", "0x030200", Some("xen-pciback"), "", false),
+        ("0x10de", "0x030200", None, "vfio-pci", false),
+        ("0x10de", "0x030200", None, "(null)", false),
+        ("0x10de", "0x030200", Some("nvidia"), "", true),
+        ("0x10de", "0x030200", None, "", true),
+        ("0x10de", "0x040300", None, "", false),
+        ("0x8086", "0x030000", None, "", false),
+        ("", "", None, "", false),
     ];
-    for (i, (vendor, class, driver)) in devices.iter().enumerate() {
-        let device = root.join(i.to_string());
+    for (i, (vendor, class, driver, reserved, virtual_function)) in devices.iter().enumerate() {
+        let device = root.join(DEVICES).join(format!("0000:{i:02x}:00.0"));
         fs::create_dir_all(&device).unwrap();
         fs::write(device.join("vendor"), format!("{vendor}\n")).unwrap();
         fs::write(device.join("class"), format!("{class}\n")).unwrap();
+        fs::write(device.join("driver_override"), format!("{reserved}\n")).unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, device.join(name)).unwrap();
         if let Some(driver) = driver {
-            std::os::unix::fs::symlink(format!("../../../bus/pci/drivers/{driver}"), device.join("driver")).unwrap();
+            link(&format!("../../../bus/pci/drivers/{driver}"), "driver");
+        }
+        if *virtual_function {
+            // It may point to nothing where only a part of /sys is to be seen.
+            link("../0000:00:00.0", "physfn");
         }
     }
-    assert_eq!((pci_gpus(&root, |_| true), pci_gpus(&root, is_for_nvidia)), (Some(3), Some(2)));
+    let around = look(&root);
+    assert_eq!((count_cards(&root), around.pci_gpus, around.pci_gpus_for_nvidia), (Some(8), Some(8), Some(2)));
+    assert_eq!(around.unbound, [PciId::parse("0000:07:00.0").unwrap()]);
+    assert_eq!(around.other_drivers, ["nouveau", "nvidiafb", "pci-stub", "vfio-pci", "xen-pciback"]);
     fs::remove_dir_all(&root).unwrap();
-    assert_eq!(pci_gpus(&root, |_| true), None);
+    assert_eq!((count_cards(&root), look(&root).pci_gpus_for_nvidia), (None, None));
 }
 
 #[test]

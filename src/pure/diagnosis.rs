@@ -112,11 +112,13 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
         return vec![Finding::pass("driver", "WSL: Windows lends its GPU through /dev/dxg")];
     }
     let found = machine.driver.as_deref().map(driver_version);
-    let on_bus = machine.around.pci_gpus;
+    let around = &machine.around;
+    let on_bus = around.pci_gpus;
     let bus = on_bus.map_or_else(|| "the PCI bus cannot be seen".into(), |n| format!("{n} NVIDIA GPUs on the PCI bus"));
+    let why = around.without_driver();
     let none_expected = limits.expected_gpus == Some(0);
     let driver = match (found, on_bus) {
-        (Some(version), _) => Finding::pass("driver", format!("kernel module {version}; {bus}")),
+        (Some(version), _) => Finding::pass("driver", format!("kernel module {version}; {bus}{why}")),
         (None, _) if none_expected => Finding::pass("driver", "none, and EXPECTED_GPUS=0 expects none"),
         (None, Some(0)) => Finding::fail(
             "driver",
@@ -125,8 +127,8 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
         ),
         (None, Some(n)) => Finding::fail(
             "driver",
-            format!("{n} NVIDIA GPUs on the PCI bus, and no NVIDIA driver is loaded"),
-            "install NVIDIA's driver on the host, or load it: modprobe nvidia",
+            format!("{n} NVIDIA GPUs on the PCI bus, and no NVIDIA driver is loaded{why}"),
+            around.load_driver(),
         ),
         (None, None) => Finding::fail(
             "driver",

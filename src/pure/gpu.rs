@@ -1,6 +1,8 @@
 //! What one GPU says. A reading is an Option: None is "not known", never 0; why it is not known stands beside it.
 //! Source of the fields: NVML (`edge/helper`), or a Tegra board's sysfs (`edge/tegra`).
 
+mod identity;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -215,6 +217,12 @@ pub(crate) enum GpuErrorKind {
     Stale,
     /// It has been asked and has not answered yet, while others have.
     Slow,
+    /// NVML 4 or 17 instead of a handle: this process or its container may not use the GPU. Nothing is wrong with it.
+    NotGiven,
+    /// NVML 8: its external power cables are not attached.
+    NoPower,
+    /// NVML 27: the driver is still starting it.
+    NotReady,
     /// Any other failing handle.
     Other,
     /// Nobody answers for it any more; the identity is the last one known.
@@ -286,24 +294,6 @@ impl fmt::Display for GpuFault {
     }
 }
 
-impl GpuSample {
-    /// A GPU that does not answer cannot say who it is: it keeps the identity that its index had in `before`, unless
-    /// another GPU has it now.
-    pub(crate) fn remember(&mut self, before: &[Gpu]) {
-        for at in 0..self.gpus.len() {
-            let gpu = &self.gpus[at];
-            if gpu.usable() || gpu.uuid.is_some() {
-                continue;
-            }
-            let known = before.iter().find(|known| known.index == gpu.index && known.uuid.is_some());
-            if let Some(known) = known.filter(|known| self.gpus.iter().all(|other| other.uuid != known.uuid)) {
-                let error = self.gpus[at].error.clone();
-                self.gpus[at] = Gpu { error, ..known.silent("") };
-            }
-        }
-    }
-}
-
 impl Gpu {
     fn all_gaps(&self) -> [&Gaps; 3] {
         [&self.gaps, &self.slow.gaps, &self.fixed.gaps]
@@ -357,6 +347,11 @@ impl Gpu {
         self.error.is_none()
     }
 
+    /// False for a GPU that the driver lists and that this process may not use.
+    pub(crate) fn given(&self) -> bool {
+        self.error.as_ref().is_none_or(|error| error.kind != GpuErrorKind::NotGiven)
+    }
+
     /// It gives nothing that its health could be told from.
     pub(crate) fn says_nothing(&self) -> bool {
         self.vram_used_bytes.is_none() && self.temperature_c.is_none() && self.utilization_percent.is_none()
@@ -366,27 +361,6 @@ impl Gpu {
     pub(crate) fn id(&self) -> String {
         self.uuid.clone().unwrap_or_else(|| format!("gpu{}", self.index))
     }
-}
-
-#[test]
-fn a_lost_gpu_keeps_its_name_unless_another_has_it() {
-    let gpu = |index, uuid: Option<&str>| Gpu { index, uuid: uuid.map(str::to_owned), ..Gpu::default() };
-    let lost = |index| {
-        let error = Some(GpuError { kind: GpuErrorKind::Lost, message: "gone".into() });
-        Gpu { error, ..gpu(index, None) }
-    };
-    let before = [gpu(0, Some("a")), gpu(1, Some("b"))];
-    let uuids = |gpus: Vec<Gpu>| {
-        let mut sample = GpuSample { gpus, ..GpuSample::default() };
-        sample.remember(&before);
-        assert!(sample.gpus.iter().all(|g| g.error.as_ref().is_none_or(|e| e.message == "gone")));
-        sample.gpus.into_iter().map(|gpu| gpu.uuid).collect::<Vec<_>>()
-    };
-    let some = |uuid: &str| Some(uuid.to_owned());
-    assert_eq!(uuids(vec![gpu(0, Some("a")), lost(1)]), [some("a"), some("b")]);
-    // The indices have moved: nobody knows who it is.
-    assert_eq!(uuids(vec![gpu(0, Some("b")), lost(1)]), [some("b"), None]);
-    assert_eq!(uuids(vec![lost(0), lost(1), lost(2)]), [some("a"), some("b"), None]);
 }
 
 #[test]

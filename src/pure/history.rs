@@ -33,7 +33,7 @@ const MAX_TRACKS: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct History {
     tracks: BTreeMap<String, Track>,
-    /// The most GPUs that NVML has counted.
+    /// The most GPUs that NVML has counted and that this process was given.
     pub(crate) most_gpus: usize,
     /// Places of all GPUs that were ever seen.
     known: BTreeSet<PciId>,
@@ -66,7 +66,7 @@ pub(crate) struct Track {
 impl History {
     /// One more sample. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any clock that never goes back.
     pub(crate) fn see(&mut self, sample: &GpuSample, ollama: &OllamaState, max_temp_c: Option<u32>, at: Duration) {
-        self.most_gpus = self.most_gpus.max(sample.gpus.len());
+        self.most_gpus = self.most_gpus.max(sample.given());
         for gpu in &sample.gpus {
             if self.known.len() < MAX_TRACKS {
                 self.known.extend(gpu.pci());

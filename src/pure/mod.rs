@@ -16,6 +16,7 @@ pub(crate) mod history;
 pub(crate) mod inside;
 pub(crate) mod keeper;
 pub(crate) mod lease;
+pub(crate) mod legacy;
 pub(crate) mod meminfo;
 pub(crate) mod metrics;
 pub(crate) mod models;

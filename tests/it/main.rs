@@ -13,6 +13,7 @@ mod bad_input;
 mod boards;
 mod check;
 mod cli;
+mod counting;
 mod coverage;
 mod crowd;
 mod doctor;

@@ -10,8 +10,9 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 
 use super::look::{self, Look, Times, micros};
+use super::words::words;
 use super::{raw, readings};
-use crate::pure::gpu::{Fixed, Gaps, Gpu, GpuError, GpuErrorKind, Slow};
+use crate::pure::gpu::{Fixed, Gaps, Gpu, GpuError, Slow};
 use crate::pure::wire::Wanted;
 
 /// Events of one GPU that are taken from one sample to the next.
@@ -76,8 +77,8 @@ impl Device {
                 gpu
             }
             Some(Err(why)) => {
-                let kind = look::loss(&why).unwrap_or(GpuErrorKind::Other);
-                Gpu { error: Some(GpuError { kind, message: why.to_string() }), ..self.identity() }
+                let error = GpuError { kind: look::refusal(&why), message: words(&why) };
+                Gpu { error: Some(error), ..self.identity() }
             }
             None => self.identity(),
         };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
+use super::words::words;
 use crate::pure::gpu::{FaultKind, GpuFault};
 
 /// NVML, initialised.
@@ -26,14 +27,6 @@ pub(super) fn fault(why: &NvmlError, what: &str) -> GpuFault {
         _ => FaultKind::InitFailed,
     };
     GpuFault { kind, detail: format!("{what}: {}", words(why)) }
-}
-
-/// The loader's own words name the file that is missing.
-fn words(why: &NvmlError) -> String {
-    match why {
-        NvmlError::LibloadingError(why) => format!("it cannot be loaded: {why}"),
-        why => why.to_string(),
-    }
 }
 
 /// The first library that can be loaded, initialised.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
 
+use super::words::{self, words};
 use crate::pure::gpu::{CORE_READINGS, Failure, Gaps, GpuError, GpuErrorKind};
 use crate::pure::plausible;
 
@@ -75,7 +76,7 @@ impl<'a> Look<'a> {
         // The handle of a lost GPU stays valid: its readings are what fails.
         let kind = loss(&why).filter(|_| !matches!(why, NvmlError::Unknown));
         if let Some(kind) = kind.filter(|_| self.error.is_none()) {
-            self.error = Some(GpuError { kind, message: why.to_string() });
+            self.error = Some(GpuError { kind, message: words(&why) });
         }
         self.inforom_corrupt |= matches!(why, NvmlError::CorruptedInfoROM);
         let of_device = matches!(why, NvmlError::Unknown | NvmlError::GpuLost);
@@ -83,7 +84,7 @@ impl<'a> Look<'a> {
             if unsupported(&why, name) {
                 self.unsupported(name);
             } else {
-                self.gaps.failed.insert((*name).to_owned(), Failure { words: why.to_string(), of_device });
+                self.gaps.failed.insert((*name).to_owned(), Failure { words: words(&why), of_device });
             }
         }
         None
@@ -114,17 +115,25 @@ fn unsupported(why: &NvmlError, name: &str) -> bool {
 }
 
 /// The errors of a GPU that does not answer at all.
-pub(super) fn loss(why: &NvmlError) -> Option<GpuErrorKind> {
+fn loss(why: &NvmlError) -> Option<GpuErrorKind> {
     match why {
         NvmlError::GpuLost | NvmlError::Unknown => Some(GpuErrorKind::Lost),
         NvmlError::ResetRequired => Some(GpuErrorKind::ResetRequired),
         NvmlError::Uninitialized
         | NvmlError::DriverNotLoaded
         | NvmlError::LibRmVersionMismatch
-        | NvmlError::UnexpectedVariant(GPU_NOT_FOUND) => Some(GpuErrorKind::Stale),
+        | NvmlError::UnexpectedVariant(words::GPU_NOT_FOUND) => Some(GpuErrorKind::Stale),
         _ => None,
     }
 }
 
-/// NVML_ERROR_GPU_NOT_FOUND, which nvml-wrapper has no name for.
-const GPU_NOT_FOUND: u32 = 28;
+/// Why the driver gives no handle of a GPU. A permission that is missing is no fault of the GPU here, other than at a
+/// reading: there it only means that this user may not have it.
+pub(super) fn refusal(why: &NvmlError) -> GpuErrorKind {
+    match why {
+        NvmlError::NoPermission | NvmlError::OperatingSystem => GpuErrorKind::NotGiven,
+        NvmlError::InsufficientPower => GpuErrorKind::NoPower,
+        NvmlError::UnexpectedVariant(words::NOT_READY) => GpuErrorKind::NotReady,
+        why => loss(why).unwrap_or(GpuErrorKind::Other),
+    }
+}

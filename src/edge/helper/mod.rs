@@ -7,6 +7,7 @@ mod look;
 mod raw;
 mod read;
 mod readings;
+mod words;
 
 use std::fs::File;
 use std::io::{self, BufRead, Write};

@@ -30,6 +30,9 @@ fn driver_and_devices() {
     check(&machine(&bare(Some(0)), &none_expected), Grade::Pass, &["expects none"]);
     check(&machine(&bare(Some(2)), &limits), Grade::Fail, &["2 NVIDIA GPUs", "modprobe nvidia"]);
     check(&machine(&bare(None), &limits), Grade::Fail, &["cannot be seen"]);
+    let mut lent = bare(Some(1));
+    (lent.around.pci_gpus_for_nvidia, lent.around.other_drivers) = (Some(0), vec!["nouveau".into()]);
+    check(&machine(&lent, &limits), Grade::Fail, &["other drivers have NVIDIA's cards: nouveau", "blacklist nouveau"]);
     let board = Machine { board: Some("Jetson Orin".into()), ..bare(Some(0)) };
     check(&machine(&board, &limits), Grade::Pass, &["Jetson Orin"]);
     check(&machine(&Machine { wsl: true, ..bare(None) }, &limits), Grade::Pass, &["/dev/dxg"]);

@@ -1,6 +1,6 @@
 //! Library, driver and the number of GPUs: whether there is anything to judge at all.
 
-use super::{Access, Facts, Findings};
+use super::{Access, Facts, Findings, Surroundings};
 use crate::pure::gpu::{FaultKind, Gpu, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
@@ -43,14 +43,14 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     strangers(facts, findings);
 }
 
-fn no_gpu(message: String, findings: &mut Findings<'_>) {
-    findings.add(
-        Code::NoGpu,
-        Verdict::Unhealthy,
-        None,
-        message,
-        "give the container a GPU (compose/gpu.yaml, or --gpus all), or set EXPECTED_GPUS=0 if none is meant to be here",
-    );
+fn no_gpu(what: &str, around: &Surroundings, findings: &mut Findings<'_>) {
+    let why = around.without_driver();
+    let action = if why.is_empty() {
+        "give the container a GPU (compose/gpu.yaml, or --gpus all), or set EXPECTED_GPUS=0 if none is meant to be here"
+    } else {
+        around.load_driver()
+    };
+    findings.add(Code::NoGpu, Verdict::Unhealthy, None, format!("{what}{why}"), action);
 }
 
 /// A library that was initialised in time goes on working when the device is taken away; others cannot begin.
@@ -73,20 +73,31 @@ fn access(facts: &Facts<'_>, findings: &mut Findings<'_>) {
 fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let around = facts.around;
     let counted = sample.gpus.len();
-    if counted == 0 && facts.limits.expected_gpus != Some(0) {
-        return no_gpu("NVML works and counts no GPU".into(), findings);
+    let none_expected = facts.limits.expected_gpus == Some(0);
+    if counted == 0 && !none_expected {
+        return no_gpu("NVML works and counts no GPU", around, findings);
     }
-    // One that is slow is there.
-    let there = |g: &&Gpu| g.usable() || g.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow);
+    let given = sample.given();
+    if given == 0 && !none_expected {
+        let action = "give the container a GPU (compose/gpu.yaml, or --gpus all) and the worker the group of /dev/nvidia0 (group_add)";
+        let message =
+            format!("NVML lists {counted} GPUs, none of which this container or user may use: {}", refusal(sample));
+        findings.add(Code::NvmlNoPermission, Verdict::Unhealthy, None, message, action);
+    }
     let (have, want, why) = match facts.limits.expected_gpus {
         // What the operator says is more than any guess.
-        Some(expected) => (sample.gpus.iter().filter(there).count(), expected as usize, "EXPECTED_GPUS"),
+        Some(expected) => (usable(sample), expected as usize, "EXPECTED_GPUS"),
         None => {
-            let given = if around.in_container { around.device_nodes } else { around.pci_gpus_for_nvidia };
-            let given = given.unwrap_or(0) as usize;
-            let place = if around.in_container { "GPUs given to this container" } else { "GPUs on the PCI bus" };
-            let most = facts.history.most_gpus;
-            if most > given { (counted, most, "GPUs seen before") } else { (counted, given, place) }
+            // The bus shows all GPUs, a container's devices and the past only those that may be used.
+            let (have, want, place) = if around.in_container {
+                (given, around.device_nodes, "GPUs given to this container")
+            } else {
+                (counted, around.gpus_on_bus(), "GPUs on the PCI bus")
+            };
+            let shown = (have, want.unwrap_or(0) as usize, place);
+            let before = (given, facts.history.most_gpus, "GPUs seen before");
+            let missing = |(have, want, _): &(usize, usize, _)| (want.saturating_sub(*have), *want);
+            if missing(&before) > missing(&shown) { before } else { shown }
         }
     };
     if have < want {
@@ -96,6 +107,29 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
             .add(Code::GpuCountLow, Verdict::Unhealthy, None, message, action)
             .numbers(u32::try_from(have).unwrap_or(u32::MAX), u32::try_from(want).unwrap_or(u32::MAX));
     }
+}
+
+/// GPUs that can be used; one that is slow is there.
+fn usable(sample: &GpuSample) -> usize {
+    let slow = |gpu: &Gpu| gpu.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow);
+    sample.gpus.iter().filter(|gpu| gpu.usable() || slow(gpu)).count()
+}
+
+/// Why the first of those that may not be used is refused.
+fn refusal(sample: &GpuSample) -> &str {
+    let error = sample.gpus.iter().find(|gpu| !gpu.given()).and_then(|gpu| gpu.error.as_ref());
+    error.map_or("", |error| &error.message)
+}
+
+/// Any GPU of the list may be used by this process, whether it works or not.
+pub(super) fn any_given(state: &GpuState) -> bool {
+    state.sample().is_some_and(|sample| sample.given() > 0)
+}
+
+/// The operator has said how many GPUs there are to be, and so many can be used.
+pub(super) fn enough(facts: &Facts<'_>) -> bool {
+    let expected = facts.limits.expected_gpus.zip(facts.gpu.sample());
+    expected.is_some_and(|(expected, sample)| usable(sample) >= expected as usize)
 }
 
 /// Fatal errors of GPUs that are not in the list. In a container the log also tells of GPUs that are none of ours.
@@ -115,7 +149,9 @@ const XID_ACTION_ACK: &str = "stop its users and run nvidia-smi -r, or reboot; t
 
 fn judge_fault(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let Some((code, severity, action)) = meaning(fault, lasting_s, facts, findings) else { return };
-    let reason = findings.add(code, severity, None, fault.detail.clone(), action);
+    let missing = matches!(fault.kind, FaultKind::LibMissing | FaultKind::DriverNotLoaded);
+    let why = if missing { facts.around.without_driver() } else { String::new() };
+    let reason = findings.add(code, severity, None, format!("{}{why}", fault.detail), action);
     if matches!(fault.kind, FaultKind::HelperFailed | FaultKind::Stuck) {
         reason.numbers(lasting_s.floor(), STUCK_UNHEALTHY_S);
     }
@@ -135,7 +171,8 @@ fn meaning(
         FaultKind::LibMissing | FaultKind::DriverNotLoaded if none_expected => return None,
         FaultKind::LibMissing | FaultKind::DriverNotLoaded if pci_gpus == Some(0) => {
             if facts.ollama.vram_bytes() == 0 {
-                no_gpu(format!("no NVIDIA device on the PCI bus and no NVML: {}", fault.detail), findings);
+                let what = format!("no NVIDIA device on the PCI bus and no NVML: {}", fault.detail);
+                no_gpu(&what, facts.around, findings);
                 return None;
             }
             // Ollama holds a model in the memory of a GPU that NVML does not know: another maker's.
@@ -150,9 +187,7 @@ fn meaning(
             if pci_gpus.is_some() { Verdict::Unhealthy } else { Verdict::Unknown },
             "start the container with the NVIDIA runtime and NVIDIA_DRIVER_CAPABILITIES=utility (compose/gpu.yaml), or set NVML_LIB",
         ),
-        FaultKind::DriverNotLoaded => {
-            (Code::DriverNotLoaded, Verdict::Unhealthy, "load the driver on the host (modprobe nvidia) or install it")
-        }
+        FaultKind::DriverNotLoaded => (Code::DriverNotLoaded, Verdict::Unhealthy, facts.around.load_driver()),
         FaultKind::LibMismatch => (
             Code::DriverLibMismatch,
             Verdict::Unhealthy,

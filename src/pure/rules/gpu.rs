@@ -1,8 +1,7 @@
 //! One GPU: what it says of itself now, and what its past adds.
 
-use super::driver::STUCK_UNHEALTHY_S;
-use super::{Facts, Findings, heat};
-use crate::pure::gpu::{Gpu, GpuErrorKind};
+use super::{Facts, Findings, heat, presence};
+use crate::pure::gpu::Gpu;
 use crate::pure::history::{self, Track};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
@@ -28,24 +27,11 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         if !answered {
             continue;
         }
-        if silent(gpu, findings) {
-            continue;
-        }
         if let Some(error) = &gpu.error {
-            let (code, action) = match error.kind {
-                GpuErrorKind::Lost => {
-                    (Code::GpuLost, "reboot the machine; if the GPU is lost again, check its power and seat")
-                }
-                GpuErrorKind::ResetRequired => (Code::ResetRequired, "stop its users and run nvidia-smi -r, or reboot"),
-                GpuErrorKind::Stale | GpuErrorKind::Slow | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
-                    (Code::GpuHandleError, "look at dmesg and nvidia-smi; a reboot usually mends it")
-                }
-            };
-            let message = format!("GPU {} does not answer: {}", gpu.index, error.message);
-            findings.add(code, Verdict::Unhealthy, Some(gpu), message, action);
+            presence::judge(gpu, error, facts, findings);
             continue;
         }
-        slow(gpu, track, findings);
+        presence::slow(gpu, track, findings);
         readings(gpu, track, findings);
         recovery(gpu, findings);
         ecc(gpu, findings);
@@ -55,32 +41,6 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         link(gpu, track, findings);
         board(gpu, facts.limits.min_vram_bytes, findings);
     }
-}
-
-/// A GPU that has been asked and does not answer, while others do; true if it is one.
-fn silent(gpu: &Gpu, findings: &mut Findings<'_>) -> bool {
-    let Some(error) = gpu.error.as_ref().filter(|error| error.kind == GpuErrorKind::Slow) else { return false };
-    let seconds = gpu.read_us.map_or(0.0, |us| (us as f64 / 1e6).floor());
-    let (code, severity, action) = if seconds >= STUCK_UNHEALTHY_S {
-        let action = "look at dmesg and run nvidia-smi on the host; reboot if that hangs as well";
-        (Code::DriverStuck, Verdict::Unhealthy, action)
-    } else {
-        (Code::GpuSlow, Verdict::Unknown, "wait; if this comes back, look at dmesg and enable persistence mode")
-    };
-    let message = format!("GPU {}: {}", gpu.index, error.message);
-    findings.add(code, severity, Some(gpu), message, action).numbers(seconds, STUCK_UNHEALTHY_S);
-    true
-}
-
-/// A GPU that answers, but keeps others waiting each time.
-fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
-    let Some(us) = gpu.read_us.filter(|_| track.slow.held()) else { return };
-    let seconds = (us as f64 / 1e5).round() / 10.0;
-    let message = format!("GPU {} takes {seconds} s to answer", gpu.index);
-    let action = "look at dmesg; enable persistence mode (nvidia-smi -pm 1), check riser and slot";
-    findings
-        .add(Code::GpuSlow, Verdict::Degraded, Some(gpu), message, action)
-        .numbers(seconds, history::SLOW_READ.as_secs_f64());
 }
 
 fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {

@@ -1,6 +1,7 @@
 //! What the kernel's log says about NVIDIA's driver.
 
 use super::catalogue::{self, Class, OFF_THE_BUS};
+use crate::pure::legacy::{Legacy, LegacyLog};
 use crate::pure::pci::PciId;
 
 /// What a line says, beside its time.
@@ -26,13 +27,20 @@ pub(crate) struct KernelLog {
     named: Option<PciId>,
     /// When the module last said that it begins or ends, since the last banner.
     load_began: Option<u64>,
+    legacy: LegacyLog,
 }
 
 impl KernelLog {
+    /// Cards that the driver ignores.
+    pub(crate) fn legacy(&self) -> &Legacy {
+        self.legacy.found()
+    }
+
     /// One record of /dev/kmsg, `priority,sequence,microseconds,flags;text`: what its lines say, each with its time
     /// in microseconds of the monotonic clock.
     pub(crate) fn read(&mut self, record: &str) -> Vec<(KernelEvent, u64)> {
         let Some((micros, text)) = kernels_own(record) else { return Vec::new() };
+        self.legacy.read(text, micros);
         // The kernel writes a line break inside a record like this.
         text.split("\\x0a").filter_map(|line| self.line(line, micros)).collect()
     }

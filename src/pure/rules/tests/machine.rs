@@ -1,6 +1,7 @@
 //! Rows about the machine: its driver, how many GPUs it has, Ollama and the uptime.
 
 use super::*;
+use crate::pure::legacy::LegacyLog;
 
 #[test]
 fn the_number_of_gpus() {
@@ -11,6 +12,7 @@ fn the_number_of_gpus() {
         device_nodes: Some(nodes),
         in_container,
         access: Access::Open,
+        ..Surroundings::default()
     };
     let row = |around, expected, expect: &[_]| {
         let limits = Limits { expected_gpus: expected, ..Limits::default() };
@@ -32,6 +34,87 @@ fn the_number_of_gpus() {
     fewer.check(&[]);
     let none = Limits { expected_gpus: Some(0), ..Limits::default() };
     Case { gpu: sample(vec![]), limits: none, ..Case::default() }.check(&[]);
+}
+
+fn refused(index: u32, kind: GpuErrorKind) -> Gpu {
+    Gpu { index, error: Some(GpuError { kind, message: "refused".into() }), ..Gpu::default() }
+}
+
+#[test]
+fn gpus_that_this_container_was_not_given() {
+    let not_given = |index| refused(index, GpuErrorKind::NotGiven);
+    let bus = |pci: u32, nodes: u32, in_container| Surroundings {
+        pci_gpus: Some(pci),
+        pci_gpus_for_nvidia: Some(pci),
+        device_nodes: Some(nodes),
+        in_container,
+        ..Surroundings::default()
+    };
+    let row = |gpus: Vec<Gpu>, around, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { gpu: sample(gpus), around, limits, ..Case::default() }.seen(1).check(expect);
+    };
+    let one = || vec![gpu(), not_given(1)];
+    let refused_one = (NvmlNoPermission, Degraded);
+    let low = (GpuCountLow, Unhealthy);
+    row(one(), bus(2, 1, true), None, &[refused_one]);
+    row(one(), Surroundings::default(), None, &[refused_one]);
+    // Nothing is missing on the bus.
+    row(one(), bus(2, 2, false), None, &[refused_one]);
+    row(one(), bus(3, 3, false), None, &[low, refused_one]);
+    // It has the device, and may not use it.
+    row(one(), bus(2, 2, true), None, &[low, refused_one]);
+    // The operator says how many there are to be.
+    row(one(), bus(2, 1, true), Some(1), &[]);
+    row(one(), bus(2, 1, true), Some(2), &[low, refused_one]);
+    // None can be used.
+    let none = || vec![not_given(0), not_given(1)];
+    row(none(), bus(2, 0, true), None, &[(NvmlNoPermission, Unhealthy)]);
+    row(none(), bus(2, 0, true), Some(2), &[(NvmlNoPermission, Unhealthy), low]);
+    row(none(), bus(2, 0, true), Some(0), &[]);
+    // One that could be used before.
+    let mut taken =
+        Case { gpu: sample(vec![gpu(), Gpu { uuid: Some("b".into()), ..gpu() }]), ..Case::default() }.seen(1);
+    taken.gpu = sample(one());
+    taken.check(&[low, refused_one]);
+    // The others are faults of the GPU.
+    for kind in [GpuErrorKind::NoPower, GpuErrorKind::NotReady, GpuErrorKind::Stale, GpuErrorKind::Other] {
+        row(vec![gpu(), refused(1, kind)], bus(2, 2, true), None, &[(GpuHandleError, Unhealthy)]);
+    }
+}
+
+#[test]
+fn cards_that_the_driver_ignores_are_not_missing() {
+    let mut log = LegacyLog::default();
+    log.read("NVRM: The NVIDIA GTX 680 GPU installed in this system is\\x0aNVRM:  supported through the NVIDIA 470.xx Legacy drivers.", 1);
+    let legacy = log.found().clone();
+    let around = |unbound: &[&str], legacy: &Legacy| Surroundings {
+        pci_gpus: Some(2),
+        pci_gpus_for_nvidia: Some(2),
+        unbound: unbound.iter().map(|at| PciId::parse(at).unwrap()).collect(),
+        legacy: legacy.clone(),
+        ..Surroundings::default()
+    };
+    let row = |around, expect: &[_]| Case { around, ..Case::default() }.seen(1).check(expect);
+    row(around(&["0000:02:00.0"], &legacy), &[]);
+    row(around(&["0000:02:00.0"], &Legacy::default()), &[(GpuCountLow, Unhealthy)]);
+    // By now it has a driver, and is missing in the list.
+    row(around(&[], &legacy), &[(GpuCountLow, Unhealthy)]);
+    // Alone in the machine it is the cause.
+    for (gpu, code) in [(fault(FaultKind::DriverNotLoaded, 0.0), DriverNotLoaded), (sample(vec![]), NoGpu)] {
+        let case = Case { gpu, around: around(&["0000:02:00.0"], &legacy), ..Case::default() };
+        case.check(&[(code, Unhealthy)]);
+        let reason = &case.reasons(&[], NOW)[0];
+        assert!(reason.message.contains("470.xx") && reason.action.contains("install the driver"), "{reason:?}");
+    }
+    let lent = Surroundings {
+        pci_gpus_for_nvidia: Some(0),
+        other_drivers: vec!["vfio-pci".into()],
+        ..around(&[], &Legacy::default())
+    };
+    let case = Case { gpu: fault(FaultKind::DriverNotLoaded, 0.0), around: lent, ..Case::default() };
+    let reason = &case.reasons(&[], NOW)[0];
+    assert!(reason.message.contains("vfio-pci") && reason.action.contains("vfio-pci"), "{reason:?}");
 }
 
 #[test]

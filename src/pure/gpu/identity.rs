@@ -1,0 +1,94 @@
+//! Who a GPU is, when it does not say so itself any more.
+
+use super::{Gpu, GpuSample};
+#[cfg(test)]
+use super::{GpuError, GpuErrorKind};
+
+impl GpuSample {
+    /// A GPU that is about to be lost may refuse to say who it is: what it does not say now is kept as it was `before`.
+    /// It is known by its UUID; without one by its index, unless another GPU has that UUID now.
+    pub(crate) fn remember(&mut self, before: &[Gpu]) {
+        for at in 0..self.gpus.len() {
+            let gpu = &self.gpus[at];
+            let is_it = |known: &&Gpu| match &gpu.uuid {
+                Some(uuid) => known.uuid.as_ref() == Some(uuid),
+                None => {
+                    let elsewhere = |uuid| self.gpus.iter().any(|other| other.uuid.as_ref() == Some(uuid));
+                    known.index == gpu.index && known.uuid.as_ref().is_some_and(|uuid| !elsewhere(uuid))
+                }
+            };
+            // What it does say must fit: the index alone may be another's by now.
+            let fits = |known: &&Gpu| {
+                gpu.uuid.is_some()
+                    || gpu.pci().is_none_or(|place| known.pci().is_none_or(|was| was == place))
+                        && gpu.name.as_ref().is_none_or(|name| known.name.as_ref().is_none_or(|was| was == name))
+            };
+            let Some(known) = before.iter().find(is_it).filter(fits) else { continue };
+            let gpu = &mut self.gpus[at];
+            let keep = |now: &mut Option<String>, was: &Option<String>| *now = now.take().or_else(|| was.clone());
+            keep(&mut gpu.uuid, &known.uuid);
+            keep(&mut gpu.name, &known.name);
+            keep(&mut gpu.pci_bus_id, &known.pci_bus_id);
+            gpu.unified_memory |= !gpu.usable() && known.unified_memory;
+        }
+    }
+
+    /// GPUs that this process was given: those that it may not use are another's business.
+    pub(crate) fn given(&self) -> usize {
+        self.gpus.iter().filter(|gpu| gpu.given()).count()
+    }
+}
+
+#[test]
+fn a_lost_gpu_keeps_its_name_unless_another_has_it() {
+    let gpu = |index, uuid: Option<&str>| Gpu { index, uuid: uuid.map(str::to_owned), ..Gpu::default() };
+    let lost = |index| {
+        let error = Some(GpuError { kind: GpuErrorKind::Lost, message: "gone".into() });
+        Gpu { error, ..gpu(index, None) }
+    };
+    let before = [gpu(0, Some("a")), gpu(1, Some("b"))];
+    let uuids = |gpus: Vec<Gpu>| {
+        let mut sample = GpuSample { gpus, ..GpuSample::default() };
+        sample.remember(&before);
+        assert!(sample.gpus.iter().all(|g| g.error.as_ref().is_none_or(|e| e.message == "gone")));
+        sample.gpus.into_iter().map(|gpu| gpu.uuid).collect::<Vec<_>>()
+    };
+    let some = |uuid: &str| Some(uuid.to_owned());
+    assert_eq!(uuids(vec![gpu(0, Some("a")), lost(1)]), [some("a"), some("b")]);
+    // The indices have moved: nobody knows who it is.
+    assert_eq!(uuids(vec![gpu(0, Some("b")), lost(1)]), [some("b"), None]);
+    assert_eq!(uuids(vec![lost(0), lost(1), lost(2)]), [some("a"), some("b"), None]);
+}
+
+#[test]
+fn what_a_gpu_does_not_say_of_itself_now_is_kept() {
+    let gpu = |index, uuid: Option<&str>, name: Option<&str>, pci: Option<&str>| Gpu {
+        index,
+        uuid: uuid.map(str::to_owned),
+        name: name.map(str::to_owned),
+        pci_bus_id: pci.map(str::to_owned),
+        ..Gpu::default()
+    };
+    let (one, two) = (Some("00000000:01:00.0"), Some("00000000:02:00.0"));
+    let before = [gpu(0, Some("a"), Some("A"), one), gpu(1, Some("b"), Some("B"), two)];
+    #[track_caller]
+    fn check(before: &[Gpu], now: Vec<Gpu>, expect: &[Gpu]) {
+        let mut sample = GpuSample { gpus: now, ..GpuSample::default() };
+        sample.remember(before);
+        assert_eq!(sample.gpus, expect);
+    }
+    // The UUID is still answered, at whatever index.
+    check(&before, vec![gpu(1, Some("a"), None, None)], &[gpu(1, Some("a"), Some("A"), one)]);
+    // It is not, but the name is, or the place.
+    check(&before, vec![gpu(1, None, Some("B"), None)], &[gpu(1, Some("b"), Some("B"), two)]);
+    check(&before, vec![gpu(1, None, None, two)], &[gpu(1, Some("b"), Some("B"), two)]);
+    // Another GPU, or another place: nothing is taken over.
+    check(&before, vec![gpu(1, Some("c"), None, None)], &[gpu(1, Some("c"), None, None)]);
+    check(&before, vec![gpu(1, None, None, one)], &[gpu(1, None, None, one)]);
+    check(&before, vec![gpu(1, None, Some("A"), None)], &[gpu(1, None, Some("A"), None)]);
+    let now = vec![gpu(0, Some("b"), None, None), gpu(1, None, None, None)];
+    check(&before, now, &[gpu(0, Some("b"), Some("B"), two), gpu(1, None, None, None)]);
+    // Never known: what it says is all there is.
+    check(&[], vec![gpu(0, Some("a"), None, one)], &[gpu(0, Some("a"), None, one)]);
+    check(&[gpu(0, Some("a"), None, one)], vec![gpu(0, Some("a"), None, None)], &[gpu(0, Some("a"), None, one)]);
+}
