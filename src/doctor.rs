@@ -23,6 +23,9 @@ use crate::sampler;
 /// One look: what it is called, how long it may take, and what it does.
 type Look = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
 
+/// For the GPUs; the look that they are a part of takes a little longer.
+const READINGS: Duration = Duration::from_secs(12);
+
 const LOOKS: &[Look] = &[
     ("driver", Duration::from_secs(3), machine),
     ("readings", Duration::from_secs(15), gpus),
@@ -82,7 +85,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING).snapshot)
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS).snapshot)
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {

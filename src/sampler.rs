@@ -1,6 +1,8 @@
 //! The threads that read GPUs, Ollama and the kernel, and the one place where what they read becomes a snapshot.
 //! A thread each, because a slow Ollama may not make a GPU reading old, nor a hung driver a model list.
 
+mod once;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +27,7 @@ use crate::pure::uptime::Windows;
 use crate::pure::verdict::Reason;
 use crate::pure::xid::{self, KernelEvent, XidLog};
 use crate::threads;
+pub(crate) use once::{Once, once};
 
 /// After this long the first snapshot is published with whatever is known: a hung driver must not keep the first
 /// job waiting longer than it is allowed to wait.
@@ -377,34 +380,3 @@ fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: D
 pub(crate) fn look_around(root: &Path, log: Option<&Kmsg>) -> Surroundings {
     Surroundings { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..surroundings::look(root) }
 }
-
-/// One snapshot without any thread, for a command that asks once. `ollama`: what is known of it.
-pub(crate) fn once(config: &Config, ollama: OllamaState) -> Arc<Published> {
-    let board = Board::new(config.limits, config.models.names.clone());
-    let root = Path::new(&config.host_root);
-    let mut log = Kmsg::open(root).ok();
-    if let Some(log) = &mut log {
-        board.lock().kernel_log = true;
-        board.put_kernel_events(&log.read());
-    }
-    board.put_surroundings(look_around(root, log.as_ref()));
-    board.put_ollama(ollama);
-    let mut source = Source::find(config);
-    for look in 0..LOOKS_AT_ONCE {
-        if look > 0 {
-            thread::sleep(BETWEEN_LOOKS);
-        }
-        let (gpu, reinits) = source.sample(false);
-        let again = matches!(gpu, GpuState::Sample(_));
-        board.put_gpu(gpu, reinits);
-        if !again {
-            break;
-        }
-    }
-    board.publish_the_first_anyway();
-    board.latest().unwrap_or_else(|| unreachable!("it was published"))
-}
-
-/// Some conditions count only when several samples show them.
-const LOOKS_AT_ONCE: u32 = 3;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(200);

@@ -1,30 +1,32 @@
-//! `check`: the verdict once, as Nagios and Icinga ask for it: of a running worker, else of this machine.
+//! `check`: the verdict once or again and again, as Nagios and Icinga ask for it: of a running worker, else of this
+//! machine.
 
-use std::sync::mpsc;
-use std::thread;
+mod ask;
+mod watch;
+
 use std::time::Duration;
 
 use pico_args::Arguments;
 
 use super::settings::Settings;
-use crate::doctor;
-use crate::edge::limits::unix_now;
 use crate::edge::logger;
-use crate::edge::probe::{self, NoAnswer};
 use crate::exit::Exit;
-use crate::pure::report::Moment;
+use crate::pure::config;
 use crate::pure::url::HttpUrl;
-use crate::pure::{check, contract};
-use crate::sampler;
+use ask::Asker;
 
-/// For Ollama, which may take 15 s for a list, and for the GPUs after it.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Without persistence mode NVIDIA's driver takes up to 25 s to start.
+const TIMEOUT: &str = "30s";
+const INTERVAL: &str = "5s";
 
 /// What `check` is told beyond the settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Options {
     url: Option<HttpUrl>,
     form: Form,
+    timeout: Duration,
+    /// None: once.
+    interval: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ enum Form {
     Text,
 }
 
-/// Takes `--url`, `--json` and `--text` out of `args`.
+/// Takes the options of `check` out of `args`.
 ///
 /// # Errors
 /// One sentence about what is not understood.
@@ -47,63 +49,37 @@ pub(super) fn options(args: &mut Arguments) -> Result<Options, String> {
         (false, true) => Form::Text,
         (false, false) => Form::Lines,
     };
-    Ok(Options { url, form })
+    let timeout = duration(args, "--timeout")?;
+    let interval = duration(args, "--interval")?;
+    let interval = match (args.contains("--watch"), interval) {
+        (true, interval) => Some(interval.unwrap_or(parse(INTERVAL)?)),
+        (false, None) => None,
+        (false, Some(_)) => return Err("--interval is how often --watch repeats: give both".into()),
+    };
+    Ok(Options { url, form, timeout: timeout.unwrap_or(parse(TIMEOUT)?), interval })
+}
+
+fn duration(args: &mut Arguments, name: &'static str) -> Result<Option<Duration>, String> {
+    let given: Option<String> = args.opt_value_from_str(name).map_err(|why| why.to_string())?;
+    given.map(|text| parse(&text).map_err(|why| format!("{name}={text:?}: {why}"))).transpose()
+}
+
+/// A duration as settings have it, or a number of seconds.
+fn parse(text: &str) -> Result<Duration, &'static str> {
+    let time = config::duration(text).or_else(|| config::duration(&format!("{text}s")));
+    time.filter(|time| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(time))
+        .ok_or("a number of seconds or a duration from 100ms to 1h, such as 30, 30s, 500ms or 1m, is accepted")
 }
 
 pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
-    let text = options.form == Form::Text;
-    let body = match ask(settings, options, text) {
-        Ok(body) => body,
-        Err(why) => {
-            // Nagios shows what is on stdout.
-            let _ = super::print(&format!("agent-net unknown: {why}\n"));
-            return Exit::Unknown;
-        }
-    };
-    let judged = match options.form {
-        Form::Lines => check::summary(&body),
-        Form::Json => check::summary(&body).map(|(verdict, _)| (verdict, body + "\n")),
-        Form::Text => check::verdict_of_text(&body).map(|verdict| (verdict, body)),
-    };
-    match judged {
-        Ok((verdict, shown)) => match super::print(&shown) {
-            Exit::Ok => verdict.into(),
-            failed => failed,
-        },
-        Err(why) => {
-            super::complain(&why);
-            Exit::Unknown
-        }
+    let mut asker = Asker::new(settings.config.clone(), options.clone());
+    if let Some(interval) = options.interval {
+        return watch::run(asker, options.form, interval);
     }
-}
-
-/// The report of the worker that was named, else of this machine's, else one that is made now.
-fn ask(settings: &Settings, options: &Options, text: bool) -> Result<String, NoAnswer> {
-    let config = &settings.config;
-    let token = config.worker_token.as_ref();
-    if let Some(url) = &options.url {
-        return probe::report(url.as_str(), token, text);
-    }
-    let own = format!("http://{}", probe::reachable(config.host, config.port));
-    match probe::report(&own, token, text) {
-        Err(NoAnswer::Nobody(_)) => {
-            let (sender, sampled) = mpsc::sync_channel(1);
-            let settings = config.clone();
-            // A driver that hangs keeps the thread, not the command.
-            thread::spawn(move || sender.send(sampler::once(&settings, doctor::ask_ollama(&settings.ollama))));
-            let late = |_| NoAnswer::Other(format!("nothing could be read within {} s", DEADLINE.as_secs()));
-            let latest = sampled.recv_timeout(DEADLINE).map_err(late)?;
-            let at = Moment {
-                now: unix_now(),
-                sample_age_ms: 0,
-                process_seconds: 0,
-                stale: None,
-                registrations: &[],
-                keepers: &[],
-            };
-            Ok(if text { latest.text(&at) } else { contract::json(&latest.report(None, &at)) })
-        }
-        answer => answer,
+    let (exit, text) = asker.ask();
+    match super::print(&text) {
+        Exit::Ok => exit,
+        failed => failed,
     }
 }

@@ -136,12 +136,20 @@ fn complain(why: &str) {
 
 /// Results go to stdout; a closed pipe is no error.
 fn print(text: &str) -> Exit {
+    match put(text) {
+        Ok(_) => Exit::Ok,
+        Err(failed) => failed,
+    }
+}
+
+/// The same; false when whoever reads has closed the pipe.
+fn put(text: &str) -> Result<bool, Exit> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Ok(()) => Exit::Ok,
-        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(why) => {
             complain(&format!("cannot write the result: {why}"));
-            Exit::Failed
+            Err(Exit::Failed)
         }
     }
 }

@@ -157,9 +157,8 @@ impl Gpus {
     /// Says of a GPU that does not answer for how long it has not.
     fn time_the_silent(&mut self, sample: &mut GpuSample) {
         let now = Instant::now();
-        let slow = |gpu: &Gpu| gpu.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow);
-        self.silent.retain(|index, _| sample.gpus.iter().any(|gpu| gpu.index == *index && slow(gpu)));
-        for gpu in sample.gpus.iter_mut().filter(|gpu| slow(gpu)) {
+        self.silent.retain(|index, _| sample.gpus.iter().any(|gpu| gpu.index == *index && gpu.is_slow()));
+        for gpu in sample.gpus.iter_mut().filter(|gpu| gpu.is_slow()) {
             let waited = Duration::from_micros(gpu.read_us.unwrap_or(0));
             let begun = now.checked_sub(waited).unwrap_or(now);
             let silent = now.duration_since(*self.silent.entry(gpu.index).or_insert(begun));

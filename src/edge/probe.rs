@@ -73,13 +73,13 @@ pub(crate) fn is_alive(addr: SocketAddr, deadline: Duration) -> bool {
     }
 }
 
-/// The body of GET /gpu at the base URL `base`, within 10 s. `text`: as `key=value` lines.
+/// The body of GET /gpu at the base URL `base`, within `deadline`. `text`: as `key=value` lines.
 ///
 /// # Errors
 /// Nobody answers, or not with a report.
-pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool) -> Result<String, NoAnswer> {
+pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool, deadline: Duration) -> Result<String, NoAnswer> {
     let url = format!("{base}/gpu{}", if text { "?format=text" } else { "" });
-    let mut request = agent(Duration::from_secs(10)).get(&url);
+    let mut request = agent(deadline).get(&url);
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {}", token.expose()));
     }

@@ -1,7 +1,10 @@
 //! What `check` prints and answers of a report, be it a running worker's or its own, and `ack` of an answer.
 
+mod lines;
+
 use serde::Deserialize;
 
+use super::text;
 use super::verdict::Verdict;
 
 /// What is looked at of a report.
@@ -9,12 +12,28 @@ use super::verdict::Verdict;
 struct Report {
     gpu_count: u64,
     #[serde(default)]
-    gpus: Vec<serde::de::IgnoredAny>,
+    gpus: Vec<Gpu>,
     total_models: u64,
     #[serde(default)]
     model_name: String,
     health: Health,
     source: String,
+}
+
+/// One GPU of it; null is not known.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Gpu {
+    index: Option<u64>,
+    uuid: Option<String>,
+    name: Option<String>,
+    temperature_c: Option<f64>,
+    power_w: Option<f64>,
+    power_limit_w: Option<f64>,
+    vram_used_mb: Option<f64>,
+    vram_total_mb: Option<f64>,
+    utilization_percent: Option<f64>,
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -32,7 +51,8 @@ struct Reason {
     action: String,
 }
 
-/// The verdict of a report in JSON, and its lines for people: the first says it all, as Nagios wants it.
+/// The verdict of a report in JSON, and its lines for people: the first says it all, as Nagios wants it; then one for
+/// each GPU, and one for each code.
 ///
 /// # Errors
 /// One sentence when it is no report of this worker.
@@ -41,19 +61,37 @@ pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
     let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
     let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
-    let listed = gpus.len().max(usize::try_from(gpu_count).unwrap_or(usize::MAX));
-    let mut text = one_line(&format!(
-        "agent-net {}{because}: {gpu_count} of {listed} GPUs usable, {total_models} models{model} [{source}]",
-        health.verdict
-    ));
-    for reason in health.reasons {
-        let gpu = reason.gpu.map_or_else(String::new, |gpu| format!(" {gpu}"));
-        text.push_str(&one_line(&format!(
-            "{} {}{gpu}: {}; {}",
-            reason.severity, reason.code, reason.message, reason.action
-        )));
+    let read = source.starts_with("nvml") || source.starts_with("tegra");
+    let usable = if gpus.is_empty() && gpu_count == 0 && !read {
+        "no GPU could be read".to_owned()
+    } else {
+        let listed = gpus.len().max(usize::try_from(gpu_count).unwrap_or(usize::MAX));
+        format!("{gpu_count} of {listed} GPUs usable")
+    };
+    let mut text =
+        one_line(&format!("agent-net {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict));
+    for line in lines::of_gpus(&gpus).chain(lines::of_reasons(&health.reasons, &gpus)) {
+        text.push_str(&one_line(&line));
     }
     Ok((health.verdict, text))
+}
+
+/// The line for people when there is no report: Nagios shows what is on stdout.
+pub(crate) fn unknown(why: &str) -> String {
+    one_line(&format!("agent-net unknown: {why}"))
+}
+
+/// The same as `key=value` lines.
+pub(crate) fn unknown_text(why: &str) -> String {
+    let mut lines = text::Lines::default();
+    lines.word("verdict", Verdict::Unknown.name());
+    lines.quote("error", why);
+    lines.done()
+}
+
+/// A report in JSON as one line: outside of strings, which hold none, a line end means nothing.
+pub(crate) fn json_line(json: &str) -> String {
+    json.trim().replace(['\r', '\n'], " ") + "\n"
 }
 
 /// The line of `ack` for the answer of POST /ack.
@@ -65,9 +103,14 @@ pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
     Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
 }
 
-/// The codes of reasons, in parentheses.
+/// The codes of reasons, each once, in parentheses.
 fn because(reasons: &[Reason]) -> String {
-    let codes: Vec<&str> = reasons.iter().map(|reason| reason.code.as_str()).collect();
+    let mut codes: Vec<&str> = Vec::new();
+    for reason in reasons {
+        if !codes.contains(&reason.code.as_str()) {
+            codes.push(&reason.code);
+        }
+    }
     if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) }
 }
 
@@ -81,43 +124,12 @@ pub(crate) fn verdict_of_text(text: &str) -> Result<Verdict, String> {
     known.ok_or_else(|| "this is no report of agent-net: it does not begin with verdict=".into())
 }
 
-/// Nagios takes a | for the begin of its numbers, and whatever a model is called, a line is a line.
+/// Whatever a model is called, a line is a line: Unicode has line ends and marks that turn the writing of its own, and
+/// Nagios takes a | for the begin of its numbers.
 fn one_line(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() || c == '|' { ' ' } else { c }).collect();
-    clean + "\n"
+    let other = |c| matches!(c, '|' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text::one_line(text).replace(other, " ") + "\n"
 }
 
-#[test]
-fn a_report_becomes_lines() {
-    let json = r#"{"gpu_count":1,"gpus":[{},{}],"total_models":2,"model_name":"a|b\nc","source":"nvml+ollama","x":1,
-        "health":{"verdict":"unhealthy","reasons":[{"code":"GPU_LOST","severity":"unhealthy","gpu":"GPU-1",
-        "message":"gone","action":"reboot","since":1.5}]}}"#;
-    let (verdict, text) = summary(json).unwrap();
-    assert_eq!(verdict, Verdict::Unhealthy);
-    assert_eq!(
-        text,
-        "agent-net unhealthy (GPU_LOST): 1 of 2 GPUs usable, 2 models, a b c loaded [nvml+ollama]\n\
-         unhealthy GPU_LOST GPU-1: gone; reboot\n"
-    );
-    for junk in ["", "{}", "[]", "<html>", r#"{"status":"success"}"#] {
-        assert!(summary(junk).is_err(), "{junk}");
-    }
-}
-
-#[test]
-fn what_was_acknowledged_is_a_line() {
-    let reason = r#"{"code":"NO_GPU","severity":"unhealthy","message":"a","action":"b","since":1}"#;
-    let check = |json: &str| acknowledged(json).ok();
-    let line = |text: &str| Some(format!("acknowledged; the verdict is {text}\n"));
-    assert_eq!(check(r#"{"status":"ready","verdict":"ok","reasons":[],"registrations":[]}"#), line("ok"));
-    assert_eq!(check(&format!(r#"{{"verdict":"unhealthy","reasons":[{reason}]}}"#)), line("unhealthy (NO_GPU)"));
-    assert_eq!(check("{}"), None);
-}
-
-#[test]
-fn the_text_form_begins_with_its_verdict() {
-    assert_eq!(verdict_of_text("verdict=degraded\nreasons='X'\n"), Ok(Verdict::Degraded));
-    for junk in ["", "verdict=fine\n", "status=ok\nverdict=ok\n", "verdict='ok'\n"] {
-        assert!(verdict_of_text(junk).is_err(), "{junk}");
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -323,7 +323,7 @@ fn capability(get: &Lookup<'_>) -> Parsed<Capability> {
 }
 
 /// `500ms`, `5s`, `1m`, `2h`: a whole number and a unit.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

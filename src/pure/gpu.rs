@@ -352,6 +352,11 @@ impl Gpu {
         self.error.as_ref().is_none_or(|error| error.kind != GpuErrorKind::NotGiven)
     }
 
+    /// It has been asked and has not answered yet.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow)
+    }
+
     /// It gives nothing that its health could be told from.
     pub(crate) fn says_nothing(&self) -> bool {
         self.vram_used_bytes.is_none() && self.temperature_c.is_none() && self.utilization_percent.is_none()

@@ -87,7 +87,7 @@ const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
         &[],
     ),
     ("src/worker.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
-    ("src/sampler.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/sampler", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/registrar", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/recorder.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/cashier.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),

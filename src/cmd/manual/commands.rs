@@ -27,10 +27,19 @@ those in flight (10 s at most) and ends with 0. SIGHUP reads secret files anew a
         about: "the verdict once; the exit code is the verdict",
         details: "\
 Asks the worker at URL, else the one of this machine, else reads the GPUs and Ollama by itself. The first line says
-it all, as Nagios and Icinga want it.",
+it all, as Nagios and Icinga want it; then come a line for each GPU and the reasons. A driver that does not answer
+within --timeout, or that crashes, is unhealthy (2); a worker that does not is unreachable (3).
+With --watch it goes on until SIGINT or until its output is closed; the exit code is that of the last verdict.",
         options: &[
             option("--url", Value::Any("URL"), "of a worker"),
-            option("--json", Value::None, "the report as JSON"),
+            option("--timeout", Value::Any("DURATION"), "for worker, driver and Ollama: 30, 30s, 500ms or 1m [30s]"),
+            option(
+                "--watch",
+                Value::None,
+                "again and again; a terminal is drawn again, elsewhere blocks follow each other",
+            ),
+            option("--interval", Value::Any("DURATION"), "of --watch [5s]"),
+            option("--json", Value::None, "the report as JSON, one line each time"),
             option("--text", Value::None, "the report as key=value lines, safe to eval in a shell"),
         ],
         settings: true,

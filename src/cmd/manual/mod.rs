@@ -144,7 +144,7 @@ fn all_options(command: &Command) -> Vec<(String, Value, &'static str)> {
 const EXIT_CODES: [(&str, &str); 6] = [
     ("0", "ok; doctor: all passed; pm: accepted or valid"),
     ("1", "degraded, or it failed; doctor: a warning; pm: refused or not valid"),
-    ("2", "unhealthy; doctor: a failure"),
+    ("2", "unhealthy, or the driver does not answer; doctor: a failure"),
     ("3", "unknown or unreachable"),
     ("64", "the command line is not understood"),
     ("78", "a setting or a file that cannot be used"),

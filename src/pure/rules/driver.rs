@@ -1,7 +1,7 @@
 //! Library, driver and the number of GPUs: whether there is anything to judge at all.
 
 use super::{Access, Facts, Findings, Surroundings};
-use crate::pure::gpu::{FaultKind, Gpu, GpuErrorKind, GpuFault, GpuSample};
+use crate::pure::gpu::{FaultKind, Gpu, GpuFault, GpuSample};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
 use crate::pure::xid::Class;
@@ -111,8 +111,7 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
 
 /// GPUs that can be used; one that is slow is there.
 fn usable(sample: &GpuSample) -> usize {
-    let slow = |gpu: &Gpu| gpu.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow);
-    sample.gpus.iter().filter(|gpu| gpu.usable() || slow(gpu)).count()
+    sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow()).count()
 }
 
 /// Why the first of those that may not be used is refused.

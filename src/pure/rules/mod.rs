@@ -119,6 +119,20 @@ pub(crate) fn judge(facts: &Facts<'_>, before: &[Reason], now: f64) -> Vec<Reaso
     findings.all
 }
 
+/// A command that asks once has no later: a driver that did not answer until its timeout, or a helper that crashed
+/// again, is unhealthy, however short that was.
+pub(crate) fn settle(reasons: &mut [Reason]) {
+    for reason in reasons.iter_mut() {
+        match reason.code {
+            Code::DriverStuck | Code::NvmlHelperFailed => {}
+            Code::GpuSlow if reason.severity == Verdict::Unknown => reason.code = Code::DriverStuck,
+            _ => continue,
+        }
+        (reason.severity, reason.value, reason.threshold) = (Verdict::Unhealthy, None, None);
+    }
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+}
+
 struct Findings<'a> {
     all: Vec<Reason>,
     before: &'a [Reason],

@@ -1,0 +1,132 @@
+use super::*;
+
+#[test]
+fn a_report_becomes_lines() {
+    let json = r#"{"gpu_count":1,"gpus":[{},{}],"total_models":2,"model_name":"a|b\nc","source":"nvml+ollama","x":1,
+        "health":{"verdict":"unhealthy","reasons":[{"code":"GPU_LOST","severity":"unhealthy","gpu":"GPU-1",
+        "message":"gone","action":"reboot","since":1.5}]}}"#;
+    let (verdict, text) = summary(json).unwrap();
+    assert_eq!(verdict, Verdict::Unhealthy);
+    assert_eq!(
+        text,
+        "agent-net unhealthy (GPU_LOST): 1 of 2 GPUs usable, 2 models, a b c loaded [nvml+ollama]\n\
+         GPU 0: no readings\n\
+         GPU 1: no readings\n\
+         unhealthy GPU_LOST (GPU-1): gone; reboot\n"
+    );
+    for junk in ["", "{}", "[]", "<html>", r#"{"status":"success"}"#] {
+        assert!(summary(junk).is_err(), "{junk}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_a_line() {
+    let reason = r#"{"code":"NO_GPU","severity":"unhealthy","message":"a","action":"b","since":1}"#;
+    let check = |json: &str| acknowledged(json).ok();
+    let line = |text: &str| Some(format!("acknowledged; the verdict is {text}\n"));
+    assert_eq!(check(r#"{"status":"ready","verdict":"ok","reasons":[],"registrations":[]}"#), line("ok"));
+    assert_eq!(check(&format!(r#"{{"verdict":"unhealthy","reasons":[{reason}]}}"#)), line("unhealthy (NO_GPU)"));
+    assert_eq!(check("{}"), None);
+}
+
+#[test]
+fn the_text_form_begins_with_its_verdict() {
+    assert_eq!(verdict_of_text("verdict=degraded\nreasons='X'\n"), Ok(Verdict::Degraded));
+    for junk in ["", "verdict=fine\n", "status=ok\nverdict=ok\n", "verdict='ok'\n"] {
+        assert!(verdict_of_text(junk).is_err(), "{junk}");
+    }
+}
+
+/// The lines below the first of a report with these GPUs and reasons.
+fn below(gpus: &str, reasons: &str) -> String {
+    let json = format!(
+        r#"{{"gpu_count":1,"gpus":[{gpus}],"total_models":0,"source":"nvml",
+        "health":{{"verdict":"degraded","reasons":[{reasons}]}}}}"#
+    );
+    summary(&json).unwrap().1.split_once('\n').unwrap().1.to_owned()
+}
+
+#[test]
+fn a_gpu_is_a_line() {
+    #[track_caller]
+    fn check(gpu: &str, expect: &str) {
+        assert_eq!(below(gpu, ""), format!("{expect}\n"));
+    }
+    let all = r#"{"index":0,"name":"NVIDIA L40S","temperature_c":41,"power_w":63.2,"power_limit_w":350.0,
+        "vram_used_mb":7012,"vram_total_mb":46068,"utilization_percent":3}"#;
+    check(all, "GPU 0 NVIDIA L40S: 41 °C, 63 W of 350 W, 7012 of 46068 MiB, 3 %");
+    // What is not known is never 0, and what is 0 is shown.
+    check(
+        r#"{"index":3,"temperature_c":null,"power_limit_w":350,"vram_total_mb":46068,"utilization_percent":0}"#,
+        "GPU 3: - W of 350 W, - of 46068 MiB, 0 %",
+    );
+    check(r#"{"index":3,"power_w":9.6,"vram_used_mb":0}"#, "GPU 3: 10 W, 0 MiB in use");
+    check(r#"{"name":"A"}"#, "GPU 0 A: no readings");
+    check(r#"{"name":"A","error":"gone"}"#, "GPU 0 A: does not answer");
+    // A name is text of a driver, or of whoever answers at a URL.
+    check(r#"{"name":"A\u001b[2J\nB|C\u009b1m\u202eD","temperature_c":41}"#, "GPU 0 A [2J B C 1m D: 41 °C");
+    check(
+        &format!(r#"{{"name":"{}","temperature_c":41}}"#, "x".repeat(500)),
+        &format!("GPU 0 {}: 41 °C", "x".repeat(96)),
+    );
+}
+
+#[test]
+fn a_code_is_printed_once() {
+    #[track_caller]
+    fn check(gpus: usize, reasons: &[(&str, &str, Option<usize>, &str, &str)], expect: &str) {
+        let gpu = |i| format!(r#"{{"index":{i},"uuid":"GPU-{i}","temperature_c":41}}"#);
+        let gpus: Vec<String> = (0..gpus).map(gpu).collect();
+        let reason = |(code, severity, gpu, message, action): &(&str, &str, Option<usize>, &str, &str)| {
+            let gpu = gpu.map_or("null".into(), |gpu| format!("\"GPU-{gpu}\""));
+            format!(
+                r#"{{"code":"{code}","severity":"{severity}","gpu":{gpu},"message":"{message}","action":"{action}"}}"#
+            )
+        };
+        let reasons: Vec<String> = reasons.iter().map(reason).collect();
+        let text = below(&gpus.join(","), &reasons.join(","));
+        let lines: Vec<&str> = text.lines().skip(gpus.len()).collect();
+        assert_eq!(lines.join("\n"), expect);
+    }
+    let hot = |gpu, message| ("TEMP_HIGH", "degraded", Some(gpu), message, "cool it");
+    check(2, &[hot(1, "GPU 1 is at 95 °C")], "degraded TEMP_HIGH (GPU 1): GPU 1 is at 95 °C; cool it");
+    // The same of all.
+    let same = [hot(0, "GPU 0 is at 95 °C"), hot(3, "GPU 3 is at 95 °C")];
+    check(4, &same, "degraded TEMP_HIGH (GPU 0, GPU 3): each is at 95 °C; cool it");
+    // GPU 1 is not GPU 11.
+    let many: Vec<(usize, String)> = (0..12).map(|gpu| (gpu, format!("GPU {gpu} is hot, GPU {gpu}"))).collect();
+    let many: Vec<_> = many.iter().map(|(gpu, message)| hot(*gpu, message.as_str())).collect();
+    let all: Vec<String> = (0..12).map(|gpu| format!("GPU {gpu}")).collect();
+    check(12, &many, &format!("degraded TEMP_HIGH ({}): each is hot, each; cool it", all.join(", ")));
+    // Something else of each, or of some.
+    check(
+        4,
+        &[hot(0, "GPU 0 is at 95 °C"), hot(1, "GPU 1 is at 95 °C"), hot(3, "GPU 3 is at 97 °C")],
+        "degraded TEMP_HIGH (GPU 0, GPU 1, GPU 3): cool it\n  GPU 0, GPU 1: each is at 95 °C\n  GPU 3 is at 97 °C",
+    );
+    check(
+        2,
+        &[
+            ("RESET_REQUIRED", "unhealthy", Some(0), "the driver asks for a reset of GPU 0", "reset"),
+            ("RESET_REQUIRED", "degraded", Some(1), "the driver asks for a restart", "restart"),
+        ],
+        "unhealthy RESET_REQUIRED (GPU 0, GPU 1):\n  unhealthy: the driver asks for a reset of GPU 0; reset\n  degraded: the driver asks for a restart; restart",
+    );
+    // Of the machine, beside that of a GPU.
+    check(
+        1,
+        &[("XID_FATAL", "unhealthy", Some(0), "GPU 0", "a"), ("XID_FATAL", "unhealthy", None, "another", "a")],
+        "unhealthy XID_FATAL (GPU 0): a\n  GPU 0\n  another",
+    );
+    check(1, &[("NO_GPU", "unhealthy", None, "none", "a")], "unhealthy NO_GPU: none; a");
+}
+
+#[test]
+fn without_a_report_there_is_a_line_as_well() {
+    assert_eq!(unknown("a\nb|c"), "agent-net unknown: a b c\n");
+    assert_eq!(unknown_text("it's\n"), "verdict=unknown\nerror='it'\\''s '\n");
+    assert_eq!(json_line("{\r\n \"a\": 1\n}\n\n"), "{   \"a\": 1 }\n");
+    let nothing =
+        r#"{"gpu_count":0,"gpus":[],"total_models":0,"source":"none","health":{"verdict":"unhealthy","reasons":[]}}"#;
+    assert!(summary(nothing).unwrap().1.starts_with("agent-net unhealthy: no GPU could be read, 0 models"));
+}
