@@ -14,7 +14,10 @@ use crate::pure::rules::{Access, Surroundings};
 pub(crate) fn look(root: &Path) -> Surroundings {
     let wsl = is_wsl(root);
     let cards = cards(root).filter(|_| !wsl);
-    let count = |wanted: fn(&Card) -> bool| Some(cards.as_ref()?.iter().filter(|card| wanted(card)).count() as u32);
+    let count = |wanted: fn(&Card) -> bool| {
+        let counted = cards.as_ref()?.iter().filter(|card| wanted(card)).count();
+        u32::try_from(counted).ok()
+    };
     let all = || cards.iter().flatten();
     let mut other_drivers: Vec<String> =
         all().filter(|card| !card.for_nvidia()).filter_map(|c| c.driver.clone()).collect();

@@ -62,11 +62,12 @@ pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
     let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
     let read = source.starts_with("nvml") || source.starts_with("tegra");
-    let usable = if gpus.is_empty() && gpu_count == 0 && !read {
-        "no GPU could be read".to_owned()
-    } else {
-        let listed = gpus.len().max(usize::try_from(gpu_count).unwrap_or(usize::MAX));
-        format!("{gpu_count} of {listed} GPUs usable")
+    // Without a reading the number is only Ollama's word.
+    let usable = match (read, gpus.len()) {
+        (true, listed) => format!("{gpu_count} of {listed} GPUs usable"),
+        (false, 0) if health.verdict == Verdict::Ok => "no GPU".into(),
+        (false, 0) => "no GPU could be read".into(),
+        (false, listed) => format!("none of {listed} GPUs could be read"),
     };
     let mut text =
         one_line(&format!("agent-net {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict));

@@ -26,8 +26,8 @@ fn the_exit_code_is_the_verdict_of_the_worker_that_is_asked() {
     let at = format!("http://{}", worker.addr);
     for (settings, word, code, part) in [
         ("gpus=2", "ok", 0, "2 of 2 GPUs usable, 1 models, codellama:34b-instruct-q4_k_m loaded [nvml+ollama]"),
-        ("gpus=2\ngpu1.temperature=95", "degraded", 1, "degraded TEMP_HIGH GPU-"),
-        ("gpus=2\ngpu1.handle=15", "unhealthy", 2, "unhealthy GPU_LOST GPU-"),
+        ("gpus=2\ngpu1.temperature=95", "degraded", 1, "\ndegraded TEMP_HIGH (GPU 1): GPU 1 is at 95 °C"),
+        ("gpus=2\ngpu1.handle=15", "unhealthy", 2, "\nunhealthy GPU_LOST (GPU 1): GPU 1 does not answer"),
     ] {
         nvml.set(settings);
         worker.report_when(word, |r| verdict(r) == word);
@@ -62,7 +62,7 @@ fn without_a_worker_it_samples_by_itself() {
     assert_eq!((&report["gpus"][0]["temperature_c"], &report["source"]), (&json!(95), &json!("nvml+ollama")));
     nvml.set("at_sample=crash");
     let (rc, out, _) = check(&["--text"], &settings);
-    assert_eq!((rc, first_line(&out)), (1, "verdict=degraded"), "{out}");
+    assert_eq!((rc, first_line(&out)), (2, "verdict=unhealthy"), "{out}");
     let (rc, out, _) = check(&[], &[]);
     assert_ne!(rc, 0, "no GPU, no Ollama: {out}");
 }
@@ -85,12 +85,126 @@ fn what_cannot_be_told_is_unknown() {
     unknown(&["--url", &ollama.url()], &[], "answered 404");
 }
 
+/// Takes connections and says nothing.
+fn silent() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("http://{}", listener.local_addr().unwrap());
+    (listener, at)
+}
+
+#[test]
+fn a_worker_that_does_not_answer_in_time_is_unreachable() {
+    let (_listener, at) = silent();
+    for time in ["1", "1s", "100ms"] {
+        let (rc, out, err) = check(&["--url", &at, "--timeout", time], &[]);
+        assert_eq!((rc, err.as_str()), (3, ""), "{out}");
+        assert!(out.starts_with("agent-net unknown: ") && out.contains("does not answer"), "{out}");
+    }
+    // Each form says so in its own way.
+    let (rc, out, _) = check(&["--url", &at, "--timeout", "100ms", "--json"], &[]);
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((rc, &said["status"], &said["code"]), (3, &json!("error"), &json!("unreachable")));
+    let (rc, out, _) = check(&["--url", &at, "--timeout", "100ms", "--text"], &[]);
+    assert!(rc == 3 && out.starts_with("verdict=unknown\nerror='http://"), "{out}");
+    // Whoever waits for long is told once.
+    let (rc, _, err) = check(&["--url", &at, "--timeout", "3"], &[]);
+    assert_eq!((rc, err), (3, format!("waiting for {at} (up to 3 s) ...\n")));
+}
+
+#[test]
+fn a_driver_that_does_not_answer_in_time_is_unhealthy() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let url = ollama.url();
+    let settings = [&[("OLLAMA_URL", url.as_str())], &nvml.settings()[..]].concat();
+    for (how, time, words) in
+        [("at_init=hang", "3", "3 s"), ("at_sample=hang", "500ms", "500 ms"), ("at_init=hang", "1s", "1 s")]
+    {
+        nvml.set(how);
+        let (rc, out, err) = check(&["--timeout", time], &settings);
+        assert_eq!(rc, 2, "{out}");
+        assert!(first_line(&out).starts_with("agent-net unhealthy (DRIVER_STUCK): no GPU could be read"), "{out}");
+        assert!(out.contains(&format!("the driver did not answer within {words};")), "{out}");
+        assert_eq!(err, if time == "3" { "waiting for the NVIDIA driver (up to 3 s) ...\n" } else { "" });
+    }
+    // It is Ollama that is slow: the driver has nothing to do with it.
+    nvml.set("");
+    let (_listener, at) = silent();
+    let slow = [&settings[..], &[("OLLAMA_URL", at.as_str())]].concat();
+    let (rc, out, err) = check(&["--timeout", "3s"], &slow);
+    assert_eq!((rc, err), (3, format!("waiting for Ollama at {at} (up to 3 s) ...\n")), "{out}");
+    assert!(out.starts_with("agent-net unknown (OLLAMA_NO_ANSWER): 1 of 1 GPUs usable"), "{out}");
+    // One that takes its time is waited for.
+    nvml.set("at_init=slow\nat_sample=slow");
+    assert_eq!(check(&[], &settings).0, 0);
+}
+
+#[test]
+fn a_driver_that_crashes_gets_a_second_chance() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let url = ollama.url();
+    let settings = [&[("OLLAMA_URL", url.as_str())], &nvml.settings()[..]].concat();
+    for how in ["at_init=crash", "at_sample=crash", "at_init=exit"] {
+        nvml.set(how);
+        for time in ["30s", "500ms"] {
+            let (rc, out, _) = check(&["--timeout", time], &settings);
+            assert_eq!(rc, 2, "{how}: {out}");
+            assert!(out.starts_with("agent-net unhealthy (NVML_HELPER_FAILED): no GPU could be read"), "{out}");
+        }
+    }
+    // Each helper crashes at its third sample; the next one has two good ones.
+    nvml.set("at_third_sample=crash");
+    let (rc, out, _) = check(&[], &settings);
+    assert_eq!(rc, 0, "{out}");
+    // What is final is not waited for.
+    nvml.set("init=18");
+    let (rc, out, err) = check(&["--timeout", "1h"], &settings);
+    assert!(rc == 2 && err.is_empty() && out.contains("DRIVER_LIB_MISMATCH"), "{out}");
+}
+
+#[test]
+fn each_gpu_is_a_line_and_each_code_too() {
+    let faults = "gpus=4\ngpu0.name=NVIDIA L40S\ngpu0.temperature=92\ngpu1.temperature=92\ngpu2.handle=15\n\
+        gpu3.name=A\u{1b}[2Jx\ngpu3.temperature=err:3\ngpu3.power=err:3\ngpu3.memory=err:3\ngpu3.limit=err:3";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(faults));
+    let url = ollama.url();
+    let settings = [&[("OLLAMA_URL", url.as_str())], &nvml.settings()[..]].concat();
+    let worker = Worker::start(&settings);
+    worker.report_when("all reasons", |r| codes(r).iter().filter(|code| **code == "TEMP_HIGH").count() == 2);
+    let at = format!("http://{}", worker.addr);
+    // Of a worker and of its own it is the same.
+    for args in [&["--url", &at][..], &[]] {
+        let (rc, out, _) = check(args, &settings);
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(rc, 2, "{out}");
+        assert!(
+            lines[0].starts_with("agent-net unhealthy (GPU_LOST, TEMP_HIGH): 3 of 4 GPUs usable, 1 models"),
+            "{out}"
+        );
+        assert_eq!(lines[1], "GPU 0 NVIDIA L40S: 92 °C, 63 W of 350 W, 7012 of 24576 MiB, 3 %");
+        assert_eq!(lines[2], "GPU 1 Fake RTX 1: 92 °C, 63 W of 350 W, 7012 of 24576 MiB, 3 %");
+        assert!(lines[3].starts_with("GPU 2: no readings: it fell off the bus"), "{out}");
+        assert_eq!(lines[4], "GPU 3 A [2Jx: 3 %");
+        assert!(lines[5].starts_with("unhealthy GPU_LOST (GPU 2): GPU 2 does not answer: "), "{out}");
+        assert!(lines[6].starts_with("degraded TEMP_HIGH (GPU 0, GPU 1): each is at 92 °C"), "{out}");
+        assert_eq!(lines.len(), 7, "{out}");
+    }
+}
+
 #[test]
 fn wrong_arguments_are_64() {
     for args in [&["--url", "x"][..], &["--url"], &["--json", "--text"], &["--jsn"], &["extra"]] {
         let (rc, out, err) = check(args, &[]);
         assert_eq!((rc, out.as_str()), (64, ""), "{args:?}: {err}");
     }
+    for option in ["--timeout", "--interval"] {
+        for time in ["x", "", "0", "-1", "99ms", "2h", "1.5", "1 s", "1d", "30sec", "18446744073709551615m"] {
+            let (rc, out, err) = check(&["--watch", option, time], &[]);
+            assert_eq!((rc, out.as_str()), (64, ""), "{option} {time}: {err}");
+            assert!(err.contains(option) && err.contains("such as 30, 30s, 500ms or 1m"), "{err}");
+        }
+    }
+    let (rc, _, err) = check(&["--interval", "5s"], &[]);
+    assert!(rc == 64 && err.contains("--watch"), "{err}");
 }
 
 #[test]

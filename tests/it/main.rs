@@ -12,6 +12,7 @@ mod agents;
 mod bad_input;
 mod boards;
 mod check;
+mod check_watch;
 mod cli;
 mod counting;
 mod coverage;

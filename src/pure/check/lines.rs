@@ -22,8 +22,8 @@ fn label(at: usize, gpu: &Gpu) -> String {
 
 /// What is not known is left out, or a dash where its limit is known.
 fn readings(gpu: &Gpu) -> String {
-    if gpu.error.is_some() {
-        return "does not answer".into();
+    if let Some(why) = &gpu.error {
+        return format!("no readings: {why}");
     }
     let part = |value: Option<f64>, unit: &str| value.map(|value| format!("{value:.0}{unit}"));
     let of = |value: Option<f64>, limit: Option<f64>, unit: &str, between: &str, alone: &str| match (value, limit) {

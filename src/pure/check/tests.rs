@@ -62,7 +62,7 @@ fn a_gpu_is_a_line() {
     );
     check(r#"{"index":3,"power_w":9.6,"vram_used_mb":0}"#, "GPU 3: 10 W, 0 MiB in use");
     check(r#"{"name":"A"}"#, "GPU 0 A: no readings");
-    check(r#"{"name":"A","error":"gone"}"#, "GPU 0 A: does not answer");
+    check(r#"{"name":"A","error":"gone"}"#, "GPU 0 A: no readings: gone");
     // A name is text of a driver, or of whoever answers at a URL.
     check(r#"{"name":"A\u001b[2J\nB|C\u009b1m\u202eD","temperature_c":41}"#, "GPU 0 A [2J B C 1m D: 41 °C");
     check(
@@ -126,7 +126,21 @@ fn without_a_report_there_is_a_line_as_well() {
     assert_eq!(unknown("a\nb|c"), "agent-net unknown: a b c\n");
     assert_eq!(unknown_text("it's\n"), "verdict=unknown\nerror='it'\\''s '\n");
     assert_eq!(json_line("{\r\n \"a\": 1\n}\n\n"), "{   \"a\": 1 }\n");
-    let nothing =
-        r#"{"gpu_count":0,"gpus":[],"total_models":0,"source":"none","health":{"verdict":"unhealthy","reasons":[]}}"#;
-    assert!(summary(nothing).unwrap().1.starts_with("agent-net unhealthy: no GPU could be read, 0 models"));
+}
+
+#[test]
+fn what_was_not_read_is_not_counted() {
+    #[track_caller]
+    fn check(gpus: &str, verdict: &str, expect: &str) {
+        let json = format!(
+            r#"{{"gpu_count":1,"gpus":[{gpus}],"total_models":0,"source":"ollama",
+            "health":{{"verdict":"{verdict}","reasons":[]}}}}"#
+        );
+        let text = summary(&json).unwrap().1;
+        assert!(text.starts_with(&format!("agent-net {verdict}: {expect}, 0 models [ollama]\n")), "{text}");
+    }
+    check("", "unhealthy", "no GPU could be read");
+    check("{},{}", "unhealthy", "none of 2 GPUs could be read");
+    // EXPECTED_GPUS=0
+    check("", "ok", "no GPU");
 }

@@ -123,11 +123,18 @@ pub(crate) fn judge(facts: &Facts<'_>, before: &[Reason], now: f64) -> Vec<Reaso
 /// again, is unhealthy, however short that was.
 pub(crate) fn settle(reasons: &mut [Reason]) {
     for reason in reasons.iter_mut() {
-        match reason.code {
-            Code::DriverStuck | Code::NvmlHelperFailed => {}
-            Code::GpuSlow if reason.severity == Verdict::Unknown => reason.code = Code::DriverStuck,
-            _ => continue,
+        if reason.code == Code::GpuSlow && reason.severity == Verdict::Unknown {
+            reason.code = Code::DriverStuck;
         }
+        reason.action = match reason.code {
+            Code::DriverStuck => {
+                "look at dmesg and nvidia-smi on the host, reboot if they hang too; a driver that only starts slowly wants persistence mode (nvidia-smi -pm 1) or a longer --timeout"
+            }
+            Code::NvmlHelperFailed => {
+                "look at dmesg and nvidia-smi on the host; if that crashes too, install the driver again"
+            }
+            _ => continue,
+        };
         (reason.severity, reason.value, reason.threshold) = (Verdict::Unhealthy, None, None);
     }
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
