@@ -192,28 +192,22 @@ impl Cashier {
     }
 
     fn load(&self, text: Result<String, String>) {
-        let mut book = self.lock();
-        match text {
-            Ok(text) => {
-                let (ledger, damaged) = Ledger::replay(text.lines());
-                if damaged > 0 {
-                    log::warn!("{damaged} damaged lines of the ticket ledger are left out");
-                }
-                if ledger.pending() > 0 {
-                    log::info!("{} payments wait for TICKET_SUBMIT_URL", ledger.pending());
-                }
-                book.ledger = Some(Ok(ledger));
+        let ledger = text.map(|text| {
+            let (ledger, damaged) = Ledger::replay(text.lines());
+            if damaged > 0 {
+                log::warn!("{damaged} damaged lines of the ticket ledger are left out");
             }
-            Err(why) => {
-                if book.ledger().err().as_ref() != Some(&why) {
-                    log::warn!(
-                        "the ticket ledger cannot be used: {why}; jobs with tickets are refused until it can be"
-                    );
-                }
-                book.ledger = Some(Err(why));
+            if ledger.pending() > 0 {
+                log::info!("{} payments wait for TICKET_SUBMIT_URL", ledger.pending());
             }
-        }
+            ledger
+        });
+        let why = ledger.as_ref().err().cloned();
+        let before = self.lock().ledger.replace(ledger);
         self.changed.notify_all();
+        if let Some(why) = why.filter(|why| before.and_then(Result::err).as_ref() != Some(why)) {
+            log::warn!("the ticket ledger cannot be used: {why}; jobs with tickets are refused until it can be");
+        }
     }
 
     fn compact_if_large(&self, book: &mut Book) {

@@ -180,7 +180,7 @@ fn state(config: &Config) -> Vec<Finding> {
 
 fn worker(config: &Config) -> Vec<Finding> {
     let addr = probe::reachable(config.host, config.port);
-    vec![match probe::health(addr) {
+    vec![match probe::health(addr, probe::HEALTH) {
         Ok(200) => Finding::pass("worker", format!("one serves at http://{addr}")),
         Ok(status) => Finding::warn(
             "worker",

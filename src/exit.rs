@@ -18,6 +18,14 @@ pub(crate) enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// Ends the process from any thread; what was logged has a moment to be written.
+    pub(crate) fn now(self) -> ! {
+        log::logger().flush();
+        std::process::exit(self as i32)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -113,13 +113,16 @@ impl Board {
         self.lock().recent.answer(now)
     }
 
-    /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone.
-    pub(crate) fn acknowledge(&self) {
+    /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone. What is left.
+    pub(crate) fn acknowledge(&self) -> Arc<Published> {
         let mut state = self.lock();
         state.xids.settle();
         let given = state.gpu.gpus().iter().filter(|gpu| gpu.given()).count();
         state.history.forget_missing(given);
-        self.publish(&mut state);
+        let news = self.publish(&mut state);
+        let now = Arc::clone(&news.1);
+        unlock(state, Some(news));
+        now
     }
 
     /// From now on part of each snapshot; the first is shown at once.
@@ -127,9 +130,8 @@ impl Board {
         let mut state = self.lock();
         let first = state.uptime == Windows::default() && windows != Windows::default();
         state.uptime = windows;
-        if first && state.latest.is_some() {
-            self.publish(&mut state);
-        }
+        let news = (first && state.latest.is_some()).then(|| self.publish(&mut state));
+        unlock(state, news);
     }
 
     fn put_gpu(&self, gpu: GpuState, reinits: u64) {
@@ -156,7 +158,7 @@ impl Board {
         state.counts.reinits = reinits;
         state.gpu = gpu;
         state.gpu_at = Instant::now();
-        self.publish_what_is_whole(&mut state);
+        let news = self.publish_what_is_whole(&mut state);
         let code = state.latest.as_ref().and_then(|latest| {
             let faulty = matches!(latest.snapshot.gpu, GpuState::Fault { .. });
             latest.snapshot.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
@@ -164,22 +166,22 @@ impl Board {
         if let Some(code) = code {
             *state.counts.failures.entry(code.name()).or_default() += 1;
         }
+        unlock(state, news);
     }
 
     fn put_ollama(&self, ollama: OllamaState) {
         let mut state = self.lock();
         state.ollama = ollama;
         state.ollama_asked = true;
-        self.publish_what_is_whole(&mut state);
+        let news = self.publish_what_is_whole(&mut state);
+        unlock(state, news);
     }
 
     fn put_surroundings(&self, around: Surroundings) {
         let mut state = self.lock();
-        let changed = state.around.as_ref() != Some(&around);
-        state.around = Some(around);
-        if changed {
-            self.publish_what_is_whole(&mut state);
-        }
+        let before = state.around.replace(around);
+        let news = (before != state.around).then(|| self.publish_what_is_whole(&mut state));
+        unlock(state, news.flatten());
     }
 
     fn put_kernel_events(&self, events: &[(KernelEvent, f64)]) {
@@ -190,27 +192,23 @@ impl Board {
                 KernelEvent::DriverLoaded => state.xids.settle_before(*at),
             }
         }
-        if !events.is_empty() && state.latest.is_some() {
-            self.publish(&mut state);
-        }
+        let news = (!events.is_empty() && state.latest.is_some()).then(|| self.publish(&mut state));
+        unlock(state, news);
     }
 
     /// The first snapshot waits until everybody has been heard, or until `publish_the_first_anyway`.
-    fn publish_what_is_whole(&self, state: &mut State) {
+    fn publish_what_is_whole(&self, state: &mut State) -> Option<News> {
         let whole = state.ollama_asked && state.gpu != GpuState::Pending && state.around.is_some();
-        if whole || state.latest.is_some() {
-            self.publish(state);
-        }
+        (whole || state.latest.is_some()).then(|| self.publish(state))
     }
 
     fn publish_the_first_anyway(&self) {
         let mut state = self.lock();
-        if state.latest.is_none() {
-            self.publish(&mut state);
-        }
+        let news = state.latest.is_none().then(|| self.publish(&mut state));
+        unlock(state, news);
     }
 
-    fn publish(&self, state: &mut State) {
+    fn publish(&self, state: &mut State) -> News {
         let before = state.latest.as_ref().map(|l| l.snapshot.reasons.as_slice()).unwrap_or_default();
         let unseen = Surroundings::default();
         let (monotonic, unix) = (monotonic_seconds(), unix_now());
@@ -227,7 +225,6 @@ impl Board {
             wanted: &self.wanted,
         };
         let reasons = rules::judge(&facts, before, millis(unix));
-        log_changes(before, &reasons);
         let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());
         let snapshot = Snapshot {
             at: state.gpu_at,
@@ -243,8 +240,10 @@ impl Board {
             },
             counts: state.counts.clone(),
         };
-        state.latest = Some(Arc::new(Published::new(snapshot)));
+        let now = Arc::new(Published::new(snapshot));
+        let before = state.latest.replace(Arc::clone(&now));
         self.published.notify_all();
+        (before, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -263,8 +262,15 @@ fn record_events(xids: &mut XidLog, sample: &GpuSample, at: f64) {
     }
 }
 
-/// One line for each reason that came or went.
-fn log_changes(before: &[Reason], now: &[Reason]) {
+/// The snapshot before and the new one.
+type News = (Option<Arc<Published>>, Arc<Published>);
+
+/// Unlocks the board, whose lock every job takes, and only then logs each reason that came or went.
+fn unlock(state: MutexGuard<'_, State>, news: Option<News>) {
+    drop(state);
+    let Some((before, now)) = news else { return };
+    let before = before.as_ref().map_or(&[][..], |before| &before.snapshot.reasons);
+    let now = &now.snapshot.reasons;
     let missing = |all: &[Reason], one: &Reason| !all.iter().any(|r| r.same_as(one));
     for reason in now.iter().filter(|r| missing(before, r)) {
         log::warn!("{} {}: {}; {}", reason.severity, reason.code.name(), reason.message, reason.action);

@@ -118,7 +118,7 @@ pub(crate) fn essential(name: &'static str, work: impl FnOnce() + Send + 'static
     let work = move || {
         if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
             log::error!("the thread {name} has failed: this process ends, to be started anew. Please report its log");
-            std::process::exit(Exit::Failed as i32);
+            Exit::Failed.now();
         }
     };
     thread::Builder::new().name(name.into()).spawn(work).map(drop)

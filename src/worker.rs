@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, JobStats};
 use crate::edge::limits::unix_now;
+use crate::edge::logger;
 use crate::edge::process;
 use crate::keeper::Keepers;
 use crate::pure::agents::Agents;
 use crate::pure::answers;
-use crate::pure::config::Config;
+use crate::pure::config::{Config, WatchdogTest};
 use crate::pure::contract;
-use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition};
+use crate::pure::exposition::{self, END_OF_OPENMETRICS, Exposition, Kind};
 use crate::pure::hardware::{self, Identity};
 use crate::pure::metrics;
 use crate::pure::openapi;
@@ -59,6 +60,7 @@ pub(crate) struct Worker {
     started: Instant,
     /// AGENT_NET_FAULT.
     panic_agent: Option<String>,
+    sick: bool,
 }
 
 /// Where answers come from.
@@ -94,6 +96,7 @@ impl Worker {
             draining: AtomicBool::new(false),
             started: Instant::now(),
             panic_agent: config.panic_agent.clone(),
+            sick: config.watchdog == Some(WatchdogTest::Sick),
         }
     }
 
@@ -115,6 +118,7 @@ impl Worker {
 
     fn answer(&self, job: Job, start: Instant) -> Result<Reply, Refusal> {
         match job {
+            Job::Health if self.sick => Err(Refusal::new(503, "at_capacity", "AGENT_NET_FAULT asks for this")),
             Job::Health => Ok(Reply::json(200, contract::HEALTHY)),
             Job::Report { agent_id, tickets } => self.job(&agent_id, tickets, start),
             Job::Gpu { text } => self.with_latest(|latest, at| {
@@ -148,12 +152,14 @@ impl Worker {
             }
             Job::Metrics { open } => Ok(self.metrics(open)),
             Job::Ready => self.ready(),
-            Job::Acknowledge => {
-                self.board.acknowledge();
-                log::info!("the errors so far are acknowledged");
-                self.with_latest(|latest, at| Reply::json(200, latest.ready(at).1))
-            }
         }
+    }
+
+    /// The operator knows of the errors so far; the body of GET /ready after that. `by`: how that was said.
+    pub(crate) fn acknowledge(&self, by: &str) -> String {
+        let latest = self.board.acknowledge();
+        log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
+        self.at(&latest, |at| latest.ready(at).1)
     }
 
     fn job(&self, agent_id: &str, tickets: Option<Tickets>, start: Instant) -> Result<Reply, Refusal> {
@@ -193,6 +199,8 @@ impl Worker {
         }
         metrics::registrations::write(&mut out, &self.registrations.rows());
         metrics::keepers::write(&mut out, &self.keepers.rows());
+        let help = "Log lines that were not read in time, or could not be written.";
+        out.single("agent_net_log_lines_dropped_total", Kind::Counter, help, Some(logger::dropped() as f64));
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
         let latest = self.board.latest();
         if let Some(latest) = &latest {
@@ -238,7 +246,7 @@ impl Worker {
         Ok(self.at(&latest, |at| answer(&latest, at)))
     }
 
-    fn at(&self, latest: &Published, answer: impl FnOnce(&Moment<'_>) -> Reply) -> Reply {
+    fn at<T>(&self, latest: &Published, answer: impl FnOnce(&Moment<'_>) -> T) -> T {
         let now = unix_now();
         let age = latest.snapshot.at.elapsed();
         let stale = verdict::stale(age, self.interval, now);

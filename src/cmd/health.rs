@@ -6,7 +6,7 @@ use crate::exit::Exit;
 
 pub(super) fn run(settings: &Settings) -> Exit {
     let addr = probe::reachable(settings.config.host, settings.config.port);
-    match probe::health(addr) {
+    match probe::health(addr, probe::HEALTH) {
         Ok(200) => super::print("ok\n"),
         Ok(status) => {
             super::complain(&format!("http://{addr}/health answered {status}"));

@@ -65,7 +65,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "pull" => Ok(Task::Pull),
         "health" => Ok(Task::Health),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
-        "ack" => Ok(Task::Ack { json: args.contains("--json") }),
+        "ack" => ack::options(&mut args).map(Task::Ack),
         "config" => config::form(&mut args).map(Task::Config),
         other => return usage("", &no_command(other)),
     };
@@ -95,7 +95,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Health => health::run(&settings),
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
-        Task::Ack { json } => ack::run(&settings, json),
+        Task::Ack(options) => ack::run(&settings, &options),
         Task::Config(form) => config::run(&settings, form),
     }
 }
@@ -112,7 +112,7 @@ enum Task {
     Health,
     Doctor { json: bool },
     Pull,
-    Ack { json: bool },
+    Ack(ack::Options),
     Config(config::Form),
 }
 

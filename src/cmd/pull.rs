@@ -28,7 +28,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
         return super::usage("pull", &format!("{model:?}: {why}"));
     }
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
-    match signals::watch() {
+    match signals::watch_stop() {
         Ok(signals) => {
             let again = format!("what has come is kept: agent-net pull {model} goes on from there");
             // Without the thread a signal ends it without a word.

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
-use crate::edge::guard::{self, Gate};
+use crate::edge::disk::control;
+use crate::edge::guard::{self, Door, Gate};
+use crate::edge::logger::Background;
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
-use crate::edge::{http, limits, logger, probe};
+use crate::edge::{http, limits, probe};
 use crate::exit::Exit;
 use crate::keeper::{self, Keepers};
 use crate::names;
-use crate::pure::config::{Config, OrchTls};
+use crate::pure::config::{Config, OrchTls, WatchdogTest};
 use crate::pure::url::HttpUrl;
 use crate::pure::{contract, route};
 use crate::recorder::Recorder;
@@ -49,7 +51,13 @@ const MAX_JOB_THREADS: usize = 60;
 type Started<T> = Result<T, (Exit, String)>;
 
 pub(super) fn run(settings: &Settings) -> Exit {
-    logger::install(settings.config.log_level);
+    let log = match Background::install(settings.config.log_level) {
+        Ok(log) => log,
+        Err(why) => {
+            super::complain(&format!("cannot start: {why}"));
+            return Exit::Failed;
+        }
+    };
     for name in ["ORCH_SECRET", "WORKER_TOKEN"] {
         if matches!(settings.set(name), Some((_, Source::Flag))) {
             log::warn!("{name} was given as a flag, which every user of this machine can read: use {name}_FILE");
@@ -58,7 +66,7 @@ pub(super) fn run(settings: &Settings) -> Exit {
     match serve(&settings.config) {
         Ok(()) => Exit::Ok,
         Err((exit, why)) => {
-            super::complain(&why);
+            log.print(&format!("agent-net: {why}"));
             exit
         }
     }
@@ -103,16 +111,17 @@ fn serve(config: &Config) -> Started<()> {
         turned_away: Gauge::default(),
         active: active.clone(),
         pulse: pulse.clone(),
-        deaf: config.deaf,
+        deaf: config.watchdog == Some(WatchdogTest::Deaf),
         error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
     };
-    guard::start(listener, gate).map_err(failed)?;
+    let door = guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
-    watch_over(addr, config).map_err(failed)?;
+    watch_over(addr, door, config).map_err(failed)?;
+    listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
-    let signal = wait_for_stop(&signals, &registrar);
+    let signal = wait_for_stop(&signals, &worker, &registrar);
     log::info!("{signal}: stopping; {} requests in flight", active.now());
     worker.drain();
     registrar.stop();
@@ -126,37 +135,66 @@ fn serve(config: &Config) -> Started<()> {
 }
 
 /// The name of what ends it.
-fn wait_for_stop(signals: &Receiver<Signal>, registrar: &Registrar) -> &'static str {
+fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Registrar) -> &'static str {
     loop {
         match signals.recv() {
             Ok(Signal::Renew) => {
                 log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
                 registrar.renew();
             }
+            Ok(Signal::Acknowledge) => drop(worker.acknowledge("SIGUSR1")),
             Ok(Signal::Stop(name)) => return name,
             Err(_) => return "the end of the signal thread",
         }
     }
 }
 
-/// Ends the process when it does not serve any more, so that whatever started it starts it anew. It asks through the
-/// front door: a slow driver or Ollama holds nothing up there.
-fn watch_over(addr: SocketAddr, config: &Config) -> std::io::Result<()> {
+/// Ends the process when it does not serve any more, so that whatever started it starts it anew.
+fn watch_over(addr: SocketAddr, door: Door, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
-    let hurry = if config.deaf { config.hurry } else { 1 };
+    let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };
     let (pause, deadline) = (WATCHDOG_PAUSE / hurry, WATCHDOG_DEADLINE / hurry.min(10));
     let watch = move || {
         let mut failures = 0;
         while failures < WATCHDOG_FAILURES {
             thread::sleep(pause);
-            failures = if probe::is_alive(addr, deadline) { 0 } else { failures + 1 };
+            failures = if is_alive(addr, &door, deadline) { 0 } else { failures + 1 };
         }
         log::error!(
-            "http://{addr}/health was not answered {failures} times in a row: this process ends, to be started anew"
+            "http://{addr}/health was not answered with 200 {failures} times in a row: this process ends, to be started again"
         );
-        std::process::exit(Exit::Failed as i32);
+        Exit::Failed.now();
     };
     threads::essential("watchdog", watch)
+}
+
+/// Only a 200 of /health is life. It is asked for through the public port, where a slow driver or Ollama holds nothing
+/// up. But strangers who hold all connections keep the watchdog out as well: it is turned away with a 503 or without a
+/// word, or it waits in the kernel's queue behind them. A server under attack would then be ended while it serves. So
+/// without a 200 two things must be seen instead: that connections are still accepted, be it only to be closed, and a 200
+/// of /health asked for within the process, where no connection is needed.
+fn is_alive(addr: SocketAddr, door: &Door, deadline: Duration) -> bool {
+    let before = door.accepted();
+    let answer = probe::health(addr, deadline);
+    if matches!(answer, Ok(200)) {
+        return true;
+    }
+    let (accepts, within) = (door.accepted() != before, door.health(deadline));
+    log::debug!("watchdog: {answer:?} by the public port; connections are accepted: {accepts}; within: {within:?}");
+    accepts && within == Some(200)
+}
+
+/// Has `agent-net ack` reach this worker, where STATE_DIR is set.
+fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
+    let Some(dir) = &config.state_dir else { return };
+    let worker = Arc::clone(worker);
+    let started = control::start(dir, move |request| match request {
+        "ack" => worker.acknowledge("agent-net ack"),
+        _ => contract::error_body("bad_request", "unknown request; available: ack", limits::unix_now()),
+    });
+    if let Err(why) = started {
+        log::warn!("no thread for agent-net ack: {why}; SIGUSR1 does the same");
+    }
 }
 
 /// How much this process can do at a time.

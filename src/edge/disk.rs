@@ -1,6 +1,8 @@
 //! STATE_DIR/uptime.bin: a ring of small records of fixed size, written in place by a thread of its own, so that a
 //! disk that hangs, is full or cannot be written delays nobody. What could not be written is kept and tried again.
 
+/// STATE_DIR/control.sock, beside it.
+pub(crate) mod control;
 /// STATE_DIR/tickets.jsonl, beside it.
 pub(crate) mod ledger;
 
@@ -141,11 +143,12 @@ impl Shared {
             state.writing = false;
             match written {
                 Ok(()) => {
+                    state.health.last_success = Some(Instant::now());
+                    self.changed.notify_all();
+                    drop(state);
                     if std::mem::take(&mut failing) {
                         log::info!("{} can be written again", path.display());
                     }
-                    state.health.last_success = Some(Instant::now());
-                    self.changed.notify_all();
                 }
                 Err(why) => {
                     drop(state);

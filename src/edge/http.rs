@@ -46,7 +46,6 @@ pub(crate) fn start(
             job: request.header(inside::JOB),
             if_none_match: request.header(inside::IF_NONE_MATCH),
             proxied: request.header(inside::PROXIED).is_some(),
-            local: request.header(inside::LOCAL).is_some(),
             body: (!too_large).then_some(&body),
         };
         let route = route::job_route(asked.target);

@@ -1,14 +1,37 @@
-//! simple_logger on stderr, made safe for a server: a full disk or a closed pipe behind stderr ends no thread,
-//! and text from outside cannot forge lines or move the cursor.
+//! The log on stderr. Text from outside cannot forge lines or move the cursor, and a full disk or a closed pipe behind
+//! stderr ends no thread. `serve` never waits for whoever reads its log: lines go through a queue.
 
-use std::panic::{self, AssertUnwindSafe};
+mod queue;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use std::io;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::thread;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
-struct Safe(SimpleLogger);
+use queue::Queue;
 
-impl Log for Safe {
+/// What simple_logger puts in front of a line.
+const TIMESTAMP: &[BorrowedFormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// The lines of `serve` that are still to be written.
+static QUEUE: Queue = Queue::new();
+
+/// Writes a line before it returns: for commands that end by themselves.
+struct Direct(SimpleLogger);
+
+/// Leaves a line to the thread that writes: nobody waits for stderr.
+struct Queued {
+    /// Which records are wanted.
+    filter: SimpleLogger,
+}
+
+impl Log for Direct {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.0.enabled(metadata)
     }
@@ -23,20 +46,99 @@ impl Log for Safe {
         }));
     }
 
+    fn flush(&self) {}
+}
+
+impl Log for Queued {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            QUEUE.push(line(record.level(), record.target(), &record.args().to_string()));
+        }
+    }
+
     fn flush(&self) {
-        self.0.flush();
+        QUEUE.flush();
     }
 }
 
-/// Installs the logger of the process; a second call changes nothing.
+/// `serve` writes its log by a thread of its own as long as this lives. Its drop waits a moment for the last lines,
+/// also when a panic ends the main thread.
+#[derive(Debug)]
+pub(crate) struct Background(());
+
+impl Background {
+    /// Installs the logger of the process and sends the messages of panics the same way.
+    ///
+    /// # Errors
+    /// The kernel's, when it gives no thread.
+    pub(crate) fn install(level: LevelFilter) -> io::Result<Self> {
+        thread::Builder::new().name("log".into()).spawn(|| QUEUE.write_forever(gap))?;
+        // The standard hook writes to stderr itself: a panic in a job would wait for whoever reads the log.
+        panic::set_hook(Box::new(|panic| log::error!("{}", panicked(panic))));
+        set(Box::new(Queued { filter: filter(level) }), level);
+        Ok(Self(()))
+    }
+
+    /// A line as it is, whatever LOG_LEVEL says.
+    pub(crate) fn print(&self, line: &str) {
+        QUEUE.push(one_line(line) + "\n");
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        QUEUE.flush();
+    }
+}
+
+/// Installs the logger of a command that ends by itself; a second call changes nothing.
 pub(crate) fn install(level: LevelFilter) {
-    // The crates below us log each socket event at debug: only ours are worth an operator's time.
-    let inner =
-        SimpleLogger::new().with_level(LevelFilter::Warn).with_module_level("agent_net", level).with_utc_timestamps();
-    let inner = if level == LevelFilter::Off { inner.with_level(LevelFilter::Off) } else { inner };
-    if log::set_boxed_logger(Box::new(Safe(inner))).is_ok() {
+    set(Box::new(Direct(filter(level))), level);
+}
+
+/// Lines that were lost because whatever reads the log did not take them.
+pub(crate) fn dropped() -> u64 {
+    QUEUE.dropped()
+}
+
+fn set(logger: Box<dyn Log>, level: LevelFilter) {
+    if log::set_boxed_logger(logger).is_ok() {
         log::set_max_level(level);
     }
+}
+
+fn filter(level: LevelFilter) -> SimpleLogger {
+    // The crates below us log each socket event at debug: only ours are worth an operator's time.
+    let all =
+        SimpleLogger::new().with_level(LevelFilter::Warn).with_module_level("agent_net", level).with_utc_timestamps();
+    if level == LevelFilter::Off { all.with_level(LevelFilter::Off) } else { all }
+}
+
+/// A line as simple_logger writes it.
+fn line(level: Level, target: &str, text: &str) -> String {
+    // A clock that shows no year that can be written leaves the time out.
+    let time = OffsetDateTime::now_utc().format(TIMESTAMP).unwrap_or_default();
+    format!("{time} {:<5} [{target}] {}\n", level.as_str(), one_line(text))
+}
+
+/// What stands in place of lines that are missing.
+fn gap(lines: u64) -> String {
+    let text = format!("{lines} log lines are missing here: they were not read in time, or could not be written");
+    line(Level::Warn, module_path!(), &text)
+}
+
+/// What the standard library says of a panic.
+fn panicked(panic: &PanicHookInfo<'_>) -> String {
+    let thread = thread::current();
+    let name = thread.name().unwrap_or("<unnamed>");
+    let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
+    format!("the thread {name} panicked{place}: {}", text.unwrap_or("no message"))
 }
 
 /// Control characters as escapes.

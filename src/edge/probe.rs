@@ -8,7 +8,7 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use crate::names::Names;
 use crate::pure::config::Secret;
-use crate::pure::{inside, text};
+use crate::pure::text;
 
 /// A report of 128 GPUs and thousands of models fits.
 const MAX_BODY: u64 = 16 << 20;
@@ -54,23 +54,17 @@ fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {
     if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
 }
 
-/// The status of GET /health, within 2 s.
+/// How long a command waits for /health.
+pub(crate) const HEALTH: Duration = Duration::from_secs(2);
+
+/// The status of GET /health.
 ///
 /// # Errors
-/// One sentence when nobody answers.
-pub(crate) fn health(addr: SocketAddr) -> Result<u16, NoAnswer> {
+/// One sentence when nobody answers in time.
+pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnswer> {
     let url = format!("http://{addr}/health");
-    let answer = agent(Duration::from_secs(2)).get(&url).call();
+    let answer = agent(deadline).get(&url).call();
     answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, &why))
-}
-
-/// Whether anything comes from there in time: a server that is full closes connections without a word, and is alive.
-pub(crate) fn is_alive(addr: SocketAddr, deadline: Duration) -> bool {
-    match agent(deadline).get(format!("http://{addr}/health")).call() {
-        Err(ureq::Error::Timeout(_)) => false,
-        Err(ureq::Error::Io(why)) => why.kind() != io::ErrorKind::ConnectionRefused,
-        Ok(_) | Err(_) => true,
-    }
 }
 
 /// The body of GET /gpu at the base URL `base`, within `deadline`. `text`: as `key=value` lines.
@@ -84,19 +78,6 @@ pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool, deadline: D
         request = request.header("Authorization", format!("Bearer {}", token.expose()));
     }
     body(&url, request.call())
-}
-
-/// Tells the worker at `base` that its errors so far are known: POST /ack, within 10 s. The body of its answer.
-///
-/// # Errors
-/// Nobody answers, or the worker refuses.
-pub(crate) fn acknowledge(base: &str, token: Option<&Secret>) -> Result<String, NoAnswer> {
-    let url = format!("{base}/ack");
-    let mut request = agent(Duration::from_secs(10)).post(&url).header(inside::OPERATOR, "1");
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {}", token.expose()));
-    }
-    body(&url, request.send_empty())
 }
 
 type Reply = ureq::http::Response<ureq::Body>;

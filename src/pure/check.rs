@@ -95,7 +95,7 @@ pub(crate) fn json_line(json: &str) -> String {
     json.trim().replace(['\r', '\n'], " ") + "\n"
 }
 
-/// The line of `ack` for the answer of POST /ack.
+/// The line of `ack` for the answer of a worker.
 ///
 /// # Errors
 /// One sentence when it is no answer of this worker.

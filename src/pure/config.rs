@@ -52,6 +52,17 @@ pub(crate) struct Capability {
     pub(crate) currency: Option<String>,
 }
 
+/// What a test wants the watchdog to notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchdogTest {
+    /// Nothing is accepted after the first connection.
+    Deaf,
+    /// /health is answered with 503.
+    Sick,
+    /// All is well.
+    Nothing,
+}
+
 /// The effective settings of one run.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -80,8 +91,8 @@ pub(crate) struct Config {
     pub(crate) panic_agent: Option<String>,
     /// Registrations, submissions and models are looked after so many times faster than life (AGENT_NET_FAULT=hurry:…).
     pub(crate) hurry: u32,
-    /// AGENT_NET_FAULT=deaf: nothing is accepted after the first connection, and time goes a hundred times faster.
-    pub(crate) deaf: bool,
+    /// What the watchdog is tested with; time goes a hundred times faster then.
+    pub(crate) watchdog: Option<WatchdogTest>,
 }
 
 /// A setting that cannot be used; one line, names the variable, the value and what is accepted.
@@ -184,10 +195,17 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     let level = get.with_default("LOG_LEVEL");
     let fault = get.optional("AGENT_NET_FAULT");
     // A hundred times faster, since the watchdog waits long before it bites.
-    let deaf = fault.as_deref() == Some("deaf");
+    let watchdog = match fault.as_deref() {
+        Some("deaf") => Some(WatchdogTest::Deaf),
+        Some("sick") => Some(WatchdogTest::Sick),
+        Some("watched") => Some(WatchdogTest::Nothing),
+        _ => None,
+    };
     let hurry = fault.as_ref().and_then(|fault| fault.strip_prefix("hurry:")?.parse().ok()).filter(|n| *n > 0);
-    if let Some(fault) = fault.as_ref().filter(|fault| hurry.is_none() && !deaf && !fault.starts_with("panic:")) {
-        return Err(ConfigError::new("AGENT_NET_FAULT", fault, "panic:AGENT_ID, hurry:TIMES or deaf is accepted"));
+    let known = hurry.is_some() || watchdog.is_some();
+    if let Some(fault) = fault.as_ref().filter(|fault| !known && !fault.starts_with("panic:")) {
+        let accepted = "panic:AGENT_ID, hurry:TIMES, deaf, sick or watched is accepted";
+        return Err(ConfigError::new("AGENT_NET_FAULT", fault, accepted));
     }
     let config = Config {
         host: host.parse().map_err(|_| {
@@ -216,8 +234,8 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
             .parse()
             .map_err(|_| ConfigError::new("LOG_LEVEL", &level, "error, warn, info, debug, trace or off is accepted"))?,
         panic_agent: fault.as_ref().and_then(|fault| fault.strip_prefix("panic:")).map(str::to_owned),
-        hurry: hurry.unwrap_or(if deaf { 100 } else { 1 }),
-        deaf,
+        hurry: hurry.unwrap_or(if watchdog.is_some() { 100 } else { 1 }),
+        watchdog,
     };
     agree(&config)?;
     Ok(config)

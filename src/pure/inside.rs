@@ -2,14 +2,8 @@
 
 /// Present when the body was larger than the limit and has been thrown away.
 pub(crate) const TOO_LARGE: &str = "X-Agent-Net-Too-Large";
-/// Present when the other side of the connection is this machine itself.
-pub(crate) const LOCAL: &str = "X-Agent-Net-Local";
 /// Present when an orchestrator's proxy sent the request on for a stranger.
 pub(crate) const PROXIED: &str = "Livepeer-Runner-Route";
-/// What the operator's own command sends. An orchestrator on the same machine passes on any path that its clients name,
-/// but none of their headers.
-pub(crate) const OPERATOR: &str = "X-Agent-Net-Operator";
-
 /// Headers of a request that are looked at, and passed on.
 pub(crate) const ACCEPT: &str = "Accept";
 pub(crate) const AUTHORIZATION: &str = "Authorization";

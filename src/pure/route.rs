@@ -48,8 +48,6 @@ pub(crate) enum Job {
     },
     Health,
     Ready,
-    /// The operator knows of the errors so far.
-    Acknowledge,
 }
 
 /// The headers of a payment, as they came. Nobody may see them: whoever has them can spend them.
@@ -109,8 +107,6 @@ pub(crate) struct Request<'a> {
     pub(crate) if_none_match: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
-    /// It is the operator's own, from this machine.
-    pub(crate) local: bool,
     /// None: it was larger than the limit and has been thrown away.
     pub(crate) body: Option<&'a [u8]>,
 }
@@ -130,7 +126,6 @@ enum Path {
     Metrics,
     Health,
     Ready,
-    Acknowledge,
 }
 
 /// Paths are matched as they come: dot segments and escapes are not resolved.
@@ -149,7 +144,6 @@ const PATHS: &[(&str, Path)] = &[
     ("/metrics", Path::Metrics),
     ("/health", Path::Health),
     ("/ready", Path::Ready),
-    ("/ack", Path::Acknowledge),
 ];
 
 /// The job route that a target names, whatever becomes of the request.
@@ -164,7 +158,7 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 /// Parses one request. `token` is WORKER_TOKEN.
 ///
 /// # Errors
-/// The refusal to answer with: 404, 405, 401, 403, 413 or 400, judged in this order.
+/// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
 pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, Refusal> {
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
     let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
@@ -173,7 +167,7 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         return Err(Refusal::new(404, "not_found", message));
     };
     let (allowed, allow) = match found {
-        Path::Report | Path::Acknowledge => (request.method == "POST", "POST"),
+        Path::Report => (request.method == "POST", "POST"),
         _ => (matches!(request.method, "GET" | "HEAD"), "GET, HEAD"),
     };
     if !allowed {
@@ -198,11 +192,6 @@ pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, R
         Path::Uptime => window(query),
         Path::Agents => Ok(Job::Agents),
         Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
-        Path::Acknowledge if request.local => Ok(Job::Acknowledge),
-        Path::Acknowledge => {
-            let message = "errors are acknowledged on the machine itself: run agent-net ack there";
-            Err(Refusal::new(403, "not_local", message))
-        }
         Path::Health => Ok(Job::Health),
         Path::Ready => Ok(Job::Ready),
     }
@@ -312,7 +301,7 @@ fn requests() {
 }
 
 #[test]
-fn uptime_metrics_and_acknowledgement() {
+fn uptime_and_metrics() {
     let get = |target| Request { method: "GET", target, ..Request::default() };
     let hour = Job::Uptime { window: "1h", minutes: 60, step: 1 };
     check(&get("/uptime"), None, &Ok(Job::Uptime { window: "1h", minutes: 60, step: 1 }));
@@ -324,10 +313,6 @@ fn uptime_metrics_and_acknowledgement() {
     check(&get("/metrics"), None, &Ok(Job::Metrics { open: false }));
     let open = Request { accept: Some("application/openmetrics-text;version=1.0.0"), ..get("/metrics") };
     check(&open, None, &Ok(Job::Metrics { open: true }));
-    let ack = |local| Request { method: "POST", target: "/ack", local, ..Request::default() };
-    check(&ack(true), None, &Ok(Job::Acknowledge));
-    check(&ack(false), None, &Err(403));
-    check(&get("/ack"), None, &Err(405));
     assert_eq!(job_route("/agent-net?a=b"), Some("/agent-net"));
     assert_eq!((job_route("/gpu"), job_route("/gpu-check/")), (None, None));
 }
@@ -349,7 +334,6 @@ fn strangers_reach_the_job_routes_only() {
         "/metrics",
         "/health",
         "/ready",
-        "/ack",
     ] {
         check(&stranger("GET", target), None, &Err(404));
     }

@@ -161,7 +161,7 @@ proptest! {
     }
 
     #[test]
-    fn requests(method in "[A-Z]{1,9}", target in outside_text(TARGETS), body in outside(JOBS), accept in outside_text(&["text/plain"]), token in outside_text(&["Bearer t", "Basic OnQ="]), local: bool, proxied: bool) {
+    fn requests(method in "[A-Z]{1,9}", target in outside_text(TARGETS), body in outside(JOBS), accept in outside_text(&["text/plain"]), token in outside_text(&["Bearer t", "Basic OnQ="]), proxied: bool) {
         let request = route::Request {
             method: &method,
             target: &target,
@@ -171,7 +171,6 @@ proptest! {
             job: None,
             if_none_match: Some(&accept),
             proxied,
-            local,
             body: Some(&body),
         };
         let wanted = exposition::wants_open(Some(&accept));

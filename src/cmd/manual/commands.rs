@@ -16,7 +16,8 @@ pub(super) const COMMANDS: &[Command] = &[
         about: "answer jobs until SIGTERM; the default",
         details: "\
 It listens, registers where ORCH_URL is set, and stays registered. SIGTERM unregisters, refuses new jobs, finishes
-those in flight (10 s at most) and ends with 0. SIGHUP reads secret files anew and registers at once.",
+those in flight (10 s at most) and ends with 0. SIGHUP reads secret files anew and registers at once. SIGUSR1 does
+what agent-net ack does.",
         options: &[],
         settings: true,
         example: "agent-net serve --server-port 9000 --model llama3.2:3b",
@@ -60,8 +61,13 @@ orchestrators.",
         name: "ack",
         operand: "",
         about: "tell the worker here that its errors so far are known",
-        details: "Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens.",
-        options: &[JSON],
+        details: "\
+Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. It needs the worker's user or root, and reaches
+the worker by STATE_DIR/control.sock, else by SIGUSR1.",
+        options: &[
+            option("--pid", Value::Any("N"), "of the worker, to signal it; needed where several run and STATE_DIR is unset"),
+            JSON,
+        ],
         settings: true,
         example: "agent-net ack",
     },

@@ -38,7 +38,8 @@ pub(in crate::cmd) fn page() -> String {
     }
     page.push_str(".SH FILES\n");
     page.push_str(&entry("STATE_DIR/uptime.bin", "the uptime of the last 30 days, minute by minute"));
-    page + &entry("STATE_DIR/tickets.jsonl", "tickets that came with jobs")
+    page.push_str(&entry("STATE_DIR/tickets.jsonl", "tickets that came with jobs"));
+    page + &entry("STATE_DIR/control.sock", "by which agent-net ack reaches the worker")
 }
 
 fn entry(term: &str, meaning: &str) -> String {

@@ -44,14 +44,11 @@ pub(super) struct Peer {
     deadline: Instant,
     /// What the kernel was told last.
     read_timeout: Duration,
-    /// It is this machine itself.
-    local: bool,
 }
 
 impl Peer {
     fn new(stream: Arc<TcpStream>) -> Self {
-        let local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
-        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), read_timeout: Duration::ZERO, local }
+        Self { stream, buffer: Vec::new(), used: 0, deadline: Instant::now(), read_timeout: Duration::ZERO }
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.
@@ -204,7 +201,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
         vanished();
         return Next::Close;
     }
-    let answer = match relay::ask(gate, &head, body.whole(), peer.local && head.operator) {
+    let answer = match relay::ask(gate, &head, body.whole()) {
         Ok(answer) => answer,
         Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };
@@ -321,7 +318,6 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         401 => "Unauthorized",
         402 => "Payment Required",
-        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

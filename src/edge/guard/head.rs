@@ -50,8 +50,6 @@ pub(super) struct Head {
     pub(super) passed: Vec<(&'static str, String)>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
-    /// It carries X-Agent-Net-Operator.
-    pub(super) operator: bool,
 }
 
 /// Bytes of the whole head at the start of `buf`, looking from `from` on; None when more must be read.
@@ -141,7 +139,6 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
         old,
         passed: inside::PASSED.iter().filter_map(|name| Some((*name, ascii(all(name).first())?))).collect(),
         proxied: !all(inside::PROXIED).is_empty(),
-        operator: !all(inside::OPERATOR).is_empty(),
     })
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -81,12 +82,33 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// What the watchdog asks when no answer comes by the public port.
+#[derive(Debug)]
+pub(crate) struct Door {
+    gate: Arc<Gate>,
+    accepted: Arc<AtomicU64>,
+}
+
+impl Door {
+    /// Connections that were accepted so far, whatever became of them.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Acquire)
+    }
+
+    /// The status of GET /health, asked without a connection; None: no answer in time.
+    pub(crate) fn health(&self, patience: Duration) -> Option<u16> {
+        relay::health(&self.gate, patience).ok()
+    }
+}
+
 /// Accepts connections in a thread of its own as long as the process runs.
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
+pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Door> {
     let gate = Arc::new(gate);
+    let door = Door { gate: Arc::clone(&gate), accepted: Arc::default() };
+    let accepted = Arc::clone(&door.accepted);
     let seats = Arc::new(Seats::default());
     let crew = Crew::start("connection", STACK, STAYING)?;
     threads::essential("accept", move || {
@@ -95,6 +117,7 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
             match listener.accept() {
                 Ok((stream, _)) => {
                     failing = false;
+                    accepted.fetch_add(1, Ordering::AcqRel);
                     admit(stream, &gate, &seats, &crew);
                     if gate.deaf {
                         loop {
@@ -111,7 +134,8 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<()> {
                 }
             }
         }
-    })
+    })?;
+    Ok(door)
 }
 
 fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {

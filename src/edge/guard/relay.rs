@@ -12,13 +12,12 @@ use crate::pure::inside;
 /// For the server to begin, and then to answer: it takes microseconds, or 2 s before the first sample.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Hands one request over and waits for its answer. `body`: None when it was too large. `local`: it is the operator's own,
-/// from this machine.
+/// Hands one request over and waits for its answer. `body`: None when it was too large.
 ///
 /// # Errors
 /// `WouldBlock` when all threads are taken for too long, else what is broken.
-pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>, local: bool) -> io::Result<Answer> {
-    let marks = [(inside::PROXIED, head.proxied), (inside::LOCAL, local), (inside::TOO_LARGE, body.is_none())];
+pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>) -> io::Result<Answer> {
+    let marks = [(inside::PROXIED, head.proxied), (inside::TOO_LARGE, body.is_none())];
     let marks = marks.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "1".to_owned()));
     let headers = head.passed.iter().cloned().chain(marks);
     let headers = headers.map(|(name, value)| Header { field: name.into(), value }).collect();
@@ -26,4 +25,14 @@ pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>, local: bool) 
     let pending = tiny_http::put(method.to_owned(), head.target.clone(), headers, body.unwrap_or_default());
     (gate.poll)();
     pending.answer(PATIENCE)
+}
+
+/// The status of GET /health, asked without a connection: the server has `patience` to begin, and as long again to answer.
+///
+/// # Errors
+/// As those of [`ask`].
+pub(super) fn health(gate: &Gate, patience: Duration) -> io::Result<u16> {
+    let pending = tiny_http::put("GET".into(), "/health".into(), Vec::new(), Vec::new());
+    (gate.poll)();
+    pending.answer(patience).map(|answer| answer.status)
 }
