@@ -47,31 +47,16 @@ fn the_table_is_bounded() {
     assert!(!worker.get("/metrics").text().contains("agent-1099"));
 }
 
-/// An orchestrator on the same machine passes on any path that its clients name, but none of their headers.
-#[test]
-fn only_the_operators_own_command_acknowledges() {
-    let worker = Worker::start(&[]);
-    worker.report();
-    let refused = worker.post("/ack", "{}");
-    assert_eq!((refused.status, refused.code().as_str()), (403, "not_local"));
-    // Only the guard says that.
-    let forged = http::request(worker.addr, "POST", "/ack", &["X-Agent-Net-Local: 1"], b"");
-    assert_eq!((forged.status, forged.code().as_str()), (403, "not_local"));
-    worker.acknowledge();
-    let proxied = ["Livepeer-Runner-Route: x", "X-Agent-Net-Operator: 1"];
-    assert_eq!(http::request(worker.addr, "POST", "/ack", &proxied, b"").status, 404);
-}
-
 #[test]
 fn these_routes_are_for_the_operator() {
     let worker = Worker::start(&[("WORKER_TOKEN", "s3cret")]);
     let token = "Authorization: Bearer s3cret";
-    for (method, path) in [("GET", "/agents"), ("GET", "/metrics"), ("GET", "/uptime"), ("POST", "/ack")] {
+    for (method, path) in [("GET", "/agents"), ("GET", "/metrics"), ("GET", "/uptime")] {
         let ask = |headers: &[&str]| http::request(worker.addr, method, path, headers, b"").status;
         assert_eq!((ask(&[]), ask(&[token, "Livepeer-Runner-Route: x"])), (401, 404), "{path}");
         assert_ne!(ask(&[token]), 401, "{path}");
     }
-    for (method, path) in [("POST", "/agents"), ("POST", "/metrics"), ("POST", "/uptime"), ("GET", "/ack")] {
+    for (method, path) in [("POST", "/agents"), ("POST", "/metrics"), ("POST", "/uptime")] {
         assert_eq!(http::request(worker.addr, method, path, &[token], b"").status, 405, "{path}");
     }
 }

@@ -251,8 +251,8 @@ fn strange_requests_that_are_right_are_served() {
     check(&worker, framed(&["Content-Length:\t 25 \t"], JOB), "200");
     check(&worker, framed(&["Content-Length: 25", "Connection: Keep-Alive, CLOSE"], JOB), "200");
     check(&worker, framed(&["Content-Length: 25", "Connection: close"], JOB), "200");
-    // Only the worker itself may say what these mean.
-    check(&worker, framed(&["Content-Length: 25", "X-Agent-Net-Too-Large: 1", "X-Agent-Net-Local: 1"], JOB), "200");
+    // Only the worker itself may say that.
+    check(&worker, framed(&["Content-Length: 25", "X-Agent-Net-Too-Large: 1"], JOB), "200");
 
     // HTTP/1.0 needs no Host and ends its connection, unless it asks for another end.
     let old = |more: &str| format!("POST /gpu-check HTTP/1.0\r\nContent-Length: 25\r\n{more}\r\n{JOB}");

@@ -1,4 +1,4 @@
-//! `check` and `ack`: what a monitoring system gets to see.
+//! `check`: what a monitoring system gets to see.
 
 use serde_json::{Value, json};
 
@@ -205,31 +205,4 @@ fn wrong_arguments_are_64() {
     }
     let (rc, _, err) = check(&["--interval", "5s"], &[]);
     assert!(rc == 64 && err.contains("--watch"), "{err}");
-}
-
-#[test]
-fn errors_are_acknowledged_on_the_machine_itself() {
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
-    let url = ollama.url();
-    let settings = [&[("OLLAMA_URL", url.as_str()), ("WORKER_TOKEN", "s3cret")], &nvml.settings()[..]].concat();
-    let worker = Worker::start(&settings);
-    let port = worker.addr.port().to_string();
-    let token = [("SERVER_PORT", port.as_str()), ("WORKER_TOKEN", "s3cret")];
-    let until = |rc: i32| wait_for("a verdict", || (check(&[], &token).0 == rc).then_some(()));
-    until(0);
-    nvml.set("gpus=1");
-    until(2);
-    let ack = |args: &[&str], settings: &[(&str, &str)]| {
-        run(agent_net().envs(settings.iter().copied()).arg("ack").args(args))
-    };
-    let (status, out, err) = ack(&[], &token[..1]);
-    assert_eq!((status.code(), out.as_str()), (Some(3), ""), "{err}");
-    assert!(err.contains("WORKER_TOKEN"), "{err}");
-    let (status, out, err) = ack(&[], &token);
-    assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{out}");
-    assert_eq!(out, "acknowledged; the verdict is ok\n");
-    let (_, out, _) = ack(&["--json"], &token);
-    let said: Value = serde_json::from_str(&out).expect("JSON");
-    assert_eq!(said["verdict"], "ok", "{said}");
-    until(0);
 }

@@ -142,10 +142,13 @@ impl Worker {
         http::request(self.addr, "POST", path, &[], body.as_bytes())
     }
 
-    /// What `agent-net ack` sends.
+    /// `agent-net ack`, and what follows.
     pub fn acknowledge(&self) {
-        let answer = http::request(self.addr, "POST", "/ack", &["X-Agent-Net-Operator: 1"], b"");
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let done = || self.log().matches("SIGUSR1: the errors so far are acknowledged").count();
+        let before = done();
+        let (status, _, err) = run(agent_net().args(["ack", "--pid", &self.pid().as_raw_nonzero().to_string()]));
+        assert!(status.success(), "{err}");
+        wait_for("the acknowledgement", || (done() > before).then_some(()));
     }
 
     /// A job's whole report; it must be a 200.

@@ -333,14 +333,6 @@ fn health_is_answered_while_all_jobs_wait() {
 }
 
 #[test]
-fn a_worker_that_does_not_serve_any_more_ends() {
-    let worker = Worker::start(&[("AGENT_NET_FAULT", "deaf")]);
-    let (status, log) = worker.wait();
-    assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("/health was not answered 3 times in a row"), "{log}");
-}
-
-#[test]
 fn too_few_open_files_are_said_so() {
     let mut shell = command("/bin/sh");
     shell.args(["-c", "ulimit -n 48; exec \"$0\"", env!("CARGO_BIN_EXE_agent-net")]).env("SERVER_PORT", "0");

@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod ack;
 mod agents;
 mod bad_input;
 mod boards;
@@ -36,6 +37,7 @@ mod keeper_recordings;
 mod kernel_log;
 mod lease;
 mod load;
+mod logging;
 mod manual;
 mod metrics;
 mod model_store;
@@ -69,3 +71,4 @@ mod till;
 mod tls;
 mod uptime;
 mod wallet;
+mod watchdog;

@@ -148,8 +148,6 @@ fn what_the_worker_answers_is_what_it_says() {
             ask(worker, "GET", path, &[], "");
         }
         ask(worker, "GET", "/metrics", &["Accept: application/openmetrics-text"], "");
-        ask(worker, "POST", "/ack", &["X-Agent-Net-Operator: 1"], "");
-        ask(worker, "POST", "/ack", &[], "");
     };
     everything(&worker);
     // Hot, lost, with errors of every kind, and what has been seen of them.

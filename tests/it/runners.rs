@@ -289,7 +289,7 @@ fn jobs_of_the_proxy_reach_the_job_routes_and_nothing_else() {
     };
     let answer = ask("POST /gpu-check", r#"{"agent_id":"a client"}"#);
     assert_eq!((answer.status, &answer.json()["agent_id"]), (200, &json!("a client")), "{answer:?}");
-    for line in ["GET /gpu", "GET /metrics", "GET /agents", "POST /ack", "GET /uptime", "POST /../gpu"] {
+    for line in ["GET /gpu", "GET /metrics", "GET /agents", "GET /uptime", "POST /../gpu"] {
         assert_eq!(ask(line, "{}").status, 404, "{line}");
     }
     let log = scene.worker.log();
