@@ -12,6 +12,7 @@
 //!  keeper ─▶ pure/keeper, pure/pull ─▶ edge/ollama: the models of MODEL
 //!  worker ─▶ cashier ─▶ pure/pm ─▶ edge/disk, edge/orchestrator: tickets that come past the orchestrator
 //!  cmd/check, cmd/doctor: one snapshot without any of the threads
+//!  cmd/ack ─STATE_DIR/control.sock or SIGUSR1─▶ edge/disk/control, edge/signals ─▶ worker
 //! ```
 //!
 //! Samples flow in from the left, requests only read: no request waits for a driver, for Ollama or for a disk.

@@ -10,7 +10,7 @@ use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
 use crate::edge::disk::control;
-use crate::edge::guard::{self, Door, Gate};
+use crate::edge::guard::{self, Gate, Liveness};
 use crate::edge::logger::Background;
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
@@ -114,9 +114,9 @@ fn serve(config: &Config) -> Started<()> {
         deaf: config.watchdog == Some(WatchdogTest::Deaf),
         error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
     };
-    let door = guard::start(listener, gate).map_err(failed)?;
+    let liveness = guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
-    watch_over(addr, door, config).map_err(failed)?;
+    watch_over(addr, liveness, config).map_err(failed)?;
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
@@ -150,7 +150,7 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
 }
 
 /// Ends the process when it does not serve any more, so that whatever started it starts it anew.
-fn watch_over(addr: SocketAddr, door: Door, config: &Config) -> std::io::Result<()> {
+fn watch_over(addr: SocketAddr, liveness: Liveness, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
     let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };
     let (pause, deadline) = (WATCHDOG_PAUSE / hurry, WATCHDOG_DEADLINE / hurry.min(10));
@@ -158,7 +158,7 @@ fn watch_over(addr: SocketAddr, door: Door, config: &Config) -> std::io::Result<
         let mut failures = 0;
         while failures < WATCHDOG_FAILURES {
             thread::sleep(pause);
-            failures = if is_alive(addr, &door, deadline) { 0 } else { failures + 1 };
+            failures = if is_alive(addr, &liveness, deadline) { 0 } else { failures + 1 };
         }
         log::error!(
             "http://{addr}/health was not answered with 200 {failures} times in a row: this process ends, to be started again"
@@ -173,13 +173,13 @@ fn watch_over(addr: SocketAddr, door: Door, config: &Config) -> std::io::Result<
 /// word, or it waits in the kernel's queue behind them. A server under attack would then be ended while it serves. So
 /// without a 200 two things must be seen instead: that connections are still accepted, be it only to be closed, and a 200
 /// of /health asked for within the process, where no connection is needed.
-fn is_alive(addr: SocketAddr, door: &Door, deadline: Duration) -> bool {
-    let before = door.accepted();
+fn is_alive(addr: SocketAddr, liveness: &Liveness, deadline: Duration) -> bool {
+    let before = liveness.accepted();
     let answer = probe::health(addr, deadline);
     if matches!(answer, Ok(200)) {
         return true;
     }
-    let (accepts, within) = (door.accepted() != before, door.health(deadline));
+    let (accepts, within) = (liveness.accepted() != before, liveness.health(deadline));
     log::debug!("watchdog: {answer:?} by the public port; connections are accepted: {accepts}; within: {within:?}");
     accepts && within == Some(200)
 }

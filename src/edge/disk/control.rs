@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const MAX_ANSWER: u64 = 1 << 20;
 /// For a whole request, and for an answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How long a command waits: others may be before it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLIENT_DEADLINE: Duration = Duration::from_secs(10);
 /// Commands that wait while one is answered.
 const QUEUE: i32 = 8;
 /// A socket that cannot be made is tried again after this long.
@@ -61,7 +61,7 @@ pub(crate) fn start(dir: &str, answer: impl Fn(&str) -> String + Send + 'static)
 }
 
 /// Makes the socket; tries until it can be made.
-fn open(path: &Path) -> (UnixListener, File) {
+fn open(path: &Path) -> (UnixListener, Option<File>) {
     let mut failing = false;
     loop {
         match make(path) {
@@ -79,20 +79,20 @@ fn open(path: &Path) -> (UnixListener, File) {
 
 /// The socket, and its folder, which is locked as long as it is open: two workers that start at the same time would else
 /// both take a socket for left behind, and one would lose its new one to the other.
-fn make(path: &Path) -> io::Result<(UnixListener, File)> {
+fn make(path: &Path) -> io::Result<(UnixListener, Option<File>)> {
     let address = address(path)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    let folder = File::open(dir)?;
-    match lock(&folder) {
-        Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Err(why),
-        // Some network file systems lock no folders.
+    // Some folders cannot be read, and some network file systems lock none.
+    let folder = File::open(dir).ok();
+    match folder.as_ref().map(lock) {
+        Some(Err(why)) if why.kind() == io::ErrorKind::WouldBlock => return Err(why),
         _ => {}
     }
     remove_if_left_behind(path, &address)?;
     let socket = unconnected(SocketFlags::CLOEXEC)?;
     bind(&socket, &address)?;
-    // Nobody can connect before it listens.
+    // A client cannot connect before it listens.
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     listen(&socket, QUEUE)?;
     Ok((socket.into(), folder))
@@ -153,11 +153,11 @@ pub(crate) fn ask(dir: &str, request: &str) -> Result<String, NoAnswer> {
     exchange_with(&path, request).map_err(|why| no_answer(&path, &why))
 }
 
-fn exchange_with(path: &PathBuf, request: &str) -> io::Result<String> {
+fn exchange_with(path: &Path, request: &str) -> io::Result<String> {
     let socket = unconnected(SocketFlags::CLOEXEC)?;
     // It holds for connect as well.
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(CLIENT_DEADLINE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(CLIENT_DEADLINE))?;
     connect(&socket, &address(path)?)?;
     let mut peer = UnixStream::from(socket);
     peer.write_all(format!("{request}\n").as_bytes())?;

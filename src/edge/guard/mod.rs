@@ -82,14 +82,14 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// What the watchdog asks when no answer comes by the public port.
+/// What shows that this process still serves while no answer comes by the public port.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Liveness {
     gate: Arc<Gate>,
     accepted: Arc<AtomicU64>,
 }
 
-impl Door {
+impl Liveness {
     /// Connections that were accepted so far, whatever became of them.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Acquire)
@@ -105,10 +105,10 @@ impl Door {
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Door> {
+pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Liveness> {
     let gate = Arc::new(gate);
-    let door = Door { gate: Arc::clone(&gate), accepted: Arc::default() };
-    let accepted = Arc::clone(&door.accepted);
+    let liveness = Liveness { gate: Arc::clone(&gate), accepted: Arc::default() };
+    let accepted = Arc::clone(&liveness.accepted);
     let seats = Arc::new(Seats::default());
     let crew = Crew::start("connection", STACK, STAYING)?;
     threads::essential("accept", move || {
@@ -135,7 +135,7 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Door> {
             }
         }
     })?;
-    Ok(door)
+    Ok(liveness)
 }
 
 fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {

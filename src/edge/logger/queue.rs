@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_full_queue_counts_what_it_drops_in_one_gap_until_half_of_it_is_free() {
         let mut state = State::new();
-        let mut take = |state: &mut State, count: usize| (0..count).filter(|_| state.take("x\n".into())).count();
+        let take = |state: &mut State, count: usize| (0..count).filter(|_| state.take("x\n".into())).count();
         assert_eq!(take(&mut state, MAX_LINES + 7), MAX_LINES);
         assert_eq!(state.waiting.back(), Some(&Entry::Gap(7)));
         // One line is written, and its place is not taken at once.

@@ -48,7 +48,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("MODEL_KEEP_ALIVE", "15m", "how long Ollama keeps them after a request: 15m, seconds, or -1 for ever"),
     setting("SAMPLE_INTERVAL", "5s", "how often GPU and Ollama are read, 100ms to 5m"),
     setting("SLOW_SAMPLE_INTERVAL", "30s", "how often fans, PCIe, ECC and processes are read, 100ms to 1h"),
-    setting("STATE_DIR", "", "folder for uptime history and ticket ledger; unset: memory only"),
+    setting("STATE_DIR", "", "folder for uptime history, ticket ledger and the socket of ack; unset: memory only"),
     setting("TICKET_SUBMIT_URL", "", "where tickets that come with jobs are handed in; unset: they are ignored"),
     setting("EXPECTED_GPUS", "", "fewer usable GPUs are unhealthy; 0: no GPU is expected"),
     setting("GPU_MIN_VRAM_GB", "", "a GPU with less memory (in units of 10^9 bytes) is unhealthy"),
