@@ -122,10 +122,7 @@ struct XidRow {
 impl<'a> GpuRow<'a> {
     /// `xids` are those of the whole machine.
     pub(crate) fn new(gpu: &'a Gpu, reasons: &[Reason], xids: &[Xid]) -> Self {
-        let mib = |bytes: u64| bytes / MIB;
         let (slow, fixed) = (&gpu.slow, &gpu.fixed);
-        let throttled: BTreeMap<_, _> =
-            gpu.throttle_ns.iter().map(|(name, ns)| (name.as_str(), *ns as f64 / 1e9)).collect();
         Self {
             index: gpu.index,
             uuid: gpu.uuid.as_deref(),
@@ -159,7 +156,7 @@ impl<'a> GpuRow<'a> {
             memory_clock_max_mhz: fixed.memory_clock_max_mhz,
             performance_state: gpu.performance_state,
             throttle_reasons: gpu.throttles(),
-            throttle_seconds: Some(throttled).filter(|all| !all.is_empty()),
+            throttle_seconds: throttle_seconds(gpu),
             recovery_action: gpu.recovery_action,
             fan_percent: slow.fan_percent.as_deref(),
             pcie_generation: slow.pcie_generation,
@@ -190,7 +187,7 @@ impl<'a> GpuRow<'a> {
 
 impl ProcessRow {
     fn new(process: &Process) -> Self {
-        Self { pid: process.pid, vram_mb: process.vram_bytes.map(|bytes| bytes / MIB) }
+        Self { pid: process.pid, vram_mb: process.vram_bytes.map(mib) }
     }
 }
 
@@ -198,6 +195,16 @@ impl XidRow {
     fn new(xid: &Xid) -> Self {
         Self { xid: xid.number, meaning: xid::meaning(xid.number), count: xid.count, last: xid.last }
     }
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes / MIB
+}
+
+/// By reason; None without any.
+fn throttle_seconds(gpu: &Gpu) -> Option<BTreeMap<&str, f64>> {
+    let all: BTreeMap<_, _> = gpu.throttle_ns.iter().map(|(name, ns)| (name.as_str(), *ns as f64 / 1e9)).collect();
+    Some(all).filter(|all| !all.is_empty())
 }
 
 /// Watts with one decimal.

@@ -68,6 +68,7 @@ pub(crate) fn check(name: &str, value: impl Into<i128>) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`check`].
+#[cfg(any(feature = "nvml", test))]
 pub(crate) fn check_memory(total: u64, parts: [u64; 3]) -> Result<(), String> {
     match parts.into_iter().max().filter(|part| *part > total) {
         Some(part) => Err(format!("{part} bytes of {total} is impossible")),

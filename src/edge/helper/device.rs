@@ -11,7 +11,7 @@ use nvml_wrapper::event::EventSet;
 
 use super::look::{self, Look, Times, micros};
 use super::words::words;
-use super::{raw, readings};
+use super::{fixed, raw, readings};
 use crate::pure::gpu::{Fixed, Gaps, Gpu, GpuError, Slow};
 use crate::pure::wire::Wanted;
 
@@ -115,19 +115,19 @@ impl Device {
         let first = self.retries.is_none();
         let again = self.retries.is_some_and(|tried| tried < RETRIES);
         let failed = |gaps: &Gaps| again && !gaps.failed.is_empty();
-        let (slow, fixed) = (failed(&self.slow.gaps), failed(&self.fixed.gaps));
+        let (slow_again, fixed_again) = (failed(&self.slow.gaps), failed(&self.fixed.gaps));
         self.retries = match self.retries {
             None => Some(0),
-            Some(tried) if slow || fixed => Some(tried + 1),
+            Some(tried) if slow_again || fixed_again => Some(tried + 1),
             Some(_) if self.slow.gaps.failed.is_empty() && self.fixed.gaps.failed.is_empty() => Some(0),
             tried => tried,
         };
-        if first || wanted || slow {
+        if first || wanted || slow_again {
             let read = readings::slow(device, look);
             self.slow = Slow { gaps: mem::take(&mut look.gaps), ..read };
         }
-        if first || wanted || fixed {
-            let read = readings::fixed(device, &self.fixed, look);
+        if first || wanted || fixed_again {
+            let read = fixed::read(device, &self.fixed, look);
             self.fixed = Fixed { gaps: mem::take(&mut look.gaps), ..read };
         }
     }

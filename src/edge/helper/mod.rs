@@ -2,6 +2,7 @@
 //! never starts it anew: for that the server starts another helper.
 
 mod device;
+mod fixed;
 mod library;
 mod look;
 mod raw;

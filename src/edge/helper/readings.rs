@@ -1,4 +1,4 @@
-//! What one GPU says: fast readings at every sample, slow ones when asked for, fixed ones until they are known.
+//! What one GPU says: fast readings at every sample, slow ones when asked for; fixed ones are in `fixed`.
 //! Nothing here blocks by design: no throughput (20 ms a direction), no graphics processes, no serial number.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use nvml_wrapper::Device;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
-    Clock, EccCounter, MemoryError, PerformanceState, RetirementCause, TemperatureSensor, TemperatureThreshold,
+    Clock, EccCounter, MemoryError, PerformanceState, RetirementCause, TemperatureSensor,
 };
 use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
 use nvml_wrapper::error::NvmlError;
@@ -16,12 +16,11 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP, NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
     NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_MEMORY_TEMP, NVML_FI_DEV_REMAPPED_COR,
     NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
-    NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT,
 };
 
 use super::look::Look;
 use super::raw;
-use crate::pure::gpu::{Fixed, Gpu, MAX_PROCESSES, Process, RemappedRows, RetiredPages, Slow};
+use crate::pure::gpu::{Gpu, MAX_PROCESSES, Process, RemappedRows, RetiredPages, Slow};
 use crate::pure::{meminfo, plausible};
 
 /// No GPU has more.
@@ -262,84 +261,4 @@ fn nvlinks(device: &Device<'_>) -> Result<u32, NvmlError> {
         }
     }
     Ok(active)
-}
-
-/// What does not change. `known` is what earlier calls have given: only the rest is read, so that a reading that failed
-/// or a threshold that came late counts from then on.
-pub(super) fn fixed(device: &Device<'_>, known: &Fixed, look: &mut Look<'_>) -> Fixed {
-    let mut threshold = |known: Option<u32>, name: &'static str, kind| {
-        known.or_else(|| match look.at("temperature_threshold", &[name], || device.temperature_threshold(kind))? {
-            // So some parts say that they have none.
-            0 => {
-                look.unsupported(name);
-                None
-            }
-            celsius => look.plausible(name, celsius),
-        })
-    };
-    use TemperatureThreshold as At;
-    let temperature_slowdown_c = threshold(known.temperature_slowdown_c, "temperature_slowdown_c", At::Slowdown);
-    let temperature_shutdown_c = threshold(known.temperature_shutdown_c, "temperature_shutdown_c", At::Shutdown);
-    let temperature_max_c = threshold(known.temperature_max_c, "temperature_max_c", At::GpuMax);
-    let memory_temperature_max_c = threshold(known.memory_temperature_max_c, "memory_temperature_max_c", At::MemoryMax);
-    let mut number = |known: Option<u32>, call, name, read: &dyn Fn() -> Result<u32, NvmlError>| {
-        known.or_else(|| look.number(call, name, read))
-    };
-    let mut fixed = Fixed {
-        temperature_slowdown_c,
-        temperature_shutdown_c,
-        temperature_max_c,
-        memory_temperature_max_c,
-        power_limit_default_mw: number(
-            known.power_limit_default_mw,
-            "power_limit_default",
-            "power_limit_default_w",
-            &|| device.power_management_limit_default(),
-        ),
-        graphics_clock_max_mhz: number(
-            known.graphics_clock_max_mhz,
-            "max_clock_info",
-            "graphics_clock_max_mhz",
-            &|| device.max_clock_info(Clock::Graphics),
-        ),
-        memory_clock_max_mhz: number(known.memory_clock_max_mhz, "max_clock_info", "memory_clock_max_mhz", &|| {
-            device.max_clock_info(Clock::Memory)
-        }),
-        pcie_generation_max: number(known.pcie_generation_max, "max_pcie_link", "pcie_generation_max", &|| {
-            device.max_pcie_link_gen()
-        }),
-        pcie_width_max: number(known.pcie_width_max, "max_pcie_link", "pcie_width_max", &|| {
-            device.max_pcie_link_width()
-        }),
-        ..known.clone()
-    };
-    if fixed.vbios_version.is_none() {
-        fixed.vbios_version = look.at("vbios_version", &["vbios_version"], || raw::vbios_version(device));
-    }
-    if fixed.compute_capability.is_none() {
-        let read = look.at("compute_capability", &["compute_capability"], || device.cuda_compute_capability());
-        let version = read.and_then(|version| look.plausible("compute_capability", version.major).map(|_| version));
-        fixed.compute_capability = version.map(|version| (version.major, version.minor));
-    }
-    if fixed.inforom_corrupt.is_none() {
-        fixed.inforom_corrupt =
-            look.at("validate_info_rom", &["inforom_corrupt"], || match device.validate_info_rom() {
-                Ok(()) => Ok(false),
-                Err(NvmlError::CorruptedInfoROM) => Ok(true),
-                Err(why) => Err(why),
-            });
-    }
-    let margins = ["temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"];
-    if fixed.margin_at_max_c.is_none() || fixed.margin_at_shutdown_c.is_none() {
-        let ids = [NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT];
-        if let Some([max, shutdown]) = look.at("field_values", &margins, || raw::signed_fields(device, ids)) {
-            let mut margin = |name: &str, value| {
-                let value: i64 = look.take(&[name], value)?;
-                look.plausible(name, value).and_then(|value| i32::try_from(value).ok())
-            };
-            fixed.margin_at_max_c = margin(margins[0], max);
-            fixed.margin_at_shutdown_c = margin(margins[1], shutdown);
-        }
-    }
-    fixed
 }

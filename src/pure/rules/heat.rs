@@ -47,6 +47,11 @@ pub(super) fn judge(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings:
             )
             .numbers(temperature, max);
     }
+    slowdowns(gpu, track, findings);
+}
+
+fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
+    let index = gpu.index;
     if track.thermal.held() {
         findings.add(
             Code::HwThermalSlowdown,
