@@ -35,7 +35,7 @@ pub(crate) fn look(root: &Path) -> Surroundings {
     }
 }
 
-/// The number of NVIDIA's display devices on the PCI bus; None when nobody can look.
+/// The number of NVIDIA's display devices on the PCI bus; None where the bus cannot be seen.
 pub(crate) fn count_cards(root: &Path) -> Option<u32> {
     u32::try_from(cards(root)?.len()).ok()
 }
@@ -77,13 +77,13 @@ struct Card {
 
 impl Card {
     /// It has NVIDIA's driver or none: one that was lent to a virtual machine (vfio-pci, pci-stub, xen-pciback) or runs
-    /// on another driver (nouveau, nvidiafb) is not missed.
+    /// on another driver (nouveau, nvidiafb) is not missing.
     fn for_nvidia(&self) -> bool {
         self.driver.as_deref().is_none_or(|driver| driver == "nvidia")
     }
 }
 
-/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None when nobody can look. Virtual functions
+/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None where the bus cannot be seen. Virtual functions
 /// (SR-IOV) are parts of another one, meant for virtual machines.
 /// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
 fn cards(root: &Path) -> Option<Vec<Card>> {
@@ -110,7 +110,7 @@ fn driver_of(device: &Path) -> Option<String> {
     Some(reserved.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")
 }
 
-/// `nvidia0`, `nvidia1` and so on; None when nobody can look.
+/// `nvidia0`, `nvidia1` and so on; None where the bus cannot be seen.
 fn device_nodes(dev: &Path) -> Option<u32> {
     let is_gpu = |name: &str| {
         name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))

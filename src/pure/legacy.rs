@@ -42,8 +42,8 @@ impl Legacy {
     pub(crate) fn sentences(&self) -> Vec<String> {
         // A legacy driver is named together with the product; the place comes in a line of its own and adds nothing.
         let named = self.cards.iter().any(|card| card.name.is_some());
-        let told = |card: &&Card| !(named && matches!(card.needs, Needs::LegacyDriver(None)));
-        let mut all: Vec<String> = self.cards.iter().filter(told).map(Card::sentence).collect();
+        let listed = |card: &&Card| !(named && matches!(card.needs, Needs::LegacyDriver(None)));
+        let mut all: Vec<String> = self.cards.iter().filter(listed).map(Card::sentence).collect();
         all.dedup();
         all
     }

@@ -110,7 +110,7 @@ impl Once {
                         deadline = end.min(Instant::now() + SECOND_CHANCE);
                         crashed = Some((gpu, reinits));
                     }
-                    // Until it is started again, it is the same fault that is told.
+                    // Until the helper is started again, this is still the first crash.
                     (FaultKind::HelperFailed, Some((_, before))) if reinits == *before => {}
                     _ => return (gpu, reinits),
                 },
@@ -166,7 +166,7 @@ impl Once {
     }
 }
 
-/// Looks whenever it is asked, until nobody can ask any more.
+/// Looks whenever it is asked, until the other end is dropped.
 fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Look>) {
     let root = Path::new(&config.host_root);
     let mut log: io::Result<Kmsg> = Kmsg::open(root);

@@ -18,7 +18,7 @@ use crate::pure::snapshot::OllamaState;
 use crate::pure::{check, contract, rules};
 use crate::sampler::Once;
 
-/// Whoever waits longer than this is told what for.
+/// A wait that is longer than this is explained on stderr.
 const SILENT: Duration = Duration::from_secs(2);
 
 /// Asks, and keeps the helper of its own that it may need for it.
@@ -105,7 +105,7 @@ impl Asker {
         thread::spawn(move || {
             let long = is_over.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout);
             if long && !said.swap(true, Ordering::Relaxed) {
-                // Without stderr nobody waits there.
+                // A closed stderr is no reason to stop.
                 let _ = writeln!(io::stderr(), "{line}");
             }
         });

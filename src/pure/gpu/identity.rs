@@ -55,7 +55,7 @@ fn a_lost_gpu_keeps_its_name_unless_another_has_it() {
     };
     let some = |uuid: &str| Some(uuid.to_owned());
     assert_eq!(uuids(vec![gpu(0, Some("a")), lost(1)]), [some("a"), some("b")]);
-    // The indices have moved: nobody knows who it is.
+    // The indices have moved: it cannot be determined which one it is.
     assert_eq!(uuids(vec![gpu(0, Some("b")), lost(1)]), [some("b"), None]);
     assert_eq!(uuids(vec![lost(0), lost(1), lost(2)]), [some("a"), some("b"), None]);
 }

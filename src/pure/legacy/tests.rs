@@ -82,7 +82,7 @@ fn only_the_last_look_at_the_bus_counts() {
     let second = at("NVRM: ignoring the legacy GPU 0000:02:00.0");
     assert_eq!(ignored(&[(GTX_680, 7), second, second]), 1);
     assert_eq!(ignored(&[(GTX_680, 7), at("NVRM: ignoring the legacy GPU 0000:09:00.0")]), 0);
-    // A card that the driver does not know is missed.
+    // A card that the driver does not know counts as missing.
     let unknown = "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1292)\\x0aNVRM: installed in this system is not supported by the\\x0aNVRM: NVIDIA 390.48 driver release.";
     assert_eq!(ignored(&[at(unknown)]), 0);
     assert!(!read(&[at(unknown)]).because().is_empty());

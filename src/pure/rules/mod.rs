@@ -34,7 +34,7 @@ pub(crate) struct Limits {
 /// What the machine shows of its GPUs without NVML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Surroundings {
-    /// NVIDIA display devices on the PCI bus; None when nobody could look.
+    /// NVIDIA display devices on the PCI bus; None where the bus cannot be seen.
     pub(crate) pci_gpus: Option<u32>,
     /// Those of them that run NVIDIA's driver, or none: no other machine and no other driver has them.
     pub(crate) pci_gpus_for_nvidia: Option<u32>,
@@ -52,7 +52,7 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// GPUs on the PCI bus that NVIDIA's driver should have; None when nobody could look.
+    /// GPUs on the PCI bus that NVIDIA's driver should have; None where the bus cannot be seen.
     pub(crate) fn gpus_on_bus(&self) -> Option<u32> {
         let ignored = u32::try_from(self.legacy.ignored(&self.unbound)).unwrap_or(u32::MAX);
         self.pci_gpus_for_nvidia.map(|gpus| gpus.saturating_sub(ignored))
