@@ -83,8 +83,8 @@ impl Card {
     }
 }
 
-/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None where the bus cannot be seen. Virtual functions
-/// (SR-IOV) are parts of another one, meant for virtual machines.
+/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None where the bus cannot be seen.
+/// Virtual functions (SR-IOV) are parts of another one, meant for virtual machines.
 /// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
 fn cards(root: &Path) -> Option<Vec<Card>> {
     let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
@@ -110,7 +110,7 @@ fn driver_of(device: &Path) -> Option<String> {
     Some(reserved.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")
 }
 
-/// `nvidia0`, `nvidia1` and so on; None where the bus cannot be seen.
+/// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read.
 fn device_nodes(dev: &Path) -> Option<u32> {
     let is_gpu = |name: &str| {
         name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
