@@ -23,12 +23,12 @@ use crate::sampler;
 /// One look: what it is called, how long it may take, and what it does.
 type Look = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
 
-/// For the GPUs; the look that they are a part of takes a little longer.
-const READINGS: Duration = Duration::from_secs(12);
+/// For the GPUs, whose driver takes up to 25 s to start; the look that they are a part of takes a little longer.
+const READINGS: Duration = Duration::from_secs(30);
 
 const LOOKS: &[Look] = &[
     ("driver", Duration::from_secs(3), machine),
-    ("readings", Duration::from_secs(15), gpus),
+    ("readings", Duration::from_secs(33), gpus),
     ("xids", Duration::from_secs(3), kernel_log),
     // Ollama may answer /api/ps only after 15 s.
     ("ollama", Duration::from_secs(20), ollama),
@@ -85,7 +85,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS).snapshot)
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.hurry).snapshot)
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {

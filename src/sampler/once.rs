@@ -12,7 +12,7 @@ use crate::edge::kmsg::Kmsg;
 use crate::pure::config::Config;
 use crate::pure::gpu::{FaultKind, Gpu, GpuFault};
 use crate::pure::report::Published;
-use crate::pure::rules::Surroundings;
+use crate::pure::rules::{self, Surroundings};
 use crate::pure::snapshot::{GpuState, OllamaState};
 use crate::pure::xid::KernelEvent;
 
@@ -91,7 +91,10 @@ impl Once {
             self.board.put_gpu(gpu, reinits);
         }
         self.board.publish_the_first_anyway();
-        self.board.latest().unwrap_or_else(|| unreachable!("it was published"))
+        let latest = self.board.latest().unwrap_or_else(|| unreachable!("it was published"));
+        let mut snapshot = latest.snapshot.clone();
+        rules::settle(&mut snapshot.reasons);
+        Arc::new(Published::new(snapshot))
     }
 
     /// `timeout`: what led to `deadline`.

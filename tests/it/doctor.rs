@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::fake_runners::Runners;
+use crate::gpus::HURRY;
 use crate::harness::{agent_net, folder, run};
 use crate::nvml::FakeNvml;
 
@@ -159,13 +160,13 @@ fn what_nvml_says_is_passed_on() {
     around.finds(&[("NVML_HELPER", "/nonexistent")], "readings", "fail", &["NVML_HELPER_MISSING"]);
     for (settings, check, grade, part) in [
         ("init=18", "readings", "fail", "DRIVER_LIB_MISMATCH"),
-        ("at_init=hang", "readings", "warn", "DRIVER_STUCK"),
-        ("at_sample=crash", "readings", "warn", "NVML_HELPER_FAILED"),
+        ("at_init=hang", "readings", "fail", "DRIVER_STUCK"),
+        ("at_sample=crash", "readings", "fail", "NVML_HELPER_FAILED"),
         ("gpus=2\ngpu1.handle=15", "gpu", "fail", "GPU_LOST"),
         ("gpu0.temperature=95", "gpu", "warn", "TEMP_HIGH"),
     ] {
         around.nvml.set(settings);
-        around.finds(&[], check, grade, &[part]);
+        around.finds(&[HURRY], check, grade, &[part]);
     }
 }
 
@@ -238,9 +239,9 @@ fn what_hangs_costs_its_own_line_only() {
     around.ollama.set_all(&Answer::Hang);
     around.orchestrator.set(Mood::Hang);
     around.nvml.set("at_init=hang");
-    let (rc, checks) = around.examine(&[]);
+    let (rc, checks) = around.examine(&[HURRY]);
     assert_eq!(rc, 2);
-    for (check, grade) in [("driver", "pass"), ("readings", "warn"), ("ollama", "fail"), ("orchestrator", "fail")] {
+    for (check, grade) in [("driver", "pass"), ("readings", "fail"), ("ollama", "fail"), ("orchestrator", "fail")] {
         assert!(checks.iter().any(|c| c["check"] == check && c["grade"] == grade), "{check}: {checks:#?}");
     }
     assert!(checks.iter().any(|c| c["check"] == "disk" && c["grade"] == "pass"), "{checks:#?}");

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::http::{self, Response};
 
 /// How long a test waits for what must happen at some time. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running worker; killed on drop.
 pub struct Worker {

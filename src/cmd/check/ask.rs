@@ -13,9 +13,9 @@ use crate::edge::limits::unix_now;
 use crate::edge::probe::{self, NoAnswer};
 use crate::exit::Exit;
 use crate::pure::config::Config;
-use crate::pure::report::{Moment, Published};
+use crate::pure::report::Moment;
 use crate::pure::snapshot::OllamaState;
-use crate::pure::{check, contract, rules};
+use crate::pure::{check, contract};
 use crate::sampler::Once;
 
 /// A wait that is longer than this is explained on stderr.
@@ -89,9 +89,6 @@ impl Asker {
         drop(waiting);
         let latest = own.judge(ollama, left());
         self.own = Some(own);
-        let mut snapshot = latest.snapshot.clone();
-        rules::settle(&mut snapshot.reasons);
-        let latest = Published::new(snapshot);
         let now = unix_now();
         let at = Moment { now, sample_age_ms: 0, process_seconds: 0, stale: None, registrations: &[], keepers: &[] };
         if text { latest.text(&at) } else { contract::json(&latest.report(None, &at)) }
