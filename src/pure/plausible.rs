@@ -40,6 +40,7 @@ const RANGES: &[(&str, i128, i128, &str)] = &[
     ("remapped_rows", 0, 1 << 24, "rows"),
     // NVML says of a fan that it may exceed 100 %.
     ("fan_percent", 0, 200, "%"),
+    ("mig_mode", 0, 1, ""),
     ("pcie_generation", 1, 16, ""),
     ("pcie_generation_max", 1, 16, ""),
     ("pcie_width", 1, 32, "lanes"),
@@ -63,6 +64,10 @@ pub(crate) fn check(name: &str, value: impl Into<i128>) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+/// Most fans of one card.
+#[cfg(any(feature = "nvml", test))]
+pub(crate) const MAX_FANS: u32 = 16;
 
 /// Used, free and reserved bytes of `total`.
 ///

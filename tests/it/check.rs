@@ -134,7 +134,7 @@ fn a_driver_that_does_not_answer_in_time_is_unhealthy() {
     assert_eq!((rc, err), (3, format!("waiting for Ollama at {at} (up to 3 s) ...\n")), "{out}");
     assert!(out.starts_with("agent-net unknown (OLLAMA_NO_ANSWER): 1 of 1 GPUs usable"), "{out}");
     // One that takes its time is waited for.
-    nvml.set("at_init=slow\nat_sample=slow");
+    nvml.set("at_init=sleep:700\nat_sample=sleep:700");
     assert_eq!(check(&[], &settings).0, 0);
 }
 

@@ -180,6 +180,17 @@ fn absurd_values_are_null_and_named_with_what_the_driver_said() {
         assert!(why.starts_with(said) && gpu[name].is_null(), "{name}: {why}; {gpu:#}");
     }
     assert_eq!((&gpu["vram_total_mb"], &gpu["temperature_c"]), (&json!(8192), &json!(41)));
+    // Numbers that stand for yes or no, and how many there are of something.
+    nvml.set(
+        "gpu0.mig=4294967295\ngpu0.rows=0/0/4294967295/4294967295\ngpu0.fans=4294967295\ngpu0.ecc=7\ngpu0.pstate=77",
+    );
+    let named = |r: &Value| r["gpus"][0]["failed"]["mig_mode"] == "4294967295 is impossible";
+    let report = worker.report_when("mig_mode", named);
+    let gpu = &report["gpus"][0];
+    for name in ["mig_mode", "remapped_rows", "fan_percent", "ecc_enabled", "performance_state"] {
+        assert!(gpu["failed"][name].is_string() && gpu[name].is_null(), "{name}: {gpu:#}");
+    }
+    assert_eq!(verdict(&report), "degraded", "{report:#}");
     nvml.set("");
     worker.report_when("verdict ok", is_ok);
 }

@@ -102,7 +102,7 @@ impl Device {
             gpu.fixed.inforom_corrupt = Some(true);
         }
         // A GPU that is cut into slices refuses readings of the whole in odd ways. One that is dead does not say that it is.
-        if gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current != 0) {
+        if gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current == 1) {
             for gaps in [&mut gpu.gaps, &mut gpu.slow.gaps, &mut gpu.fixed.gaps] {
                 gaps.unsupported.extend(mem::take(&mut gaps.failed).into_keys());
             }

@@ -56,6 +56,7 @@ impl Reader {
         let driver_version = look.at("driver_version", &[], || raw::driver_version(nvml));
         let nvml_version = look.at("nvml_version", &[], || raw::nvml_version(nvml));
         let cuda = look.at("cuda_version", &[], || nvml.sys_cuda_driver_version());
+        let cuda = cuda.filter(|version| (1000..1_000_000).contains(version));
         self.gpus.truncate(count as usize);
         for index in (0..count).skip(self.gpus.len()) {
             self.gpus.push(Asked::start(Device::new(nvml, index))?);

@@ -148,6 +148,10 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     let rows = [next(), next(), next(), next()].into_iter().collect::<Result<Vec<u64>, _>>();
     gpu.remapped_rows = look.take(&["remapped_rows"], rows).and_then(|rows| {
         let [correctable, uncorrectable, pending, failed] = rows[..] else { return None };
+        if let Some(flag) = [pending, failed].into_iter().find(|flag| *flag > 1) {
+            look.fail("remapped_rows", &plausible::impossible(flag, ""));
+            return None;
+        }
         look.plausible("remapped_rows", correctable.max(uncorrectable))?;
         Some(RemappedRows {
             correctable: small(correctable),
@@ -185,7 +189,7 @@ fn small(n: u64) -> u32 {
 
 pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
     let mut slow = Slow {
-        fan_percent: look.at("fan_speed", &["fan_percent"], || fans(device)),
+        fan_percent: fans(device, look),
         pcie_generation: look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen()),
         pcie_width: look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width()),
         pcie_replays: look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter()),
@@ -194,13 +198,12 @@ pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
             .map(|mode| mode.currently_enabled),
         retired_pages: look.at("retired_pages", &["retired_pages"], || retired_pages(device)),
         persistence_mode: look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode()),
-        mig_mode: look.at("mig_mode", &["mig_mode"], || device.mig_mode()).map(|mode| mode.current != 0),
+        mig_mode: look
+            .number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current))
+            .map(|mode| mode == 1),
         nvlinks_active: look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device)),
         ..Slow::default()
     };
-    let impossible =
-        |fans: &[u32], look: &mut Look<'_>| fans.iter().any(|f| look.plausible("fan_percent", *f).is_none());
-    slow.fan_percent = slow.fan_percent.filter(|fans| !impossible(fans, look));
     let wrong = |p: &RetiredPages, look: &mut Look<'_>| {
         look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_none()
     };
@@ -220,14 +223,20 @@ pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
     slow
 }
 
-fn fans(device: &Device<'_>) -> Result<Vec<u32>, NvmlError> {
-    match device.num_fans() {
+fn fans(device: &Device<'_>, look: &mut Look<'_>) -> Option<Vec<u32>> {
+    const NAME: &str = "fan_percent";
+    let count = look.at("num_fans", &[NAME], || match device.num_fans() {
         Ok(0) => Err(NvmlError::NotSupported),
-        Ok(fans) => (0..fans.min(16)).map(|fan| device.fan_speed(fan)).collect(),
         // Drivers up to 470 cannot count them.
-        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => Ok(vec![device.fan_speed(0)?]),
-        Err(why) => Err(why),
+        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => Ok(1),
+        counted => counted,
+    })?;
+    if count > plausible::MAX_FANS {
+        look.fail(NAME, &plausible::impossible(count, "fans"));
+        return None;
     }
+    let all: Vec<u32> = look.at("fan_speed", &[NAME], || (0..count).map(|fan| device.fan_speed(fan)).collect())?;
+    all.into_iter().map(|percent| look.plausible(NAME, percent)).collect()
 }
 
 fn retired_pages(device: &Device<'_>) -> Result<RetiredPages, NvmlError> {
@@ -243,7 +252,7 @@ fn processes(device: &Device<'_>) -> Result<Vec<Process>, NvmlError> {
     let process = |p: nvml_wrapper::struct_wrappers::device::ProcessInfo| Process {
         pid: p.pid,
         vram_bytes: match p.used_gpu_memory {
-            UsedGpuMemory::Used(bytes) => Some(bytes),
+            UsedGpuMemory::Used(bytes) => Some(bytes).filter(|bytes| plausible::check("vram_total_mb", *bytes).is_ok()),
             UsedGpuMemory::Unavailable => None,
         },
     };
