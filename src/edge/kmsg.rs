@@ -17,6 +17,8 @@ const MAX_RECORDS: usize = 200_000;
 #[derive(Debug)]
 pub(crate) struct Kmsg {
     file: File,
+    /// Room for one read.
+    buffer: Box<[u8]>,
     /// What has been read and not been looked at, and the beginning of a record whose end has not come. The kernel
     /// gives whole ones, a file may not.
     rest: Vec<u8>,
@@ -32,7 +34,8 @@ impl Kmsg {
         let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
         let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(root.join("dev/kmsg"))?;
         let is_device = file.metadata()?.file_type().is_char_device();
-        let mut kmsg = Self { file, rest: Vec::new(), skipping: false, log: KernelLog::default() };
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        let mut kmsg = Self { file, buffer, rest: Vec::new(), skipping: false, log: KernelLog::default() };
         // Some may be opened and not be read, which only a read shows. It must have room for a whole record and keep
         // it: the kernel gives each one once, and for a read without room it is lost.
         match kmsg.fill() {
@@ -68,16 +71,15 @@ impl Kmsg {
 
     /// One read.
     fn fill(&mut self) -> io::Result<usize> {
-        let start = self.rest.len();
-        self.rest.resize(start + BUFFER, 0);
-        let read = loop {
-            match self.file.read(&mut self.rest[start..]) {
+        loop {
+            match self.file.read(&mut self.buffer) {
                 Err(why) if why.kind() == ErrorKind::Interrupted => {}
-                read => break read,
+                read => {
+                    self.rest.extend_from_slice(&self.buffer[..read.as_ref().copied().unwrap_or_default()]);
+                    return read;
+                }
             }
-        };
-        self.rest.truncate(start + read.as_ref().copied().unwrap_or_default());
-        read
+        }
     }
 
     /// Looks at what has been read.

@@ -74,8 +74,9 @@ impl Scene {
     /// The row of this protocol.
     fn row(&self) -> Value {
         let report = self.worker.get("/gpu").json();
-        let rows = report["registrations"].as_array().unwrap();
-        rows.iter().find(|row| row["protocol"] == "live-runner").cloned().unwrap_or_default()
+        // Before the first sample there is no report.
+        let mut rows = report["registrations"].as_array().into_iter().flatten();
+        rows.find(|row| row["protocol"] == "live-runner").cloned().unwrap_or_default()
     }
 
     #[track_caller]

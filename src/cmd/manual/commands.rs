@@ -65,7 +65,11 @@ orchestrators.",
 Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. It needs the worker's user or root,
 and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
         options: &[
-            option("--pid", Value::Any("N"), "of the worker, to signal it; needed where several run and STATE_DIR is unset"),
+            option(
+                "--pid",
+                Value::Any("N"),
+                "of the worker, to signal it; needed where several run and STATE_DIR is unset",
+            ),
             JSON,
         ],
         settings: true,
