@@ -153,8 +153,7 @@ fn the_uptime_outlives_the_container() {
     // There is no GPU: that is time down. User 65532 may write where no one has made a folder for it.
     let seen = wait_for("seconds", || up(&first).filter(|seconds| *seconds >= 2));
     docker(&["stop", &first.name]);
-    // Docker gives the log of stderr on stderr.
-    let (_, _, log) = harness::run(client().args(["logs", &first.name]));
+    let (_, _, log) = harness::run(client().args(["logs", &first.name])); // on stderr, as it was written
     assert!(log.contains("listening on") && !log.contains("cannot write"), "{log}");
     drop(first);
     let second = Container::run(&image, &options);
