@@ -8,7 +8,7 @@ use std::io::Write;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use self::process::{End, HELPER, Process, find, wait};
+use self::process::{End, HELPER, Process, START_QUIET, find, wait};
 use crate::pure::gpu::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::rules::KEEP_LOADED;
 use crate::pure::schedule::Backoff;
@@ -60,6 +60,8 @@ pub(crate) struct Gpus {
     fault: Option<(Instant, GpuFault)>,
     /// When the first helper was started of those that have not answered.
     unanswered: Option<Instant>,
+    /// The last start failed, and took as long as one that succeeds may.
+    fails_slowly: bool,
     /// GPUs of the last good sample.
     known: Vec<Gpu>,
     /// Since when a GPU does not answer, by index: a new helper does not know.
@@ -97,6 +99,7 @@ impl Gpus {
             next_id: 1,
             fault: None,
             unanswered: None,
+            fails_slowly: false,
             known: Vec::new(),
             silent: BTreeMap::new(),
         }
@@ -143,11 +146,12 @@ impl Gpus {
         GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), last_known }
     }
 
-    /// The helper has not answered yet. A fault of the driver or the helper lasts until one does.
+    /// The helper has not answered yet. A fault of the driver or the helper lasts until one does, and so does a refusal
+    /// that has taken its time before.
     fn starting(&mut self) -> GpuState {
         let started = self.process.as_ref().map_or_else(Instant::now, |process| process.started);
         let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperFailed | FaultKind::HelperMissing);
-        if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| lasts(fault.kind)) {
+        if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
             return self.failed(fault.clone());
         }
         let last_known = self.known.iter().map(|gpu| gpu.silent("the driver is starting")).collect();
@@ -311,6 +315,7 @@ impl Gpus {
         let took = process.started.elapsed();
         let first = !std::mem::replace(&mut process.answered, true);
         self.unanswered = None;
+        self.fails_slowly = first && answer.is_err() && took >= START_QUIET;
         let sample = answer?;
         if first && took >= SLOW_START {
             log::warn!("the driver took {} s to start; {KEEP_LOADED}", took.as_secs());

@@ -57,6 +57,21 @@ fn a_driver_that_was_gone_and_starts_slowly_is_unknown_meanwhile() {
     worker.report_when("verdict ok", is_ok);
 }
 
+/// A driver that takes its time to refuse is not about to come up each time that it is asked.
+#[test]
+fn a_driver_that_refuses_slowly_stays_what_it_is() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("at_init=sleep:3000\ninit=18"));
+    let worker = worker(&ollama, &nvml);
+    worker.report_when("the refusal", has("DRIVER_LIB_MISMATCH"));
+    for _ in 0..60 {
+        let report = worker.report();
+        assert_eq!((verdict(&report), codes(&report)), ("unhealthy", vec!["DRIVER_LIB_MISMATCH"]), "{report:#}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    nvml.set("");
+    worker.report_when("verdict ok", is_ok);
+}
+
 /// dcgm-exporter#46: the handle works, the main readings fail with "unknown error".
 #[test]
 fn a_dead_gpu_is_unhealthy() {

@@ -13,7 +13,7 @@ use crate::pure::wire;
 pub(super) const HELPER: &str = "agent-net-nvml";
 
 /// A start that takes longer is reported as such, and from then on this often.
-const START_QUIET: Duration = Duration::from_secs(2);
+pub(super) const START_QUIET: Duration = Duration::from_secs(2);
 const START_REPORT: Duration = Duration::from_secs(1);
 
 /// Lines of one helper's stderr that are logged, and how much of each.
