@@ -149,7 +149,7 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
     }
 }
 
-/// Ends the process when it does not serve any more, so that whatever started it starts it anew.
+/// Ends the process when it does not serve any more, so that whatever started it starts it again.
 fn watch_over(addr: SocketAddr, liveness: Liveness, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
     let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };

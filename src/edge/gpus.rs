@@ -27,7 +27,7 @@ const RENEW_SILENT: Duration = Duration::from_secs(30);
 /// A helper that cannot be killed sits in the driver; more than this many of them help nobody.
 const MAX_ABANDONED: usize = 3;
 /// How long a killed helper is waited for before it is abandoned.
-const REAP_PATIENCE: Duration = Duration::from_millis(200);
+const REAP_TIMEOUT: Duration = Duration::from_millis(200);
 /// First and longest wait before a helper is started again.
 const RESPAWN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -243,8 +243,8 @@ impl Gpus {
                 process
             }
         };
-        let patience = if process.answered { SAMPLE_DEADLINE } else { process.quiet() };
-        match self.wait(&mut process, events, patience) {
+        let timeout = if process.answered { SAMPLE_DEADLINE } else { process.quiet() };
+        match self.wait(&mut process, events, timeout) {
             Wait::Answer(answer) => {
                 self.process = Some(process);
                 if answer.is_err() {
@@ -350,11 +350,11 @@ impl Gpus {
         let Process { mut child, answered, .. } = process;
         // A helper that ended by itself: how it did is the best that can be said.
         let ended = match end {
-            End::Closed(_) => wait(&mut child, REAP_PATIENCE),
+            End::Closed(_) => wait(&mut child, REAP_TIMEOUT),
             _ => None,
         };
         let _ = child.kill();
-        let reaped = ended.is_some() || wait(&mut child, REAP_PATIENCE).is_some();
+        let reaped = ended.is_some() || wait(&mut child, REAP_TIMEOUT).is_some();
         if !reaped {
             self.abandoned.push(child);
         }

@@ -25,7 +25,7 @@ static QUEUE: Queue = Queue::new();
 /// Writes a line before it returns: for commands that end by themselves.
 struct Direct(SimpleLogger);
 
-/// Leaves a line to the thread that writes: nobody waits for stderr.
+/// Leaves a line to the thread that writes: no caller waits for stderr.
 struct Queued {
     /// Which records are wanted.
     filter: SimpleLogger,

@@ -60,7 +60,7 @@ pub(crate) const HEALTH: Duration = Duration::from_secs(2);
 /// The status of GET /health.
 ///
 /// # Errors
-/// One sentence when nobody answers in time.
+/// One sentence when there is no answer in time.
 pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnswer> {
     let url = format!("http://{addr}/health");
     let answer = agent(deadline).get(&url).call();

@@ -33,13 +33,13 @@ pub(super) struct Process {
     pub(super) asked: Option<(u64, Instant)>,
 }
 
-/// Why a helper is given up.
+/// Why a helper is ended.
 #[derive(Debug)]
 pub(super) enum End {
     Late,
     /// It closed its stdout.
     Closed(String),
-    /// It said what nobody understands.
+    /// It said something that is not of the protocol.
     Bad(String),
 }
 
@@ -128,9 +128,9 @@ fn log_chatter(stderr: impl Read) {
     let _ = io::copy(&mut stderr, &mut io::sink());
 }
 
-/// The exit status, if it comes within `patience`.
-pub(super) fn wait(child: &mut Child, patience: Duration) -> Option<std::process::ExitStatus> {
-    let end = Instant::now() + patience;
+/// The exit status, if it comes within `timeout`.
+pub(super) fn wait(child: &mut Child, timeout: Duration) -> Option<std::process::ExitStatus> {
+    let end = Instant::now() + timeout;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),

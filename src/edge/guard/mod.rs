@@ -96,8 +96,8 @@ impl Liveness {
     }
 
     /// The status of GET /health, asked without a connection; None: no answer in time.
-    pub(crate) fn health(&self, patience: Duration) -> Option<u16> {
-        relay::health(&self.gate, patience).ok()
+    pub(crate) fn health(&self, timeout: Duration) -> Option<u16> {
+        relay::health(&self.gate, timeout).ok()
     }
 }
 

@@ -27,12 +27,12 @@ pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>) -> io::Result
     pending.answer(PATIENCE)
 }
 
-/// The status of GET /health, asked without a connection: the server has `patience` to begin, and as long again to answer.
+/// The status of GET /health, asked without a connection: the server has `timeout` to begin, and as long again to answer.
 ///
 /// # Errors
 /// As those of [`ask`].
-pub(super) fn health(gate: &Gate, patience: Duration) -> io::Result<u16> {
+pub(super) fn health(gate: &Gate, timeout: Duration) -> io::Result<u16> {
     let pending = tiny_http::put("GET".into(), "/health".into(), Vec::new(), Vec::new());
     (gate.poll)();
-    pending.answer(patience).map(|answer| answer.status)
+    pending.answer(timeout).map(|answer| answer.status)
 }

@@ -14,12 +14,12 @@ pub(super) fn judge(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings:
         if degrees(temperature) >= shutdown {
             let message = format!("GPU {index} is at {temperature} °C, about to switch itself off");
             findings
-                .add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and mend its cooling")
+                .add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and fix its cooling")
                 .numbers(temperature, shutdown);
         }
     } else if margin_is_gone(gpu) {
         let message = format!("GPU {index} is beyond its thermal limit and slows itself down");
-        findings.add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and mend its cooling");
+        findings.add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and fix its cooling");
     }
     if let (Some(temperature), Some(heat)) = (gpu.temperature_c, history::heat(gpu).filter(|_| track.hot.held())) {
         let message = format!("GPU {index} is at {temperature} °C; it should stay below {} °C", heat.limit);
@@ -43,7 +43,7 @@ pub(super) fn judge(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings:
                 Verdict::Degraded,
                 Some(gpu),
                 message,
-                "mend its cooling; the memory's pads may be worn",
+                "fix its cooling; the memory's pads may be worn",
             )
             .numbers(temperature, max);
     }
@@ -58,7 +58,7 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Verdict::Degraded,
             Some(gpu),
             format!("the hardware of GPU {index} holds its clocks down because of heat, most of the time"),
-            "mend its cooling; it passes after 5 minutes without",
+            "fix its cooling; it passes after 5 minutes without",
         );
     }
     if track.brake.held() {
