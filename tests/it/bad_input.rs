@@ -10,8 +10,11 @@ use crate::http::{self, Connection, Response};
 pub const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
 pub const MIB: usize = 1024 * 1024;
 
+/// One that has a report: until then some answers are 503.
 pub fn worker() -> Worker {
-    Worker::start(&[("CAPABILITY_CAPACITY", "1000")])
+    let worker = Worker::start(&[("CAPABILITY_CAPACITY", "1000")]);
+    worker.report();
+    worker
 }
 
 /// Bytes of a request with this request line, these headers and this body; nothing is added but Host.
