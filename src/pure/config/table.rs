@@ -64,7 +64,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting(
         "AGENT_NET_FAULT",
         "",
-        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers, hands in and looks after models N times faster; the watchdog looks 100 times as often with deaf, which accepts one connection, sick, which answers /health with 503, and watched",
+        "for tests only: panic:AGENT_ID makes that agent's jobs panic, hurry:N registers, hands in, looks after models and stops waiting for a helper N times faster; the watchdog looks 100 times as often with deaf, which accepts one connection, sick, which answers /health with 503, and watched",
     ),
 ];
 
