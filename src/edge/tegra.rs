@@ -121,7 +121,7 @@ impl Tegra {
         ];
         let missing = found.iter().filter(|(name, found)| !found && !failed.contains_key(*name)).map(|(name, _)| *name);
         let unsupported = missing.chain(NEVER).map(str::to_owned).collect();
-        gpu.gaps = Gaps { unsupported, failed };
+        gpu.gaps = Gaps { unsupported, failed, ..Gaps::default() };
         let read_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         gpu.read_us = Some(read_us);
         GpuSample {

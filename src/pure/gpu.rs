@@ -5,6 +5,7 @@ mod identity;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,8 @@ pub(crate) struct Gaps {
     pub(crate) unsupported: Vec<String>,
     /// They failed, by name.
     pub(crate) failed: BTreeMap<String, Failure>,
+    /// One of the calls said that the board's own data is damaged (NVML 14).
+    pub(crate) inforom_corrupt: bool,
 }
 
 /// Why a reading has no value although the device may have it.
@@ -193,6 +196,13 @@ pub(crate) const HW_SLOWDOWN: u64 = 0x08;
 pub(crate) const SW_THERMAL: u64 = 0x20;
 pub(crate) const HW_THERMAL: u64 = 0x40;
 pub(crate) const HW_POWER_BRAKE: u64 = 0x80;
+
+/// How long a helper's first answer may take: the helper starts and NVML is initialised. Where no persistence mode keeps
+/// the driver loaded, that takes 6 to 25 s, and a helper that is killed before then begins again, without end.
+pub(crate) const FIRST_ANSWER: Duration = Duration::from_secs(60);
+
+/// A GPU that takes longer to answer is slow.
+pub(crate) const SLOW_READ: Duration = Duration::from_secs(2);
 
 /// Readings that every GPU has: they may not fail even if nobody has seen them work.
 pub(crate) const CORE_READINGS: &[&str] =

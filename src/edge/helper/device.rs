@@ -98,7 +98,7 @@ impl Device {
         gpu.error = look.error;
         gpu.slow = self.slow.clone();
         gpu.fixed = self.fixed.clone();
-        if look.inforom_corrupt {
+        if [&gpu.gaps, &gpu.slow.gaps, &gpu.fixed.gaps].iter().any(|gaps| gaps.inforom_corrupt) {
             gpu.fixed.inforom_corrupt = Some(true);
         }
         // A GPU that is cut into slices refuses readings of the whole in odd ways. One that is dead does not say that it is.

@@ -23,13 +23,11 @@ pub(super) struct Look<'a> {
     pub(super) gaps: Gaps,
     /// The GPU as a whole does not answer.
     pub(super) error: Option<GpuError>,
-    /// A call said that the board's own data is damaged (NVML 14).
-    pub(super) inforom_corrupt: bool,
 }
 
 impl<'a> Look<'a> {
     pub(super) fn new(times: &'a mut Times) -> Self {
-        Self { times, gaps: Gaps::default(), error: None, inforom_corrupt: false }
+        Self { times, gaps: Gaps::default(), error: None }
     }
 
     /// The value of `call`, which the reading `name` alone comes from, if it is one that a board can have.
@@ -78,7 +76,7 @@ impl<'a> Look<'a> {
         if let Some(kind) = kind.filter(|_| self.error.is_none()) {
             self.error = Some(GpuError { kind, message: words(&why) });
         }
-        self.inforom_corrupt |= matches!(why, NvmlError::CorruptedInfoROM);
+        self.gaps.inforom_corrupt |= matches!(why, NvmlError::CorruptedInfoROM);
         let of_device = matches!(why, NvmlError::Unknown | NvmlError::GpuLost);
         for name in names {
             if unsupported(&why, name) {
