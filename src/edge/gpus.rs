@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use self::process::{End, HELPER, Process, START_QUIET, find, wait};
-use crate::pure::gpu::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
+use crate::pure::gpu::{FIRST_ANSWER, FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
 use crate::pure::rules::KEEP_LOADED;
 use crate::pure::schedule::Backoff;
 use crate::pure::snapshot::GpuState;
@@ -17,9 +17,6 @@ use crate::pure::wire::{self, Answer, Ask, Hello, Question, Wanted};
 
 /// A sample that takes longer means that the driver hangs: a GPU that is slow holds up only what is said of itself.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
-/// The same for the first one, for which the helper starts and NVML is initialised: where no persistence mode keeps the
-/// driver loaded, that takes 6 to 25 s. Who is killed before that begins again, without end.
-const FIRST_DEADLINE: Duration = Duration::from_secs(60);
 /// A start that took longer is worth a line in the log.
 const SLOW_START: Duration = Duration::from_secs(5);
 /// A GPU that has not answered for so long is tried with a new helper.
@@ -91,7 +88,7 @@ impl Gpus {
             backoff,
             retry_at: Instant::now(),
             renew_at: Instant::now(),
-            first_deadline: FIRST_DEADLINE / hurry,
+            first_deadline: FIRST_ANSWER / hurry,
             renew_silent: RENEW_SILENT / hurry,
             slow_interval,
             slow_at: None,

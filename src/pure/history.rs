@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::gpu::{
-    CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SW_THERMAL,
+    CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ,
+    SW_THERMAL,
 };
 use super::pci::PciId;
 use super::snapshot::OllamaState;
@@ -16,8 +17,6 @@ const SAMPLES: u32 = 3;
 const HYSTERESIS_C: i32 = 2;
 /// Without any threshold of the GPU, this is hot.
 const HOT_C: i32 = 90;
-/// A GPU that takes longer to answer is slow.
-pub(crate) const SLOW_READ: Duration = Duration::from_secs(2);
 /// With so many main readings gone a GPU is dead.
 const DEAD_READINGS: usize = 2;
 /// A card below this temperature is not at its limit, whatever its margin says: some H100 report a margin of 0 and less
@@ -51,9 +50,9 @@ pub(crate) struct Track {
     /// Of the hardware, without a word about whether heat or power is the cause.
     pub(crate) hardware: Slowdown,
     /// It takes long to answer.
-    pub(crate) slow: Repeated,
+    pub(crate) slow: Streak<2>,
     /// Its main readings fail as those of a dead GPU do.
-    pub(crate) dead: Repeated,
+    pub(crate) dead: Streak<2>,
     pub(crate) replays: Replays,
     pub(crate) nvlink_ever: bool,
     /// Pages were retired while it was watched.
@@ -130,8 +129,10 @@ impl Track {
         if !gpu.usable() {
             return;
         }
-        self.slow.see(gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ));
-        self.dead.see(gpu.dead_readings() >= DEAD_READINGS);
+        let slow = gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ);
+        self.slow.see(slow, !slow);
+        let dead = gpu.dead_readings() >= DEAD_READINGS;
+        self.dead.see(dead, !dead);
         if slow_fresh {
             self.see_slow(gpu, at);
         }
@@ -215,38 +216,21 @@ pub(crate) fn degrees(celsius: u32) -> i32 {
     i32::try_from(celsius).unwrap_or(i32::MAX / 2)
 }
 
-/// Becomes true after several samples in a row, false as soon as the condition has cleared.
+/// Becomes true after N samples in a row, false as soon as the condition has cleared.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Streak {
+pub(crate) struct Streak<const N: u32 = SAMPLES> {
     count: u32,
     held: bool,
 }
 
-impl Streak {
+impl<const N: u32> Streak<N> {
     fn see(&mut self, raised: bool, cleared: bool) {
         self.count = if raised { self.count.saturating_add(1) } else { 0 };
-        self.held = self.count >= SAMPLES || (self.held && !cleared);
+        self.held = self.count >= N || (self.held && !cleared);
     }
 
     pub(crate) fn held(self) -> bool {
         self.held
-    }
-}
-
-/// True once a condition holds in two samples in a row.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Repeated {
-    before: bool,
-    now: bool,
-}
-
-impl Repeated {
-    fn see(&mut self, now: bool) {
-        *self = Self { before: self.now, now };
-    }
-
-    pub(crate) fn held(self) -> bool {
-        self.before && self.now
     }
 }
 

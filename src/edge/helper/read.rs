@@ -10,13 +10,11 @@ use super::device::{Device, Reading};
 use super::library::{self, Loaded};
 use super::look::{Look, Times, micros};
 use super::raw;
-use crate::pure::gpu::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, XidEvent};
+use crate::pure::gpu::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, SLOW_READ, XidEvent};
 use crate::pure::wire::Wanted;
 
 /// More than any machine has. A lying count must not become a line that is longer than the protocol allows.
 const MAX_GPUS: u32 = 128;
-/// A GPU that takes longer is reported as slow, and what it says comes with a later sample.
-const SLOW_AFTER: Duration = Duration::from_secs(2);
 
 /// NVML and its GPUs.
 pub(super) struct Reader {
@@ -43,7 +41,8 @@ impl Reader {
         Ok(Self { library: library::load()?, gpus: Vec::new() })
     }
 
-    /// Reads all GPUs; those that do not answer within [`SLOW_AFTER`] are named as slow.
+    /// Reads all GPUs; those that do not answer within [`SLOW_READ`] are named as slow, and what they say comes with a later
+    /// sample.
     ///
     /// # Errors
     /// NVML answers for no GPU.
@@ -68,7 +67,7 @@ impl Reader {
         let mut events = Vec::new();
         let mut gpus = Vec::new();
         for ((index, asked), late) in (0..count).zip(&mut self.gpus).zip(late) {
-            let fresh = asked.answer(SLOW_AFTER);
+            let fresh = asked.answer(SLOW_READ);
             let mut gpu = None;
             for reading in late.into_iter().chain(fresh) {
                 events.extend(reading.xids.into_iter().map(|xid| XidEvent { index, xid }));

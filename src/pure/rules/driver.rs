@@ -1,7 +1,7 @@
 //! Library, driver and the number of GPUs: whether there is anything to judge at all.
 
 use super::{Access, Facts, Findings, Surroundings};
-use crate::pure::gpu::{FaultKind, Gpu, GpuFault, GpuSample};
+use crate::pure::gpu::{FIRST_ANSWER, FaultKind, Gpu, GpuFault, GpuSample};
 use crate::pure::snapshot::GpuState;
 use crate::pure::verdict::{Code, Verdict};
 use crate::pure::xid::Class;
@@ -32,7 +32,9 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         GpuState::Starting { lasting_s, .. } => {
             let message = format!("the NVIDIA driver has been starting for {} s", lasting_s.floor());
             let action = concat!("wait up to a minute; ", keep_loaded!());
-            findings.add(Code::DriverStarting, Verdict::Unknown, None, message, action).numbers(lasting_s.floor(), 60);
+            findings
+                .add(Code::DriverStarting, Verdict::Unknown, None, message, action)
+                .numbers(lasting_s.floor(), FIRST_ANSWER.as_secs_f64());
         }
         GpuState::Fault { fault, lasting_s, .. } => judge_fault(fault, *lasting_s, facts, findings),
         GpuState::Sample(sample) => {

@@ -2,8 +2,8 @@
 
 use super::driver::{self, STUCK_UNHEALTHY_S};
 use super::{Facts, Findings};
-use crate::pure::gpu::{Gpu, GpuError, GpuErrorKind};
-use crate::pure::history::{self, Track};
+use crate::pure::gpu::{Gpu, GpuError, GpuErrorKind, SLOW_READ};
+use crate::pure::history::Track;
 use crate::pure::verdict::{Code, Verdict};
 
 /// A GPU with an error of its own.
@@ -79,5 +79,5 @@ pub(super) fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
     let action = "look at dmesg; enable persistence mode (nvidia-smi -pm 1), check riser and slot";
     findings
         .add(Code::GpuSlow, Verdict::Degraded, Some(gpu), message, action)
-        .numbers(seconds, history::SLOW_READ.as_secs_f64());
+        .numbers(seconds, SLOW_READ.as_secs_f64());
 }
