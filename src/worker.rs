@@ -1,7 +1,7 @@
 //! The only place where a request meets the snapshot. One request, one snapshot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cashier::Cashier;
@@ -42,8 +42,8 @@ pub(crate) struct Worker {
     registrations: Arc<Registrations>,
     keepers: Arc<Keepers>,
     cashier: Option<Arc<Cashier>>,
-    /// What other tools are told that this is.
-    pipeline: String,
+    /// CAPABILITY_NAME.
+    capabilities: Vec<String>,
     /// CAPABILITY_CAPACITY.
     capacity: usize,
     /// SAMPLE_INTERVAL, by which a sample's age is judged.
@@ -56,6 +56,8 @@ pub(crate) struct Worker {
     max_waiting: usize,
     stats: JobStats,
     agents: Mutex<Agents>,
+    /// The log says that a job lacked the token.
+    tokenless_logged: Once,
     draining: AtomicBool,
     started: Instant,
     /// AGENT_NET_FAULT.
@@ -84,7 +86,7 @@ impl Worker {
             registrations,
             keepers,
             cashier,
-            pipeline: config.capability.names.first().map_or_else(|| "agent-net".into(), Clone::clone),
+            capabilities: config.capability.names.clone(),
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
             nvidia_smi_metrics: config.nvidia_smi_metrics,
@@ -93,6 +95,7 @@ impl Worker {
             max_waiting,
             stats: JobStats::default(),
             agents: Mutex::default(),
+            tokenless_logged: Once::new(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             panic_agent: config.panic_agent.clone(),
@@ -100,7 +103,7 @@ impl Worker {
         }
     }
 
-    /// From now on every job is refused and GET /ready says why.
+    /// From now on GET /ready answers 503. Jobs that the public port marks as late are refused.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -108,7 +111,13 @@ impl Worker {
     /// The answer to a request that `route` understood, or to one that it refused.
     pub(crate) fn handle(&self, asked: Asked) -> Reply {
         let start = Instant::now();
-        let answer = asked.job.and_then(|job| self.answer(job, start));
+        if let (true, Some(_), Err(Refusal { status: 401, .. })) = (asked.tokenless, asked.route, &asked.job) {
+            self.tokenless_logged.call_once(warn_of_tokenless_jobs);
+        }
+        let answer = asked.job.and_then(|job| match job {
+            Job::Report { .. } if asked.late => Err(draining()),
+            job => self.answer(job, start),
+        });
         let reply = answer.unwrap_or_else(|refusal| Reply::refusal(refusal, unix_now()));
         if let Some(route) = asked.route {
             self.stats.count(route, reply.status, start.elapsed());
@@ -133,9 +142,16 @@ impl Worker {
                 // It is known before anything else is.
                 let latest = self.board.latest();
                 let model_id = latest.as_ref().map_or("", |latest| latest.model_name());
-                Ok(Reply::json(200, hardware::version(Identity { pipeline: &self.pipeline, model_id })))
+                Ok(Reply::json(200, hardware::version(Identity { pipeline: self.pipeline(), model_id })))
             }
-            Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(&self.pipeline, latest))),
+            Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(self.pipeline(), latest))),
+            Job::HardwareStats => {
+                self.with_latest(|latest, _| Reply::json(200, hardware::stats(self.pipeline(), latest)))
+            }
+            Job::Capabilities => {
+                let latest = self.board.latest();
+                Ok(Reply::json(200, hardware::capabilities(&self.capabilities, latest.as_deref(), self.capacity)))
+            }
             Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
             Job::OpenApi => Ok(Reply::json(200, openapi::DOCUMENT.as_str())),
             Job::Page { known } => Ok(Reply::page(known)),
@@ -155,6 +171,11 @@ impl Worker {
         }
     }
 
+    /// What other tools are told that this is.
+    fn pipeline(&self) -> &str {
+        self.capabilities.first().map_or("agent-net", String::as_str)
+    }
+
     /// The operator knows of the errors so far; the body of GET /ready after that. `by`: how that was said.
     pub(crate) fn acknowledge(&self, by: &str) -> String {
         let latest = self.board.acknowledge();
@@ -163,7 +184,6 @@ impl Worker {
     }
 
     fn job(&self, agent_id: &str, tickets: Option<Tickets>, start: Instant) -> Result<Reply, Refusal> {
-        self.refuse_when_draining()?;
         let Some(_ticket) = self.jobs.enter(self.capacity) else {
             let message = format!("{} jobs are under way, which is CAPABILITY_CAPACITY; try again", self.capacity);
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
@@ -226,19 +246,13 @@ impl Worker {
     }
 
     fn ready(&self) -> Result<Reply, Refusal> {
-        self.refuse_when_draining()?;
+        if self.draining.load(Ordering::Acquire) {
+            return Err(draining());
+        }
         self.with_latest(|latest, at| {
             let (ready, body) = latest.ready(at);
             Reply::json(if ready { 200 } else { 503 }, body)
         })
-    }
-
-    fn refuse_when_draining(&self) -> Result<(), Refusal> {
-        if self.draining.load(Ordering::Acquire) {
-            let message = "this worker is shutting down; send the job elsewhere";
-            return Err(Refusal::new(503, "draining", message).with("Retry-After", "10"));
-        }
-        Ok(())
     }
 
     fn with_latest(&self, answer: impl FnOnce(&Published, &Moment<'_>) -> Reply) -> Result<Reply, Refusal> {
@@ -260,6 +274,19 @@ impl Worker {
             stale: stale.as_ref(),
         })
     }
+}
+
+fn draining() -> Refusal {
+    let message = "this worker is shutting down; send the job elsewhere";
+    Refusal::new(503, "draining", message).with("Retry-After", "10")
+}
+
+fn warn_of_tokenless_jobs() {
+    log::warn!(
+        "a job came without WORKER_TOKEN and was refused (401). go-livepeer sends worker tokens since v0.8.11; older ones \
+         drop the token, and every job fails. If an orchestrator sent this job: update it, or unset WORKER_TOKEN. This \
+         is logged once"
+    );
 }
 
 fn no_sample() -> Refusal {

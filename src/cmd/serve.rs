@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use super::settings::{self, Settings, Source};
 use crate::cashier::Cashier;
 use crate::counters::{Gauge, Pulse};
 use crate::edge::disk::control;
-use crate::edge::guard::{self, Gate, Liveness};
+use crate::edge::guard::{self, Gate, Port};
 use crate::edge::logger::Background;
 use crate::edge::orchestrator::{self, Orchestrator};
 use crate::edge::signals::{self, Signal};
@@ -19,15 +20,16 @@ use crate::exit::Exit;
 use crate::keeper::{self, Keepers};
 use crate::names;
 use crate::pure::config::{Config, OrchTls, WatchdogTest};
+use crate::pure::contract;
+use crate::pure::route::{self, Routes};
 use crate::pure::url::HttpUrl;
-use crate::pure::{contract, route};
 use crate::recorder::Recorder;
 use crate::registrar::{Offer, Registrar, Registrations};
 use crate::sampler::{self, Board};
 use crate::threads;
 use crate::worker::{Sources, Worker};
 
-/// Jobs in flight get this long after SIGTERM.
+/// Requests that have begun get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often the watchdog asks, how long it waits, and how often in a row it must get no answer.
 const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
@@ -101,8 +103,9 @@ fn serve(config: &Config) -> Started<()> {
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));
     let (active, pulse) = (Gauge::default(), Pulse::default());
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
+    let routes = Routes::new(&config.capability.names, token);
     let handler = Arc::clone(&worker);
-    let poll = http::start(room.job_threads + SPARE_THREADS, token, Box::new(move |asked| handler.handle(asked)));
+    let poll = http::start(room.job_threads + SPARE_THREADS, routes, Box::new(move |asked| handler.handle(asked)));
     let gate = Gate {
         poll: poll.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?,
         max_body: route::MAX_BODY,
@@ -110,19 +113,21 @@ fn serve(config: &Config) -> Started<()> {
         connections: Gauge::default(),
         turned_away: Gauge::default(),
         active: active.clone(),
+        draining: AtomicBool::new(false),
         pulse: pulse.clone(),
         deaf: config.watchdog == Some(WatchdogTest::Deaf),
         error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
     };
-    let liveness = guard::start(listener, gate).map_err(failed)?;
+    let port = guard::start(listener, gate).map_err(failed)?;
     log::info!("listening on http://{addr}");
-    watch_over(addr, liveness, config).map_err(failed)?;
+    watch_over(addr, port.clone(), config).map_err(failed)?;
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
     let signal = wait_for_stop(&signals, &worker, &registrar);
     log::info!("{signal}: stopping; {} requests in flight", active.now());
+    port.drain();
     worker.drain();
     registrar.stop();
     drain(&active);
@@ -150,7 +155,7 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
 }
 
 /// Ends the process when it does not serve any more, so that whatever started it starts it again.
-fn watch_over(addr: SocketAddr, liveness: Liveness, config: &Config) -> std::io::Result<()> {
+fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
     let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };
     let pause = WATCHDOG_PAUSE / hurry;
@@ -160,7 +165,7 @@ fn watch_over(addr: SocketAddr, liveness: Liveness, config: &Config) -> std::io:
         let mut failures = 0;
         while failures < WATCHDOG_FAILURES {
             thread::sleep(pause);
-            failures = if is_alive(addr, &liveness, deadline) { 0 } else { failures + 1 };
+            failures = if is_alive(addr, &port, deadline) { 0 } else { failures + 1 };
         }
         log::error!(
             "http://{addr}/health was not answered with 200 {failures} times in a row: this process ends, to be started again"
@@ -175,13 +180,13 @@ fn watch_over(addr: SocketAddr, liveness: Liveness, config: &Config) -> std::io:
 /// word, or it waits in the kernel's queue behind them. A server under attack would then be ended while it serves. So
 /// without a 200 two things must be seen instead: that connections are still accepted, be it only to be closed, and a 200
 /// of /health asked for within the process, where no connection is needed.
-fn is_alive(addr: SocketAddr, liveness: &Liveness, deadline: Duration) -> bool {
-    let before = liveness.accepted();
+fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
+    let before = port.accepted();
     let answer = probe::health(addr, deadline);
     if matches!(answer, Ok(200)) {
         return true;
     }
-    let (accepts, within) = (liveness.accepted() != before, liveness.health(deadline));
+    let (accepts, within) = (port.accepted() != before, port.health(deadline));
     log::debug!("watchdog: {answer:?} by the public port; connections are accepted: {accepts}; within: {within:?}");
     accepts && within == Some(200)
 }

@@ -8,7 +8,7 @@ use rouille::{Response, ResponseBody, Server};
 
 use crate::pure::inside;
 use crate::pure::reply::Reply;
-use crate::pure::route::{self, Asked, Refusal};
+use crate::pure::route::{self, Asked, Refusal, Routes};
 
 /// Compiles only where rouille stands on our tiny_http: without Cargo.toml's [patch] nobody would take its requests.
 const _: fn(Box<dyn tiny_http::ReadWrite>) -> Box<dyn rouille::ReadWrite> = |same| same;
@@ -23,11 +23,7 @@ const NOWHERE: &str = "127.0.0.1:0";
 ///
 /// # Errors
 /// One sentence when there is no server.
-pub(crate) fn start(
-    pool: usize,
-    token: Option<String>,
-    handler: Box<Handler>,
-) -> Result<Box<dyn Fn() + Send + Sync>, String> {
+pub(crate) fn start(pool: usize, routes: Routes, handler: Box<Handler>) -> Result<Box<dyn Fn() + Send + Sync>, String> {
     let server = Server::new(NOWHERE, move |request| {
         let mut body = Vec::new();
         // The guard has counted it: this limit only holds if the guard is wrong.
@@ -46,13 +42,13 @@ pub(crate) fn start(
             job: request.header(inside::JOB),
             if_none_match: request.header(inside::IF_NONE_MATCH),
             proxied: request.header(inside::PROXIED).is_some(),
+            late: request.header(inside::LATE).is_some(),
             body: (!too_large).then_some(&body),
         };
-        let route = route::job_route(asked.target);
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| {
-            handler(Asked { route, job: route::parse(&asked, token.as_deref()) })
-        }));
-        response(answer.unwrap_or_else(|_| panicked(&handler, route)))
+        let route = routes.job_route(&asked);
+        let of = |job| Asked { route, late: asked.late, tokenless: asked.authorization.is_none(), job };
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| handler(of(routes.parse(&asked)))));
+        response(answer.unwrap_or_else(|_| handler(of(Err(panicked())))))
     })
     .map_err(|why| format!("no server: {why}"))?;
     let server = server.pool_size(pool);
@@ -60,9 +56,8 @@ pub(crate) fn start(
 }
 
 /// A defect of ours ends one answer, not the worker.
-fn panicked(handler: &Handler, route: Option<&'static str>) -> Reply {
-    let message = "the worker failed at this request; the next one is served. Please report its log";
-    handler(Asked { route, job: Err(Refusal::new(500, "internal", message)) })
+fn panicked() -> Refusal {
+    Refusal::new(500, "internal", "the worker failed at this request; the next one is served. Please report its log")
 }
 
 /// Until the year 9999: no other date can be written in HTTP.
@@ -114,7 +109,7 @@ mod tests {
             counter.fetch_add(1, Ordering::SeqCst);
             Reply::json(200, "{}")
         };
-        let poll = start(1, None, Box::new(handler)).unwrap();
+        let poll = start(1, Routes::default(), Box::new(handler)).unwrap();
         assert_eq!(failure(put().answer(Duration::ZERO)), io::ErrorKind::WouldBlock);
         let pending = put();
         poll();

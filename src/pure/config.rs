@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::route;
 use super::rules::Limits;
 use super::url::{HttpUrl, UrlError};
 use table::default_of;
@@ -300,6 +301,9 @@ fn capability(get: &Lookup<'_>) -> Parsed<Capability> {
             bad,
             "at most 128 visible ASCII characters without blanks are accepted",
         ));
+    }
+    if let Some((bad, why)) = names.iter().find_map(|name| Some((name, route::name_problem(name)?))) {
+        return Err(ConfigError::new("CAPABILITY_NAME", bad, &why));
     }
     let scaling: Option<i64> = get.number("CAPABILITY_PRICE_SCALING", "a whole number from 1 is accepted")?;
     if let Some(bad) = scaling.filter(|s| *s < 1) {

@@ -2,6 +2,8 @@
 
 /// Present when the body was larger than the limit and has been thrown away.
 pub(crate) const TOO_LARGE: &str = "X-Agent-Net-Too-Large";
+/// Present when the request began after SIGTERM.
+pub(crate) const LATE: &str = "X-Agent-Net-Late";
 /// Present when an orchestrator's proxy sent the request on for a stranger.
 pub(crate) const PROXIED: &str = "Livepeer-Runner-Route";
 /// Headers of a request that are looked at, and passed on.

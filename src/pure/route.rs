@@ -1,5 +1,7 @@
 //! A request's method, path, headers and body as a closed set of jobs, or as a refusal.
 
+mod names;
+
 use std::fmt;
 
 use base64::Engine;
@@ -7,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::uptime::WINDOWS;
 use super::{contract, exposition, page};
+
+pub(crate) use names::problem as name_problem;
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub(crate) enum Job {
     Version,
     /// The GPUs, in the same way.
     Hardware,
+    /// How busy the GPUs are, in the same way.
+    HardwareStats,
+    /// What can be registered here, as Livepeer's Python SDK reads it.
+    Capabilities,
     /// The last hour of each GPU.
     History,
     /// The minutes on record of this many last minutes, and the window's name.
@@ -91,6 +99,10 @@ impl Refusal {
 pub(crate) struct Asked {
     /// The job route that it came by; None for all others.
     pub(crate) route: Option<&'static str>,
+    /// It began after SIGTERM.
+    pub(crate) late: bool,
+    /// It has no Authorization header.
+    pub(crate) tokenless: bool,
     pub(crate) job: Result<Job, Refusal>,
 }
 
@@ -107,6 +119,8 @@ pub(crate) struct Request<'a> {
     pub(crate) if_none_match: Option<&'a str>,
     /// It carries Livepeer-Runner-Route: a stranger sent it through an orchestrator's proxy.
     pub(crate) proxied: bool,
+    /// It began after SIGTERM.
+    pub(crate) late: bool,
     /// None: it was larger than the limit and has been thrown away.
     pub(crate) body: Option<&'a [u8]>,
 }
@@ -118,10 +132,13 @@ enum Path {
     Models,
     Version,
     Hardware,
+    HardwareStats,
+    Capabilities,
     History,
     Uptime,
     OpenApi,
-    Page,
+    /// The page, and jobs as well.
+    Root,
     Agents,
     Metrics,
     Health,
@@ -136,9 +153,11 @@ const PATHS: &[(&str, Path)] = &[
     ("/models", Path::Models),
     ("/version", Path::Version),
     ("/hardware/info", Path::Hardware),
+    ("/hardware/stats", Path::HardwareStats),
+    ("/capabilities", Path::Capabilities),
     ("/history", Path::History),
     ("/openapi.json", Path::OpenApi),
-    ("/", Path::Page),
+    ("/", Path::Root),
     ("/uptime", Path::Uptime),
     ("/agents", Path::Agents),
     ("/metrics", Path::Metrics),
@@ -146,55 +165,96 @@ const PATHS: &[(&str, Path)] = &[
     ("/ready", Path::Ready),
 ];
 
-/// The job route that a target names, whatever becomes of the request.
-pub(crate) fn job_route(target: &str) -> Option<&'static str> {
-    let path = target.split('?').next()?;
-    PATHS.iter().find(|(name, found)| *name == path && *found == Path::Report).map(|(name, _)| *name)
-}
-
 /// Largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
-/// Parses one request. `token` is WORKER_TOKEN.
-///
-/// # Errors
-/// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
-pub(crate) fn parse(request: &Request<'_>, token: Option<&str>) -> Result<Job, Refusal> {
-    let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
-    let found = PATHS.iter().find(|(name, _)| *name == path).map(|(_, p)| *p);
-    let Some(found) = found.filter(|p| !request.proxied || *p == Path::Report) else {
-        let message = "there is nothing at this path; jobs go to POST /gpu-check, and GET /openapi.json tells the rest";
-        return Err(Refusal::new(404, "not_found", message));
+/// The routes of this worker: those above, and one for each CAPABILITY_NAME.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// `/NAME`. The metrics count by these, so they live as long as the process does.
+    named: Vec<&'static str>,
+    /// WORKER_TOKEN.
+    token: Option<String>,
+}
+
+impl Routes {
+    pub(crate) fn new(capabilities: &[String], token: Option<String>) -> Self {
+        let is_new = |name: &&String| !PATHS.iter().any(|(path, _)| path[1..] == **name);
+        let named = capabilities.iter().filter(is_new).map(|name| &*Box::leak(format!("/{name}").into_boxed_str()));
+        Self { named: named.collect(), token }
+    }
+
+    fn find(&self, path: &str) -> Option<(&'static str, Path)> {
+        let fixed = PATHS.iter().find(|(name, _)| *name == path).copied();
+        fixed.or_else(|| Some((names::find(&self.named, path)?, Path::Report)))
+    }
+
+    /// The job route that a request comes by, whatever becomes of it.
+    pub(crate) fn job_route(&self, request: &Request<'_>) -> Option<&'static str> {
+        let (name, found) = self.find(request.target.split('?').next()?)?;
+        (found == Path::Report || found == Path::Root && request.method == "POST").then_some(name)
+    }
+
+    /// Parses one request.
+    ///
+    /// # Errors
+    /// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
+    pub(crate) fn parse(&self, request: &Request<'_>) -> Result<Job, Refusal> {
+        let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
+        let found = self.find(path).map(|(_, found)| found);
+        let Some(found) = found.filter(|p| !request.proxied || matches!(p, Path::Report | Path::Root)) else {
+            let message =
+                "there is nothing at this path; jobs go to POST /gpu-check, and GET /openapi.json tells the rest";
+            return Err(Refusal::new(404, "not_found", message));
+        };
+        let (found, allow) = match (found, request.method) {
+            (Path::Root, "POST") => (Path::Report, None),
+            (Path::Root, _) if request.proxied => (Path::Report, Some("POST")),
+            (Path::Report, method) => (found, (method != "POST").then_some("POST")),
+            (Path::Root, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD, POST")),
+            (_, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD")),
+        };
+        if let Some(allow) = allow {
+            return Err(wrong_method(allow, request.proxied && path == "/"));
+        }
+        if let Some(token) = self.token.as_deref().filter(|_| found != Path::Health)
+            && !request.authorization.is_some_and(|value| token_matches(value, token))
+        {
+            let message = "this worker asks for its token; send Authorization: Bearer TOKEN";
+            return Err(
+                Refusal::new(401, "unauthorized", message).with("WWW-Authenticate", "Basic realm=\"agent-net\"")
+            );
+        }
+        match found {
+            Path::Report => report(request.body, tickets(request)),
+            Path::Gpu => wants_text(query, request.accept).map(|text| Job::Gpu { text }),
+            Path::Models => Ok(Job::Models),
+            Path::Version => Ok(Job::Version),
+            Path::Hardware => Ok(Job::Hardware),
+            Path::HardwareStats => Ok(Job::HardwareStats),
+            Path::Capabilities => Ok(Job::Capabilities),
+            Path::History => Ok(Job::History),
+            Path::OpenApi => Ok(Job::OpenApi),
+            Path::Root => Ok(Job::Page { known: has_page(request.if_none_match) }),
+            Path::Uptime => window(query),
+            Path::Agents => Ok(Job::Agents),
+            Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
+            Path::Health => Ok(Job::Health),
+            Path::Ready => Ok(Job::Ready),
+        }
+    }
+}
+
+/// `redirected`: a POST to a runner's own URL, `/apps/ID/app`, may have become a GET on its way: go-livepeer answers it
+/// with 301 to the same with a slash.
+fn wrong_method(allow: &'static str, redirected: bool) -> Refusal {
+    let why = if redirected {
+        "; a POST to a runner's URL without a slash at its end is redirected and arrives as GET: post to URL/gpu-check"
+    } else {
+        ""
     };
-    let (allowed, allow) = match found {
-        Path::Report => (request.method == "POST", "POST"),
-        _ => (matches!(request.method, "GET" | "HEAD"), "GET, HEAD"),
-    };
-    if !allowed {
-        let message = format!("this method is not allowed here; use {allow}");
-        return Err(Refusal::new(405, "method_not_allowed", message).with("Allow", allow));
-    }
-    if let Some(token) = token.filter(|_| found != Path::Health)
-        && !request.authorization.is_some_and(|value| token_matches(value, token))
-    {
-        let message = "this worker asks for its token; send Authorization: Bearer TOKEN";
-        return Err(Refusal::new(401, "unauthorized", message).with("WWW-Authenticate", "Basic realm=\"agent-net\""));
-    }
-    match found {
-        Path::Report => report(request.body, tickets(request)),
-        Path::Gpu => wants_text(query, request.accept).map(|text| Job::Gpu { text }),
-        Path::Models => Ok(Job::Models),
-        Path::Version => Ok(Job::Version),
-        Path::Hardware => Ok(Job::Hardware),
-        Path::History => Ok(Job::History),
-        Path::OpenApi => Ok(Job::OpenApi),
-        Path::Page => Ok(Job::Page { known: has_page(request.if_none_match) }),
-        Path::Uptime => window(query),
-        Path::Agents => Ok(Job::Agents),
-        Path::Metrics => Ok(Job::Metrics { open: exposition::wants_open(request.accept) }),
-        Path::Health => Ok(Job::Health),
-        Path::Ready => Ok(Job::Ready),
-    }
+    let message = format!("this method is not allowed here; use {allow}{why}");
+    Refusal::new(405, "method_not_allowed", message).with("Allow", allow)
 }
 
 /// What a client pays with. Through an orchestrator's proxy the headers come as well, but that has taken the tickets.
@@ -269,88 +329,4 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[track_caller]
-fn check(request: &Request<'_>, token: Option<&str>, expect: &Result<Job, u16>) {
-    assert_eq!(&parse(request, token).map_err(|r| r.status), expect, "{request:?}");
-}
-
-#[test]
-fn requests() {
-    let job = |method, target, body| Request { method, target, body, ..Request::default() };
-    let good: Option<&[u8]> = Some(b"{\"agent_id\":\"a\"}");
-    let report = || Ok(Job::Report { agent_id: "a".into(), tickets: None });
-    check(&job("POST", "/gpu-check", good), None, &report());
-    check(&job("POST", "/agent-net?x=1", good), None, &report());
-    check(&job("POST", "/gpu-check", None), None, &Err(413));
-    check(&job("POST", "/gpu-check", Some(b"{}")), None, &Err(400));
-    check(&job("GET", "/gpu-check", good), None, &Err(405));
-    check(&job("FOO", "/gpu", good), None, &Err(405));
-    check(&job("HEAD", "/gpu", Some(b"")), None, &Ok(Job::Gpu { text: false }));
-    check(&job("GET", "/gpu?format=text", None), None, &Ok(Job::Gpu { text: true }));
-    check(&job("GET", "/gpu?a=b&format=json", None), None, &Ok(Job::Gpu { text: false }));
-    check(&job("GET", "/gpu?format=xml", None), None, &Err(400));
-    check(&job("GET", "/openapi.json", None), None, &Ok(Job::OpenApi));
-    check(&job("GET", "/ready", None), None, &Ok(Job::Ready));
-    for target in ["/gpu-check/", "//gpu-check", "/../gpu-check", "/gpu%2dcheck", "/GPU", "*", ""] {
-        check(&job("POST", target, good), None, &Err(404));
-    }
-    for (accept, text) in [("text/plain", true), ("*/*", false), ("application/json, text/plain, */*", false)] {
-        let request = Request { accept: Some(accept), ..job("GET", "/gpu", None) };
-        check(&request, None, &Ok(Job::Gpu { text }));
-    }
-}
-
-#[test]
-fn uptime_and_metrics() {
-    let get = |target| Request { method: "GET", target, ..Request::default() };
-    let hour = Job::Uptime { window: "1h", minutes: 60, step: 1 };
-    check(&get("/uptime"), None, &Ok(Job::Uptime { window: "1h", minutes: 60, step: 1 }));
-    check(&get("/uptime?x=1&window=1h"), None, &Ok(hour));
-    check(&get("/uptime?window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200, step: 1 }));
-    check(&get("/uptime?step=1d&window=30d"), None, &Ok(Job::Uptime { window: "30d", minutes: 43_200, step: 1440 }));
-    check(&get("/uptime?step=2d"), None, &Err(400));
-    check(&get("/uptime?window=2h"), None, &Err(400));
-    check(&get("/metrics"), None, &Ok(Job::Metrics { open: false }));
-    let open = Request { accept: Some("application/openmetrics-text;version=1.0.0"), ..get("/metrics") };
-    check(&open, None, &Ok(Job::Metrics { open: true }));
-    assert_eq!(job_route("/agent-net?a=b"), Some("/agent-net"));
-    assert_eq!((job_route("/gpu"), job_route("/gpu-check/")), (None, None));
-}
-
-#[test]
-fn strangers_reach_the_job_routes_only() {
-    let stranger = |method, target| Request { method, target, proxied: true, body: Some(b"{}"), ..Request::default() };
-    check(&stranger("POST", "/gpu-check"), None, &Err(400));
-    for target in [
-        "/gpu",
-        "/models",
-        "/version",
-        "/hardware/info",
-        "/history",
-        "/openapi.json",
-        "/",
-        "/uptime",
-        "/agents",
-        "/metrics",
-        "/health",
-        "/ready",
-    ] {
-        check(&stranger("GET", target), None, &Err(404));
-    }
-}
-
-#[test]
-fn the_token_is_asked_for_everywhere_but_at_health() {
-    let ask = |target, authorization| Request { method: "GET", target, authorization, ..Request::default() };
-    let token = Some("s3cret");
-    check(&ask("/health", None), token, &Ok(Job::Health));
-    check(&ask("/nope", None), token, &Err(404));
-    for bad in
-        ["Bearer", "Bearer s3cre", "Bearer s3cret2", "s3cret", "Basic s3cret", "Basic OnMzY3JlCg==", "Token s3cret"]
-    {
-        check(&ask("/ready", Some(bad)), token, &Err(401));
-    }
-    for good in ["Bearer s3cret", "bearer  s3cret ", "Basic OnMzY3JldA==", "Basic dXNlcjpzM2NyZXQ="] {
-        check(&ask("/ready", Some(good)), token, &Ok(Job::Ready));
-    }
-}
+mod tests;

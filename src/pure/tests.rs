@@ -171,14 +171,16 @@ proptest! {
             job: None,
             if_none_match: Some(&accept),
             proxied,
+            late: false,
             body: Some(&body),
         };
         let wanted = exposition::wants_open(Some(&accept));
         prop_assert!(!wanted || accept.contains("openmetrics"));
-        if let Err(refusal) = route::parse(&request, Some("t")) {
+        let routes = route::Routes::new(&["agent-net-nyc".into()], Some("t".into()));
+        if let Err(refusal) = routes.parse(&request) {
             prop_assert!((400..=599).contains(&refusal.status));
         }
-        let stranger = route::parse(&route::Request { authorization: None, ..request }, Some("t"));
+        let stranger = routes.parse(&route::Request { authorization: None, ..request });
         prop_assert!(stranger.is_err() || target.starts_with("/health"), "{:?}", stranger);
     }
 

@@ -318,11 +318,11 @@ fn strangers_reach_the_job_routes_and_nothing_else() {
     let fake = FakeOllama::new();
     let worker = beside(&fake, &[]);
     for header in ["Livepeer-Runner-Route: agentnet-1", "livepeer-runner-route: x", "LIVEPEER-RUNNER-ROUTE:"] {
-        for path in ["/gpu-check", "/agent-net"] {
+        for path in ["/gpu-check", "/agent-net", "/"] {
             let answer = http::request(worker.addr, "POST", path, &[header], job("a").as_bytes());
             assert_eq!(answer.status, 200, "{header} {path}: {answer:?}");
         }
-        for path in ["/gpu", "/gpu?format=text", "/models", "/health", "/ready", "/", "/metrics"] {
+        for path in ["/gpu", "/gpu?format=text", "/models", "/health", "/ready", "/metrics", "/capabilities"] {
             let answer = http::request(worker.addr, "GET", path, &[header], b"");
             assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{header} {path}: {answer:?}");
         }
@@ -346,6 +346,16 @@ fn other_livepeer_tools_are_told_what_runs_here() {
     let gpus = json!({"0": gpu(0, Some(8), Some(9)), "1": gpu(1, None, None)});
     let hardware = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "gpu_info": gpus});
     assert_eq!(worker.get("/hardware/info").json(), hardware);
+    let gpu = |index: usize, memory: Option<u32>| {
+        json!({
+            "id": format!("GPU-00000000-0000-0000-0000-{index:012}"), "name": format!("Fake RTX {index}"),
+            "memory_total": 24_u64 << 30, "memory_free": 17_052_u64 << 20, "utilization_compute": 3,
+            "utilization_memory": memory,
+        })
+    };
+    let stats = json!({"0": gpu(0, Some(1)), "1": gpu(1, Some(1))});
+    let stats = json!({"pipeline": "agent-net-nyc", "model_id": MODEL, "gpu_stats": stats});
+    assert_eq!(worker.get("/hardware/stats").json(), stats);
     // Known from the start, while there is no sample yet.
     let blind = Worker::start(&[]);
     assert_eq!(blind.get("/version").json()["pipeline"], "agent-net");

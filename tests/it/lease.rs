@@ -6,12 +6,12 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::draining::half_a_job;
 use crate::fake_ollama::FakeOllama;
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::http::{self, Connection};
 use crate::jobs::job;
-use crate::load::half_a_job;
 use crate::nvml::FakeNvml;
 
 const NAME: &str = "agent-net-nyc";

@@ -57,28 +57,6 @@ fn sigterm_lets_the_job_in_flight_finish_and_ends_with_0() {
 }
 
 #[test]
-fn after_sigterm_new_jobs_are_refused_in_good_form_until_the_end() {
-    let fake = FakeOllama::new();
-    let worker = beside(&fake, &[]);
-    let mut connection = Connection::open(worker.addr);
-    worker.signal(Signal::INT);
-    // Each is answered, refused, or finds the connection closed; nothing in between.
-    loop {
-        let answer = connection.send(&bytes("POST", "/gpu-check", &job("a"))).and_then(|()| connection.answer());
-        match answer {
-            Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => {
-                assert_eq!((answer.status, answer.code().as_str()), (503, "draining"), "{answer:?}");
-                break;
-            }
-            Err(_) => break,
-        }
-    }
-    let (status, _) = worker.wait();
-    assert_eq!(status.code(), Some(0), "{status}");
-}
-
-#[test]
 fn a_panicking_job_is_a_500_and_nothing_more() {
     let fake = FakeOllama::new();
     let worker = beside(&fake, &[("AGENT_NET_FAULT", "panic:boom"), ("CAPABILITY_CAPACITY", "1")]);
@@ -224,61 +202,6 @@ fn more_connections_than_descriptors_end_nothing() {
         let answer = connection.send(&bytes("POST", "/gpu-check", &job("a"))).and_then(|()| connection.answer());
         answer.is_ok_and(|answer| answer.status == 200).then_some(())
     });
-}
-
-/// A connection on which the worker waits for the body of a job, which is proven by its 100.
-pub fn half_a_job(worker: &Worker) -> Connection {
-    let mut connection = Connection::open(worker.addr);
-    let length = job("late").len();
-    let head =
-        format!("POST /gpu-check HTTP/1.1\r\nHost: worker\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
-    connection.send(head.as_bytes()).unwrap();
-    assert_eq!(connection.any_answer(false).expect("an interim answer").status, 100);
-    connection
-}
-
-#[test]
-fn a_job_whose_body_comes_after_sigterm_is_answered_before_the_end() {
-    let fake = FakeOllama::new();
-    let worker = beside(&fake, &[]);
-    let mut late = half_a_job(&worker);
-    worker.signal(Signal::TERM);
-    wait_for("draining", || (worker.log().contains("SIGTERM")).then_some(()));
-    late.send(job("late").as_bytes()).unwrap();
-    let answer = late.answer().expect("it is answered");
-    let refused = answer.status == 503 && answer.code() == "draining";
-    assert!(answer.status == 200 || refused, "{answer:?}");
-    let (status, log) = worker.wait();
-    assert_eq!(status.code(), Some(0), "{log}");
-    assert!(!log.contains("did not end within"), "{log}");
-}
-
-#[test]
-fn while_it_drains_ready_says_so_and_a_second_signal_ends_it() {
-    let fake = FakeOllama::new();
-    let worker = beside(&fake, &[]);
-    let stalled = half_a_job(&worker);
-    worker.signal(Signal::TERM);
-    let answer = wait_for("a 503 of /ready", || Some(worker.get("/ready")).filter(|answer| answer.status == 503));
-    assert_eq!(answer.code(), "draining", "{answer:?}");
-    let refusal = worker.post("/agent-net", &job("a"));
-    assert_eq!((refusal.status, refusal.code().as_str()), (503, "draining"), "{refusal:?}");
-    assert!(refusal.header("retry-after").is_some(), "{refusal:?}");
-    assert_eq!(worker.get("/health").status, 200);
-    worker.signal(Signal::INT);
-    let (_, log) = worker.wait();
-    assert!(!log.contains("did not end within"), "{log}");
-    drop(stalled);
-}
-
-#[test]
-fn a_client_that_stalls_cannot_keep_a_worker_alive() {
-    let fake = FakeOllama::new();
-    let worker = beside(&fake, &[]);
-    let stalled = half_a_job(&worker);
-    let (status, log) = worker.stop();
-    assert_eq!(status.code(), Some(0), "{log}");
-    drop(stalled);
 }
 
 #[test]

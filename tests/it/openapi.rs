@@ -134,6 +134,7 @@ fn what_the_worker_answers_is_what_it_says() {
         for body in [r#"{"agent_id":"a","x":1}"#, "{}", "junk", r#"{"agent_id":7}"#] {
             ask(worker, "POST", "/gpu-check", &[], body);
             ask(worker, "POST", "/agent-net", &[], body);
+            ask(worker, "POST", "/", &[], body);
         }
         ask(worker, "POST", "/gpu-check", &[], &"x".repeat(70_000));
         ask(worker, "POST", "/gpu-check", &["Authorization: Bearer wrong"], r#"{"agent_id":"a"}"#);

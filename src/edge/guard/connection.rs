@@ -130,7 +130,12 @@ pub(super) fn serve(stream: Arc<TcpStream>, gate: &Gate, seat: &Seat, crowded: b
     let Some(mut peer) = prepare(stream) else { return };
     let mut wait = if crowded { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     loop {
-        match exchange(&mut peer, gate, seat, wait) {
+        peer.deadline = Instant::now() + wait;
+        let returned = peer.rest().is_empty();
+        if !begins(&mut peer) {
+            return;
+        }
+        match exchange(&mut peer, gate, seat, returned) {
             Next::Request => wait = IDLE,
             Next::Linger(patience) => return linger(&mut peer, patience),
             Next::Close => return,
@@ -142,6 +147,9 @@ pub(super) fn serve(stream: Arc<TcpStream>, gate: &Gate, seat: &Seat, crowded: b
 pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
     let Some(mut peer) = prepare(stream) else { return };
     peer.deadline = Instant::now() + HEAD_DEADLINE_CROWDED;
+    if !begins(&mut peer) {
+        return;
+    }
     let why = match read_head(&mut peer) {
         Ok(Some(_)) => refusal(503, "at_capacity", "too many connections are open; try again"),
         Ok(None) => return,
@@ -166,15 +174,16 @@ enum Next {
     Close,
 }
 
-fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
-    peer.deadline = Instant::now() + wait;
-    let returned = peer.rest().is_empty();
+/// `returned`: the request was waited for, and had not come along with an earlier one.
+fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, returned: bool) -> Next {
+    seat.ask();
+    let late = gate.draining();
+    let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
         Err(why) => return last_words(peer, gate, &why, LINGER),
     };
-    let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
     let job = head.method == "POST";
     let _job = job.then(|| gate.pulse.job());
     let vanished = || {
@@ -201,14 +210,14 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, wait: Duration) -> Next {
         vanished();
         return Next::Close;
     }
-    let answer = match relay::ask(gate, &head, body.whole()) {
+    let answer = match relay::ask(gate, &head, body.whole(), late) {
         Ok(answer) => answer,
         Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };
     if job && answer.status == 401 {
         gate.pulse.denied();
     }
-    let stays = head.keep_alive && !coming;
+    let stays = head.keep_alive && !coming && !gate.draining();
     let left = peer.has_left();
     seat.send();
     let written = send(&peer.stream, answer, &head, stays);
@@ -235,20 +244,27 @@ fn no_answer(why: &io::Error) -> Refusal {
     refusal(500, "internal", "the worker failed at this request; try again")
 }
 
-/// The next head; None when the peer has nothing more to say.
-fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
-    let mut seen = 0;
-    let mut begun = false;
+/// Waits for the first byte of a request, which starts its clock. False: the peer has nothing more to say.
+fn begins(peer: &mut Peer) -> bool {
     loop {
         // Empty lines before a request are allowed, and some clients send one after a body.
-        while !begun && peer.rest().starts_with(b"\r\n") {
+        while peer.rest().starts_with(b"\r\n") {
             peer.used += 2;
         }
-        if !begun && !peer.rest().is_empty() {
-            // The first byte of a request starts its clock.
-            begun = true;
+        if !peer.rest().is_empty() {
             peer.deadline = peer.deadline.min(Instant::now() + HEAD_DEADLINE);
+            return true;
         }
+        if !matches!(peer.fill(), Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+/// The head of a request that has begun; None when the peer is gone.
+fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
+    let mut seen = 0;
+    loop {
         if let Some(end) = head::end(peer.rest(), seen)? {
             let head = head::parse(&peer.rest()[..end])?;
             peer.used += end;
@@ -257,10 +273,9 @@ fn read_head(peer: &mut Peer) -> Result<Option<Head>, Refusal> {
         // The last byte may be a CR whose LF is still to come.
         seen = peer.rest().len().saturating_sub(1);
         match peer.fill() {
-            Ok(0) if !begun => return Ok(None),
             Ok(0) => return Err(refusal(400, "bad_request", "the request ends within its head")),
             Ok(_) => {}
-            Err(why) if begun && matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(why) if matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                 return Err(refusal(408, "timeout", "the request's head did not come in time"));
             }
             Err(_) => return Ok(None),

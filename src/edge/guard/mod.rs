@@ -11,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,10 @@ pub(crate) struct Gate {
     pub(crate) max_connections: usize,
     pub(crate) connections: Gauge,
     pub(crate) turned_away: Gauge,
-    /// Requests that are being answered.
+    /// Requests from their first byte to the end of their answer.
     pub(crate) active: Gauge,
+    /// The worker stops: no request after this one on any connection.
+    pub(crate) draining: AtomicBool,
     /// What the registrations must know.
     pub(crate) pulse: Pulse,
     /// For tests: accepts nothing more after the first connection.
@@ -62,6 +64,10 @@ impl Gate {
     /// Slots are getting rare: those who say nothing are given less time.
     fn crowded(&self) -> bool {
         self.connections.now() > self.max_connections / 4 * 3
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 }
 
@@ -82,14 +88,22 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// What shows that this process still serves while no answer comes by the public port.
-#[derive(Debug)]
-pub(crate) struct Liveness {
+/// The port while it is open. Shows that this process still serves even when no answer comes by the port itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
     gate: Arc<Gate>,
+    seats: Arc<Seats>,
     accepted: Arc<AtomicU64>,
 }
 
-impl Liveness {
+impl Port {
+    /// From now on each answer is the last one on its connection, and requests that begin are marked as late. Idle
+    /// connections are closed at once.
+    pub(crate) fn drain(&self) {
+        self.gate.draining.store(true, Ordering::Release);
+        self.seats.close_idle();
+    }
+
     /// Connections that were accepted so far, whatever became of them.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Acquire)
@@ -105,11 +119,10 @@ impl Liveness {
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Liveness> {
+pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Port> {
     let gate = Arc::new(gate);
-    let liveness = Liveness { gate: Arc::clone(&gate), accepted: Arc::default() };
-    let accepted = Arc::clone(&liveness.accepted);
-    let seats = Arc::new(Seats::default());
+    let (seats, accepted) = (Arc::new(Seats::default()), Arc::<AtomicU64>::default());
+    let port = Port { gate: Arc::clone(&gate), seats: Arc::clone(&seats), accepted: Arc::clone(&accepted) };
     let crew = Crew::start("connection", STACK, STAYING)?;
     threads::essential("accept", move || {
         let mut failing = false;
@@ -135,7 +148,7 @@ pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Liveness> {
             }
         }
     })?;
-    Ok(liveness)
+    Ok(port)
 }
 
 fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {

@@ -12,12 +12,13 @@ use crate::pure::inside;
 /// For the server to begin, and then to answer: it takes microseconds, or 2 s before the first sample.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Hands one request over and waits for its answer. `body`: None when it was too large.
+/// Hands one request over and waits for its answer. `body`: None when it was too large. `late`: it began after
+/// SIGTERM.
 ///
 /// # Errors
 /// `WouldBlock` when all threads are taken for too long, else what is broken.
-pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>) -> io::Result<Answer> {
-    let marks = [(inside::PROXIED, head.proxied), (inside::TOO_LARGE, body.is_none())];
+pub(super) fn ask(gate: &Gate, head: &Head, body: Option<Vec<u8>>, late: bool) -> io::Result<Answer> {
+    let marks = [(inside::PROXIED, head.proxied), (inside::TOO_LARGE, body.is_none()), (inside::LATE, late)];
     let marks = marks.into_iter().filter(|(_, set)| *set).map(|(name, _)| (name, "1".to_owned()));
     let headers = head.passed.iter().cloned().chain(marks);
     let headers = headers.map(|(name, value)| Header { field: name.into(), value }).collect();

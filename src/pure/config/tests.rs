@@ -34,6 +34,10 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     check("CAPABILITY_PRICE_PER_UNIT", "9223372036854775808", "9223372036854775807");
     check("CAPABILITY_PRICE_SCALING", "0", "from 1");
     check("CAPABILITY_NAME", "a b", "visible ASCII");
+    check("CAPABILITY_NAME", "metrics", "another route");
+    check("CAPABILITY_NAME", "hardware/info", "another route");
+    check("CAPABILITY_NAME", "a/../b", "between slashes");
+    check("CAPABILITY_NAME", "a%2Fb", "?, # or %");
     check("CAPABILITY_URL", "http://h/p?k=v", "query");
     check("CAPABILITY_CURRENCY", "us d", "currency code");
     check("SAMPLE_INTERVAL", "5", "e.g. 5s");

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::SCHEMAS;
 use crate::pure::answers::{AgentsAnswer, UptimeAnswer};
 use crate::pure::contract::ErrorBody;
-use crate::pure::hardware::{Hardware, Version};
+use crate::pure::hardware::{Capabilities, Hardware, HardwareStats, Version};
 use crate::pure::recent;
 use crate::pure::report::{Catalogue, Ready, Report};
 use crate::pure::uptime::WINDOWS;
@@ -31,6 +31,8 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<recent::Answer<'static>>();
     generator.subschema_for::<Version<'static>>();
     generator.subschema_for::<Hardware<'static>>();
+    generator.subschema_for::<HardwareStats<'static>>();
+    generator.subschema_for::<Capabilities<'static>>();
     generator.subschema_for::<ErrorBody<'static>>();
     generator.take_definitions(true)
 }
