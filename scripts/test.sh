@@ -3,13 +3,14 @@
 # the static build, the image, and cargo test as the last, so that its summary ends the output.
 #
 # Usage: scripts/test.sh [--quick]
-#   --quick  format, lints and cargo test alone; the tests of the static build, of the image and of NVIDIA's own
-#            libraries are skipped
+#   --quick  format, lints and cargo test alone; the tests of the static build, of the image, of NVIDIA's own
+#            libraries and of Livepeer's Python SDK are skipped
 #
 # As root on Debian or Ubuntu it installs missing packages and starts a Docker daemon if none answers (and
 # stops it at the end). Elsewhere it says what is missing and which tests are skipped for that; with
-# CI=true that is a failure instead. Into .run/ come schemathesis and kubernetes-validate from PyPI, and
-# NVIDIA's own libnvidia-ml, of several driver branches, from the machine's Debian mirror.
+# CI=true that is a failure instead. Into .run/ come schemathesis, kubernetes-validate and Livepeer's Python
+# SDK from PyPI, and NVIDIA's own libnvidia-ml, of several driver branches, from the machine's Debian mirror.
+# The SDK needs Python 3.12 or newer: on Debian 12, that of Debian 13 comes into .run/ as well.
 #
 # Exit codes: 0 all passed, 64 usage, else that of the step that failed
 set -eu
@@ -191,20 +192,22 @@ prepare_rest() {
     fi
 }
 
-# ---- NVIDIA's own libnvidia-ml ----
+# ---- packages of other Debian releases ----
 
 # own_apt PROGRAM ARGUMENT...: apt with its own sources, lists and cache below .run/. The machine's are not changed; its
 # proxies apply.
 own_apt() {
     program=$1
     shift
-    "$program" -c "$run/nvml/apt/apt.conf" "$@"
+    "$program" -c "$run/apt/apt.conf" "$@"
 }
 
-# Sources: Debian's non-free component on the mirror that the machine uses for Debian. bookworm and trixie are stable and
-# have four branches of the driver, so that a package that leaves the others does not break the tests.
+# configure_own_apt COMPONENT RELEASE...: its sources, on the mirror that the machine uses for Debian. A mirror may lack
+# one of the releases.
 configure_own_apt() {
-    apt=$run/nvml/apt
+    component=$1
+    shift
+    apt=$run/apt
     rm -rf "$apt"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
     # The machine's hooks would run after the update and change its own cache. The user _apt cannot read .run/.
@@ -226,11 +229,77 @@ CONF
     apt-get update --print-uris 2>/dev/null |
         sed -n "s,^'\(.*\)/dists/\(${codename:-sid}\|stable\|testing\|unstable\|sid\)/InRelease'.*,\1,p" |
         while read -r mirror; do
-            for release in bookworm trixie sid experimental; do
-                echo "deb$signed $mirror $release non-free"
+            for release in "$@"; do
+                echo "deb$signed $mirror $release $component"
             done
         done >"$apt/sources.list"
+    own_apt apt-get -qq update 2>/dev/null || :
 }
+
+# ---- Livepeer's Python SDK ----
+
+# A Python that is new enough for the SDK.
+find_python() {
+    for python in python3 python3.12 python3.13 python3.14 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[2-9]*/bin/python3; do
+        if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then
+            echo "$python"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# Python 3.13 and pip of Debian 13 with their own C library, unpacked into $sdk/debian.
+unpack_python() {
+    if ! has apt-get || ! has dpkg-deb; then
+        return 1
+    fi
+    configure_own_apt main trixie
+    mkdir -p "$sdk/debian" "$sdk/new" "$sdk/bin"
+    (cd "$sdk/new" && own_apt apt-get -qq download python3.13-minimal libpython3.13-minimal libpython3.13-stdlib libc6 \
+        libstdc++6 libgcc-s1 libssl3t64 libzstd1 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libuuid1 python3-pip-whl) ||
+        return 1
+    for package in "$sdk"/new/*.deb; do
+        dpkg-deb -x "$package" "$sdk/debian" || return 1
+    done
+    rm -rf "$sdk/new"
+    loader=$(find "$sdk"/debian/usr/lib/*-linux-gnu* -name 'ld-linux-*.so.*')
+    cat >"$sdk/bin/python3" <<LAUNCHER
+#!/bin/sh
+PYTHONPATH='$sdk/lib' exec '$loader' --library-path '${loader%/*}' '$sdk/debian/usr/bin/python3.13' "\$@"
+LAUNCHER
+    chmod +x "$sdk/bin/python3"
+    wheel=$(find "$sdk/debian/usr/share/python-wheels" -name 'pip-*.whl')
+    "$sdk/bin/python3" "$wheel/pip" install -q --root-user-action ignore --only-binary=:all: \
+        --target "$sdk/lib" -r "$pins"
+}
+
+install_sdk() {
+    rm -rf "$sdk"
+    if python=$(find_python); then
+        say "installing livepeer-gateway for $("$python" --version)"
+        "$python" -m venv "$sdk" && "$sdk/bin/pip" install -q -r "$pins" || return 1
+    else
+        say "installing livepeer-gateway, and Python 3.13 of Debian 13 for it"
+        unpack_python || return 1
+    fi
+    "$sdk/bin/python3" -c 'import livepeer_gateway' && cp "$pins" "$sdk/pins"
+}
+
+# Sets AGENT_NET_SDK_PYTHON to a Python that has the SDK. It is kept for the next run.
+prepare_sdk() {
+    sdk=$run/livepeer-gateway
+    pins=$PWD/tests/it/sdk/requirements.txt
+    if cmp -s "$pins" "$sdk/pins" || install_sdk; then
+        AGENT_NET_SDK_PYTHON=$sdk/bin/python3
+        export AGENT_NET_SDK_PYTHON
+    else
+        rm -rf "$sdk"
+        without "Livepeer's Python SDK is missing (it needs Python 3.12 or newer): the tests with it are skipped (tests/it/sdk.rs)"
+    fi
+}
+
+# ---- NVIDIA's own libnvidia-ml ----
 
 # The newest package of each branch as PACKAGE=VERSION.
 nvml_packages() {
@@ -246,9 +315,9 @@ download_nvml() {
         return 1
     fi
     say "downloading NVIDIA's libnvidia-ml"
-    configure_own_apt
-    # A mirror may lack one of the releases.
-    own_apt apt-get -qq update 2>/dev/null || :
+    # bookworm and trixie are stable and have four branches of the driver, so that a package that leaves the others does
+    # not break the tests.
+    configure_own_apt non-free bookworm trixie sid experimental
     for package in $(nvml_packages); do
         new=$run/nvml/new
         rm -rf "$new"
@@ -411,6 +480,9 @@ if ! $quick; then
     else
         without "the systemd unit is not checked: systemd-analyze is missing"
     fi
+
+    step "Livepeer's Python SDK"
+    prepare_sdk
 
     step "NVIDIA's own libraries"
     prepare_nvml

@@ -279,7 +279,7 @@ fn recorded(mood: Mood, request: &Request) -> Option<&'static [u8]> {
     })
 }
 
-fn read(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
+pub fn read(reader: &mut impl BufRead) -> Option<Request> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();

@@ -16,12 +16,12 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
 use crate::harness::{Worker, wait_for};
 
-fn file(name: &str) -> String {
+pub fn file(name: &str) -> String {
     format!("{}/tests/it/tls/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Takes the TLS off before `inner`, with the certificate of this name. Its thread ends with the test.
-fn in_front_of(inner: &FakeOrchestrator, certificate: &str) -> SocketAddr {
+/// A server with the certificate of this name.
+pub fn server(certificate: &str) -> Arc<ServerConfig> {
     let certificates = vec![CertificateDer::from_pem_file(file(&format!("{certificate}.pem"))).unwrap()];
     let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}.key"))).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -30,7 +30,12 @@ fn in_front_of(inner: &FakeOrchestrator, certificate: &str) -> SocketAddr {
         .with_no_client_auth()
         .with_single_cert(certificates, key)
         .unwrap();
-    let config = Arc::new(config);
+    Arc::new(config)
+}
+
+/// Takes the TLS off before `inner`, with the certificate of this name. Its thread ends with the test.
+fn in_front_of(inner: &FakeOrchestrator, certificate: &str) -> SocketAddr {
+    let config = server(certificate);
     let inner: SocketAddr = inner.url().strip_prefix("http://").unwrap().parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
