@@ -103,7 +103,7 @@ fn serve(config: &Config) -> Started<()> {
     let worker = Arc::new(Worker::new(seen, config, room.job_threads));
     let (active, pulse) = (Gauge::default(), Pulse::default());
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
-    let routes = Routes::new(&config.capability.names, token);
+    let routes = Routes::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
     let handler = Arc::clone(&worker);
     let poll = http::start(room.job_threads + SPARE_THREADS, routes, Box::new(move |asked| handler.handle(asked)));
     let gate = Gate {

@@ -173,20 +173,29 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) struct Routes {
     /// `/NAME`. The metrics count by these, so they live as long as the process does.
     named: Vec<&'static str>,
+    /// The path of CAPABILITY_URL, which stands before that of each job unless a reverse proxy takes it off.
+    base: String,
     /// WORKER_TOKEN.
     token: Option<String>,
 }
 
 impl Routes {
-    pub(crate) fn new(capabilities: &[String], token: Option<String>) -> Self {
+    pub(crate) fn new(capabilities: &[String], base: &str, token: Option<String>) -> Self {
         let is_new = |name: &&String| !PATHS.iter().any(|(path, _)| path[1..] == **name);
         let named = capabilities.iter().filter(is_new).map(|name| &*Box::leak(format!("/{name}").into_boxed_str()));
-        Self { named: named.collect(), token }
+        Self { named: named.collect(), base: base.to_owned(), token }
     }
 
     fn find(&self, path: &str) -> Option<(&'static str, Path)> {
-        let fixed = PATHS.iter().find(|(name, _)| *name == path).copied();
-        fixed.or_else(|| Some((names::find(&self.named, path)?, Path::Report)))
+        let fixed = |path: &str| PATHS.iter().find(|(name, _)| *name == path).copied();
+        let named = |path| Some((names::find(&self.named, path)?, Path::Report));
+        fixed(path).or_else(|| named(path)).or_else(|| {
+            let below = path.strip_prefix(self.base.as_str()).filter(|_| !self.base.is_empty())?;
+            match fixed(if below.is_empty() { "/" } else { below }) {
+                Some((name, Path::Report | Path::Root)) => Some((name, Path::Report)),
+                _ => named(below),
+            }
+        })
     }
 
     /// The job route that a request comes by, whatever becomes of it.

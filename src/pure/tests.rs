@@ -176,7 +176,7 @@ proptest! {
         };
         let wanted = exposition::wants_open(Some(&accept));
         prop_assert!(!wanted || accept.contains("openmetrics"));
-        let routes = route::Routes::new(&["agent-net-nyc".into()], Some("t".into()));
+        let routes = route::Routes::new(&["agent-net-nyc".into()], "/base", Some("t".into()));
         if let Err(refusal) = routes.parse(&request) {
             prop_assert!((400..=599).contains(&refusal.status));
         }

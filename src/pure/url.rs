@@ -82,6 +82,12 @@ impl HttpUrl {
         format!("{}{path}", self.0)
     }
 
+    /// What follows host and port: empty, or with its leading slash and without one at its end.
+    pub(crate) fn path(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        &rest[rest.find('/').unwrap_or(rest.len())..]
+    }
+
     /// True when only this machine itself can reach it.
     pub(crate) fn is_loopback(&self) -> bool {
         let host = self.0.split("://").nth(1).unwrap_or_default();
@@ -95,6 +101,8 @@ fn base_urls() {
     fn check(text: &str, expect: Result<&str, UrlError>) {
         assert_eq!(HttpUrl::parse(text).as_ref().map(HttpUrl::as_str), expect.as_ref().map(|u| *u), "{text}");
     }
+    let path = |text| HttpUrl::parse(text).map(|url| url.path().to_owned());
+    assert_eq!((path("http://h:1/"), path("http://h/a/b/")), (Ok(String::new()), Ok("/a/b".into())));
     check("http://h", Ok("http://h"));
     check("HTTPS://h:8935/", Ok("https://h:8935"));
     check("http://h/base/v1//", Ok("http://h/base/v1"));

@@ -57,6 +57,20 @@ fn every_name_is_a_job_route_and_so_is_the_root() {
     assert_eq!(counted, 0, "{metrics}");
 }
 
+/// go-livepeer puts the path of the URL before that of the job. A reverse proxy may take it off again.
+#[test]
+fn jobs_come_below_the_path_of_capability_url() {
+    let fake = FakeOllama::new();
+    let url = "http://127.0.0.1:9876/gpu-check";
+    let worker = beside(&fake, &[("CAPABILITY_NAME", "agent-net-nyc"), ("CAPABILITY_URL", url)]);
+    for path in ["/gpu-check/agent-net-nyc", "/gpu-check/gpu-check", "/gpu-check/", "/gpu-check", "/agent-net-nyc"] {
+        assert_eq!(worker.post(path, &job("a")).status, 200, "{path}");
+    }
+    for path in ["/gpu-check/gpu", "/gpu-check/health", "/gpu-checkagent-net-nyc"] {
+        assert_eq!((worker.post(path, &job("a")).status, worker.get(path).status), (404, 404), "{path}");
+    }
+}
+
 #[test]
 fn a_name_that_no_job_could_reach_is_refused_at_the_start() {
     for (name, words) in [

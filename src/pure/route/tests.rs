@@ -4,7 +4,8 @@ use super::*;
 
 #[track_caller]
 fn check(request: &Request<'_>, token: Option<&str>, expect: &Result<Job, u16>) {
-    let routes = Routes::new(&["agent-net-nyc".into(), "gpu-check".into(), "a{b}".into()], token.map(str::to_owned));
+    let routes =
+        Routes::new(&["agent-net-nyc".into(), "gpu-check".into(), "a{b}".into()], "", token.map(str::to_owned));
     assert_eq!(&routes.parse(request).map_err(|r| r.status), expect, "{request:?}");
 }
 
@@ -99,7 +100,7 @@ fn the_token_is_asked_for_everywhere_but_at_health() {
 
 #[test]
 fn jobs_are_counted_by_the_name_of_their_route() {
-    let routes = Routes::new(&["agent-net-nyc".into(), "gpu-check".into(), "a{b}".into()], None);
+    let routes = Routes::new(&["agent-net-nyc".into(), "gpu-check".into(), "a{b}".into()], "", None);
     let job = |method, target| routes.job_route(&Request { method, target, ..Request::default() });
     assert_eq!(job("POST", "/agent-net?a=b"), Some("/agent-net"));
     assert_eq!((job("POST", "/gpu"), job("POST", "/gpu-check/"), job("GET", "/")), (None, None, None));
@@ -122,4 +123,26 @@ fn a_wrong_method_says_what_is_allowed() {
     check("GET", "/gpu-check", true, "POST");
     check("GET", "/agent-net", false, "POST");
     check("POST", "/gpu", false, "GET, HEAD");
+}
+
+#[test]
+fn jobs_may_come_below_the_path_of_capability_url() {
+    fn job(method: &str, target: &str) -> (Option<&'static str>, Result<(), u16>) {
+        let routes = Routes::new(&["nyc".into()], "/base/v1", None);
+        let request = Request { method, target, body: Some(b"{\"agent_id\":\"a\"}"), ..Request::default() };
+        (routes.job_route(&request), routes.parse(&request).map(|_| ()).map_err(|refusal| refusal.status))
+    }
+    for below in ["", "/base/v1"] {
+        assert_eq!(job("POST", &format!("{below}/nyc?x=1")), (Some("/nyc"), Ok(())));
+        assert_eq!(job("POST", &format!("{below}/gpu-check")), (Some("/gpu-check"), Ok(())));
+        assert_eq!(job("POST", &format!("{below}/")), (Some("/"), Ok(())));
+    }
+    assert_eq!(job("POST", "/base/v1"), (Some("/"), Ok(())));
+    assert_eq!(job("GET", "/base/v1/nyc"), (Some("/nyc"), Err(405)));
+    // Nothing but jobs is there.
+    for path in
+        ["/base/v1/gpu", "/base/v1/metrics", "/base/v1nyc", "/base/nyc", "/base/v1/base/v1/nyc", "/base/v1//nyc"]
+    {
+        assert_eq!((job("POST", path), job("GET", path)), ((None, Err(404)), (None, Err(404))), "{path}");
+    }
 }
