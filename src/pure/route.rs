@@ -201,7 +201,8 @@ impl Routes {
     /// The job route that a request comes by, whatever becomes of it.
     pub(crate) fn job_route(&self, request: &Request<'_>) -> Option<&'static str> {
         let (name, found) = self.find(request.target.split('?').next()?)?;
-        (found == Path::Report || found == Path::Root && request.method == "POST").then_some(name)
+        let root = found == Path::Root && (request.proxied || request.method == "POST");
+        (found == Path::Report || root).then_some(name)
     }
 
     /// Parses one request.
@@ -218,13 +219,16 @@ impl Routes {
         };
         let (found, allow) = match (found, request.method) {
             (Path::Root, "POST") => (Path::Report, None),
-            (Path::Root, _) if request.proxied => (Path::Report, Some("POST")),
+            // What a POST to a runner's own URL, /apps/ID/app, becomes: go-livepeer answers it with 301 to the same with
+            // a slash, and clients follow that with GET. They may have paid.
+            (Path::Root, "GET" | "HEAD") if request.proxied => (Path::Gpu, None),
             (Path::Report, method) => (found, (method != "POST").then_some("POST")),
             (Path::Root, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD, POST")),
             (_, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD")),
         };
         if let Some(allow) = allow {
-            return Err(wrong_method(allow, request.proxied && path == "/"));
+            let message = format!("this method is not allowed here; use {allow}");
+            return Err(Refusal::new(405, "method_not_allowed", message).with("Allow", allow));
         }
         if let Some(token) = self.token.as_deref().filter(|_| found != Path::Health)
             && !request.authorization.is_some_and(|value| token_matches(value, token))
@@ -252,18 +256,6 @@ impl Routes {
             Path::Ready => Ok(Job::Ready),
         }
     }
-}
-
-/// `redirected`: a POST to a runner's own URL, `/apps/ID/app`, may have become a GET on its way: go-livepeer answers it
-/// with 301 to the same with a slash.
-fn wrong_method(allow: &'static str, redirected: bool) -> Refusal {
-    let why = if redirected {
-        "; a POST to a runner's URL without a slash at its end is redirected and arrives as GET: post to URL/gpu-check"
-    } else {
-        ""
-    };
-    let message = format!("this method is not allowed here; use {allow}{why}");
-    Refusal::new(405, "method_not_allowed", message).with("Allow", allow)
 }
 
 /// What a client pays with. Through an orchestrator's proxy the headers come as well, but that has taken the tickets.

@@ -78,8 +78,10 @@ fn a_job_whose_head_has_begun_before_sigterm_is_served() {
     check_served(worker, late);
 }
 
+/// Go's client does not send a POST again when its connection is closed under it: the orchestrator would take the
+/// capability out.
 #[test]
-fn idle_connections_are_closed_at_once() {
+fn a_job_on_an_idle_connection_is_refused_and_not_lost() {
     let fake = FakeOllama::new();
     let worker = beside(&fake, &[]);
     let mut idle = Connection::open(worker.addr);
@@ -87,8 +89,10 @@ fn idle_connections_are_closed_at_once() {
     assert_eq!(idle.answer().unwrap().status, 200);
     // Keeps the worker alive.
     let mut late = half_a_job(&worker);
-    worker.signal(Signal::TERM);
-    assert!(idle.closed());
+    terminate(&worker);
+    idle.send(&bytes("POST", "/gpu-check", &job("b"))).unwrap();
+    let refused = idle.answer().unwrap();
+    assert_eq!((refused.status, refused.header("connection")), (503, Some("close")), "{refused:?}");
     late.send(job("late").as_bytes()).unwrap();
     check_served(worker, late);
 }

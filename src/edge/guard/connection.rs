@@ -176,7 +176,6 @@ enum Next {
 
 /// `returned`: the request was waited for, and had not come along with an earlier one.
 fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, returned: bool) -> Next {
-    seat.ask();
     let late = gate.draining();
     let Some(_ticket) = gate.active.enter(usize::MAX) else { return Next::Close };
     let head = match read_head(peer) {

@@ -92,16 +92,14 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
     gate: Arc<Gate>,
-    seats: Arc<Seats>,
     accepted: Arc<AtomicU64>,
 }
 
 impl Port {
     /// From now on each answer is the last one on its connection, and requests that begin are marked as late. Idle
-    /// connections are closed at once.
+    /// connections stay: a POST that is on its way to one must get an answer, since nobody sends it a second time.
     pub(crate) fn drain(&self) {
         self.gate.draining.store(true, Ordering::Release);
-        self.seats.close_idle();
     }
 
     /// Connections that were accepted so far, whatever became of them.
@@ -122,7 +120,7 @@ impl Port {
 pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Port> {
     let gate = Arc::new(gate);
     let (seats, accepted) = (Arc::new(Seats::default()), Arc::<AtomicU64>::default());
-    let port = Port { gate: Arc::clone(&gate), seats: Arc::clone(&seats), accepted: Arc::clone(&accepted) };
+    let port = Port { gate: Arc::clone(&gate), accepted: Arc::clone(&accepted) };
     let crew = Crew::start("connection", STACK, STAYING)?;
     threads::essential("accept", move || {
         let mut failing = false;

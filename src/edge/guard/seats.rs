@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,6 @@ struct Standing {
     since: AtomicU64,
     /// Requests that came when there was nothing left to answer.
     returns: AtomicU32,
-    /// A request has begun to come, and is not answered yet.
-    asks: AtomicBool,
 }
 
 /// Nobody has to leave before that: whoever means well has asked by then. Where only threads are short, there is time.
@@ -123,7 +121,6 @@ impl Seats {
             now: AtomicU8::new(QUEUED),
             since: AtomicU64::new(seats.now()),
             returns: AtomicU32::new(0),
-            asks: AtomicBool::new(false),
         });
         let mut state = seats.lock();
         let number = state.next;
@@ -131,15 +128,6 @@ impl Seats {
         let guest = Guest { stream: Arc::clone(stream), address: address(stream), standing: Arc::clone(&standing) };
         state.taken.insert(number, guest);
         Seat { seats: Arc::clone(seats), number, standing }
-    }
-
-    /// Closes the connections that have been answered and ask for nothing.
-    pub(super) fn close_idle(&self) {
-        for guest in self.lock().taken.values() {
-            if !guest.standing.asks.load(Ordering::Acquire) {
-                guest.leave(IDLE);
-            }
-        }
     }
 
     /// Closes a connection to make room: the oldest that has asked for nothing to the end in so long, or does not read what
@@ -193,11 +181,6 @@ impl Seat {
         self.standing.now.store(NEW, Ordering::Release);
     }
 
-    /// The first byte of a request has come.
-    pub(super) fn ask(&self) {
-        self.standing.asks.store(true, Ordering::Release);
-    }
-
     /// A whole request has come. False: too late, the connection is being closed.
     pub(super) fn begin(&self) -> bool {
         let busy = |standing: u8| (standing != LEAVING).then_some(BUSY);
@@ -215,7 +198,6 @@ impl Seat {
     /// did not read, and is being closed.
     pub(super) fn end(&self, returned: bool) -> bool {
         self.standing.returns.fetch_add(u32::from(returned), Ordering::AcqRel);
-        self.standing.asks.store(false, Ordering::Release);
         self.standing.now.compare_exchange(READING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
