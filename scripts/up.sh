@@ -68,8 +68,7 @@ base_url() {
     host=127.0.0.1
     if [ "$mode" = native ]; then
         case ${SERVER_HOST:-} in
-        '' | 0.0.0.0) ;;
-        ::) host='[::1]' ;;
+        '' | 0.0.0.0 | ::) ;;
         *:*) host="[$SERVER_HOST]" ;;
         *) host=$SERVER_HOST ;;
         esac

@@ -81,7 +81,7 @@ fn serve(config: &Config) -> Started<()> {
     let orchestrators = orchestrators(config)?;
     let room = room(config)?;
     let addr = SocketAddr::new(config.host, config.port);
-    let listener = guard::bind(addr)
+    let listener = guard::bind(addr, config.host_chosen)
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 

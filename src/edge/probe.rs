@@ -1,7 +1,7 @@
 //! Asks a running worker over its own routes.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ureq::unversioned::transport::DefaultConnector;
@@ -28,13 +28,10 @@ impl std::fmt::Display for NoAnswer {
     }
 }
 
-/// The address at which a worker that listens on `host` can be reached from this machine.
+/// The address at which a worker that listens on `host` can be reached from this machine. One that listens on `::` takes
+/// IPv4 as well, and where IPv6 is off it listens on IPv4 alone.
 pub(crate) fn reachable(host: IpAddr, port: u16) -> SocketAddr {
-    let host = match host {
-        IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        host => host,
-    };
+    let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { host };
     SocketAddr::new(host, port)
 }
 

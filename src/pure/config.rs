@@ -68,6 +68,8 @@ pub(crate) enum WatchdogTest {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) host: IpAddr,
+    /// SERVER_HOST is set: where it cannot be had the worker does not start.
+    pub(crate) host_chosen: bool,
     pub(crate) port: u16,
     pub(crate) ollama: HttpUrl,
     pub(crate) orchestrators: Orchestrators,
@@ -210,8 +212,10 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     }
     let config = Config {
         host: host.parse().map_err(|_| {
-            ConfigError::new("SERVER_HOST", &host, "an IP address is accepted, e.g. 0.0.0.0, 127.0.0.1 or ::")
+            let accepted = "an IP address without brackets is accepted, e.g. 127.0.0.1, 0.0.0.0 (IPv4) or :: (both)";
+            ConfigError::new("SERVER_HOST", &host, accepted)
         })?,
+        host_chosen: get.optional("SERVER_HOST").is_some(),
         port: port.parse().map_err(|_| ConfigError::new("SERVER_PORT", &port, "a port from 0 to 65535 is accepted"))?,
         ollama: get.url("OLLAMA_URL", &ollama)?,
         orchestrators: orchestrators::parse(&get)?,

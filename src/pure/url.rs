@@ -1,16 +1,19 @@
 //! The base URLs of the settings: absolute, http or https, nothing that a job's path could collide with.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// `http[s]://host[:port][/path]` without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpUrl(String);
 
 /// Why a text is no usable base URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UrlError {
     Scheme,
     Host,
+    /// An IPv6 address without them: how it should be written.
+    Brackets(String),
     Port,
     UserInfo,
     QueryOrFragment,
@@ -20,6 +23,7 @@ pub(crate) enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Brackets(should) => return write!(f, "put the IPv6 address in brackets: {should}"),
             Self::Scheme => "a URL that begins with http:// or https:// is accepted, e.g. http://host:9876",
             Self::Host => "the URL has no usable host name; accepted is e.g. http://host:9876",
             Self::Port => "the URL's port is not a number from 1 to 65535",
@@ -53,13 +57,17 @@ impl HttpUrl {
         if authority.contains('@') {
             return Err(UrlError::UserInfo);
         }
+        if let Some(should) = bracketed(authority) {
+            return Err(UrlError::Brackets(format!("{scheme}://{should}{path}")));
+        }
+        // A Kubernetes manifest cannot know which family a node's address has: `http://[$(NODE_ADDRESS)]:9876` fits both.
+        let authority = &without_brackets(authority);
         // Only a bracketed IPv6 address has colons of its own.
         let host_end = authority.rfind(']').map_or(0, |end| end + 1);
         let port_at = authority[host_end..].find(':').map(|at| at + host_end);
         let (host, port) = authority.split_at(port_at.unwrap_or(authority.len()));
-        let bracketed = host.starts_with('[')
-            && host.ends_with(']')
-            && host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_ok();
+        let bracketed =
+            host.starts_with('[') && host.ends_with(']') && host[1..host.len() - 1].parse::<Ipv6Addr>().is_ok();
         let named =
             !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if !(bracketed || named) {
@@ -95,11 +103,31 @@ impl HttpUrl {
     }
 }
 
+/// How an IPv6 address that stands without brackets is written. Whether its last part is a port nobody can tell: it is
+/// taken for one where what is before it is an address.
+fn bracketed(authority: &str) -> Option<String> {
+    let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+    let with_port = authority.rsplit_once(':').filter(|(host, port)| is_v6(host) && port.parse::<u16>().is_ok());
+    match with_port {
+        Some((host, port)) => Some(format!("[{host}]:{port}")),
+        None => is_v6(authority).then(|| format!("[{authority}]")),
+    }
+}
+
+/// `[10.0.0.5]:9876` as `10.0.0.5:9876`; everything else as it is.
+fn without_brackets(authority: &str) -> String {
+    let parts = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match parts.filter(|(host, _)| host.parse::<Ipv4Addr>().is_ok()) {
+        Some((host, port)) => format!("{host}{port}"),
+        None => authority.to_owned(),
+    }
+}
+
 #[test]
 fn base_urls() {
     #[track_caller]
     fn check(text: &str, expect: Result<&str, UrlError>) {
-        assert_eq!(HttpUrl::parse(text).as_ref().map(HttpUrl::as_str), expect.as_ref().map(|u| *u), "{text}");
+        assert_eq!(HttpUrl::parse(text).map(|url| url.0), expect.map(str::to_owned), "{text}");
     }
     let path = |text| HttpUrl::parse(text).map(|url| url.path().to_owned());
     assert_eq!((path("http://h:1/"), path("http://h/a/b/")), (Ok(String::new()), Ok("/a/b".into())));
@@ -107,6 +135,16 @@ fn base_urls() {
     check("HTTPS://h:8935/", Ok("https://h:8935"));
     check("http://h/base/v1//", Ok("http://h/base/v1"));
     check("http://[::1]:80", Ok("http://[::1]:80"));
+    check("http://[10.0.0.5]:9876/", Ok("http://10.0.0.5:9876"));
+    check("http://[10.0.0.5]", Ok("http://10.0.0.5"));
+    let brackets = |should: &str| Err(UrlError::Brackets(should.into()));
+    check("http://2600:1f13:abcd:1::a:9876", brackets("http://[2600:1f13:abcd:1::a]:9876"));
+    check("https://2600:1f13:abcd:1::a/x", brackets("https://[2600:1f13:abcd:1::a]/x"));
+    check("http://1:2:3:4:5:6:7:8:9876", brackets("http://[1:2:3:4:5:6:7:8]:9876"));
+    check("http://::1", brackets("http://[::1]"));
+    check("http://[10.0.0.5", Err(UrlError::Host));
+    check("http://[10.0.0]:1", Err(UrlError::Host));
+    check("http://[h]:1", Err(UrlError::Host));
     check("h:80", Err(UrlError::Scheme));
     check("ftp://h", Err(UrlError::Scheme));
     check("http://", Err(UrlError::Host));

@@ -39,6 +39,7 @@ mod keeper_failures;
 mod keeper_recordings;
 mod kernel_log;
 mod lease;
+mod listen;
 mod load;
 mod logging;
 mod manual;

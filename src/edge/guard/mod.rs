@@ -4,12 +4,13 @@
 mod body;
 mod connection;
 mod head;
+mod listen;
 mod relay;
 mod seats;
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +21,8 @@ use crate::threads::{self, Crew};
 
 use seats::{GRACE, LONG_GRACE, Room, Seats};
 
+pub(crate) use listen::bind;
+
 /// Connections above the cap that are told so; more are closed without a word.
 const TURNED_AWAY: usize = 32;
 /// Connections that were told to leave to make room for others, and have not yet.
@@ -29,8 +32,6 @@ const RUSH: Duration = Duration::from_millis(100);
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
 /// The same while somebody is leaving.
 const LEAVING_PAUSE: Duration = Duration::from_micros(100);
-/// Connections that the kernel holds until they are accepted.
-const QUEUE: i32 = 1024;
 /// Every connection has a thread, which keeps its buffers on the heap.
 const STACK: usize = 96 * 1024;
 /// Threads that wait for connections even when there are none.
@@ -75,17 +76,6 @@ impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gate").field("max_connections", &self.max_connections).finish_non_exhaustive()
     }
-}
-
-/// The public port.
-///
-/// # Errors
-/// The kernel's, e.g. when the port is taken.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(addr)?;
-    // The standard library asks for 128.
-    rustix::net::listen(&listener, QUEUE)?;
-    Ok(listener)
 }
 
 /// The port while it is open. Shows that this process still serves even when no answer comes by the port itself.

@@ -23,7 +23,7 @@ const fn secret(name: &'static str, meaning: &'static str) -> Setting {
 
 /// All settings, in the order of the README.
 pub(crate) const SETTINGS: &[Setting] = &[
-    setting("SERVER_HOST", "0.0.0.0", "address to listen on"),
+    setting("SERVER_HOST", "::", "address to listen on; :: takes IPv4 and IPv6, or IPv4 where IPv6 is off"),
     setting("SERVER_PORT", "9876", "port to listen on; 0 picks a free one"),
     setting("OLLAMA_URL", "http://127.0.0.1:11434", "Ollama's base URL"),
     setting("ORCH_URL", "", "orchestrator base URLs, comma-separated; unset: do not register"),

@@ -9,7 +9,8 @@ fn parse(pairs: &[(&str, &str)]) -> Parsed<Config> {
 #[test]
 fn nothing_set_gives_the_defaults_of_the_table() {
     let config = parse(&[]).unwrap();
-    assert_eq!((config.host.to_string().as_str(), config.port), ("0.0.0.0", 9876));
+    assert_eq!((config.host.to_string().as_str(), config.host_chosen, config.port), ("::", false, 9876));
+    assert!(parse(&[("SERVER_HOST", "::")]).unwrap().host_chosen);
     assert_eq!(config.ollama.as_str(), "http://127.0.0.1:11434");
     assert_eq!((config.capability.capacity, config.sample_interval), (10, Duration::from_secs(5)));
     assert!(config.orchestrators.urls.is_empty() && config.orchestrators.tls == OrchTls::Insecure);
@@ -26,6 +27,7 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     }
     check("SERVER_PORT", "65536", "0 to 65535");
     check("SERVER_HOST", "localhost", "IP address");
+    check("SERVER_HOST", "[::1]", "without brackets");
     check("OLLAMA_URL", "ftp://x", "http://");
     check("ORCH_TLS", "ca:", "verify, insecure or ca:");
     check("CAPABILITY_CAPACITY", "0", "1 to 1000");

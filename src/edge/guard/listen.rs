@@ -1,0 +1,52 @@
+//! The public port, for IPv4 and IPv6 where the machine has both.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+
+/// Connections that the kernel holds until they are accepted.
+const QUEUE: i32 = 1024;
+
+/// Listens on `addr`; `::` takes IPv4 as well. `chosen`: the operator named the address. Otherwise `::` becomes 0.0.0.0
+/// where there is no IPv6.
+///
+/// # Errors
+/// The kernel's, e.g. when the port is taken.
+pub(crate) fn bind(addr: SocketAddr, chosen: bool) -> io::Result<TcpListener> {
+    let listener = if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        match both(addr) {
+            Err(why) if is_off(why) && chosen => {
+                return Err(io::Error::other(format!("{why}; SERVER_HOST=0.0.0.0 listens on IPv4 alone")));
+            }
+            Err(why) if is_off(why) => {
+                log::info!("IPv6 is off here ({why}): listening on IPv4 alone");
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, addr.port()))?
+            }
+            bound => bound?,
+        }
+    } else {
+        TcpListener::bind(addr)?
+    };
+    // The standard library asks for 128.
+    rustix::net::listen(&listener, QUEUE)?;
+    Ok(listener)
+}
+
+/// A socket of both families. net.ipv6.bindv6only=1 would make it one of IPv6 alone, and the standard library cannot say
+/// otherwise.
+fn both(addr: SocketAddr) -> Result<TcpListener, Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    // As the standard library does: a restart need not wait for the connections of the life before.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &addr)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// The kernel has no IPv6, or a sandbox keeps it away.
+fn is_off(why: Errno) -> bool {
+    matches!(why, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PERM | Errno::PROTONOSUPPORT)
+}
