@@ -460,8 +460,8 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu runtime secrets kmsg monitoring orchestrator gateway; do
-            $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
+        for override in compose gpu runtime secrets kmsg monitoring orchestrator gateway live-runner; do
+            ORCH_SECRET=secret $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else
         without "compose files are not checked: Docker Compose is missing"

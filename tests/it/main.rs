@@ -52,6 +52,7 @@ mod openapi;
 mod page;
 mod pm;
 mod pm_limits;
+mod pm_live;
 mod pm_naive;
 mod pm_random;
 mod pool;

@@ -13,12 +13,13 @@ use crate::pure::pm::flags::{self, Wanted};
 use crate::pure::pm::inputs::{Inputs, Program, worker_variables};
 use crate::pure::pm::terms::Era;
 
-/// What this repository ships, checked when nothing else is named.
-const SHIPPED: [(Program, &str); 3] = [
-    (Program::Worker, "compose/compose.yaml"),
-    (Program::Orchestrator, "compose/orchestrator.yaml"),
-    (Program::Gateway, "compose/gateway.yaml"),
-];
+/// What this repository ships, checked when nothing else is named: the worker's file, then go-livepeer's, which depend on
+/// ORCH_PROTOCOL.
+const SHIPPED: (Program, &str) = (Program::Worker, "compose/compose.yaml");
+const SHIPPED_BYOC: [(Program, &str); 2] =
+    [(Program::Orchestrator, "compose/orchestrator.yaml"), (Program::Gateway, "compose/gateway.yaml")];
+/// The signer is in it.
+const SHIPPED_LIVE: [(Program, &str); 1] = [(Program::Orchestrator, "compose/live-runner.yaml")];
 
 /// Why nothing was checked.
 enum Refused {
@@ -31,6 +32,7 @@ enum Refused {
 struct Asked {
     files: Vec<(Program, String)>,
     flags: Vec<(String, String)>,
+    /// Empty: none was named.
     eras: Vec<Era>,
     json: bool,
 }
@@ -48,7 +50,17 @@ pub(super) fn run(args: Arguments) -> Exit {
             return Exit::Config;
         }
     };
-    let found = findings::check(&inputs, &asked.eras);
+    if inputs.live().is_some_and(|live| live.needs_eth_price(&inputs.terms)) {
+        let why = "RUNNER_PRICE is in dollars: say with --eth-price what an ETH costs, e.g. --eth-price 3000";
+        return usage("pm check", why);
+    }
+    let named = !asked.eras.is_empty();
+    let eras = match (inputs.judges_byoc(named), named) {
+        (false, _) => &[][..],
+        (true, true) => &asked.eras,
+        (true, false) => &Era::ALL,
+    };
+    let found = findings::check(&inputs, eras);
     match print(&if asked.json { found.json() } else { found.text() }) {
         Exit::Ok if !found.accepted() => Exit::Failed,
         printed => printed,
@@ -77,14 +89,12 @@ fn parse(args: Arguments) -> Result<Asked, String> {
         match name {
             "orchestrator" => asked.files.push((Program::Orchestrator, value)),
             "gateway" => asked.files.push((Program::Gateway, value)),
+            "signer" => asked.files.push((Program::Signer, value)),
             "worker" => asked.files.push((Program::Worker, value)),
             "era" => asked.eras = eras(&value)?,
             _ if asked.flags.iter().any(|(known, _)| known == name) => return Err(format!("{arg} is given twice")),
             _ => asked.flags.push((name.to_owned(), value)),
         }
-    }
-    if asked.eras.is_empty() {
-        asked.eras = Era::ALL.to_vec();
     }
     Ok(asked)
 }
@@ -118,13 +128,9 @@ fn gather(asked: &Asked) -> Result<Inputs, Refused> {
         }
     }
     if asked.files.is_empty() && !inputs.has_flags() {
-        for (program, path) in SHIPPED {
-            if let Some(text) =
-                text_file::read_if_there(path).map_err(|why| Refused::Config(format!("{path}: {why}")))?
-            {
-                read(&mut inputs, program, &text, path)?;
-            }
-        }
+        read_if_there(&mut inputs, SHIPPED)?;
+        let files = if inputs.is_live_only() { &SHIPPED_LIVE[..] } else { &SHIPPED_BYOC };
+        files.iter().try_for_each(|file| read_if_there(&mut inputs, *file))?;
         // What the job and the chain are said to be was read before.
         if !inputs.has_flags() {
             let why = "there is nothing to check: name --orchestrator FILE and --gateway FILE, or flags";
@@ -132,6 +138,11 @@ fn gather(asked: &Asked) -> Result<Inputs, Refused> {
         }
     }
     Ok(inputs)
+}
+
+fn read_if_there(inputs: &mut Inputs, (program, path): (Program, &str)) -> Result<(), Refused> {
+    let text = text_file::read_if_there(path).map_err(|why| Refused::Config(format!("{path}: {why}")))?;
+    text.map_or(Ok(()), |text| read(inputs, program, &text, path))
 }
 
 /// Reads a file as its program gets it: Compose puts the environment in, and an .env beside the file.

@@ -53,7 +53,7 @@ impl Setting {
         }
     }
 
-    fn set(self, terms: &mut Terms, value: &BigInt) {
+    pub(super) fn set(self, terms: &mut Terms, value: &BigInt) {
         let field = match self {
             Self::Price => {
                 (terms.price_scaling, terms.price_in_eth) = (BigInt::one(), false);
@@ -241,7 +241,7 @@ fn highest(most: &BigInt, holds: impl Fn(&BigInt) -> bool) -> Option<BigInt> {
 }
 
 /// What keeps tickets from being made, or from being worth more than their expected value.
-fn larger_face_value(terms: &Terms) -> Vec<(Setting, BigInt)> {
+pub(super) fn larger_face_value(terms: &Terms) -> Vec<(Setting, BigInt)> {
     let least = rules::least_face_value(terms);
     let mut settings = Vec::new();
     if terms.max_face_value.is_positive() && terms.max_face_value < least {

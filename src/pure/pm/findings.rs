@@ -2,11 +2,13 @@
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
+use num_traits::Signed;
 use serde::Serialize;
 
 use super::advice::{self, Change, Setting};
 use super::amount::{self, decimal, shown};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Program};
+use super::live::findings::{self as live, LiveFinding};
 use super::rules::{self, Check, MAX_TICKETS, MIN_UNITS, Outcome, judge};
 use super::table::{self, Row};
 use super::terms::{Era, MAX_TIMEOUT, Terms};
@@ -19,6 +21,7 @@ const DIGITS: u32 = 6;
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     eras: Vec<EraFinding>,
+    live_runner: Option<LiveFinding>,
     table: Vec<Row>,
     suggestions: Vec<String>,
     changes: Vec<ChangeFinding>,
@@ -76,22 +79,36 @@ struct InputFinding {
     idle: Option<String>,
 }
 
-/// Checks the terms for `eras`.
+/// Checks the terms for jobs by BYOC in `eras`, and for calls of a Live Runner where something speaks of one.
 pub(crate) fn check(inputs: &Inputs, eras: &[Era]) -> Findings {
     let terms = &inputs.terms;
     let outcomes: Vec<Outcome> = eras.iter().map(|era| judge(terms, *era)).collect();
     let changes = advice::changes(terms, eras);
+    let mut live = inputs.live().map(|live| live::find(&live, &inputs.payer(), inputs.signer_known));
     let ticket = outcomes.iter().find(|outcome| outcome.ticket.is_some());
     let text = |value: Option<BigInt>| value.map(|value| value.to_string());
+    let mut suggestions: Vec<String> = changes.iter().map(|change| suggestion(terms, change, eras)).collect();
+    let mut notes = notes(inputs, &outcomes, live.as_ref());
+    let mut rows = Vec::new();
+    if let Some(live) = &mut live {
+        let prefix = if eras.is_empty() { "" } else { "Live Runner: " };
+        suggestions.extend(live.suggestions.iter().map(|text| format!("{prefix}{text}")));
+        notes.splice(0..0, live.notes.iter().map(|text| format!("{prefix}{text}")));
+        rows.append(&mut live.rows);
+    }
+    let tickets = live.as_ref().is_some_and(|live| live.asks_for_tickets());
+    let payer = if eras.is_empty() { Some("signer").filter(|_| tickets) } else { Some("gateway") };
+    let needed_deposit = text(ticket.and_then(|outcome| figures::needed_deposit(terms, outcome)));
     Findings {
         eras: outcomes.iter().map(|outcome| EraFinding::of(terms, outcome)).collect(),
-        table: table::rows(inputs, &outcomes),
-        suggestions: changes.iter().map(|change| suggestion(terms, change, eras)).collect(),
+        table: table::rows(inputs, &outcomes, rows, payer),
+        suggestions,
         changes: changes.iter().map(ChangeFinding::of).collect(),
-        needed_deposit: text(ticket.and_then(|outcome| figures::needed_deposit(terms, outcome))),
+        needed_deposit: needed_deposit.or_else(|| live.as_ref()?.needed_deposit.clone()),
         needed_reserve: text(figures::needed_reserve(terms)),
         full_reserve: text(figures::full_reserve(terms)),
-        notes: notes(inputs, &outcomes),
+        notes,
+        live_runner: live,
         inputs: inputs
             .sources
             .iter()
@@ -106,9 +123,9 @@ pub(crate) fn check(inputs: &Inputs, eras: &[Era]) -> Findings {
 }
 
 impl Findings {
-    /// Every era that was asked for accepts the job.
+    /// Every era that was asked for accepts the job, and calls of the Live Runner are paid.
     pub(crate) fn accepted(&self) -> bool {
-        self.eras.iter().all(|era| era.accepted)
+        self.eras.iter().all(|era| era.accepted) && self.live_runner.as_ref().is_none_or(|live| live.accepted)
     }
 
     pub(crate) fn json(&self) -> String {
@@ -210,7 +227,7 @@ fn message(terms: &Terms, outcome: &Outcome) -> String {
 }
 
 /// The orchestrator says "insufficient sender reserve" to all of these.
-fn no_reserve(terms: &Terms) -> String {
+pub(super) fn no_reserve(terms: &Terms) -> String {
     let least = rules::least_face_value(terms);
     let capped = terms.max_face_value > BigInt::ZERO && terms.max_face_value < least;
     let cause = if capped {
@@ -274,7 +291,7 @@ pub(crate) fn seconds(first: u64, last: u64) -> String {
 }
 
 /// What no check decides and still costs money.
-fn notes(inputs: &Inputs, outcomes: &[Outcome]) -> Vec<String> {
+fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> Vec<String> {
     let terms = &inputs.terms;
     let mut notes: Vec<String> = Vec::new();
     for source in &inputs.sources {
@@ -282,7 +299,15 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome]) -> Vec<String> {
             notes.push(format!("{}={} ({}) {idle}", source.name, source.value, source.place));
         }
     }
-    let ticket = outcomes.iter().find_map(|outcome| outcome.ticket.as_ref());
+    let asked = inputs.source("maxPricePerUnit").filter(|source| source.program == Program::Asked && live.is_none());
+    if let Some(source) = asked {
+        notes.push(format!(
+            "{}={} is for transcoding and remote signers: it does nothing for these jobs",
+            source.name, source.value
+        ));
+    }
+    let of_live = live.and_then(|live| live.outcome.ticket.as_ref());
+    let ticket = outcomes.iter().find_map(|outcome| outcome.ticket.as_ref()).or(of_live);
     if let Some(ticket) = ticket {
         let cost = terms.redeem_cost();
         if ticket.face_value <= cost {
@@ -297,8 +322,12 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome]) -> Vec<String> {
         }
         let redeemable = ticket.face_value.clone() / &terms.redeem_gas;
         notes.push(format!("winners of these tickets are redeemed while gas costs less than {}", shown(&redeemable)));
-        let one_in = odds::probability(&ticket.win_prob).recip();
-        notes.push(format!("1 in {} tickets wins {}", decimal(&one_in, DIGITS), shown(&ticket.face_value)));
+        let chance = odds::probability(&ticket.win_prob);
+        // Tickets of no value never win.
+        if chance.is_positive() {
+            let one_in = decimal(&chance.recip(), DIGITS);
+            notes.push(format!("1 in {one_in} tickets wins {}", shown(&ticket.face_value)));
+        }
     }
     if terms.max_gas_price > BigInt::ZERO && terms.max_gas_price < *terms.effective_gas_price() {
         notes.push(format!("-maxGasPrice={} is below the gas price: nothing is redeemed", terms.max_gas_price));

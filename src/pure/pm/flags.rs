@@ -26,7 +26,12 @@ pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) value: String,
     pub(crate) place: Place,
+    /// Flags of one command line have one number.
+    pub(crate) section: usize,
 }
+
+/// The keys under which a compose file or manifest has a command line.
+const COMMANDS: [&str; 3] = ["command:", "entrypoint:", "args:"];
 
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +69,9 @@ pub(crate) fn find(
     let tokens = tokens(text);
     let place = |token: &Token| Place { file: file.into(), line: token.line };
     let mut all = Vec::new();
+    let mut section = 0;
     for (at, token) in tokens.iter().enumerate() {
+        section += usize::from(COMMANDS.contains(&token.text.as_str()));
         let next = tokens[at + 1..].iter().find(|token| !matches!(token.text.as_str(), "\\" | "-" | ":"));
         let Some((wanted, name, value)) = (match token.text.strip_prefix('-') {
             Some(flag) => flag_at(flag.strip_prefix('-').unwrap_or(flag), next, wanted)
@@ -76,7 +83,7 @@ pub(crate) fn find(
         let value = expand(&value, lookup).map_err(|why| FlagError::at(&place(token), format!("{name}: {why}")))?;
         // An empty variable is an unset one.
         if !value.is_empty() || token.text.starts_with('-') {
-            all.push(Found { wanted, name, value, place: place(token) });
+            all.push(Found { wanted, name, value, place: place(token), section });
         }
     }
     Ok(all)
@@ -95,6 +102,8 @@ fn flag_at(flag: &str, next: Option<&Token>, wanted: &[Wanted<'_>]) -> Result<Op
                 "{next}: Go reads this as -{name}=true and ignores every flag after it; write -{name}={next}"
             ));
         }
+        // A client's option of the same name, which wants an address.
+        (None, Some(next)) if wanted[at].switch && next.contains("://") => return Ok(None),
         (None, _) if wanted[at].switch => "true".to_owned(),
         (None, Some(next)) if !is_flag(next) => next.to_owned(),
         (None, _) => return Err("has no value".into()),
@@ -205,7 +214,7 @@ fn word_length(text: &str) -> usize {
     text.len()
 }
 
-/// Puts in `$NAME`, `${NAME}`, `${NAME:-default}` and `${NAME-default}`; `$$` is a dollar.
+/// Puts in `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}` and `${NAME:?why}`; `$$` is a dollar.
 fn expand(value: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = value;
@@ -225,7 +234,9 @@ fn expand(value: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String
         let default = more.strip_prefix(":-").or_else(|| more.strip_prefix('-'));
         let set = lookup(name).filter(|value| !value.is_empty());
         let text = set.or_else(|| default.map(str::to_owned));
-        out.push_str(&text.ok_or_else(|| format!("${{{name}}} is not set; export {name} or write the value itself"))?);
+        let why = more.strip_prefix(":?").map(|why| format!(" ({why})")).unwrap_or_default();
+        let unset = || format!("${{{name}}} is not set{why}; export {name} or write the value itself");
+        out.push_str(&text.ok_or_else(unset)?);
         rest = after;
     }
     out.push_str(rest);
@@ -306,12 +317,22 @@ mod tests {
     }
 
     #[test]
+    fn each_command_line_is_a_section() {
+        let text = "a:\n  command:\n    - -ticketEV=1\n    - -autoAdjustPrice\nb:\n  command: [-ticketEV=2]\n";
+        let all = find(text, "f", WANTED, &|_| None).unwrap();
+        assert_eq!(all.iter().map(|found| found.section).collect::<Vec<_>>(), [1, 1, 2]);
+        // Another program's option, with a value that no switch has.
+        assert!(found("command: --autoAdjustPrice https://orchestrator:8935").is_empty());
+    }
+
+    #[test]
     fn what_go_would_misread_is_refused() {
         for (text, word) in [
             ("x\n-autoAdjustPrice false", "f:2: -autoAdjustPrice false: Go reads this as -autoAdjustPrice=true"),
             ("-ticketEV", "f:1: -ticketEV has no value"),
             ("-ticketEV -x", "has no value"),
             ("-ticketEV=${NONE}", "${NONE} is not set"),
+            ("-ticketEV=${NONE:?the tickets}", "${NONE} is not set (the tickets); export NONE"),
         ] {
             let why = find(text, "f", WANTED, &|_| None).unwrap_err().0;
             assert!(why.contains(word), "{text}: {why}");

@@ -1,108 +1,23 @@
 //! Which flags and variables make the terms, who reads each, and what was found where.
 
+mod known;
+
 use num_bigint::BigInt;
-use num_traits::Signed;
+use num_traits::{Signed, Zero};
 
 use super::amount;
 use super::flags::{self, FlagError, Found, Place, Wanted};
+use super::live::{self, Byoc, Cap, Live};
 use super::terms::{MAX_TIMEOUT, REDEEM_GAS_L1, REDEEM_GAS_L2, Terms};
+use crate::pure::go;
+use crate::pure::runner::Price;
+use known::{INPUTS, Input, Kind, Role};
+
+use Program::{Asked, Gateway, Orchestrator, Signer, Worker};
+pub(crate) use known::{Program, worker_variables};
 
 /// What values of the process's own variables are said to come from.
 const ENVIRONMENT: &str = "the environment";
-
-/// Whose file a flag stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Program {
-    Worker,
-    Orchestrator,
-    Gateway,
-    /// The command line of this program: everything may stand there, and amounts may have units.
-    Asked,
-}
-
-impl Program {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Worker => "worker",
-            Self::Orchestrator => "orchestrator",
-            Self::Gateway => "gateway",
-            Self::Asked => "command line",
-        }
-    }
-}
-
-/// What a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Wei, from 0.
-    Wei,
-    /// A whole number of 64 bits, of either sign: prices and their scaling.
-    Price,
-    /// A whole number, from 1.
-    Count,
-    Switch,
-    Text,
-}
-
-/// One flag or variable.
-struct Input {
-    flag: &'static str,
-    variable: &'static str,
-    kind: Kind,
-    /// Whose value counts; [`Asked`]: nobody's file has it.
-    reader: Program,
-    role: Role,
-}
-
-/// What a value does for these jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Counts,
-    /// It counts at its reader; the others have the flag for themselves.
-    Shared,
-    /// Only transcoding looks at it.
-    Transcoding,
-}
-
-const fn input(flag: &'static str, variable: &'static str, kind: Kind, reader: Program, role: Role) -> Input {
-    Input { flag, variable, kind, reader, role }
-}
-
-use Program::{Asked, Gateway, Orchestrator, Worker};
-use Role::{Counts, Shared, Transcoding};
-
-const INPUTS: &[Input] = &[
-    input("price-per-unit", "CAPABILITY_PRICE_PER_UNIT", Kind::Price, Worker, Counts),
-    input("price-scaling", "CAPABILITY_PRICE_SCALING", Kind::Price, Worker, Counts),
-    input("price-currency", "CAPABILITY_CURRENCY", Kind::Text, Worker, Counts),
-    input("ticketEV", "LP_TICKETEV", Kind::Wei, Orchestrator, Counts),
-    input("maxFaceValue", "LP_MAXFACEVALUE", Kind::Wei, Orchestrator, Counts),
-    input("autoAdjustPrice", "LP_AUTOADJUSTPRICE", Kind::Switch, Orchestrator, Counts),
-    input("minGasPrice", "LP_MINGASPRICE", Kind::Wei, Orchestrator, Shared),
-    input("maxGasPrice", "LP_MAXGASPRICE", Kind::Wei, Orchestrator, Shared),
-    input("network", "LP_NETWORK", Kind::Text, Orchestrator, Shared),
-    input("pricePerUnit", "LP_PRICEPERUNIT", Kind::Text, Orchestrator, Transcoding),
-    input("pixelsPerUnit", "LP_PIXELSPERUNIT", Kind::Text, Orchestrator, Transcoding),
-    input("maxTicketEV", "LP_MAXTICKETEV", Kind::Wei, Gateway, Counts),
-    input("maxTotalEV", "LP_MAXTOTALEV", Kind::Wei, Gateway, Counts),
-    input("depositMultiplier", "LP_DEPOSITMULTIPLIER", Kind::Count, Gateway, Counts),
-    input("maxPricePerUnit", "LP_MAXPRICEPERUNIT", Kind::Text, Gateway, Transcoding),
-    input("maxPricePerCapability", "LP_MAXPRICEPERCAPABILITY", Kind::Text, Gateway, Transcoding),
-    input("timeout", "", Kind::Count, Asked, Counts),
-    input("gas-price", "", Kind::Wei, Asked, Counts),
-    input("deposit", "", Kind::Wei, Asked, Counts),
-    input("reserve", "", Kind::Wei, Asked, Counts),
-    input("balance", "", Kind::Wei, Asked, Counts),
-    input("claimed", "", Kind::Wei, Asked, Counts),
-    input("pending", "", Kind::Wei, Asked, Counts),
-    input("pool-size", "", Kind::Count, Asked, Counts),
-    input("redeem-gas", "", Kind::Count, Asked, Counts),
-];
-
-/// The variables of the worker, which the environment may hold as well.
-pub(crate) fn worker_variables() -> impl Iterator<Item = &'static str> {
-    INPUTS.iter().filter(|input| input.reader == Worker).map(|input| input.variable)
-}
 
 /// One value that was found, and whether it does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +37,13 @@ pub(crate) struct Source {
 pub(crate) struct Inputs {
     pub(crate) terms: Terms,
     pub(crate) sources: Vec<Source>,
+    live: Live,
+    /// Of these terms a remote signer has its own limits of tickets.
+    signer: Terms,
+    /// The flags of a -remoteSigner were found.
+    pub(crate) signer_known: bool,
+    /// ORCH_PROTOCOL; "" for auto.
+    protocol: String,
 }
 
 impl Inputs {
@@ -146,17 +68,26 @@ impl Inputs {
             })
             .collect();
         let all = flags::find(text, file, &wanted, lookup)?;
-        for found in &all {
-            let other = all.iter().find(|other| other.wanted == found.wanted && other.value != found.value);
-            if let Some(other) = other {
+        let programs = programs(&all, program);
+        self.live.known |= program == Orchestrator || programs.contains(&Orchestrator);
+        self.signer_known |= program == Signer || programs.contains(&Signer);
+        for (found, program) in all.iter().zip(&programs) {
+            let same = |(other, theirs): &(&Found, &Program)| {
+                let worker = INPUTS[found.wanted].reader == Worker;
+                other.wanted == found.wanted && other.value != found.value && (worker || *theirs == program)
+            };
+            let other = all.iter().zip(&programs).find(same).filter(|_| !INPUTS[found.wanted].is_mode());
+            if let Some((other, _)) = other {
+                let secret = INPUTS[found.wanted].kind == Kind::Secret;
+                let [one, two] = [found, other].map(|found| if secret { "one value" } else { found.value.as_str() });
                 let message = format!(
-                    "{} is {} here and {} at {}; give each program's flags in a file of its own",
-                    found.name, found.value, other.value, other.place
+                    "{} is {one} here and {two} at {}; give each program's flags in a file of its own",
+                    found.name, other.place
                 );
                 return Err(FlagError::at(&found.place, message));
             }
         }
-        all.iter().try_for_each(|found| self.take(program, found))
+        all.iter().zip(programs).try_for_each(|(found, program)| self.take(program, found))
     }
 
     /// Takes one value of the worker's environment.
@@ -172,19 +103,23 @@ impl Inputs {
     /// # Errors
     /// When its value cannot be used.
     pub(crate) fn ask(&mut self, flag: &str, value: &str) -> Result<bool, FlagError> {
-        let Some(wanted) = INPUTS.iter().position(|input| input.flag == flag) else { return Ok(false) };
+        let wanted = INPUTS.iter().position(|input| input.flag == flag && !input.is_mode());
+        let Some(wanted) = wanted else { return Ok(false) };
         let place = Place { file: "the command line".into(), line: 1 };
-        let found = Found { wanted, name: format!("--{flag}"), value: value.to_owned(), place };
+        let found = Found { wanted, name: format!("--{flag}"), value: value.to_owned(), place, section: 0 };
         self.take(Asked, &found).map(|()| true)
     }
 
     fn take(&mut self, program: Program, found: &Found) -> Result<(), FlagError> {
         let input = &INPUTS[found.wanted];
         // A worker's price may stand in any file: the original's compose files have it beside the orchestrator's.
-        let own = program == Asked || input.reader == program || input.reader == Worker;
+        let own = program == Asked || input.reader == Worker || input.is_read_by(program);
         let idle = match input.role {
-            Transcoding => Some("is only for transcoding and does nothing for these jobs".to_owned()),
-            Shared if !own => return Ok(()),
+            Role::Mode(_) => return Ok(()),
+            Role::Transcoding if !input.is_read_by(program) => {
+                Some("is only for transcoding and does nothing for these jobs".to_owned())
+            }
+            Role::Shared if !own => return Ok(()),
             _ if !own => {
                 Some(format!("does nothing at a {}; only the {}'s counts", program.name(), input.reader.name()))
             }
@@ -195,22 +130,25 @@ impl Inputs {
             _ if found.place.file == ENVIRONMENT => ENVIRONMENT.into(),
             _ => found.place.to_string(),
         };
+        let secret = input.kind == Kind::Secret;
         if idle.is_none() {
-            let known =
-                self.source(input.flag).filter(|known| known.value != found.value && known.place != ENVIRONMENT);
-            if let Some(known) = known.filter(|_| program != Asked) {
+            let is_same =
+                |known: &Source| known.flag == input.flag && known.idle.is_none() && meet(known.program, program);
+            let known = self.sources.iter().find(|known| is_same(known)).filter(|_| !secret && program != Asked);
+            if let Some(known) = known.filter(|known| known.value != found.value && known.place != ENVIRONMENT) {
                 let message = format!("{} is {} here and {} at {}", found.name, found.value, known.value, known.place);
                 return Err(FlagError::at(&found.place, message));
             }
-            self.set(input, found, program == Asked)?;
-            self.sources.retain(|source| source.flag != input.flag || source.idle.is_some());
+            self.set(input, found, program)?;
+            self.sources.retain(|source| !is_same(source));
         }
-        let (name, value) = (found.name.clone(), found.value.clone());
+        let (name, value) = (found.name.clone(), if secret { "***".into() } else { found.value.clone() });
         self.sources.push(Source { flag: input.flag, program, name, value, place, idle });
         Ok(())
     }
 
-    fn set(&mut self, input: &Input, found: &Found, units: bool) -> Result<(), FlagError> {
+    fn set(&mut self, input: &Input, found: &Found, program: Program) -> Result<(), FlagError> {
+        let units = program == Asked;
         let wrong = |accepted: String| {
             let message = format!("{}={}: {accepted}", found.name, found.value);
             if units { FlagError(message) } else { FlagError::at(&found.place, message) }
@@ -251,38 +189,166 @@ impl Inputs {
                     ));
                 }
             },
-            "autoAdjustPrice" => {
-                terms.auto_adjust_price = switch(value).ok_or_else(|| wrong("true or false is accepted".into()))?;
-            }
-            "network" => {
-                terms.offchain = value == "offchain";
-                // As go-livepeer: what it does not know is no Arbitrum.
-                let gas = if value.starts_with("arbitrum") { REDEEM_GAS_L2 } else { REDEEM_GAS_L1 };
-                terms.redeem_gas = gas.into();
-            }
             "timeout" => {
                 let seconds = value.trim_end_matches('s').parse().ok().filter(|s| (1..=MAX_TIMEOUT).contains(s));
                 terms.timeout =
                     seconds.ok_or_else(|| wrong(format!("whole seconds from 1 to {MAX_TIMEOUT} are accepted")))?;
             }
             flag => {
-                if let Some((term, least)) = whole_number(terms, flag) {
-                    *term = from(least)?;
+                if let Some((_, least)) = whole_number(terms, flag) {
+                    let number = from(least)?;
+                    self.set_whole(flag, program, &number);
                 }
+                self.set_other(flag, value).map_err(|accepted| wrong(accepted.into()))?;
             }
         }
         Ok(())
     }
 
-    /// Whether anything is known of worker, orchestrator or gateway.
-    pub(crate) fn has_flags(&self) -> bool {
-        self.sources.iter().any(|source| INPUTS.iter().any(|i| i.flag == source.flag && i.reader != Asked))
+    /// A signer has limits of its own; those of the command line are everybody's.
+    fn set_whole(&mut self, flag: &str, program: Program, number: &BigInt) {
+        let sides: &mut [&mut Terms] = match program {
+            Signer => &mut [&mut self.signer],
+            Asked => &mut [&mut self.terms, &mut self.signer],
+            _ => &mut [&mut self.terms],
+        };
+        for side in sides {
+            if let Some((term, _)) = whole_number(side, flag) {
+                term.clone_from(number);
+            }
+        }
     }
 
-    /// Where the effective value of a flag came from.
-    pub(crate) fn source(&self, flag: &str) -> Option<&Source> {
-        self.sources.iter().find(|source| source.flag == flag && source.idle.is_none())
+    /// What is no amount.
+    fn set_other(&mut self, flag: &str, value: &str) -> Result<(), &'static str> {
+        let (live, terms) = (&mut self.live, &mut self.terms);
+        let on = || switch(value).ok_or("true or false is accepted");
+        match flag {
+            "autoAdjustPrice" => terms.auto_adjust_price = on()?,
+            "network" => {
+                live.network = true;
+                terms.offchain = value == "offchain";
+                // As go-livepeer: what it does not know is no Arbitrum.
+                let gas = if value.starts_with("arbitrum") { REDEEM_GAS_L2 } else { REDEEM_GAS_L1 };
+                terms.redeem_gas = gas.into();
+            }
+            "runner-price" => {
+                let accepted = "a price in dollars is accepted: 0.0005usd/fixed, 1.2usd/hour or 0.1usd/720p";
+                live.price = Some(Price::parse(value).ok_or(accepted)?);
+            }
+            "orch-protocol" => {
+                let known = ["auto", "byoc", "live-runner", "both"].contains(&value);
+                self.protocol = known.then(|| value.to_owned()).ok_or("auto, byoc, live-runner or both is accepted")?;
+            }
+            "useLiveRunners" => live.runners = on()?,
+            "liveRunnerConfig" => live.listed = !value.is_empty(),
+            "orchSecret" => live.secret = !value.trim().is_empty(),
+            "livePaymentInterval" => {
+                live.interval = go::duration(value).ok_or("a duration such as 5s is accepted")?;
+            }
+            "maxPricePerUnit" => {
+                live.cap = Cap::parse(value).ok_or("only wei, ETH and USD can be checked: 1000, 0.001USD")?;
+            }
+            "pixelsPerUnit" => {
+                let number = live::dollars(value).filter(|number| !number.is_zero());
+                live.pixels_per_unit = number.ok_or("a number above 0 is accepted")?;
+            }
+            "eth-price" => {
+                let price = live::dollars(value).filter(|price| !price.is_zero());
+                live.eth_price = Some(price.ok_or("dollars for an ETH are accepted, e.g. 3000")?);
+            }
+            _ => {}
+        }
+        Ok(())
     }
+
+    /// The payer of Live Runners' calls: the orchestrator's terms with the limits of the client's signer.
+    pub(crate) fn payer(&self) -> Terms {
+        let signer = &self.signer;
+        Terms {
+            max_ticket_ev: signer.max_ticket_ev.clone(),
+            max_total_ev: signer.max_total_ev.clone(),
+            deposit_multiplier: signer.deposit_multiplier.clone(),
+            ..self.terms.clone()
+        }
+    }
+
+    /// What Live Runners depend on; None: nothing speaks of them.
+    pub(crate) fn live(&self) -> Option<Live> {
+        let live = &self.live;
+        let speaks = live.price.is_some() || live.runners || live.listed || self.signer_known;
+        match self.protocol.as_str() {
+            "byoc" => return None,
+            "live-runner" | "both" => {}
+            _ if speaks => {}
+            _ => return None,
+        }
+        // Only who has shown the worker's settings has shown that it has no price for BYOC.
+        let shown = self.source("runner-price").is_some_and(|source| source.program != Asked);
+        let byoc = if self.is_live_only() || self.terms.base_price().is_positive() {
+            Byoc::Settled
+        } else if shown || !self.protocol.is_empty() {
+            Byoc::Free
+        } else {
+            Byoc::Unknown
+        };
+        Some(Live { byoc, ..live.clone() })
+    }
+
+    /// Whether jobs by BYOC are to be judged. `asked`: an era was named.
+    pub(crate) fn judges_byoc(&self, asked: bool) -> bool {
+        let speaks = self.source("price-per-unit").is_some() || self.sources.iter().any(|s| s.program == Gateway);
+        !self.is_live_only() && (asked || speaks || self.live().is_none())
+    }
+
+    /// Whether anything is known of worker, orchestrator or gateway.
+    pub(crate) fn has_flags(&self) -> bool {
+        let tells = |flag: &str| flag != "orch-protocol" && INPUTS.iter().any(|i| i.flag == flag && i.reader != Asked);
+        self.sources.iter().any(|source| tells(source.flag))
+    }
+
+    /// ORCH_PROTOCOL leaves nothing but Live Runners.
+    pub(crate) fn is_live_only(&self) -> bool {
+        self.protocol == "live-runner"
+    }
+
+    /// Where the effective value of a flag came from, unless it is a remote signer's.
+    pub(crate) fn source(&self, flag: &str) -> Option<&Source> {
+        self.sources.iter().find(|source| source.flag == flag && source.program != Signer && source.idle.is_none())
+    }
+}
+
+/// Whose flags are found: those of a command line belong to the mode that stands in it, all others to `program`.
+fn programs(all: &[Found], program: Program) -> Vec<Program> {
+    let mode = |found: &Found| match INPUTS[found.wanted].role {
+        Role::Mode(mode) if switch(&found.value) == Some(true) => Some(mode),
+        _ => None,
+    };
+    let mut programs: Vec<Program> = Vec::new();
+    let mut section = None;
+    let mut last = None;
+    for found in all {
+        if section != Some(found.section) {
+            (section, last) = (Some(found.section), None);
+        }
+        match mode(found) {
+            Some(mode) if last.is_none() => {
+                let before = all[..programs.len()].iter().rev().take_while(|other| other.section == found.section);
+                let before = programs.len() - before.count();
+                programs[before..].fill(mode);
+                last = Some(mode);
+            }
+            Some(mode) => last = Some(mode),
+            None => {}
+        }
+        programs.push(last.unwrap_or(program));
+    }
+    programs
+}
+
+/// A signer has limits of its own; the command line's are everybody's.
+fn meet(one: Program, other: Program) -> bool {
+    one == Asked || other == Asked || (one == Signer) == (other == Signer)
 }
 
 /// The term that a flag with a whole number sets, and the least that it may be.

@@ -10,6 +10,7 @@ pub(crate) mod findings;
 pub(crate) mod flags;
 pub(crate) mod inputs;
 pub(crate) mod ledger;
+pub(crate) mod live;
 pub(crate) mod odds;
 pub(crate) mod payment;
 pub(crate) mod protobuf;

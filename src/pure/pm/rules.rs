@@ -78,7 +78,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    fn new(terms: &Terms, face_value: BigInt) -> Self {
+    pub(super) fn new(terms: &Terms, face_value: BigInt) -> Self {
         let win_prob = odds::win_prob(&terms.ticket_ev, &face_value);
         let scaled_ev = &face_value * &win_prob;
         Self { face_value, win_prob, scaled_ev }
@@ -90,7 +90,7 @@ impl Ticket {
     }
 
     /// Whether `tickets` of them are worth more than so many wei.
-    fn exceeds(&self, tickets: u64, wei: &BigInt) -> bool {
+    pub(super) fn exceeds(&self, tickets: u64, wei: &BigInt) -> bool {
         &self.scaled_ev * tickets > wei * max_uint256()
     }
 }
@@ -330,7 +330,7 @@ fn fixed_point(price: &BigRational) -> BigRational {
 }
 
 /// The gateway's checks before it counts tickets, in their order. All of them are exact: by a hair is too much.
-fn sender_refuses(terms: &Terms, ticket: &Ticket) -> Option<Check> {
+pub(super) fn sender_refuses(terms: &Terms, ticket: &Ticket) -> Option<Check> {
     // Its expected value is not below its face value.
     if ticket.win_prob >= max_uint256() {
         Some(Check::FaceValueTooLow)

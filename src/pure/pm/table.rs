@@ -4,7 +4,8 @@ use num_rational::BigRational;
 use serde::Serialize;
 
 use super::inputs::{Inputs, Program, Source};
-use super::rules::{MIN_UNITS, Outcome};
+use super::rules::{MIN_UNITS, Outcome, Ticket};
+use super::terms::Terms;
 use super::{amount, rules};
 
 /// One row. `ok` is None where nothing is decided by it.
@@ -17,7 +18,13 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
-fn row(parameter: &str, orchestrator: &dyn ToString, gateway: &dyn ToString, ok: Option<bool>, note: &str) -> Row {
+pub(super) fn row(
+    parameter: &str,
+    orchestrator: &dyn ToString,
+    gateway: &dyn ToString,
+    ok: Option<bool>,
+    note: &str,
+) -> Row {
     Row {
         parameter: parameter.into(),
         orchestrator: orchestrator.to_string(),
@@ -27,31 +34,56 @@ fn row(parameter: &str, orchestrator: &dyn ToString, gateway: &dyn ToString, ok:
     }
 }
 
-/// All rows, for these outcomes.
-pub(crate) fn rows(inputs: &Inputs, outcomes: &[Outcome]) -> Vec<Row> {
+/// Where an orchestrator's tickets meet the limits and the deposit of who pays. `note`: on their number.
+pub(super) fn ticket_rows(terms: &Terms, ticket: &Ticket, tickets: u64, note: &str, payer: &str) -> Vec<Row> {
+    let whole = |value: &num_bigint::BigInt| BigRational::from_integer(value.clone());
+    let fits = ticket.ev() <= whole(&terms.max_ticket_ev);
+    let hair = terms.ticket_ev == terms.max_ticket_ev && !fits;
+    let equal = if hair { "equal is refused: a ticket is worth a hair more than ticketEV" } else { "" };
+    let total = ticket.ev() * BigRational::from_integer(tickets.into());
+    let counted = format!("{tickets} x {}", terms.ticket_ev);
+    let affordable = &terms.deposit / &terms.deposit_multiplier;
+    vec![
+        row("ticketEV / maxTicketEV", &terms.ticket_ev, &terms.max_ticket_ev, Some(fits), equal),
+        row(
+            "tickets x ticketEV / maxTotalEV",
+            &counted,
+            &terms.max_total_ev,
+            Some(total <= whole(&terms.max_total_ev)),
+            note,
+        ),
+        row(
+            "faceValue / deposit / depositMultiplier",
+            &ticket.face_value,
+            &affordable,
+            Some(ticket.face_value <= affordable),
+            &format!("deposit of the {payer}"),
+        ),
+    ]
+}
+
+/// All rows, for these outcomes and those of a Live Runner. `payer`: whose reserve backs the tickets; None: there are
+/// none.
+pub(crate) fn rows(inputs: &Inputs, outcomes: &[Outcome], live: Vec<Row>, payer: Option<&str>) -> Vec<Row> {
     let terms = &inputs.terms;
     let mut rows = Vec::new();
     let whole = |value: &num_bigint::BigInt| BigRational::from_integer(value.clone());
     let most = outcomes.iter().filter(|o| o.ticket.is_some()).max_by_key(|o| o.tickets);
     if let Some((ticket, tickets)) = most.and_then(|o| o.ticket.as_ref().zip(o.tickets)) {
-        let fits = ticket.ev() <= whole(&terms.max_ticket_ev);
-        let hair = terms.ticket_ev == terms.max_ticket_ev && !fits;
-        let note = if hair { "equal is refused: a ticket is worth a hair more than ticketEV" } else { "" };
-        rows.push(row("ticketEV / maxTicketEV", &terms.ticket_ev, &terms.max_ticket_ev, Some(fits), note));
-        let total = ticket.ev() * BigRational::from_integer(tickets.into());
-        let fits = total <= whole(&terms.max_total_ev);
-        let orchestrator = format!("{tickets} x {}", terms.ticket_ev);
         let note = format!("the most tickets that these releases attach for {} s", terms.timeout);
-        rows.push(row("tickets x ticketEV / maxTotalEV", &orchestrator, &terms.max_total_ev, Some(fits), &note));
-        let affordable = &terms.deposit / &terms.deposit_multiplier;
-        let fits = ticket.face_value <= affordable;
-        let parameter = "faceValue / deposit / depositMultiplier";
-        rows.push(row(parameter, &ticket.face_value, &affordable, Some(fits), "deposit of the gateway's account"));
+        rows.extend(ticket_rows(terms, ticket, tickets, &note, "gateway's account"));
     }
+    let both = !rows.is_empty();
+    rows.extend(live.into_iter().map(|row| {
+        let name = if both { format!("Live Runner: {}", row.parameter) } else { row.parameter };
+        Row { parameter: name, ..row }
+    }));
     let least = rules::least_face_value(terms);
     let share = terms.reserve_share();
     let parameter = "least faceValue / reserve / pool size";
-    rows.push(row(parameter, &least, &share, Some(share >= least), "reserve of the gateway's account"));
+    rows.extend(payer.map(|payer| {
+        row(parameter, &least, &share, Some(share >= least), &format!("reserve of the {payer}'s account"))
+    }));
     let newest = outcomes.iter().rev().find(|o| o.credit.is_some() && o.ticket.is_some());
     if let Some((outcome, credit)) = newest.and_then(|o| o.credit.as_ref().map(|credit| (o, credit)))
         && outcome.era == super::terms::Era::C
@@ -62,12 +94,12 @@ pub(crate) fn rows(inputs: &Inputs, outcomes: &[Outcome]) -> Vec<Row> {
         let note = "the orchestrator wants a minute paid before a job runs (era c)";
         rows.push(row("60 x price / balance + credit", &amount::ceil(&minimum), &known, Some(fits), note));
     }
-    rows.extend(idle_rows(inputs));
+    rows.extend(idle_rows(inputs, outcomes.is_empty()));
     rows
 }
 
 /// What stands in a file and does nothing, as operators pair it.
-fn idle_rows(inputs: &Inputs) -> Vec<Row> {
+fn idle_rows(inputs: &Inputs, live_only: bool) -> Vec<Row> {
     let idle = |flag: &str, program: Program| -> Option<&Source> {
         inputs.sources.iter().find(|s| s.flag == flag && s.program == program && s.idle.is_some())
     };
@@ -81,8 +113,9 @@ fn idle_rows(inputs: &Inputs) -> Vec<Row> {
     let most = idle("maxPricePerUnit", Program::Gateway);
     if price.is_some() || most.is_some() {
         let shown = |source: Option<&Source>| source.map_or_else(|| "-".to_owned(), |source| source.value.clone());
-        let note = "both are only for transcoding: CAPABILITY_PRICE_PER_UNIT is the price";
-        rows.push(row("pricePerUnit / maxPricePerUnit", &shown(price), &shown(most), None, note));
+        let own = if live_only { "RUNNER_PRICE" } else { "CAPABILITY_PRICE_PER_UNIT" };
+        let note = format!("only for transcoding: {own} is the price");
+        rows.push(row("pricePerUnit / maxPricePerUnit", &shown(price), &shown(most), None, &note));
     }
     rows
 }

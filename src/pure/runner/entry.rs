@@ -75,6 +75,16 @@ impl Price {
         let whole = digits > 0 && !number.starts_with('.') && !number.ends_with('.') && digits <= 30;
         (plain && positive && known && whole).then(|| Self { price: number.into(), currency: "usd", unit: unit.into() })
     }
+
+    /// A decimal number of dollars, as it was written.
+    pub(crate) fn dollars(&self) -> &str {
+        &self.price
+    }
+
+    /// `fixed`, `hour` or `720p`.
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit
+    }
 }
 
 /// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and

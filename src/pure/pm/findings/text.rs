@@ -10,12 +10,20 @@ impl Findings {
         for era in &self.eras {
             out.push_str(&era.text());
         }
+        if let Some(live) = &self.live_runner {
+            out.push_str(&live.text());
+        }
         out.push('\n');
         let rows = self.table.iter().map(|row| {
             let ok = row.ok.map_or("-", |ok| if ok { "OK" } else { "MISMATCH" });
             [row.parameter.clone(), row.orchestrator.clone(), row.gateway.clone(), ok.to_owned(), row.note.clone()]
         });
-        let head = ["parameter", "orchestrator", "gateway", "", "note"].map(str::to_owned);
+        let payer = match (&self.live_runner, self.eras.is_empty()) {
+            (None, _) => "gateway",
+            (Some(_), false) => "gateway or signer",
+            (Some(_), true) => "signer",
+        };
+        let head = ["parameter", "orchestrator", payer, "", "note"].map(str::to_owned);
         out.push_str(&columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
         let wei = |text: &Option<String>| text.clone().unwrap_or_else(|| "none is enough".into());
         if let Some(deposit) = &self.needed_deposit {
