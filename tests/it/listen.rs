@@ -36,26 +36,31 @@ fn both_families_are_served_and_the_worker_is_found() {
     }
 }
 
-/// net.ipv6.bindv6only=1, which makes every other program's `::` a socket of IPv6 alone.
+/// net.ipv6.bindv6only=1, which makes every other program's `::` a socket of IPv6 alone; and no IPv6 addresses at all.
 #[test]
-fn ipv4_is_served_where_sockets_are_of_ipv6_alone() {
-    let inside = "echo 1 >/proc/sys/net/ipv6/bindv6only && ip link set lo up";
-    if !command("unshare").args(["--net", "sh", "-c", inside]).status().is_ok_and(|status| status.success()) {
-        println!("skipped: no namespaces may be made here, or IPv6 is off");
-        return;
-    }
-    let mut program = command("unshare");
-    let script = format!("{inside} && exec {} serve", env!("CARGO_BIN_EXE_agent-net"));
-    program.args(["--net", "sh", "-c", &script]);
-    let worker = Worker::of(program, &[UNSET]);
-    let port = worker.addr.port().to_string();
-    for host in ["127.0.0.1", "::1"] {
-        wait_for("an answer", || {
-            let mut health = command("nsenter");
-            health.args(["--net", "--target", &worker.pid().as_raw_nonzero().to_string()]);
-            health.args([env!("CARGO_BIN_EXE_agent-net"), "health", "--server-host", host, "--server-port", &port]);
-            run(&mut health).0.success().then_some(())
-        });
+fn ipv4_is_served_whatever_the_kernel_is_set_to() {
+    let as_set = UNSET.1;
+    for (sysctl, hosts) in
+        [("bindv6only", &["127.0.0.1", "::1", as_set][..]), ("conf/all/disable_ipv6", &["127.0.0.1", "::", as_set])]
+    {
+        let inside = format!("echo 1 >/proc/sys/net/ipv6/{sysctl} && ip link set lo up");
+        if !command("unshare").args(["--net", "sh", "-c", &inside]).status().is_ok_and(|status| status.success()) {
+            println!("skipped: no namespaces may be made here, or IPv6 is off");
+            return;
+        }
+        let mut program = command("unshare");
+        let script = format!("{inside} && exec {} serve", env!("CARGO_BIN_EXE_agent-net"));
+        program.args(["--net", "sh", "-c", &script]);
+        let worker = Worker::of(program, &[UNSET]);
+        let port = worker.addr.port().to_string();
+        for host in hosts {
+            wait_for("an answer", || {
+                let mut health = command("nsenter");
+                health.args(["--net", "--target", &worker.pid().as_raw_nonzero().to_string()]);
+                health.args([env!("CARGO_BIN_EXE_agent-net"), "health", "--server-host", host, "--server-port", &port]);
+                run(&mut health).0.success().then_some(())
+            });
+        }
     }
 }
 

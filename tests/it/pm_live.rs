@@ -111,15 +111,15 @@ fn the_registry_refuses_before_money_decides() {
     }
 }
 
-/// As in Livepeer's examples: everything in one file, and an app with an option that is no mode.
+/// As in Livepeer's examples: everything in one file, and an app with an option that is not a mode.
 const EXAMPLE: &str = "\
 services:
   signer:
     command:
       - -network=arbitrum-one-mainnet
+      - -maxTicketEV=${SIGNER_EV}
       - -remoteSigner
       - -httpAddr=0.0.0.0:7936
-      - -maxTicketEV=${SIGNER_EV}
   app:
     command: [\"--orchestrator=https://orchestrator:8935\", \"--orchSecret=abcdef\", \"--price\", \"0.01\"]
   other:
@@ -213,10 +213,30 @@ fn prices_that_cannot_be_used_are_named() {
     }
 }
 
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose").join(name)).unwrap()
+}
+
+#[test]
+fn the_worker_takes_what_the_compose_file_sets() {
+    let text = read("live-runner.yaml");
+    let (worker, _) = text.split_once("  orchestrator:\n").unwrap();
+    let mut settings = Vec::new();
+    for line in worker.lines() {
+        if let Some((name, value)) = line.trim().split_once(": ${") {
+            settings.push((name, value.split_once(":-").unwrap().1.trim_end_matches('}')));
+        }
+    }
+    assert!(settings.len() >= 5, "{settings:?}");
+    let (status, out, err) = run(agent_net().arg("config").envs(settings.iter().copied()));
+    assert!(status.success(), "{err}");
+    for (name, value) in settings {
+        assert!(out.contains(&format!("{name}={value}  # environment\n")), "{name}: {out}");
+    }
+}
+
 #[test]
 fn the_compose_file_says_what_it_was_tested_against() {
-    let read =
-        |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose").join(name)).unwrap();
     for name in ["live-runner.yaml", "orchestrator.yaml"] {
         let text = read(name);
         assert!(text.contains("176aa415c") && text.contains("Not run:"), "{name}");

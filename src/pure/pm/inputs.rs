@@ -219,7 +219,7 @@ impl Inputs {
         }
     }
 
-    /// What is no amount.
+    /// What is not an amount.
     fn set_other(&mut self, flag: &str, value: &str) -> Result<(), &'static str> {
         let (live, terms) = (&mut self.live, &mut self.terms);
         let on = || switch(value).ok_or("true or false is accepted");

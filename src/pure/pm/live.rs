@@ -268,9 +268,8 @@ fn decide(live: &Live, payer: &Terms, found: &mut Outcome) -> Check {
     if !ev.is_positive() {
         return Check::NoTickets;
     }
-    // At least one ticket's worth is paid (`newBalanceUpdate`).
-    let wanted = BigRational::from_integer(fee).max(ev.clone());
-    let tickets = ceil(&(wanted / &ev)).to_u64().unwrap_or(u64::MAX);
+    // At least one is sent, whatever it is worth (`newBalanceUpdate`).
+    let tickets = ceil(&(BigRational::from_integer(fee) / &ev)).to_u64().unwrap_or(u64::MAX);
     found.tickets = Some(tickets);
     if tickets > MAX_TICKETS {
         return Check::TooManyTickets;
@@ -289,7 +288,7 @@ fn decide(live: &Live, payer: &Terms, found: &mut Outcome) -> Check {
 }
 
 impl Cap {
-    /// `-maxPricePerUnit`: `1000`, `0.10USD`. None: it is none; the inner None: 0 is no limit.
+    /// `-maxPricePerUnit`: `1000`, `0.10USD`. None: not a price; the inner None: 0, which is not a limit.
     pub(crate) fn parse(text: &str) -> Option<Option<Self>> {
         let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let amount = dollars(number)?;
