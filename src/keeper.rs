@@ -105,12 +105,12 @@ impl One {
         });
         match &pulled {
             Ok(()) => log::info!("{}: pulled", self.model),
-            Err(why) => log::warn!("{}: it cannot be pulled: {why}", self.model),
+            Err(error) => log::warn!("{}: it cannot be pulled: {}", self.model, error.why),
         }
         self.change(|row| {
             row.show(None);
             row.pulls[usize::from(pulled.is_err())] += 1;
-            self.ended(row, pulled.as_ref().err());
+            self.ended(row, pulled.as_ref().err().map(|error| &error.why));
         });
         pulled.is_ok()
     }

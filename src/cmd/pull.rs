@@ -51,8 +51,8 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     screen.end();
     match pulled {
         Ok(()) => super::print(&format!("{model} is pulled\n")),
-        Err(why) => {
-            super::complain(&format!("{model}: {why}"));
+        Err(error) => {
+            super::complain(&format!("{model}: {}", error.why));
             Exit::Failed
         }
     }

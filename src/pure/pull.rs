@@ -1,11 +1,14 @@
 //! The lines of `POST /api/pull` as progress that people can look at: it never goes backwards, although Ollama's does.
 
+mod explain;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::text;
+pub(crate) use explain::{PullError, explain};
 
 /// Layers of one model; what comes beyond is not counted.
 const MAX_LAYERS: usize = 1000;
@@ -17,7 +20,7 @@ const WINDOW_STEP: Duration = Duration::from_millis(250);
 const MIN_WINDOW: Duration = Duration::from_secs(1);
 /// No longer time is foretold.
 const LONGEST_ETA: f64 = 30.0 * 86_400.0;
-/// Characters of a status or an error that are shown.
+/// Characters of a status that are shown.
 const MAX_TEXT: usize = 300;
 
 /// One line. Every field is optional; `error` decides whatever else there is.
@@ -43,7 +46,7 @@ struct Layer {
 pub(crate) struct Pull {
     layers: Vec<Layer>,
     status: String,
-    error: Option<String>,
+    error: Option<PullError>,
     success: bool,
     /// What was shown last, which nothing below it may replace.
     percent: u8,
@@ -81,13 +84,13 @@ impl Pull {
         let line: Line = match serde_json::from_slice(line) {
             Ok(line) => line,
             Err(why) => {
-                self.error.get_or_insert(format!("what came is no line of a pull: {why}"));
+                self.error.get_or_insert(PullError::other(format!("what came is no line of a pull: {why}")));
                 return;
             }
         };
         if let Some(error) = line.error {
             // 0.5.13 says "success" after an error.
-            self.error.get_or_insert_with(|| shorten(&error));
+            self.error.get_or_insert_with(|| explain(&error));
             return;
         }
         self.success |= line.status == "success";
@@ -175,11 +178,11 @@ impl Pull {
     ///
     /// # Errors
     /// What Ollama said, with what to do; or that it ended without a word.
-    pub(crate) fn finish(&self) -> Result<(), String> {
+    pub(crate) fn finish(&self) -> Result<(), PullError> {
         match &self.error {
-            Some(error) => Err(explain(error)),
+            Some(error) => Err(error.clone()),
             None if self.success => Ok(()),
-            None => Err("Ollama ended the pull before it was done; what it has is kept".into()),
+            None => Err(PullError::cut("Ollama ended the pull before it was done; what it has is kept")),
         }
     }
 }
@@ -192,25 +195,6 @@ fn percent(part: u64, whole: u64) -> u8 {
 /// One line of bounded length.
 pub(crate) fn shorten(text: &str) -> String {
     text::start(text, MAX_TEXT)
-}
-
-/// An error of Ollama's with what it means for the operator.
-pub(crate) fn explain(error: &str) -> String {
-    let has = |part: &str| error.contains(part);
-    let hint = if has("no space left on device") {
-        "Ollama's disk is full: free space where its models are, the pull then goes on where it stopped"
-    } else if has("file does not exist") && has("manifest") {
-        "the registry has no such model: look at its name and tag"
-    } else if has("newer version of Ollama") {
-        "this model needs a newer Ollama"
-    } else if has("unauthorized") || has("401") || has("403") {
-        "the registry does not let Ollama have this model"
-    } else if has("dial tcp") || has("no such host") || has("i/o timeout") || has("connection refused") {
-        "Ollama does not reach the registry: look at its network and DNS"
-    } else {
-        return error.to_owned();
-    };
-    format!("{hint} ({error})")
 }
 
 /// `42 %, 5.9 GB of 14.2 GB, 84.0 MB/s, 1 min 38 s left`.

@@ -73,6 +73,17 @@ pub(crate) fn start(text: &str, most: usize) -> String {
     one_line(text.trim()).chars().take(most).collect()
 }
 
+/// A text as one line, at most `most` characters: what is too much is left out of its middle.
+pub(crate) fn middle(text: &str, most: usize) -> String {
+    let line: Vec<char> = one_line(text.trim()).chars().collect();
+    if line.len() <= most {
+        return line.into_iter().collect();
+    }
+    let left = most.saturating_sub(1);
+    let (head, tail) = (&line[..left / 3], &line[line.len() - (left - left / 3)..]);
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
 fn quoted(text: &str) -> String {
     format!("'{}'", one_line(text).replace('\'', r"'\''"))
 }
@@ -87,6 +98,15 @@ fn quoting_is_safe_in_a_shell() {
     check("$(reboot) `x` \"y\" \\", "'$(reboot) `x` \"y\" \\'");
     check("it's", r"'it'\''s'");
     check("a\nrm=1\0\r", "'a rm=1  '");
+}
+
+#[test]
+fn a_long_text_keeps_both_ends() {
+    assert_eq!(middle(" short\ntext ", 20), "short text");
+    assert_eq!(middle("0123456789", 10), "0123456789");
+    assert_eq!(middle("0123456789a", 10), "012…56789a");
+    assert_eq!(middle("äöü", 1), "…");
+    assert_eq!(middle("äöü", 0), "…");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use ureq::{Agent, Body};
 use crate::names::Names;
 use crate::pure::keeper::LoadError;
 use crate::pure::models::{self, Entry, Standing};
-use crate::pure::pull::{self, Pull};
+use crate::pure::pull::{self, Pull, PullError};
 use crate::pure::url::HttpUrl;
 
 /// One route, its deadline and the largest body that is read of it.
@@ -147,7 +147,7 @@ impl Client {
         match (status, error_of(&text)) {
             (200, None) => Ok(()),
             (_, error) => {
-                let why = format!("it answered {status}: {}", error.unwrap_or_else(|| pull::shorten(&text)));
+                let why = format!("it answered {status}: {}", pull::shorten(&error.unwrap_or(text)));
                 Err(LoadFailure { status: Some(status), why })
             }
         }
@@ -157,21 +157,22 @@ impl Client {
     ///
     /// # Errors
     /// Why it did not come to its end.
-    pub(crate) fn pull(&self, model: &str, mut see: impl FnMut(&mut Pull, &[u8])) -> Result<(), String> {
+    pub(crate) fn pull(&self, model: &str, mut see: impl FnMut(&mut Pull, &[u8])) -> Result<(), PullError> {
         #[derive(Serialize)]
         struct Body<'a> {
             model: &'a str,
             stream: bool,
         }
-        self.watched(std::convert::identity, |agent| {
+        let cut = |why: &dyn std::fmt::Display| PullError::cut(why.to_string());
+        self.watched(PullError::cut, |agent| {
             let request = agent.post(self.base.join("/api/pull")).config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();
-            let mut reply = send(request, &Body { model, stream: true }).map_err(|why| why.to_string())?;
+            let mut reply = send(request, &Body { model, stream: true }).map_err(|why| cut(&why))?;
             let status = reply.status().as_u16();
             if status != 200 {
-                let text = small_body(&mut reply).map_err(|why| why.to_string())?;
-                let error = error_of(&text).unwrap_or_else(|| pull::shorten(&text));
-                return Err(format!("it answered {status}: {}", pull::explain(&error)));
+                let text = small_body(&mut reply).map_err(|why| cut(&why))?;
+                let error = pull::explain(&error_of(&text).unwrap_or(text));
+                return Err(PullError { why: format!("it answered {status}: {}", error.why), ..error });
             }
             let mut lines = BufReader::new(reply.body_mut().as_reader());
             let (mut pull, mut line) = (Pull::default(), Vec::new());
@@ -180,7 +181,7 @@ impl Client {
                 match lines.by_ref().take(MAX_SMALL).read_until(b'\n', &mut line) {
                     Ok(0) => return pull.finish(),
                     Ok(_) => see(&mut pull, &line),
-                    Err(why) => return Err(why.to_string()),
+                    Err(why) => return Err(cut(&why)),
                 }
                 if pull.has_error() {
                     return pull.finish();
@@ -264,7 +265,7 @@ fn error_of(text: &str) -> Option<String> {
     struct Said {
         error: String,
     }
-    serde_json::from_str(text).ok().map(|said: Said| pull::shorten(&said.error))
+    serde_json::from_str(text).ok().map(|said: Said| said.error)
 }
 
 fn clock(reply: &Response<Body>) -> Option<i64> {

@@ -31,7 +31,7 @@ fn a_whole_pull() {
     let progress = pull(&lines).progress();
     assert_eq!((progress.percent, progress.layer), (99, Some((3, 0))), "not done before it is");
     lines.extend([layer("cc", 12, 12), status("verifying sha256 digest"), status("writing manifest")]);
-    assert!(pull(&lines).finish().unwrap_err().contains("before it was done"));
+    assert!(pull(&lines).finish().unwrap_err().why.contains("before it was done"));
     lines.push(status("success"));
     let done = pull(&lines);
     assert_eq!((done.finish(), done.progress().percent, done.progress().layer), (Ok(()), 100, None));
@@ -85,10 +85,10 @@ fn errors_win_and_say_what_to_do() {
         (vec!["", "  "], "before it was done"),
         (vec![], "before it was done"),
         (vec![r#"{"error":"pull model manifest: 412: requires a newer version of Ollama."}"#], "newer Ollama"),
-        (vec![r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#], "network and DNS"),
+        (vec![r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#], "look at the DNS"),
     ] {
         let lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
-        let why = pull(&lines).finish().unwrap_err();
+        let why = pull(&lines).finish().unwrap_err().why;
         assert!(why.contains(part) && !why.contains('\n'), "{lines:?}: {why}");
     }
 }

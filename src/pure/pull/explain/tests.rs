@@ -1,0 +1,100 @@
+use super::*;
+
+/// A signed address as Ollama's registry hands it out; the digest holds `401` and `403`.
+const SIGNED: &str = "https://dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestorage.com/ollama/docker/registry/v2/blobs/sha256/26/2609401d349e7c70196403be59bea7eb89a968d4642e409b0e798b34403b96c8/data?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=66040c77ac1b787c3af820529859349a%2F20250518%2Fauto%2Fs3%2Faws4_request&X-Amz-Date=20250518T160802Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature=de2b516c7a37d24bf292eda5ec61b4d6b1c3d3672d81e44f7e6e7145fa12431d";
+const HASH: &str = "sha256:c09741aa401cfe5f8d0cb94c21754da6e655bafb1d492c471e0aae61b55d37f";
+
+#[track_caller]
+fn check(error: &str, cause: Cause, parts: &[&str]) {
+    let told = explain(error);
+    assert_eq!(told.cause, cause, "{told:?}");
+    for part in parts {
+        assert!(told.why.contains(part), "{part:?} is not in {told:?}");
+    }
+    assert!(told.why.chars().count() < 600 && !told.why.contains('\n'), "{told:?}");
+    for secret in ["X-Amz", "66040c77", "de2b516c"] {
+        assert!(!told.why.contains(secret), "{told:?}");
+    }
+}
+
+/// Texts of ollama#10766, #9102, #8231, #6211, #8533, #8167, #4520, #10151 and #8868.
+#[test]
+fn the_cause_behind_a_long_url_is_found() {
+    let get = |end: &str| format!("max retries exceeded: Get \"{SIGNED}\": {end}");
+    let host = "https://dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestorage.com/…/data\": ";
+    check(
+        &get("dial tcp: lookup dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestorage.com: no such host"),
+        Cause::Other,
+        &["cannot resolve the registry's name", host, "no such host)"],
+    );
+    check(&get("dial tcp: lookup x.com on 127.0.0.53:53: server misbehaving"), Cause::Other, &["DNS", host]);
+    check(&get("net/http: TLS handshake timeout"), Cause::Cut, &["in time", host]);
+    check(&get("dial tcp 172.67.182.229:443: i/o timeout"), Cause::Cut, &["in time", "172.67.182.229:443"]);
+    check(&get("read tcp 172.17.0.2:51234->104.18.9.90:443: read: connection reset by peer"), Cause::Cut, &["was cut"]);
+    check(&get("EOF"), Cause::Cut, &["was cut", host]);
+    check("max retries exceeded: EOF", Cause::Cut, &["was cut", "(max retries exceeded: EOF)"]);
+    check("max retries exceeded: unexpected EOF", Cause::Cut, &["was cut"]);
+    check(&get("dial tcp 10.0.0.1:443: connect: no route to host"), Cause::Other, &["does not reach"]);
+    check(&get("something new"), Cause::Other, &["max retries exceeded: Get \"https://dd20", "\": something new"]);
+}
+
+#[test]
+fn a_status_is_known_as_a_status() {
+    let refused = "does not let Ollama have this model";
+    check(r#"pull model manifest: 401: {"error":"unauthorized"}"#, Cause::Other, &[refused]);
+    check("max retries exceeded: unexpected status code 403", Cause::Other, &[refused]);
+    check("pull model manifest: 429: slow down", Cause::Other, &["limits how much"]);
+    check(r#"pull model manifest: 500: {"errors":[{"code":"UNKNOWN"}]}"#, Cause::Other, &["a fault of its own"]);
+    check("503: upstream", Cause::Other, &["a fault of its own"]);
+    check("pull model manifest: 412: {\"errors\":[]}", Cause::Other, &["newer Ollama"]);
+    for no_status in [
+        format!("max retries exceeded: Get \"{SIGNED}\": odd"),
+        format!("{HASH} is odd"),
+        "odd: 127.0.0.1:403: odd".into(),
+        "part 401 of 16 404 MB is odd".into(),
+        "odd 401000: x".into(),
+    ] {
+        let why = explain(&no_status).why;
+        assert!(why.contains("odd") && !why.contains("does not let") && !why.contains("no such model"), "{why}");
+    }
+}
+
+#[test]
+fn each_cause_has_its_cure() {
+    check(
+        &format!("digest mismatch, file must be downloaded again: want {HASH}, got {HASH}"),
+        Cause::WrongBytes,
+        &["wrong bytes arrive: a proxy, the disk or the RAM", "want sha256:"],
+    );
+    let manifest =
+        |end: &str| format!("pull model manifest: Get \"https://10.0.0.5:5000/v2/library/m/manifests/1\": {end}");
+    check(&manifest("tls: first record does not look like a TLS handshake"), Cause::Other, &["\"insecure\": true"]);
+    check(&manifest("http: server gave HTTP response to HTTPS client"), Cause::Other, &["\"insecure\": true"]);
+    let x509 = "tls: failed to verify certificate: x509: certificate";
+    check(&manifest(&format!("{x509} signed by unknown authority")), Cause::Other, &["inspects TLS"]);
+    check(&manifest(&format!("{x509} has expired or is not yet valid: current time")), Cause::Other, &["the clock"]);
+    check(r#"realm host "evil.example" does not match original host "registry.ollama.ai""#, Cause::Other, &["realm"]);
+    check("open /root/.ollama/models/blobs/sha256-26-partial: read-only file system", Cause::Other, &["read-only:"]);
+    check("mkdir /models/blobs: permission denied", Cause::Other, &["may not write"]);
+    check("write /x: no space left on device", Cause::Other, &["disk is full"]);
+    check("pull model manifest: file does not exist", Cause::Other, &["no such model"]);
+    check("file does not exist", Cause::Other, &["lacks a part"]);
+    check("http: no Location header in response", Cause::Other, &["redirect downloads"]);
+    check("dial tcp 127.0.0.1:1: connect: connection refused", Cause::Other, &["does not reach"]);
+    check("proxyconnect tcp: dial tcp 10.1.1.1:3128: i/o timeout", Cause::Other, &["HTTPS_PROXY"]);
+}
+
+#[test]
+fn urls_are_short_and_hold_no_secret() {
+    #[track_caller]
+    fn short(text: &str, expect: &str) {
+        assert_eq!(with_short_urls(text), expect);
+    }
+    short("Get \"https://r.ai/v2/library/m/manifests/1\": EOF", "Get \"https://r.ai/v2/library/m/manifests/1\": EOF");
+    short("see https://u:p@r.ai/x?token=1#y, then http://h:5000: no", "see https://r.ai/x, then http://h:5000: no");
+    short("http://", "http://");
+    short("https://ä/ö\\n\\nhttps://?", "https://ä/ö\\n\\nhttps://");
+    let long = format!("https://{}/a/{}", "h".repeat(90), "z".repeat(90));
+    let shown = with_short_urls(&long);
+    assert!(shown.chars().count() < 150 && shown.contains("/…/z") && shown.ends_with("zzz"), "{shown}");
+}
