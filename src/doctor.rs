@@ -30,8 +30,8 @@ const LOOKS: &[Look] = &[
     ("driver", Duration::from_secs(3), machine),
     ("readings", Duration::from_secs(33), gpus),
     ("xids", Duration::from_secs(3), kernel_log),
-    // Ollama may answer /api/ps only after 15 s.
-    ("ollama", Duration::from_secs(20), ollama),
+    // Ollama may answer /api/ps only after 20 s.
+    ("ollama", Duration::from_secs(30), ollama),
     ("orchestrator", Duration::from_secs(30), orchestrators),
     ("disk", Duration::from_secs(5), state),
     ("worker", Duration::from_secs(3), worker),

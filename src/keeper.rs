@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::edge::limits::unix_now;
-use crate::edge::ollama::Client;
+use crate::edge::ollama::{Client, Look};
 use crate::pure::config::{Config, KeepAlive};
-use crate::pure::keeper::{Keeper, Next, Row, State};
-use crate::pure::pull;
+use crate::pure::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State};
+use crate::pure::pull::{self, Progress};
 use crate::rows::Rows;
 use crate::threads;
 
@@ -26,6 +26,8 @@ pub(crate) type Keepers = Rows<Row>;
 /// # Errors
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
+    // One beginning for all: what one did is compared with what happened to another.
+    let started = Instant::now();
     for model in &config.models.names {
         let one = One {
             model: model.clone(),
@@ -33,7 +35,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
             client: Client::new(config.ollama.clone(), config.hurry),
             keepers: Arc::clone(keepers),
             at: keepers.add(Row::new(model)),
-            started: Instant::now(),
+            started,
             hurry: config.hurry,
         };
         threads::essential("keeper", move || one.keep())?;
@@ -61,39 +63,98 @@ impl One {
     fn keep(&self) {
         let mut keeper = Keeper::new(self.keep_alive.time);
         let mut before = State::Waiting;
+        let mut beside = Vec::new();
         loop {
-            let look = self.client.look(&self.model);
-            let standing = look.as_ref().ok().map(|look| &look.standing);
+            let look = self.client.look();
+            let standing = look.as_ref().ok().map(|look| look.standing(&self.model));
             #[allow(clippy::cast_possible_truncation)] // whole seconds are enough
             let ours = unix_now() as i64;
             let clock = look.as_ref().ok().and_then(|look| look.clock).unwrap_or(ours);
-            let (state, next) = keeper.next(standing, clock, self.now());
-            if before == State::Loaded && matches!(state, State::Waiting | State::Loading) && look.is_ok() {
-                log::info!("{}: Ollama has unloaded it; it will be loaded again", self.model);
-            }
-            self.change(|row| {
-                row.state = state;
-                match (&look, state) {
-                    (Err(why), _) => row.error = Some(why.clone()),
-                    (Ok(_), State::Failed) => {
-                        row.error.get_or_insert_with(|| "it was pulled, but Ollama does not list it".into());
-                    }
-                    (Ok(_), _) => row.error = None,
+            let (state, next) = keeper.next(standing.as_ref(), clock, self.now());
+            if let Ok(look) = &look {
+                if before == State::Loaded && matches!(state, State::Waiting | State::Loading) {
+                    log::info!("{}: Ollama has unloaded it; it will be loaded again", self.model);
                 }
-            });
+                self.see_neighbors(&mut keeper, look, &mut beside);
+                if standing.as_ref().is_some_and(|standing| standing.pulled && standing.remote_host.is_some()) {
+                    self.notice(|row| row.error.as_deref() == Some(CLOUD), CLOUD);
+                }
+                if keeper.is_stuck(clock) {
+                    self.notice(|row| row.stuck, STUCK);
+                }
+            }
+            self.show(&keeper, &look, state, keeper.is_stuck(clock));
             before = state;
             match next {
                 Next::Look => thread::sleep(LOOK / self.hurry),
-                Next::Pull => keeper.pulled(self.pull(), self.now()),
-                Next::Load => self.load(&mut keeper, state),
+                Next::Pull => self.pull(&mut keeper),
+                Next::Load => self.load(&mut keeper, None),
+                Next::Renew(renewal) => self.load(&mut keeper, Some(renewal)),
             }
         }
     }
 
-    /// Whether it succeeded.
-    fn pull(&self) -> bool {
+    /// Who took its place, or stands beside it. `beside`: what was loaded when it was loaded last.
+    fn see_neighbors(&self, keeper: &mut Keeper, look: &Look, beside: &mut Vec<String>) {
+        let loaded = || look.models.iter().filter(|model| model.loaded.is_some()).map(|model| model.name.clone());
+        let rows = self.keepers.rows();
+        let others = || rows.iter().enumerate().filter(|(at, _)| *at != self.at).map(|(_, row)| row);
+        if let Some(since) = keeper.lost_since() {
+            if let Some(other) = others().find(|row| row.loaded_since(since)) {
+                keeper.displaced(self.now());
+                let by = &other.model;
+                log::warn!("{}: Ollama has unloaded it for {by}, which MODEL names as well: {ROOM}", self.model);
+                self.change(|row| row.displaced_by = Some(by.clone()));
+            } else if let Some(new) = loaded().find(|name| !beside.contains(name)) {
+                log::warn!("{}: Ollama has unloaded it for {new}, which a client loaded", self.model);
+            }
+        }
+        if look.standing(&self.model).loaded.is_some() {
+            *beside = loaded().collect();
+            let both = others().any(|row| {
+                rows[self.at].displaced_by.as_ref() == Some(&row.model) && look.standing(&row.model).loaded.is_some()
+            });
+            if both {
+                keeper.placed();
+            }
+        }
+        if !keeper.is_displaced() {
+            self.change(|row| row.displaced_by = None);
+        }
+    }
+
+    /// A word in the log about what began just now.
+    fn notice(&self, known: impl Fn(&Row) -> bool, what: &str) {
+        if !self.keepers.rows().get(self.at).is_some_and(known) {
+            log::warn!("{}: {what}", self.model);
+        }
+    }
+
+    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: bool) {
+        let cloud = look.as_ref().is_ok_and(|look| look.standing(&self.model).remote_host.is_some());
+        let rest = keeper.pull_rest(self.now());
+        self.change(|row| {
+            (row.state, row.stuck) = (state, stuck);
+            row.error = match (look, state) {
+                (Err(why), _) => Some(why.clone()),
+                (Ok(_), State::Failed) if stuck => Some(STUCK.into()),
+                (Ok(_), State::Failed) if cloud => Some(CLOUD.into()),
+                (Ok(_), State::Failed) if rest.is_some() => rest.map(str::to_owned),
+                (Ok(_), State::Failed) => {
+                    row.error.take().or_else(|| Some("it was pulled, but Ollama does not list it".into()))
+                }
+                (Ok(_), State::Waiting) => {
+                    row.displaced_by.as_ref().map(|by| format!("Ollama has unloaded it for {by}: {ROOM}"))
+                }
+                (Ok(_), _) => None,
+            };
+        });
+    }
+
+    fn pull(&self, keeper: &mut Keeper) {
         log::info!("{}: pulling", self.model);
         let mut logged = 0;
+        let mut far = Progress::default();
         let pulled = self.client.pull(&self.model, |pull, line| {
             pull.line(line, self.started.elapsed());
             let progress = pull.progress();
@@ -101,30 +162,43 @@ impl One {
                 logged = progress.percent - progress.percent % LOG_STEP;
                 log::info!("{}: {}", self.model, pull::in_words(&progress));
             }
+            far = progress.clone();
             self.change(|row| row.show(Some(progress)));
         });
-        match &pulled {
-            Ok(()) => log::info!("{}: pulled", self.model),
-            Err(error) => log::warn!("{}: it cannot be pulled: {}", self.model, error.why),
+        let why = keeper.pulled(pulled.as_ref().copied(), &far, &self.model, self.now());
+        match &why {
+            None => log::info!("{}: pulled", self.model),
+            Some(why) => log::warn!("{}: it cannot be pulled: {why}", self.model),
         }
         self.change(|row| {
             row.show(None);
             row.pulls[usize::from(pulled.is_err())] += 1;
-            self.ended(row, pulled.as_ref().err().map(|error| &error.why));
+            self.ended(row, why.as_ref());
         });
-        pulled.is_ok()
     }
 
-    fn load(&self, keeper: &mut Keeper, state: State) {
-        let loaded = self.client.load(&self.model, &self.keep_alive.json);
-        keeper.asked(&loaded, self.now());
+    fn load(&self, keeper: &mut Keeper, renewal: Option<Renewal>) {
+        let began = self.now();
+        if renewal.is_none() {
+            self.change(|row| row.load = Some(Run::UnderWay));
+        }
+        let loaded = self.client.load(&self.model, &self.keep_alive.json, renewal);
+        let now = self.now();
+        let harmed = keeper.asked(&loaded, began, now);
         match &loaded {
-            Ok(()) if state == State::Loaded => log::debug!("{}: kept loaded", self.model),
-            Ok(()) => log::info!("{}: loaded", self.model),
+            Ok(_) if harmed => log::info!(
+                "{}: a client had loaded it with options of its own, which Ollama does not list: it is left to that client from now on",
+                self.model
+            ),
+            Ok(_) if renewal.is_some() => log::debug!("{}: kept loaded", self.model),
+            Ok(_) => log::info!("{}: loaded", self.model),
             Err(error) => log::warn!("{}: it cannot be loaded: {}", self.model, error.why),
         }
         self.change(|row| {
             row.loads[usize::from(loaded.is_err())] += 1;
+            if renewal.is_none() {
+                row.load = loaded.is_ok().then_some(Run::Ended(now));
+            }
             self.ended(row, loaded.as_ref().err().map(|error| &error.why));
         });
     }

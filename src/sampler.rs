@@ -15,6 +15,7 @@ use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
 use crate::edge::surroundings;
 use crate::edge::tegra::Tegra;
+use crate::keeper::Keepers;
 use crate::pure::config::Config;
 use crate::pure::contract::millis;
 use crate::pure::gpu::{FaultKind, GpuSample};
@@ -47,6 +48,8 @@ pub(crate) struct Board {
     limits: Limits,
     /// Models that are to be loaded.
     wanted: Vec<String>,
+    /// How they stand.
+    keepers: Arc<Keepers>,
     started: Instant,
     state: Mutex<State>,
     published: Condvar,
@@ -73,7 +76,7 @@ struct State {
 }
 
 impl Board {
-    pub(crate) fn new(limits: Limits, wanted: Vec<String>) -> Self {
+    pub(crate) fn new(limits: Limits, wanted: Vec<String>, keepers: Arc<Keepers>) -> Self {
         let state = State {
             gpu: GpuState::Pending,
             gpu_at: Instant::now(),
@@ -89,7 +92,7 @@ impl Board {
             counts: Counts::default(),
             latest: None,
         };
-        Self { limits, wanted, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
+        Self { limits, wanted, keepers, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -213,6 +216,7 @@ impl Board {
         let unseen = Surroundings::default();
         let (monotonic, unix) = (monotonic_seconds(), unix_now());
         state.xids.see_clocks(monotonic, unix);
+        let keepers = self.keepers.rows();
         let facts = Facts {
             gpu: &state.gpu,
             ollama: &state.ollama,
@@ -223,6 +227,7 @@ impl Board {
             around: state.around.as_ref().unwrap_or(&unseen),
             limits: &self.limits,
             wanted: &self.wanted,
+            keepers: &keepers,
         };
         let reasons = rules::judge(&facts, before, millis(unix));
         let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());

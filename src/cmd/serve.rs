@@ -85,13 +85,13 @@ fn serve(config: &Config) -> Started<()> {
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 
-    let board = Arc::new(Board::new(config.limits, config.models.names.clone()));
+    let keepers = Arc::new(Keepers::default());
+    let board = Arc::new(Board::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
     sampler::start(&board, config).map_err(failed)?;
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
     let cashier = cashier(config)?;
-    let keepers = Arc::new(Keepers::default());
     keeper::start(config, &keepers).map_err(failed)?;
     let seen = Sources {
         board: Arc::clone(&board),

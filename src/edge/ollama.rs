@@ -8,7 +8,7 @@ use crate::pure::models::{self, Entry};
 use crate::pure::snapshot::{OllamaState, Reach};
 use crate::pure::url::HttpUrl;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Look};
 use client::{PS, TAGS, VERSION};
 
 /// One lost answer is no outage.

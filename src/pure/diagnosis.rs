@@ -257,6 +257,11 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
     all.extend(wanted.iter().filter_map(|name| {
         let standing = models::standing(&state.models, name);
         match (standing.loaded, standing.pulled) {
+            _ if standing.remote_host.is_some() => Some(Finding::warn(
+                "models",
+                format!("MODEL={name} runs in Ollama's cloud and uses no GPU of this machine"),
+                "take it out of MODEL: a worker neither pulls nor loads it",
+            )),
             (Some(_), _) => None,
             (None, true) => Some(Finding::warn(
                 "models",

@@ -1,12 +1,19 @@
 //! What is to be done for one model that is to stay pulled and loaded, from how it stands at Ollama.
 
+mod life;
+mod pulls;
+mod row;
+
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::models::Standing;
-use super::pull::Progress;
+use super::pull::{Progress, PullError};
 use super::schedule::Backoff;
+use life::Life;
+use pulls::Pulls;
+pub(crate) use row::{Row, Run};
 
 /// After a pull or a load that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -16,9 +23,23 @@ const FIRST_RELOAD: Duration = Duration::from_secs(1);
 /// A model that was loaded for so long is no part of a quarrel.
 const SETTLED: Duration = Duration::from_secs(300);
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(5);
-/// It is asked for again when less than this is left, or less than half of its time. Not earlier: a request with our
-/// options makes Ollama reload what a client loaded with its own, which should be idle by then.
+/// It is asked for again when less than this is left, or less than half of its time.
 const REFRESH_BEFORE: Duration = Duration::from_secs(60);
+/// A model that is gone before its time may be on its way back: a client loads it with other options, and Ollama does
+/// not list it meanwhile. That is waited for, twice as long as our last load took and within these bounds: a request of
+/// ours in between would make Ollama load it once more.
+const LEAST_ABSENCE: Duration = Duration::from_secs(10);
+const MOST_ABSENCE: Duration = Duration::from_secs(300);
+/// Between loads of models that displace each other.
+const FIRST_DISPLACED: Duration = Duration::from_secs(60);
+const LAST_DISPLACED: Duration = Duration::from_secs(3600);
+
+/// Words for what stays as it is until somebody acts.
+pub(crate) const CLOUD: &str =
+    "it runs in Ollama's cloud, not on this machine's GPU: it is neither pulled nor loaded; take it out of MODEL";
+pub(crate) const STUCK: &str = "Ollama lists it as loaded, but its time is up and a request for it got no answer: its runner hangs; restart Ollama";
+pub(crate) const ROOM: &str =
+    "there is no room for both; raise OLLAMA_MAX_LOADED_MODELS, or free memory, or take one of them out of MODEL";
 
 /// What a model is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -55,14 +76,35 @@ pub(crate) enum Next {
     Look,
     Pull,
     Load,
+    /// It is loaded, and is to stay.
+    Renew(Renewal),
+}
+
+/// A request for a model that is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Renewal {
+    /// What it was loaded with; None: Ollama does not say.
+    pub(crate) num_ctx: Option<u64>,
+    /// Our own time is set. Otherwise that of whoever asked last goes on.
+    pub(crate) keep_alive: bool,
+}
+
+/// A load, or a renewal, that was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loading {
+    pub(crate) took: Duration,
+    /// By Ollama itself; else by our clock.
+    pub(crate) told: bool,
 }
 
 /// Why a model is not loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoadError {
     pub(crate) why: String,
-    /// Its files are not whole: a pull may mend it.
+    /// Its files are not whole: a pull may repair it.
     pub(crate) damaged: bool,
+    /// Nothing came until the deadline.
+    pub(crate) silent: bool,
 }
 
 /// One model. Times are of a clock that only goes forward.
@@ -72,16 +114,25 @@ pub(crate) struct Keeper {
     keep_alive: Option<Duration>,
     failures: Backoff,
     unloads: Backoff,
+    displacements: Backoff,
     not_before: Duration,
-    /// Since when it is known to be loaded.
+    /// Since when it is known to be loaded, and when it was seen so last.
     loaded: Option<Duration>,
+    seen_loaded: Duration,
+    life: Life,
     /// When it was asked for last.
     asked: Option<Duration>,
+    /// How long its last load took.
+    load_time: Duration,
+    pulls: Pulls,
     failed: bool,
     damaged: bool,
     /// A pull has succeeded, and nobody has looked since.
     just_pulled: bool,
     away: bool,
+    /// It was gone at this look, before its time.
+    lost: bool,
+    displaced: bool,
 }
 
 impl Keeper {
@@ -90,18 +141,26 @@ impl Keeper {
             keep_alive,
             failures: Backoff::new(FIRST_RETRY, LAST_RETRY),
             unloads: Backoff::new(FIRST_RELOAD, LAST_RETRY),
+            displacements: Backoff::new(FIRST_DISPLACED, LAST_DISPLACED),
             not_before: Duration::ZERO,
             loaded: None,
+            seen_loaded: Duration::ZERO,
+            life: Life::default(),
             asked: None,
+            load_time: Duration::ZERO,
+            pulls: Pulls::default(),
             failed: false,
             damaged: false,
             just_pulled: false,
             away: false,
+            lost: false,
+            displaced: false,
         }
     }
 
     /// What to do, seeing how the model stands; None: Ollama did not say. `clock`: Unix seconds by Ollama's clock.
     pub(crate) fn next(&mut self, seen: Option<&Standing>, clock: i64, now: Duration) -> (State, Next) {
+        self.lost = false;
         let Some(seen) = seen else {
             // What was loaded may be gone with it; that is nobody's fault.
             (self.away, self.loaded) = (true, None);
@@ -111,40 +170,71 @@ impl Keeper {
             (self.failed, self.not_before) = (false, now);
             self.failures.success();
             self.unloads.success();
+            self.displacements.success();
         }
-        if let Some(loaded) = seen.loaded {
-            self.failed = false;
-            let since = *self.loaded.get_or_insert(now);
-            if now.saturating_sub(since) >= SETTLED {
-                self.unloads.success();
+        if seen.remote_host.is_some() {
+            return (State::Failed, Next::Look);
+        }
+        if seen.pulled && !self.damaged {
+            self.pulls.done();
+        }
+        if seen.loaded.is_some() {
+            return self.while_loaded(seen, clock, now);
+        }
+        if self.loaded.take().is_some() && seen.pulled {
+            let mut wait = self.unloads.after_failure(0.0);
+            if self.life.ended_early(clock) {
+                self.lost = true;
+                wait = wait.max((self.load_time * 2).clamp(LEAST_ABSENCE, MOST_ABSENCE));
             }
-            // A server that does not do as it says is not asked without end.
-            let rested = self.asked.is_none_or(|at| now.saturating_sub(at) >= BETWEEN_REQUESTS);
-            let due = rested && now >= self.not_before && self.is_due(loaded.expires_at, clock, now);
-            return (State::Loaded, if due { Next::Load } else { Next::Look });
+            self.not_before = self.not_before.max(now + wait);
         }
-        if self.loaded.take().is_some() {
-            self.not_before = self.not_before.max(now + self.unloads.after_failure(0.0));
-        }
-        let missing = !seen.pulled;
-        if std::mem::take(&mut self.just_pulled) && missing {
+        self.life.gone();
+        if std::mem::take(&mut self.just_pulled) && !seen.pulled {
             self.fail(now);
         }
-        if now < self.not_before {
-            return (if self.failed { State::Failed } else { State::Waiting }, Next::Look);
-        }
-        if missing || self.damaged { (State::Pulling, Next::Pull) } else { (State::Loading, Next::Load) }
+        self.get(seen.pulled, now)
     }
 
-    fn is_due(&self, expires_at: Option<i64>, clock: i64, now: Duration) -> bool {
-        let before = self.keep_alive.map_or(REFRESH_BEFORE, |time| (time / 2).min(REFRESH_BEFORE));
-        match expires_at {
-            Some(at) => i128::from(at) - i128::from(clock) <= i128::from(before.as_secs()),
-            None => {
-                now.saturating_sub(self.asked.unwrap_or_default())
-                    >= self.keep_alive.map_or(REFRESH_BEFORE, |time| time / 2)
-            }
+    fn while_loaded(&mut self, seen: &Standing, clock: i64, now: Duration) -> (State, Next) {
+        let Some(loaded) = &seen.loaded else { return (State::Waiting, Next::Look) };
+        let since = *self.loaded.get_or_insert(now);
+        self.seen_loaded = now;
+        let lasted = now.saturating_sub(since);
+        if lasted >= SETTLED {
+            self.unloads.success();
         }
+        // Longer than the other one waits for its next try.
+        if lasted >= LAST_DISPLACED * 2 {
+            self.placed();
+        }
+        self.life.see(loaded, seen.digest.as_deref(), clock, now);
+        if std::mem::take(&mut self.just_pulled) && !seen.pulled {
+            self.fail(now);
+        }
+        if !seen.pulled {
+            // Deleted under us. It goes on until it expires, and would then be missed for as long as a pull takes.
+            return self.get(false, now);
+        }
+        let stuck = self.life.is_stuck(clock);
+        self.failed &= stuck;
+        let state = if stuck { State::Failed } else { State::Loaded };
+        // A server that does not do as it says is not asked without end.
+        let since_asked = self.asked.map(|at| now.saturating_sub(at));
+        let rested = now >= self.not_before && since_asked.is_none_or(|since| since >= BETWEEN_REQUESTS);
+        let renewal = self.life.renewal(loaded, self.keep_alive, clock, since_asked).filter(|_| rested);
+        (state, renewal.map_or(Next::Look, Next::Renew))
+    }
+
+    /// It is to be pulled, or loaded.
+    fn get(&self, pulled: bool, now: Duration) -> (State, Next) {
+        let resting = self.pulls.rest(now).is_some();
+        if now < self.not_before || (resting && !pulled) {
+            let failed = self.failed || (resting && !pulled);
+            return (if failed { State::Failed } else { State::Waiting }, Next::Look);
+        }
+        let pull = !pulled || (self.damaged && !resting);
+        if pull { (State::Pulling, Next::Pull) } else { (State::Loading, Next::Load) }
     }
 
     fn fail(&mut self, now: Duration) {
@@ -152,85 +242,80 @@ impl Keeper {
         self.not_before = now + self.failures.after_failure(0.0);
     }
 
-    /// A pull has ended.
-    pub(crate) fn pulled(&mut self, worked: bool, now: Duration) {
-        if worked {
-            (self.just_pulled, self.damaged) = (true, false);
-        } else {
-            self.fail(now);
+    /// A pull has ended, having come so far; what there is to say of its failure.
+    pub(crate) fn pulled(
+        &mut self,
+        result: Result<(), &PullError>,
+        far: &Progress,
+        model: &str,
+        now: Duration,
+    ) -> Option<String> {
+        match result {
+            Ok(()) => {
+                (self.just_pulled, self.damaged) = (true, false);
+                None
+            }
+            Err(error) => {
+                self.fail(now);
+                Some(self.pulls.failed(error, far, model, now))
+            }
         }
     }
 
-    /// A load has ended.
-    pub(crate) fn asked(&mut self, result: &Result<(), LoadError>, now: Duration) {
+    /// A load or a renewal that began at `began` has ended; whether Ollama reloaded for it what a client had loaded with other options.
+    pub(crate) fn asked(&mut self, result: &Result<Loading, LoadError>, began: Duration, now: Duration) -> bool {
         self.asked = Some(now);
         match result {
-            Ok(()) => {
+            Ok(loading) => {
                 self.failed = false;
                 self.failures.success();
+                if self.loaded.is_none() {
+                    self.load_time = now.saturating_sub(began);
+                }
                 // If Ollama does not list it now, it is gone again.
                 self.loaded.get_or_insert(now);
+                self.seen_loaded = now;
+                self.life.answered(loading, now)
             }
             Err(error) => {
                 self.damaged = error.damaged;
+                if error.silent {
+                    self.life.unanswered();
+                }
                 self.fail(now);
+                false
             }
         }
     }
-}
 
-/// One model as operators see it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelKeeper"))]
-pub(crate) struct Row {
-    /// As MODEL names it.
-    pub(crate) model: String,
-    pub(crate) state: State,
-    /// While it is pulled; the same goes for the rest up to `error`.
-    percent: Option<u8>,
-    completed_mb: Option<u64>,
-    total_mb: Option<u64>,
-    mb_per_second: Option<f64>,
-    eta_seconds: Option<u64>,
-    /// Why it is not loaded.
-    pub(crate) error: Option<String>,
-    #[serde(skip)]
-    pub(crate) progress: Option<Progress>,
-    /// Pulls that succeeded and that failed, then loads.
-    #[serde(skip)]
-    pub(crate) pulls: [u64; 2],
-    #[serde(skip)]
-    pub(crate) loads: [u64; 2],
-}
-
-impl Row {
-    pub(crate) fn new(model: &str) -> Self {
-        Self {
-            model: model.to_owned(),
-            state: State::Waiting,
-            percent: None,
-            completed_mb: None,
-            total_mb: None,
-            mb_per_second: None,
-            eta_seconds: None,
-            error: None,
-            progress: None,
-            pulls: [0; 2],
-            loads: [0; 2],
-        }
+    /// It was gone at the last look before its time was up: since when somebody may have taken its place.
+    pub(crate) fn lost_since(&self) -> Option<Duration> {
+        self.lost.then_some(self.seen_loaded)
     }
 
-    /// Shows how far a pull is; None: there is none.
-    pub(crate) fn show(&mut self, progress: Option<Progress>) {
-        let mib = |bytes: u64| bytes >> 20;
-        let shown = progress.as_ref();
-        self.percent = shown.map(|p| p.percent);
-        self.completed_mb = shown.map(|p| mib(p.completed));
-        self.total_mb = shown.map(|p| mib(p.total));
-        let tenths = |rate: u64| (rate as f64 / f64::from(1 << 20) * 10.0).round() / 10.0;
-        self.mb_per_second = shown.and_then(|p| p.bytes_per_second).map(tenths);
-        self.eta_seconds = shown.and_then(|p| p.eta_seconds);
-        self.progress = progress;
+    /// Why it is not pulled for a long time.
+    pub(crate) fn pull_rest(&self, now: Duration) -> Option<&str> {
+        self.pulls.rest(now)
+    }
+
+    pub(crate) fn is_stuck(&self, clock: i64) -> bool {
+        self.loaded.is_some() && self.life.is_stuck(clock)
+    }
+
+    /// Ollama unloaded it for another one that is to be loaded as well.
+    pub(crate) fn displaced(&mut self, now: Duration) {
+        self.displaced = true;
+        self.not_before = self.not_before.max(now + self.displacements.after_failure(0.0));
+    }
+
+    pub(crate) fn is_displaced(&self) -> bool {
+        self.displaced
+    }
+
+    /// Both are loaded.
+    pub(crate) fn placed(&mut self) {
+        self.displaced = false;
+        self.displacements.success();
     }
 }
 

@@ -29,12 +29,23 @@ pub(crate) struct Entry {
     /// Set for models that run in Ollama's cloud: they use no GPU of this machine.
     #[serde(deserialize_with = "lenient")]
     remote_host: Option<String>,
+    #[serde(deserialize_with = "lenient")]
+    remote_model: Option<String>,
+    /// Tokens that it was loaded with (num_ctx); not before mid-2025.
+    #[serde(deserialize_with = "lenient")]
+    context_length: Option<u64>,
     /// When it is unloaded unless somebody asks for it: RFC 3339, in some 292 years when it is kept for ever.
     #[serde(deserialize_with = "lenient")]
     expires_at: Option<String>,
 }
 
 impl Entry {
+    /// Where it runs, if that is not here.
+    fn remote(&self) -> Option<&str> {
+        let host = self.remote_host.as_deref().filter(|host| !host.is_empty());
+        host.or_else(|| self.remote_model.as_deref().filter(|model| !model.is_empty()).map(|_| "ollama.com"))
+    }
+
     fn name(&self) -> Option<&str> {
         [&self.name, &self.model].into_iter().flatten().map(String::as_str).find(|n| !n.is_empty())
     }
@@ -125,6 +136,8 @@ pub(crate) struct Model {
     pub(crate) loaded: Option<Loaded>,
     /// Of the manifest: the same for all names of the same weights.
     pub(crate) digest: Option<String>,
+    /// Where it really runs, if that is Ollama's cloud: its name need not say so.
+    pub(crate) remote_host: Option<String>,
 }
 
 /// What a loaded model holds.
@@ -136,6 +149,8 @@ pub(crate) struct Loaded {
     pub(crate) vram_bytes: u64,
     /// Unix seconds by Ollama's clock at which it is unloaded; None when Ollama does not say.
     pub(crate) expires_at: Option<i64>,
+    /// Tokens that it was loaded with; None when Ollama does not say.
+    pub(crate) context_length: Option<u64>,
 }
 
 impl Loaded {
@@ -154,16 +169,23 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
     let mut models: Vec<Model> = tags
         .iter()
         .filter_map(|tag| {
-            let name = tag.name()?.to_owned();
-            Some(Model { name, size_bytes: tag.size, pulled: true, loaded: None, digest: tag.digest.clone() })
+            Some(Model {
+                name: tag.name()?.to_owned(),
+                size_bytes: tag.size,
+                pulled: true,
+                loaded: None,
+                digest: tag.digest.clone(),
+                remote_host: tag.remote().map(str::to_owned),
+            })
         })
         .collect();
-    for entry in ps.iter().filter(|e| e.remote_host.is_none()) {
+    for entry in ps.iter().filter(|e| e.remote().is_none()) {
         let Some(name) = entry.name() else { continue };
         let loaded = Loaded {
             size_bytes: entry.size,
             vram_bytes: entry.size_vram.unwrap_or(0),
             expires_at: entry.expires_at.as_deref().and_then(unix_seconds),
+            context_length: entry.context_length.filter(|tokens| *tokens > 0),
         };
         let wanted = normalise(name);
         let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
@@ -180,6 +202,7 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
                 pulled: false,
                 loaded: Some(loaded),
                 digest: entry.digest.clone(),
+                remote_host: None,
             }),
         }
     }
@@ -191,11 +214,14 @@ fn unix_seconds(rfc3339: &str) -> Option<i64> {
 }
 
 /// How a model that somebody names stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) pulled: bool,
     /// Under this name, or under another one of the same weights.
     pub(crate) loaded: Option<Loaded>,
+    pub(crate) digest: Option<String>,
+    /// Set for a model of Ollama's cloud.
+    pub(crate) remote_host: Option<String>,
 }
 
 /// Looks a name up in what `join` made.
@@ -204,7 +230,7 @@ pub(crate) fn standing(models: &[Model], name: &str) -> Standing {
     let Some(model) = models.iter().find(|model| normalise(&model.name) == wanted) else { return Standing::default() };
     let same = |other: &&Model| model.digest.is_some() && other.digest == model.digest;
     let loaded = model.loaded.or_else(|| models.iter().filter(same).find_map(|other| other.loaded));
-    Standing { pulled: model.pulled, loaded }
+    Standing { pulled: model.pulled, loaded, digest: model.digest.clone(), remote_host: model.remote_host.clone() }
 }
 
 /// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
@@ -302,7 +328,10 @@ fn a_name_is_found_as_ollama_shows_it_and_under_its_aliases() {
 fn gpu_share() {
     #[track_caller]
     fn check(size: Option<u64>, vram: u64, expect: Option<u64>) {
-        assert_eq!(Loaded { size_bytes: size, vram_bytes: vram, expires_at: None }.on_gpu_percent(), expect);
+        assert_eq!(
+            Loaded { size_bytes: size, vram_bytes: vram, expires_at: None, context_length: None }.on_gpu_percent(),
+            expect
+        );
     }
     check(Some(200), 100, Some(50));
     check(Some(3), 3, Some(100));

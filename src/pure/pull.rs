@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::text;
-pub(crate) use explain::{PullError, explain};
+pub(crate) use explain::{Cause, PullError, explain};
 
 /// Layers of one model; what comes beyond is not counted.
 const MAX_LAYERS: usize = 1000;

@@ -92,6 +92,8 @@ pub(crate) enum Code {
     ModelOnCpu,
     ModelVramMismatch,
     ModelNotLoaded,
+    ModelStuck,
+    ModelsDisplaced,
     UptimeLowShort,
     UptimeLowMedium,
     UptimeLowLong,
@@ -108,6 +110,8 @@ impl Code {
                 | Self::ModelOnCpu
                 | Self::ModelVramMismatch
                 | Self::ModelNotLoaded
+                | Self::ModelStuck
+                | Self::ModelsDisplaced
                 | Self::UptimeLowShort
                 | Self::UptimeLowMedium
                 | Self::UptimeLowLong

@@ -63,7 +63,7 @@ impl Once {
         if let Err(why) = started {
             log::error!("no thread can be started: {why}");
         }
-        let board = Board::new(config.limits, config.models.names.clone());
+        let board = Board::new(config.limits, config.models.names.clone(), Arc::default());
         Self { board, asks, answers, asked: false, read: None, judged: false }
     }
 

@@ -44,6 +44,8 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("MODEL_ON_CPU", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("MODEL_VRAM_MISMATCH", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("MODEL_NOT_LOADED", "a_missing_model_is_pulled_loaded_and_kept", "same"),
+    ("MODEL_STUCK", "a_runner_that_hangs_is_unhealthy_until_it_answers", "same"),
+    ("MODELS_DISPLACED", "models_that_displace_each_other_are_named", "same"),
     ("UPTIME_LOW_SHORT", "too_little_uptime_is_told", "same"),
     ("UPTIME_LOW_MEDIUM", "too_little_uptime_is_told", "same"),
     ("UPTIME_LOW_LONG", "too_little_uptime_is_told", "same"),

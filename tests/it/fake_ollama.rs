@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::harness::lock;
 use crate::request::Request;
+use crate::scheduler::Scheduler;
 
 pub const MODEL: &str = "codellama:34b-instruct-q4_k_m";
 pub const VERSION: &str = r#"{"version":"0.32.4"}"#;
@@ -44,6 +45,8 @@ pub enum Answer {
     Then(Vec<(&'static str, Answer)>, Box<Answer>),
     /// This answer after so many milliseconds.
     Late(u64, Box<Answer>),
+    /// What follows from all that was asked of it before.
+    By(Arc<Scheduler>),
 }
 
 /// A step of a stream.
@@ -173,11 +176,17 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         let path = target.split('?').next().unwrap_or_default().to_owned();
         *lock(&state.counts).entry(path.clone()).or_default() += 1;
         if !body.is_empty() {
-            lock(&state.bodies).push((path.clone(), body));
+            lock(&state.bodies).push((path.clone(), body.clone()));
         }
         let once = lock(&state.once).remove(&path);
         let answer = once.or_else(|| lock(&state.answers).get(&path).cloned());
-        match settled(answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into())), state) {
+        let answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
+        let answer = match answer {
+            Answer::By(scheduler) if path == "/api/ps" => scheduler.ps(),
+            Answer::By(scheduler) => scheduler.generate(&body),
+            answer => answer,
+        };
+        match settled(answer, state) {
             Answer::Json(body) => out.write_all(&response(200, &method, body.as_bytes()))?,
             Answer::Status(status, body) => out.write_all(&response(status, &method, body.as_bytes()))?,
             Answer::Raw { bytes, close } => {
@@ -209,7 +218,7 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
                     return Ok(());
                 }
             }
-            Answer::Then(..) | Answer::Late(..) => unreachable!("they were resolved"),
+            Answer::Then(..) | Answer::Late(..) | Answer::By(_) => unreachable!("they were resolved"),
         }
     }
     Ok(())

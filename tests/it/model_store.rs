@@ -22,7 +22,10 @@ pub fn pulled(name: &str, digest: &str) -> Answer {
 pub fn held(name: &str, digest: &str, seconds: i64) -> Answer {
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let at = rfc3339(i64::try_from(at).unwrap() + seconds);
-    let model = json!({"name": name, "model": name, "size": 9, "size_vram": 9, "digest": digest, "expires_at": at});
+    let model = json!({
+        "name": name, "model": name, "size": 9, "size_vram": 9, "digest": digest, "expires_at": at,
+        "context_length": 4096
+    });
     Answer::Json(json!({"models": [model]}).to_string())
 }
 

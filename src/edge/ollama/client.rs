@@ -1,19 +1,19 @@
 //! Requests to Ollama: short ones with a deadline, and pulls and loads, which may take hours.
 
+mod load;
+
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::Value;
 use ureq::http::Response;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
 use crate::names::Names;
-use crate::pure::keeper::LoadError;
-use crate::pure::models::{self, Entry, Standing};
+use crate::pure::models::{self, Entry, Model, Standing};
 use crate::pure::pull::{self, Pull, PullError};
 use crate::pure::url::HttpUrl;
 
@@ -27,15 +27,12 @@ pub(super) struct Ask {
 pub(super) const VERSION: Ask = Ask { path: "/api/version", deadline: Duration::from_secs(3), max_body: MAX_SMALL };
 /// Half a KiB a model: thousands of models fit.
 pub(super) const TAGS: Ask = Ask { path: "/api/tags", deadline: Duration::from_secs(10), max_body: 8 << 20 };
-/// Blocks up to 10 s behind a runner that hangs, up to 5 s behind one that is unloaded (0.32.4 and later).
-pub(super) const PS: Ask = Ask { path: "/api/ps", deadline: Duration::from_secs(15), max_body: 1 << 20 };
+/// Blocks up to 19.6 s behind a runner that hangs, up to 5 s behind one that is unloaded (0.32.4 and later).
+pub(super) const PS: Ask = Ask { path: "/api/ps", deadline: Duration::from_secs(25), max_body: 1 << 20 };
 
 /// Largest version, answer to a load, and line of a pull.
 const MAX_SMALL: u64 = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(2);
-/// Not a byte comes before a model is loaded; from a slow disk or network that takes long. Ollama itself gives up when
-/// five minutes pass without progress.
-const LOAD: Duration = Duration::from_secs(3600);
 /// A pull says nothing while it verifies 40 GB or more.
 const PULL_SILENCE: Duration = Duration::from_secs(600);
 /// The start of its answer comes before any access to the registry.
@@ -54,9 +51,16 @@ pub(super) struct Answer {
 /// Both lists of models as they are now.
 #[derive(Debug)]
 pub(crate) struct Look {
-    pub(crate) standing: Standing,
+    pub(crate) models: Vec<Model>,
     /// Unix seconds by Ollama's clock; None: it did not say.
     pub(crate) clock: Option<i64>,
+}
+
+impl Look {
+    /// How a model stands.
+    pub(crate) fn standing(&self, model: &str) -> Standing {
+        models::standing(&self.models, model)
+    }
 }
 
 #[derive(Debug)]
@@ -64,12 +68,14 @@ pub(crate) struct Client {
     agent: Agent,
     base: HttpUrl,
     watch: Duration,
+    /// So much faster than in life.
+    hurry: u32,
 }
 
 impl Client {
-    /// `hurry`: pulls and loads are watched so many times more often.
+    /// `hurry`: pulls and loads are watched so many times more often, and renewals given up so much sooner.
     pub(crate) fn new(base: HttpUrl, hurry: u32) -> Self {
-        Self { agent: agent(), base, watch: WATCH / hurry }
+        Self { agent: agent(), base, watch: WATCH / hurry, hurry }
     }
 
     /// The entries of a list.
@@ -101,56 +107,14 @@ impl Client {
         Ok(Answer { body, clock })
     }
 
-    /// How a model stands now.
+    /// How all models stand now.
     ///
     /// # Errors
     /// Why nobody can tell.
-    pub(crate) fn look(&self, model: &str) -> Result<Look, String> {
+    pub(crate) fn look(&self) -> Result<Look, String> {
         let tags = self.list(&TAGS)?;
         let (ps, clock) = self.dated_list(&PS)?;
-        Ok(Look { standing: models::standing(&models::join(&tags, &ps), model), clock })
-    }
-
-    /// Loads a model, or keeps it loaded from now on for `keep_alive`.
-    ///
-    /// # Errors
-    /// Why it is not loaded.
-    pub(crate) fn load(&self, model: &str, keep_alive: &Value) -> Result<(), LoadError> {
-        let given_up = |why| LoadError { why, damaged: false };
-        self.watched(given_up, |agent| {
-            let generate = self.load_by(agent, "/api/generate", model, keep_alive);
-            match generate {
-                // A model for embeddings only, or one whose weights are missing on disk.
-                Err(LoadFailure { status: Some(400), why }) => self
-                    .load_by(agent, "/api/embed", model, keep_alive)
-                    .map_err(|other| LoadError { why, damaged: other.status == Some(400) }),
-                // Versions before 0.12 say that a model is not found when they list it and its weights are missing.
-                Err(LoadFailure { status, why }) => Err(LoadError { why, damaged: status == Some(404) }),
-                Ok(()) => Ok(()),
-            }
-        })
-    }
-
-    fn load_by(&self, agent: &Agent, path: &str, model: &str, keep_alive: &Value) -> Result<(), LoadFailure> {
-        #[derive(Serialize)]
-        struct Load<'a> {
-            model: &'a str,
-            keep_alive: &'a Value,
-            stream: bool,
-        }
-        let failure = |why: ureq::Error| LoadFailure { status: None, why: why.to_string() };
-        let body = Load { model, keep_alive, stream: false };
-        let request = agent.post(self.base.join(path)).config().timeout_global(Some(LOAD)).build();
-        let mut reply = send(request, &body).map_err(failure)?;
-        let status = reply.status().as_u16();
-        let text = small_body(&mut reply).map_err(failure)?;
-        match (status, error_of(&text)) {
-            (200, None) => Ok(()),
-            (_, error) => {
-                let why = format!("it answered {status}: {}", pull::shorten(&error.unwrap_or(text)));
-                Err(LoadFailure { status: Some(status), why })
-            }
-        }
+        Ok(Look { models: models::join(&tags, &ps), clock })
     }
 
     /// Pulls a model; `see` is given each line as it comes.
@@ -225,12 +189,6 @@ impl Client {
         long.shutdown();
         true
     }
-}
-
-struct LoadFailure {
-    /// None: there was no answer.
-    status: Option<u16>,
-    why: String,
 }
 
 fn agent() -> Agent {

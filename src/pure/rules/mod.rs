@@ -11,6 +11,7 @@ pub(crate) use driver::KEEP_LOADED;
 
 use super::gpu::Gpu;
 use super::history::History;
+use super::keeper::Row;
 use super::legacy::Legacy;
 use super::pci::PciId;
 use super::snapshot::{GpuState, OllamaState};
@@ -106,6 +107,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) limits: &'a Limits,
     /// Models that are to be loaded.
     pub(crate) wanted: &'a [String],
+    /// How their keepers stand; none where nobody keeps them.
+    pub(crate) keepers: &'a [Row],
 }
 
 /// All reasons that hold, worst first. `before` are those of the last moment: what lasts keeps its `since`.

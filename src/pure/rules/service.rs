@@ -1,5 +1,7 @@
 //! Ollama, its models beside the GPUs, and the uptime.
 
+use std::collections::BTreeSet;
+
 use super::driver::any_usable;
 use super::{Facts, Findings};
 use crate::pure::history;
@@ -12,6 +14,7 @@ pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     ollama(facts, findings);
     models(facts, findings);
     wanted_models(facts, findings);
+    kept_models(facts, findings);
     uptime(facts, findings);
 }
 
@@ -82,19 +85,55 @@ fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     if !facts.ollama.lists_known || !matches!(facts.ollama.reach, Reach::Up { .. }) {
         return;
     }
+    let mut cloud = false;
     let missing = facts.wanted.iter().filter_map(|name| {
         let standing = models::standing(&facts.ollama.models, name);
-        let how = if standing.pulled { "not loaded" } else { "not pulled" };
+        cloud |= standing.remote_host.is_some();
+        let how = match standing.remote_host {
+            Some(host) => format!("in Ollama's cloud ({host}), not on this machine's GPU"),
+            None if standing.pulled => "not loaded".into(),
+            None => "not pulled".into(),
+        };
         standing.loaded.is_none().then(|| format!("{name} is {how}"))
     });
     let missing: Vec<String> = missing.collect();
     if !missing.is_empty() {
+        let action = if cloud {
+            "take cloud models out of MODEL: they are neither pulled nor loaded; for others see model_keeper"
+        } else {
+            "wait: it is being pulled or loaded; model_keeper says how far it is, or why it does not get on"
+        };
+        findings.add(Code::ModelNotLoaded, Verdict::Degraded, None, missing.join(", "), action);
+    }
+}
+
+/// What those who keep the models have found.
+fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    if !matches!(facts.ollama.reach, Reach::Up { .. }) {
+        return;
+    }
+    let named = |rows: Vec<&str>| rows.join(" and ");
+    let stuck: Vec<&str> = facts.keepers.iter().filter(|row| row.stuck).map(|row| row.model.as_str()).collect();
+    if !stuck.is_empty() {
         findings.add(
-            Code::ModelNotLoaded,
+            Code::ModelStuck,
+            Verdict::Unhealthy,
+            None,
+            format!("Ollama lists {} as loaded past its time, and a request for it got no answer", named(stuck)),
+            "restart Ollama: the model's runner hangs; look at Ollama's log and at dmesg for why",
+        );
+    }
+    let mut displaced = BTreeSet::new();
+    for row in facts.keepers {
+        displaced.extend(row.displaced_by.iter().flat_map(|by| [by.as_str(), row.model.as_str()]));
+    }
+    if !displaced.is_empty() {
+        findings.add(
+            Code::ModelsDisplaced,
             Verdict::Degraded,
             None,
-            missing.join(", "),
-            "wait: it is being pulled or loaded; model_keeper says how far it is, or why it does not get on",
+            format!("{} displace each other: Ollama has no room for all of them", named(displaced.into_iter().collect())),
+            "raise OLLAMA_MAX_LOADED_MODELS if the memory suffices, use a smaller model or context, or take one out of MODEL",
         );
     }
 }

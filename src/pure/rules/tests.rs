@@ -28,6 +28,7 @@ struct Case {
     around: Surroundings,
     limits: Limits,
     wanted: Vec<String>,
+    keepers: Vec<Row>,
 }
 
 impl Default for Case {
@@ -41,6 +42,7 @@ impl Default for Case {
             around: Surroundings { pci_gpus: Some(1), pci_gpus_for_nvidia: Some(1), ..Surroundings::default() },
             limits: Limits { uptime_percent: [99.0; 3], ..Limits::default() },
             wanted: Vec::new(),
+            keepers: Vec::new(),
         }
     }
 }
@@ -57,8 +59,9 @@ impl Case {
     }
 
     fn reasons(&self, before: &[Reason], now: f64) -> Vec<Reason> {
-        let Self { gpu, ollama, history, xids, uptime, around, limits, wanted } = self;
-        judge(&Facts { gpu, ollama, history, xids, monotonic: UP, uptime, around, limits, wanted }, before, now)
+        let Self { gpu, ollama, history, xids, uptime, around, limits, wanted, keepers } = self;
+        let facts = Facts { gpu, ollama, history, xids, monotonic: UP, uptime, around, limits, wanted, keepers };
+        judge(&facts, before, now)
     }
 
     #[track_caller]
@@ -74,9 +77,16 @@ fn up() -> OllamaState {
 }
 
 fn holding(vram_bytes: u64) -> OllamaState {
-    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes, expires_at: None });
+    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes, expires_at: None, context_length: None });
     OllamaState {
-        models: vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded, digest: None }],
+        models: vec![Model {
+            name: "m".into(),
+            size_bytes: None,
+            pulled: true,
+            loaded,
+            digest: None,
+            remote_host: None,
+        }],
         ..up()
     }
 }

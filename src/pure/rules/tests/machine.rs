@@ -213,9 +213,38 @@ fn wanted_models_are_missed_once_their_list_is_known() {
     let missed = &[(ModelNotLoaded, Degraded)];
     row(up(), missed);
     row(holding(5), &[]);
-    let pulled = Model { name: "m".into(), size_bytes: None, pulled: true, loaded: None, digest: None };
+    let pulled =
+        Model { name: "m".into(), size_bytes: None, pulled: true, loaded: None, digest: None, remote_host: None };
     row(OllamaState { models: vec![pulled], ..up() }, missed);
     let unlisted = OllamaState { lists_known: false, list_error: Some("500".into()), ..up() };
     row(unlisted, &[(OllamaListFailed, Unknown)]);
     row(OllamaState { reach: Reach::Down("x".into()), ..up() }, &[(OllamaDown, Unhealthy)]);
+}
+
+#[test]
+fn what_keepers_find_is_a_reason() {
+    let row = |model: &str, stuck: bool, by: Option<&str>| {
+        let mut row = Row::new(model);
+        (row.stuck, row.displaced_by) = (stuck, by.map(str::to_owned));
+        row
+    };
+    let case = |keepers: Vec<Row>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
+    case(vec![row("a:1", false, None)], up()).check(&[]);
+    case(vec![row("a:1", true, None)], up()).check(&[(ModelStuck, Unhealthy)]);
+    let quarrel = vec![row("b:1", false, Some("a:1")), row("a:1", false, Some("b:1"))];
+    let displaced = case(quarrel.clone(), up());
+    displaced.check(&[(ModelsDisplaced, Degraded)]);
+    assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
+    let away = OllamaState { reach: Reach::Down("x".into()), ..up() };
+    case([quarrel, vec![row("c", true, None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
+}
+
+#[test]
+fn a_cloud_model_is_named_as_that() {
+    let remote_host = Some("https://ollama.com:443".to_owned());
+    let far = Model { name: "m".into(), size_bytes: Some(380), pulled: true, loaded: None, digest: None, remote_host };
+    let case = Case { ollama: OllamaState { models: vec![far], ..up() }, wanted: vec!["m".into()], ..Case::default() };
+    case.check(&[(ModelNotLoaded, Degraded)]);
+    let reason = &case.reasons(&[], NOW)[0];
+    assert!(reason.message.contains("in Ollama's cloud") && reason.action.starts_with("take cloud models out"));
 }

@@ -1,0 +1,193 @@
+//! The keeper beside clients with wishes of their own, and beside models that leave each other no room.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::fake_ollama::{Answer, FakeOllama};
+use crate::harness::{Worker, codes, wait_for};
+use crate::http;
+use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, pulls, row, with_model};
+use crate::rules::reason;
+use crate::scheduler::{Scheduler, Served};
+
+/// A load of any real model takes longer.
+const LOAD: Duration = Duration::from_millis(1500);
+const SAME_RUNNER: Duration = Duration::from_millis(250);
+
+/// An Ollama that has pulled these models.
+fn ollama(scheduler: Scheduler, models: &[&str]) -> (FakeOllama, Arc<Scheduler>) {
+    let (fake, scheduler) = (FakeOllama::new(), Arc::new(scheduler));
+    let tags: Vec<Value> = models.iter().map(|name| json!({"name": name, "model": name, "digest": name})).collect();
+    fake.set("/api/tags", Answer::Json(json!({"models": tags}).to_string()));
+    fake.set("/api/ps", Answer::By(Arc::clone(&scheduler)));
+    fake.set("/api/generate", Answer::By(Arc::clone(&scheduler)));
+    (fake, scheduler)
+}
+
+/// A client's request, which takes so many milliseconds once the model is loaded.
+fn ask(fake: &FakeOllama, millis: u64, keep_alive: &str, options: &Value) {
+    let addr = fake.url().trim_start_matches("http://").parse().unwrap();
+    let body = json!({
+        "model": MODEL, "prompt": millis.to_string(), "stream": false, "keep_alive": keep_alive, "options": options
+    });
+    let answer = http::request(addr, "POST", "/api/generate", &[], body.to_string().as_bytes());
+    assert!(answer.json()["load_duration"].is_u64(), "{answer:?}");
+}
+
+fn split(all: Vec<Served>) -> (Vec<Served>, Vec<Served>) {
+    all.into_iter().partition(|served| served.prompt)
+}
+
+#[test]
+fn a_client_with_a_context_of_its_own_is_never_reloaded() {
+    let (fake, scheduler) = ollama(Scheduler::new(3, LOAD), &[MODEL]);
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    for _ in 0..30 {
+        ask(&fake, 50, "2s", &json!({"num_ctx": 8192}));
+        thread::sleep(Duration::from_millis(150));
+    }
+    let (clients, _) = split(scheduler.served());
+    let reloads: Vec<&Served> = clients.iter().skip(1).filter(|served| served.load > SAME_RUNNER).collect();
+    assert!(reloads.is_empty(), "{reloads:?}");
+    // The client is gone: it stays loaded, as the client had it.
+    let kept = wait_for("a renewal", || {
+        let (_, ours) = split(scheduler.served());
+        ours.into_iter().rev().find(|served| served.num_ctx.is_some())
+    });
+    assert_eq!((kept.model.as_str(), kept.num_ctx), (MODEL, Some(8192)));
+    assert!(kept.load < SAME_RUNNER, "{kept:?}");
+}
+
+/// Ollama lists no num_thread: that a request of ours reloads shows only in its time.
+#[test]
+fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
+    let (fake, scheduler) = ollama(Scheduler::new(3, LOAD), &[MODEL]);
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    let options = json!({"num_thread": 8});
+    ask(&fake, 10, "3s", &options);
+    wait_for("the reload", || worker.log().contains("it is left to that client from now on").then_some(()));
+    for _ in 0..8 {
+        ask(&fake, 10, "3s", &options);
+        thread::sleep(Duration::from_millis(600));
+    }
+    let (clients, _) = split(scheduler.served());
+    let reloads = clients.iter().filter(|served| served.load > SAME_RUNNER).count();
+    assert_eq!(reloads, 2, "the first of all, and the one after our request: {clients:?}");
+    // Gone with its time, it is loaded again.
+    wait_for("our load", || {
+        let (_, ours) = split(scheduler.served());
+        (ours.iter().filter(|served| served.load > SAME_RUNNER).count() >= 3).then_some(())
+    });
+}
+
+#[test]
+fn where_the_context_is_not_listed_what_a_client_loaded_is_let_go() {
+    let mut old = Scheduler::new(3, LOAD);
+    old.tells_context = false;
+    let (fake, scheduler) = ollama(old, &[MODEL]);
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    for _ in 0..8 {
+        ask(&fake, 10, "2s", &json!({"num_ctx": 8192}));
+        thread::sleep(Duration::from_millis(400));
+    }
+    let (clients, _) = split(scheduler.served());
+    assert!(clients.iter().skip(1).all(|served| served.load < SAME_RUNNER), "{clients:?}");
+    wait_for("our load", || {
+        let (_, ours) = split(scheduler.served());
+        (ours.iter().filter(|served| served.load > SAME_RUNNER).count() == 2).then_some(())
+    });
+}
+
+/// ollama#7779, #14364, #13234.
+#[test]
+fn a_runner_that_hangs_is_unhealthy_until_it_answers() {
+    let (fake, scheduler) = ollama(Scheduler::new(3, Duration::ZERO), &[MODEL]);
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    scheduler.hang(true);
+    let report = worker.report_when("MODEL_STUCK", |report| codes(report).contains(&"MODEL_STUCK"));
+    let stuck = reason(&report, "MODEL_STUCK").unwrap();
+    assert!(stuck["severity"] == "unhealthy" && stuck["message"].as_str().unwrap().contains(MODEL), "{stuck:#}");
+    assert_eq!(report["health"]["verdict"], "unhealthy", "{report:#}");
+    assert!(fails(&worker, "its runner hangs")["error"].as_str().unwrap().contains("restart Ollama"));
+    assert_eq!(worker.log().matches("its runner hangs").count(), 1, "{}", worker.log());
+    scheduler.hang(false);
+    worker.report_when("no MODEL_STUCK", |report| !codes(report).contains(&"MODEL_STUCK"));
+    becomes(&worker, "loaded");
+}
+
+/// A stream that lasts holds the expiry where it was.
+#[test]
+fn a_model_past_its_time_is_busy() {
+    let fake = with_model();
+    fake.set("/api/ps", held(MODEL, "d", -30));
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    let looks = fake.requests("/api/ps");
+    wait_for("more looks", || (fake.requests("/api/ps") > looks + 20).then_some(()));
+    assert_eq!(fake.requests("/api/generate"), 0);
+    // For minutes: it is asked, and goes on with the time that it had.
+    fake.set("/api/ps", held(MODEL, "d", -330));
+    wait_for("a question", || (fake.requests("/api/generate") == 1).then_some(()));
+    let asked: Value = serde_json::from_str(&fake.bodies("/api/generate")[0]).unwrap();
+    assert_eq!(asked, json!({"model": MODEL, "stream": false, "options": {"num_ctx": 4096}}));
+    assert!(!codes(&worker.report()).contains(&"MODEL_STUCK"));
+}
+
+#[test]
+fn models_that_displace_each_other_are_named() {
+    let (fake, scheduler) = ollama(Scheduler::new(1, Duration::from_millis(100)), &["a:1", "b:1"]);
+    let worker = keeps(&fake, &[("MODEL", "a:1,b:1")]);
+    let report = worker.report_when("MODELS_DISPLACED", |report| codes(report).contains(&"MODELS_DISPLACED"));
+    let displaced = reason(&report, "MODELS_DISPLACED").unwrap();
+    assert_eq!(displaced["severity"], "degraded");
+    assert!(displaced["message"].as_str().unwrap().starts_with("a:1 and b:1 displace each other"), "{displaced:#}");
+    assert!(displaced["action"].as_str().unwrap().contains("OLLAMA_MAX_LOADED_MODELS"), "{displaced:#}");
+    let rows = |worker: &Worker| worker.report()["model_keeper"].as_array().unwrap().clone();
+    let told = wait_for("the one without room", || {
+        rows(&worker).into_iter().find(|row| row["state"] == "waiting" && row["error"].is_string())
+    });
+    let other = if told["model"] == "a:1" { "b:1" } else { "a:1" };
+    assert!(told["error"].as_str().unwrap().contains(&format!("for {other}: there is no room for both")), "{told}");
+    assert!(worker.log().contains("Ollama has unloaded it for "), "{}", worker.log());
+    scheduler.most_loaded.store(2, SeqCst);
+    worker.report_when("no MODELS_DISPLACED", |report| !codes(report).contains(&"MODELS_DISPLACED"));
+    wait_for("both", || rows(&worker).iter().all(|row| row["state"] == "loaded").then_some(()));
+}
+
+#[test]
+fn a_model_of_the_cloud_is_neither_pulled_nor_loaded() {
+    let fake = empty();
+    let far = json!({"name": MODEL, "model": MODEL, "remote_model": "big:1", "remote_host": "https://ollama.com:443",
+        "size": 384, "digest": "d"});
+    fake.set("/api/tags", Answer::Json(json!({"models": [far]}).to_string()));
+    let worker = keeps(&fake, &[]);
+    fails(&worker, "it runs in Ollama's cloud");
+    let report = worker.report_when("MODEL_NOT_LOADED", |report| codes(report).contains(&"MODEL_NOT_LOADED"));
+    let missed = reason(&report, "MODEL_NOT_LOADED").unwrap();
+    assert!(missed["message"].as_str().unwrap().contains("in Ollama's cloud (https://ollama.com:443)"), "{missed:#}");
+    let looks = fake.requests("/api/ps");
+    wait_for("more looks", || (fake.requests("/api/ps") > looks + 20).then_some(()));
+    assert_eq!((fake.requests("/api/generate"), fake.requests("/api/pull")), (0, 0));
+    assert_eq!(worker.log().matches("it runs in Ollama's cloud").count(), 1, "{}", worker.log());
+}
+
+#[test]
+fn a_model_deleted_while_it_is_loaded_is_pulled_at_once() {
+    let fake = with_model();
+    fake.set("/api/ps", held(MODEL, "d", 900));
+    fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 14 * GB)]));
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    fake.set("/api/tags", Answer::Json(r#"{"models":[]}"#.into()));
+    wait_for("the pull", || (fake.requests("/api/pull") == 1).then_some(()));
+    becomes(&worker, "loaded");
+    assert_eq!(fake.requests("/api/generate"), 0, "{}", row(&worker));
+}
