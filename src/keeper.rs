@@ -187,7 +187,7 @@ impl One {
         let harmed = keeper.asked(&loaded, began, now);
         match &loaded {
             Ok(_) if harmed => log::info!(
-                "{}: a client had loaded it with options of its own, which Ollama does not list: it is left to that client from now on",
+                "{}: Ollama loaded it again for our request: a client had options of its own that Ollama does not list, or its runner had died; it is left to clients for a day",
                 self.model
             ),
             Ok(_) if renewal.is_some() => log::debug!("{}: kept loaded", self.model),

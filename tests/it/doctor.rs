@@ -182,6 +182,9 @@ fn ollama_and_its_models() {
     let wanted = ("MODEL", "codellama:34b-instruct-q4_k_m,other");
     around.finds(&[wanted], "models", "warn", &["codellama:34b-instruct-q4_k_m is not loaded", "model_keeper"]);
     around.finds(&[wanted], "models", "warn", &["other is not pulled", "agent-net pull"]);
+    let cloud = r#"{"models":[{"name":"far:1","remote_host":"https://ollama.com:443","remote_model":"far"}]}"#;
+    around.ollama.set("/api/tags", Answer::Json(cloud.into()));
+    around.finds(&[("MODEL", "far:1")], "models", "warn", &["far:1 runs in Ollama's cloud", "take it out of MODEL"]);
     around.ollama.set("/api/tags", Answer::Status(500, "no".into()));
     around.finds(&[], "ollama", "warn", &["does not list its models", "500"]);
     around.ollama.stop();

@@ -71,7 +71,7 @@ fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
     becomes(&worker, "loaded");
     let options = json!({"num_thread": 8});
     ask(&fake, 10, "3s", &options);
-    wait_for("the reload", || worker.log().contains("it is left to that client from now on").then_some(()));
+    wait_for("the reload", || worker.log().contains("it is left to clients for a day").then_some(()));
     for _ in 0..8 {
         ask(&fake, 10, "3s", &options);
         thread::sleep(Duration::from_millis(600));

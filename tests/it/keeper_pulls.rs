@@ -13,7 +13,7 @@ fn wrong_bytes_are_loaded_three_times_at_most() {
     let whole = [layer("aa", 9 * GB, 0), layer("aa", 9 * GB, 9 * GB), line(MISMATCH)];
     fake.set("/api/pull", Answer::Stream(whole.to_vec()));
     let worker = keeps(&fake, &[("AGENT_NET_FAULT", "hurry:500")]);
-    let row = fails(&worker, "3 times, and came with wrong bytes each time");
+    let row = fails(&worker, "downloaded 3 times, and came with wrong bytes each time");
     let error = row["error"].as_str().unwrap();
     for part in ["24 h", &format!("agent-net pull {MODEL}"), "a proxy, the disk or the RAM"] {
         assert!(error.contains(part), "{part:?} is not in {error}");

@@ -165,11 +165,12 @@ impl Scheduler {
         thread::sleep(self.load_time);
         let mut runners = lock(&self.runners);
         runners.loading = false;
+        let stored = keep_alive.unwrap_or(DEFAULT_TIME);
         runners.loaded.push(Runner {
             model: model.to_owned(),
             options: options.clone(),
-            stored: keep_alive.unwrap_or(DEFAULT_TIME),
-            expires_at: SystemTime::now() + DEFAULT_TIME,
+            stored,
+            expires_at: SystemTime::now() + stored,
             busy: 1,
             hangs: false,
         });

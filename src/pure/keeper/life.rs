@@ -12,8 +12,10 @@ const PAST: i64 = 60;
 const PAST_TOUCHED: i64 = 300;
 /// With less left, and nobody at work, it would be gone at the next look but one.
 const SOON: i64 = 10;
-/// Two lifetimes that differ by less are one and the same.
+/// A lifetime that is seen up to a look too late.
 const SLACK: i64 = 10;
+/// A model that our request reloaded for a client is asked for no more for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(24 * 3600);
 /// A load that took longer was one (the same runner: 1 to 12 ms; a reload of the smallest model: 258 ms). Where Ollama
 /// does not say how long it took, the way there and back is part of it.
 const RELOAD: Duration = Duration::from_millis(200);
@@ -30,10 +32,11 @@ pub(super) struct Life {
     /// A client has used it since our last request, perhaps with options of its own.
     touched: bool,
     moved: bool,
-    /// It was asked for, and by this time the expiry shows it.
+    /// It was asked for: the next look, and what moves until then, shows our own request.
+    ours: bool,
     ours_until: Duration,
-    /// What a client loaded with options that Ollama does not list: digest and lifetime. It is the client's.
-    left_alone: Option<(Option<String>, Option<i64>)>,
+    /// What a client loaded with options that Ollama does not list: its digest, and until when it is the client's.
+    left_alone: Option<(Option<String>, Duration)>,
     /// A request got no answer, and the expiry has not moved since.
     unanswered: bool,
 }
@@ -41,23 +44,16 @@ pub(super) struct Life {
 impl Life {
     /// It is loaded. `clock`: Unix seconds by Ollama's clock.
     pub(super) fn see(&mut self, loaded: &Loaded, digest: Option<&str>, clock: i64, now: Duration) {
-        if self.left_alone.as_ref().is_some_and(|(other, _)| other.as_deref() != digest) {
-            self.left_alone = None;
-        }
+        self.left_alone = self.left_alone.take().filter(|(same, until)| same.as_deref() == digest && now < *until);
         self.digest = digest.map(str::to_owned);
+        let ours = std::mem::take(&mut self.ours) || now < self.ours_until;
         let Some(at) = loaded.expires_at else { return };
         self.moved = self.expires_at != Some(at);
         if self.moved {
             self.unanswered = false;
-            let ours = now < self.ours_until;
             self.stored_least = at.saturating_sub(clock);
             self.stored = Some(self.stored_least).filter(|_| ours || self.expires_at.is_some());
-            if !ours {
-                self.touched = true;
-                if self.left_alone.as_ref().is_some_and(|(_, stored)| unlike(*stored, self.stored)) {
-                    self.left_alone = None;
-                }
-            }
+            self.touched |= !ours;
         }
         self.expires_at = Some(at);
     }
@@ -123,20 +119,14 @@ impl Life {
         let reloaded = if loading.told { loading.took >= RELOAD } else { loading.took >= RELOAD_BY_WALL };
         let harmed = reloaded && self.touched;
         if harmed {
-            self.left_alone = Some((self.digest.clone(), self.stored));
+            self.left_alone = Some((self.digest.clone(), now + LEFT_ALONE));
         }
         (self.touched, self.unanswered) = (false, false);
-        self.ours_until = now + BETWEEN_REQUESTS;
+        (self.ours, self.ours_until) = (true, now + BETWEEN_REQUESTS);
         harmed
     }
 
     pub(super) fn unanswered(&mut self) {
         self.unanswered = true;
     }
-}
-
-/// Both are known and differ.
-fn unlike(a: Option<i64>, b: Option<i64>) -> bool {
-    let apart = |(a, b): (i64, i64)| a.abs_diff(b) > SLACK.unsigned_abs().max(a.unsigned_abs() / 10);
-    a.zip(b).is_some_and(apart)
 }

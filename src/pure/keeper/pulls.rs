@@ -32,7 +32,7 @@ impl Pulls {
                 }
                 self.not_before = now + WRONG_PAUSE;
                 self.why = format!(
-                    "it was loaded whole {} times, and came with wrong bytes each time: the next try is in 24 h; find the cause, then run agent-net pull {model}. {why}",
+                    "it was downloaded {} times, and came with wrong bytes each time: the next try is in 24 h; find the cause, then run agent-net pull {model}. {why}",
                     self.wrong
                 );
                 self.why.clone()

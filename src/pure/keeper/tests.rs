@@ -176,15 +176,17 @@ fn what_a_client_loaded_its_own_way_is_reloaded_once_at_most() {
     case.check(1551, &loaded(Some(1610)), State::Loaded, renew(true));
     case.asked(&SAME, 1552);
     case.check(1553, &loaded(Some(2452)), State::Loaded, Next::Look);
-    // The same client; then one that keeps it for another time, and other weights.
+    // The same client again; then a day has passed, and then there are other weights.
     case.check(1600, &loaded(Some(1900)), State::Loaded, Next::Look);
     case.check(1890, &loaded(Some(1900)), State::Loaded, Next::Look);
-    case.check(1895, &loaded(Some(2495)), State::Loaded, Next::Look);
-    case.check(2440, &loaded(Some(2495)), State::Loaded, renew(true));
-    assert!(case.asked(&RELOADED, 2441));
+    case.check(1895, &loaded(Some(86_700)), State::Loaded, Next::Look);
+    case.check(86_671, &loaded(Some(86_700)), State::Loaded, Next::Look);
+    case.check(86_672, &loaded(Some(86_700)), State::Loaded, renew(false));
+    assert!(case.asked(&RELOADED, 86_673));
     let other = |at| Standing { digest: Some("e".into()), ..loaded(Some(at)) };
-    case.check(2600, &other(3200), State::Loaded, Next::Look);
-    case.check(3141, &other(3200), State::Loaded, renew(true));
+    case.check(86_700, &other(87_300), State::Loaded, Next::Look);
+    case.check(86_710, &other(87_310), State::Loaded, Next::Look);
+    case.check(87_251, &other(87_310), State::Loaded, renew(true));
 }
 
 #[test]

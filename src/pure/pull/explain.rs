@@ -69,7 +69,7 @@ const HINTS: &[Hint] = &[
         words: &["digest mismatch"],
         statuses: &[],
         cause: Cause::WrongBytes,
-        meaning: "wrong bytes arrive: a proxy, the disk or the RAM of Ollama's machine changes them; Ollama throws them away, and each try loads everything again",
+        meaning: "wrong bytes arrive: a proxy, the disk or the RAM of Ollama's machine changes them; Ollama throws them away, and each try downloads everything again",
     },
     Hint {
         words: &["no space left on device", "disk quota exceeded", "not enough space"],
