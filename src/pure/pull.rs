@@ -182,7 +182,7 @@ impl Pull {
         match &self.error {
             Some(error) => Err(error.clone()),
             None if self.success => Ok(()),
-            None => Err(PullError::cut("Ollama ended the pull before it was done; what it has is kept")),
+            None => Err(PullError::other("Ollama ended the pull before it was done; what it has is kept")),
         }
     }
 }

@@ -127,14 +127,14 @@ impl Client {
             model: &'a str,
             stream: bool,
         }
-        let cut = |why: &dyn std::fmt::Display| PullError::cut(why.to_string());
-        self.watched(PullError::cut, |agent| {
+        let failed = |why: &dyn std::fmt::Display| PullError::other(why.to_string());
+        self.watched(PullError::other, |agent| {
             let request = agent.post(self.base.join("/api/pull")).config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();
-            let mut reply = send(request, &Body { model, stream: true }).map_err(|why| cut(&why))?;
+            let mut reply = send(request, &Body { model, stream: true }).map_err(|why| failed(&why))?;
             let status = reply.status().as_u16();
             if status != 200 {
-                let text = small_body(&mut reply).map_err(|why| cut(&why))?;
+                let text = small_body(&mut reply).map_err(|why| failed(&why))?;
                 let error = pull::explain(&error_of(&text).unwrap_or(text));
                 return Err(PullError { why: format!("it answered {status}: {}", error.why), ..error });
             }
@@ -145,7 +145,7 @@ impl Client {
                 match lines.by_ref().take(MAX_SMALL).read_until(b'\n', &mut line) {
                     Ok(0) => return pull.finish(),
                     Ok(_) => see(&mut pull, &line),
-                    Err(why) => return Err(cut(&why)),
+                    Err(why) => return Err(failed(&why)),
                 }
                 if pull.has_error() {
                     return pull.finish();

@@ -267,7 +267,7 @@ fn wrong_bytes_are_loaded_three_times_and_then_once_a_day() {
 fn a_transfer_that_always_ends_at_one_place_is_named() {
     let far = |completed| Progress { percent: 42, completed, total: 1000, ..Progress::default() };
     let mut case = Case::new(None);
-    let cut = PullError::cut("cut");
+    let cut = PullError { why: "cut".into(), cause: Cause::Cut };
     for (completed, expect) in [(400, "cut"), (420, "cut"), (420, "cut"), (410, "cut off 3 times at 42 %")] {
         assert!(case.pulled(Err(&cut), &far(completed), 0).starts_with(expect), "{completed}");
     }

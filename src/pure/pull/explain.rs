@@ -21,16 +21,12 @@ pub(crate) struct PullError {
 pub(crate) enum Cause {
     /// What came has another digest: Ollama throws it away, and the next try loads all of it again.
     WrongBytes,
-    /// The transfer ended; the next try goes on where it stopped.
+    /// The registry ended the transfer; the next try goes on where it stopped.
     Cut,
     Other,
 }
 
 impl PullError {
-    pub(crate) fn cut(why: impl Into<String>) -> Self {
-        Self { why: why.into(), cause: Cause::Cut }
-    }
-
     pub(crate) fn other(why: impl Into<String>) -> Self {
         Self { why: why.into(), cause: Cause::Other }
     }
@@ -160,7 +156,7 @@ const HINTS: &[Hint] = &[
         meaning: "this Ollama takes models only from registries that redirect downloads to a storage host: use another registry, or copy the model's files",
     },
     Hint {
-        words: &["no such host", "server misbehaving", "Temporary failure in name resolution"],
+        words: &["no such host", "server misbehaving", "read udp", "Temporary failure in name resolution"],
         statuses: &[],
         cause: Cause::Other,
         meaning: "Ollama cannot resolve the registry's name: look at the DNS of Ollama's container",

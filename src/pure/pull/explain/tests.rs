@@ -28,6 +28,11 @@ fn the_cause_behind_a_long_url_is_found() {
         &["cannot resolve the registry's name", host, "no such host)"],
     );
     check(&get("dial tcp: lookup x.com on 127.0.0.53:53: server misbehaving"), Cause::Other, &["DNS", host]);
+    check(
+        &get("dial tcp: lookup x.com on 10.0.0.2:53: read udp 10.0.0.9:41212->10.0.0.2:53: i/o timeout"),
+        Cause::Other,
+        &["DNS"],
+    );
     check(&get("net/http: TLS handshake timeout"), Cause::Cut, &["in time", host]);
     check(&get("dial tcp 172.67.182.229:443: i/o timeout"), Cause::Cut, &["in time", "172.67.182.229:443"]);
     check(&get("read tcp 172.17.0.2:51234->104.18.9.90:443: read: connection reset by peer"), Cause::Cut, &["was cut"]);
