@@ -135,6 +135,19 @@ fn a_bad_list_of_loaded_models_is_no_outage() {
     );
 }
 
+/// Ollama holds /api/ps back for 19.6 s while it pings a runner that hangs.
+#[test]
+fn a_list_that_takes_twenty_seconds_is_waited_for() {
+    let fake = FakeOllama::new();
+    fake.set("/api/ps", Answer::Late(20_000, Box::new(Answer::Json(PS.into()))));
+    let worker = beside(&fake);
+    let report = worker.report_when("ok", |report| {
+        assert!(!codes(report).contains(&"OLLAMA_LIST_FAILED"), "{report:#}");
+        is_ok(report)
+    });
+    assert_eq!(report["model_name"], MODEL, "{report:#}");
+}
+
 #[test]
 fn an_ollama_that_goes_away_is_noticed_and_so_is_its_return() {
     let mut fake = FakeOllama::new();
