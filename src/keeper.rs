@@ -192,6 +192,7 @@ impl One {
             ),
             Ok(_) if renewal.is_some() => log::debug!("{}: kept loaded", self.model),
             Ok(_) => log::info!("{}: loaded", self.model),
+            Err(error) if renewal.is_some() => log::warn!("{}: it cannot be kept loaded: {}", self.model, error.why),
             Err(error) => log::warn!("{}: it cannot be loaded: {}", self.model, error.why),
         }
         self.change(|row| {

@@ -68,7 +68,8 @@ impl Client {
     fn load_by(&self, agent: &Agent, path: &str, ask: &Load<'_>, deadline: Duration) -> Result<Loading, Failure> {
         let failure = |why: ureq::Error| {
             let silent = matches!(why, ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::RecvResponse));
-            Failure { status: None, why: why.to_string(), silent }
+            let why = if silent { format!("no answer within {} s", deadline.as_secs()) } else { why.to_string() };
+            Failure { status: None, why, silent }
         };
         let started = Instant::now();
         let request = agent.post(self.base.join(path)).config().timeout_global(Some(deadline)).build();
