@@ -48,7 +48,7 @@ fn a_client_with_a_context_of_its_own_is_never_reloaded() {
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     for _ in 0..30 {
-        ask(&fake, 50, "2s", &json!({"num_ctx": 8192}));
+        ask(&fake, 50, "5s", &json!({"num_ctx": 8192}));
         thread::sleep(Duration::from_millis(150));
     }
     let (clients, _) = split(scheduler.served());
@@ -70,10 +70,10 @@ fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     let options = json!({"num_thread": 8});
-    ask(&fake, 10, "3s", &options);
+    ask(&fake, 10, "6s", &options);
     wait_for("the reload", || worker.log().contains("it is left to clients for a day").then_some(()));
     for _ in 0..8 {
-        ask(&fake, 10, "3s", &options);
+        ask(&fake, 10, "6s", &options);
         thread::sleep(Duration::from_millis(600));
     }
     let (clients, _) = split(scheduler.served());
@@ -94,7 +94,7 @@ fn where_the_context_is_not_listed_what_a_client_loaded_is_let_go() {
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     for _ in 0..8 {
-        ask(&fake, 10, "2s", &json!({"num_ctx": 8192}));
+        ask(&fake, 10, "5s", &json!({"num_ctx": 8192}));
         thread::sleep(Duration::from_millis(400));
     }
     let (clients, _) = split(scheduler.served());

@@ -140,6 +140,7 @@ impl Scheduler {
     fn take(&self, model: &str, options: &Options, keep_alive: Option<Duration>) -> Option<Duration> {
         let started = Instant::now();
         let mut runners = lock(&self.runners);
+        let mut waited = false;
         loop {
             runners.expire();
             match runners.loaded.iter().position(|runner| runner.model == model) {
@@ -148,17 +149,19 @@ impl Scheduler {
                     let runner = &mut runners.loaded[at];
                     runner.busy += 1;
                     runner.stored = keep_alive.unwrap_or(runner.stored);
-                    return Some(started.elapsed() + SAME_RUNNER);
+                    // Not what a busy machine makes of it.
+                    return Some(if waited { started.elapsed() } else { SAME_RUNNER });
                 }
                 // Another one is needed, and whoever uses this one is waited for.
                 Some(at) if runners.loaded[at].busy == 0 => drop(runners.loaded.remove(at)),
                 None if !runners.loading && runners.loaded.len() < self.most_loaded.load(SeqCst) => break,
                 None if !runners.loading && runners.evict() => {}
                 _ => {
-                    let waited = self.changed.wait_timeout(runners, Duration::from_millis(50));
-                    runners = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                    let woken = self.changed.wait_timeout(runners, Duration::from_millis(50));
+                    runners = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
                 }
             }
+            waited = true;
         }
         runners.loading = true;
         drop(runners);
