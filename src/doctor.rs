@@ -10,14 +10,14 @@ use crate::edge::disk;
 use crate::edge::kmsg::Kmsg;
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
-use crate::edge::orchestrator::{self, Orchestrator, RegisterError};
+use crate::edge::orchestrator::{Orchestrator, RegisterError};
 use crate::edge::probe::{self, NoAnswer};
 use crate::edge::surroundings;
 use crate::edge::tegra::Tegra;
-use crate::pure::config::{Config, Protocol};
+use crate::outbound;
+use crate::pure::config::{Config, OllamaConfig, Protocol};
 use crate::pure::diagnosis::{self, Finding, Machine};
 use crate::pure::snapshot::{OllamaState, Reach};
-use crate::pure::url::HttpUrl;
 use crate::sampler;
 
 /// One look: what it is called, how long it may take, and what it does.
@@ -99,12 +99,12 @@ fn kernel_log(config: &Config) -> Vec<Finding> {
 }
 
 fn ollama(config: &Config) -> Vec<Finding> {
-    diagnosis::ollama(config.ollama.as_str(), &ask_ollama(&config.ollama), &config.models.names)
+    diagnosis::ollama(config.ollama.url.as_str(), &ask_ollama(&config.ollama), &config.models.names)
 }
 
 /// What Ollama says; asked twice when it does not answer, for one lost answer is no outage.
-pub(crate) fn ask_ollama(url: &HttpUrl) -> OllamaState {
-    let mut ollama = Ollama::new(url.clone());
+pub(crate) fn ask_ollama(config: &OllamaConfig) -> OllamaState {
+    let mut ollama = Ollama::new(config);
     let state = ollama.read();
     if matches!(state.reach, Reach::Up { .. }) { state } else { ollama.read() }
 }
@@ -117,7 +117,7 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
     if settings.urls.is_empty() {
         all.push(Finding::pass("orchestrator", "ORCH_URL is unset: the worker registers nowhere"));
     }
-    match orchestrator::tls(&settings.tls) {
+    match outbound::tls(&settings.tls) {
         Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "mend ORCH_TLS")),
         Ok(tls) => {
             for url in &settings.urls {

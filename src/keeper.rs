@@ -32,7 +32,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
         let one = One {
             model: model.clone(),
             keep_alive: config.models.keep_alive.clone(),
-            client: Client::new(config.ollama.clone(), config.hurry),
+            client: Client::new(&config.ollama, config.hurry),
             keepers: Arc::clone(keepers),
             at: keepers.add(Row::new(model)),
             started,

@@ -22,7 +22,7 @@
 //! - `cmd`: one subcommand per file, wiring only; `cmd/manual` has the table that help, manual page and completions are
 //!   made of.
 //! - `tiny_http`, a package of its own, takes the place of the sockets that rouille has below it: the guard has them.
-//! - `threads`, `names`, `counters`, `rows`: what the others share.
+//! - `threads`, `names`, `outbound`, `counters`, `rows`: what the others share.
 //!
 //! There are two programs because a static musl server can never `dlopen`: `agent-net` serves, `agent-net-nvml`
 //! (glibc) reads NVML and is killed and started again when the driver hangs or the library crashes.
@@ -37,6 +37,7 @@ mod edge;
 mod exit;
 mod keeper;
 mod names;
+mod outbound;
 mod pure;
 mod recorder;
 mod registrar;

@@ -351,7 +351,7 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
             }
         }),
     )?;
-    let mut ollama = Ollama::new(config.ollama.clone());
+    let mut ollama = Ollama::new(&config.ollama);
     spawn(
         "ollama",
         Box::new(move |board| {

@@ -8,6 +8,7 @@ use super::settings::{self, Settings};
 use crate::exit::Exit;
 use crate::pure::config::{SETTINGS, Setting};
 use crate::pure::runner;
+use crate::pure::url;
 
 /// What is printed.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +48,12 @@ pub(super) fn run(settings: &Settings, form: Form) -> Exit {
 }
 
 /// Its value as it may be shown, and where that came from; empty: it is off.
-fn shown<'a>(settings: &'a Settings, setting: &Setting) -> (&'a str, String) {
+fn shown(settings: &Settings, setting: &Setting) -> (String, String) {
     match settings.set(setting.name) {
-        Some((_, source)) if setting.secret => ("***", source.to_string()),
-        Some((value, source)) => (value, source.to_string()),
-        None => (setting.default, "default".to_owned()),
+        Some((_, source)) if setting.secret => ("***".to_owned(), source.to_string()),
+        Some((value, source)) if setting.name == "OLLAMA_URL" => (url::masked(value), source.to_string()),
+        Some((value, source)) => (value.to_owned(), source.to_string()),
+        None => (setting.default.to_owned(), "default".to_owned()),
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
         }
         Err(why) => log::error!("no signals can be caught: {why}"),
     }
-    let client = Client::new(settings.config.ollama.clone(), settings.config.hurry);
+    let client = Client::new(&settings.config.ollama, settings.config.hurry);
     let mut screen = Screen::new();
     let started = Instant::now();
     let pulled = client.pull(model, |pull, line| {

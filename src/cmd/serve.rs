@@ -13,13 +13,14 @@ use crate::counters::{Gauge, Pulse};
 use crate::edge::disk::control;
 use crate::edge::guard::{self, Gate, Port};
 use crate::edge::logger::Background;
-use crate::edge::orchestrator::{self, Orchestrator};
+use crate::edge::orchestrator::Orchestrator;
 use crate::edge::signals::{self, Signal};
 use crate::edge::{http, limits, probe};
 use crate::exit::Exit;
 use crate::keeper::{self, Keepers};
 use crate::names;
-use crate::pure::config::{Config, OrchTls, WatchdogTest};
+use crate::outbound;
+use crate::pure::config::{Config, TlsRule, WatchdogTest};
 use crate::pure::contract;
 use crate::pure::route::{self, Routes};
 use crate::pure::url::HttpUrl;
@@ -60,10 +61,15 @@ pub(super) fn run(settings: &Settings) -> Exit {
             return Exit::Failed;
         }
     };
-    for name in ["ORCH_SECRET", "WORKER_TOKEN"] {
+    for name in ["OLLAMA_TOKEN", "ORCH_SECRET", "WORKER_TOKEN"] {
         if matches!(settings.set(name), Some((_, Source::Flag))) {
             log::warn!("{name} was given as a flag, which every user of this machine can read: use {name}_FILE");
         }
+    }
+    if matches!(settings.set("OLLAMA_URL"), Some((url, Source::Flag)) if url.contains('@')) {
+        log::warn!(
+            "OLLAMA_URL was given as a flag with a login, which every user of this machine can read: set the variable"
+        );
     }
     match serve(&settings.config) {
         Ok(()) => Exit::Ok,
@@ -79,6 +85,7 @@ fn serve(config: &Config) -> Started<()> {
     let signals = signals::watch().map_err(failed)?;
     names::start().map_err(failed)?;
     let orchestrators = orchestrators(config)?;
+    ollama_tls(config)?;
     let room = room(config)?;
     let addr = SocketAddr::new(config.host, config.port);
     let listener = guard::bind(addr, config.host_chosen)
@@ -247,8 +254,8 @@ fn drain(active: &Gauge) {
 
 fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     let settings = &config.orchestrators;
-    let tls = orchestrator::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
-    if settings.tls == OrchTls::Insecure && settings.urls.iter().any(|url| url.as_str().starts_with("https:")) {
+    let tls = outbound::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    if settings.tls == TlsRule::Insecure && settings.urls.iter().any(|url| url.as_str().starts_with("https:")) {
         log::warn!(
             "ORCH_TLS=insecure: the orchestrator's certificate is not checked, the secret goes to whoever answers"
         );
@@ -257,10 +264,20 @@ fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     Ok(settings.urls.iter().map(one).collect())
 }
 
+/// OLLAMA_TLS can be used.
+fn ollama_tls(config: &Config) -> Started<()> {
+    let ollama = &config.ollama;
+    outbound::tls(&ollama.tls).map_err(|why| (Exit::Config, format!("OLLAMA_TLS: {why}")))?;
+    if ollama.tls == TlsRule::Insecure && ollama.url.as_str().starts_with("https:") {
+        log::warn!("OLLAMA_TLS=insecure: Ollama's certificate is not checked, a login goes to whoever answers");
+    }
+    Ok(())
+}
+
 /// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.
 fn cashier(config: &Config) -> Started<Option<Arc<Cashier>>> {
     let Some((url, dir)) = config.ticket_submit.as_ref().zip(config.state_dir.as_ref()) else { return Ok(None) };
-    let tls = orchestrator::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    let tls = outbound::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
     let to = Orchestrator::new(url.clone(), None, tls);
     let started = Cashier::start(dir, to, config.hurry);
     started.map(Some).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))

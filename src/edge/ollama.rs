@@ -1,12 +1,14 @@
 //! Ollama's version, pulled and loaded models over its API. It may be away, slow, lying or half-answering.
 
 mod client;
+mod errors;
 
 use std::time::{Duration, Instant};
 
+use crate::pure::config::OllamaConfig;
 use crate::pure::models::{self, Entry};
+use crate::pure::refusal::Trouble;
 use crate::pure::snapshot::{OllamaState, Reach};
-use crate::pure::url::HttpUrl;
 
 pub(crate) use client::{Client, Look};
 use client::{PS, TAGS, VERSION};
@@ -27,17 +29,20 @@ pub(crate) struct Ollama {
     tags: Option<(Instant, Vec<Entry>)>,
     ps: Option<(Instant, Vec<Entry>)>,
     tags_error: Option<String>,
+    /// What `ps` has and the last list of pulled models lacks: no reason to read it again.
+    unlisted: Vec<String>,
 }
 
 impl Ollama {
-    pub(crate) fn new(base: HttpUrl) -> Self {
-        let client = Client::new(base, 1);
-        Self { client, failures: 0, reach: Reach::Pending, tags: None, ps: None, tags_error: None }
+    pub(crate) fn new(config: &OllamaConfig) -> Self {
+        let client = Client::new(config, 1);
+        let unlisted = Vec::new();
+        Self { client, failures: 0, reach: Reach::Pending, tags: None, ps: None, tags_error: None, unlisted }
     }
 
     /// Asks anew; returns within the deadlines of the routes.
     pub(crate) fn read(&mut self) -> OllamaState {
-        match self.client.get(&VERSION).and_then(|answer| models::parse_version(&answer.body)) {
+        match self.client.get(&VERSION).and_then(|answer| Ok(models::parse_version(&answer.body)?)) {
             Ok(version) => {
                 self.failures = 0;
                 self.reach = Reach::Up { version };
@@ -46,15 +51,18 @@ impl Ollama {
         }
         let stale =
             |seen: &Option<(Instant, Vec<Entry>)>| seen.as_ref().is_none_or(|(at, _)| at.elapsed() >= TAGS_EVERY);
-        if self.tags_error.is_some() || stale(&self.tags) {
-            match self.client.list(&TAGS) {
-                Ok(list) => (self.tags, self.tags_error) = (Some((Instant::now(), list)), None),
-                Err(why) => self.tags_error = Some(why),
-            }
+        let read = self.tags_error.is_some() || stale(&self.tags);
+        if read {
+            self.read_tags();
         }
         let ps_error = match self.client.list(&PS) {
             Ok(list) => {
                 self.ps = Some((Instant::now(), list));
+                let unlisted = self.unlisted();
+                if !read && unlisted.iter().any(|name| !self.unlisted.contains(name)) {
+                    self.read_tags();
+                }
+                self.unlisted = self.unlisted();
                 None
             }
             Err(why) => Some(why),
@@ -62,7 +70,22 @@ impl Ollama {
         self.state(self.tags_error.clone().or(ps_error))
     }
 
-    fn no_answer(&mut self, why: String) -> OllamaState {
+    fn read_tags(&mut self) {
+        match self.client.list(&TAGS) {
+            Ok(list) => (self.tags, self.tags_error) = (Some((Instant::now(), list)), None),
+            Err(why) => self.tags_error = Some(why),
+        }
+    }
+
+    /// Loaded models that the list of pulled ones lacks: they were pulled since, or deleted.
+    fn unlisted(&self) -> Vec<String> {
+        match (&self.tags, &self.ps) {
+            (Some((_, tags)), Some((_, ps))) => models::unlisted(tags, ps),
+            _ => Vec::new(),
+        }
+    }
+
+    fn no_answer(&mut self, why: Trouble) -> OllamaState {
         self.failures += 1;
         if self.failures >= DOWN_AFTER {
             // What it held is gone with it as far as anybody can tell.

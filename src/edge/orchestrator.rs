@@ -5,19 +5,15 @@ mod runner;
 
 use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::Read;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::tls::TlsConfig;
 
-use crate::names::Names;
-use crate::pure::config::{Capability, OrchTls, Secret};
+use crate::outbound::{self, Cause, words};
+use crate::pure::config::{Capability, Secret};
 use crate::pure::url::HttpUrl;
 
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,8 +21,6 @@ const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 const UNREGISTER_DEADLINE: Duration = Duration::from_secs(2);
 /// Answers are one line of text.
 const MAX_BODY: u64 = 64 << 10;
-/// No list of root certificates is larger.
-const MAX_PEM: u64 = 4 << 20;
 
 /// Body of `POST /capability/register`; what is not set is left out.
 #[derive(Serialize)]
@@ -108,32 +102,6 @@ pub(crate) struct Orchestrator {
     secret: Option<Secret>,
 }
 
-/// The TLS rules of ORCH_TLS.
-///
-/// # Errors
-/// One sentence when the file of `ca:` cannot be used.
-pub(crate) fn tls(rule: &OrchTls) -> Result<TlsConfig, String> {
-    let builder = TlsConfig::builder();
-    Ok(match rule {
-        OrchTls::Verify => builder.root_certs(RootCerts::WebPki).build(),
-        OrchTls::Insecure => builder.disable_verification(true).build(),
-        OrchTls::Ca(path) => builder.root_certs(RootCerts::Specific(Arc::new(certificates(path)?))).build(),
-    })
-}
-
-fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
-    let mut pem = Vec::new();
-    let file = File::open(path).map_err(|why| format!("{path} cannot be opened: {why}"))?;
-    file.take(MAX_PEM).read_to_end(&mut pem).map_err(|why| format!("{path} cannot be read: {why}"))?;
-    let mut all = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(one) = item.map_err(|why| format!("{path} is no PEM file: {why}"))? {
-            all.push(one);
-        }
-    }
-    if all.is_empty() { Err(format!("{path} holds no certificate in PEM form")) } else { Ok(all) }
-}
-
 impl Orchestrator {
     pub(crate) fn new(base: HttpUrl, secret: Option<Secret>, tls: TlsConfig) -> Self {
         let config = Agent::config_builder()
@@ -146,7 +114,7 @@ impl Orchestrator {
             // A registration is rare: a connection kept for it would only be found dead the next time.
             .max_idle_connections(0)
             .build();
-        Self { agent: Agent::with_parts(config, DefaultConnector::new(), Names::default()), base, secret }
+        Self { agent: outbound::agent(config), base, secret }
     }
 
     pub(crate) fn set_secret(&mut self, secret: Secret) {
@@ -204,9 +172,8 @@ impl Orchestrator {
     /// # Errors
     /// What is wrong, as a registration would find it.
     pub(crate) fn probe(&self) -> Result<Option<f64>, RegisterError> {
-        let request = self.agent.get(self.base.join("/capability/register"));
-        let request = request.config().timeout_global(Some(REGISTER_DEADLINE)).build();
-        let mut reply = request.call().map_err(|why| no_answer(&why))?;
+        let url = self.base.join("/capability/register");
+        let mut reply = outbound::get(&self.agent, &url, &[], REGISTER_DEADLINE).map_err(|why| no_answer(&why))?;
         let date = reply.headers().get("Date").and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let clock = date.and_then(|date| Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()));
         match reply.status().as_u16() {
@@ -237,10 +204,11 @@ impl Orchestrator {
 }
 
 fn no_answer(why: &ureq::Error) -> RegisterError {
-    match why.to_string() {
-        // ureq passes rustls's errors on inside of I/O errors: their text is all that tells them apart.
-        why if why.contains("certificate") => RegisterError::Untrusted(why),
-        why => RegisterError::NoAnswer(why),
+    match Cause::of(why) {
+        Cause::Untrusted => RegisterError::Untrusted(words(why)),
+        Cause::SpeaksTls => RegisterError::PlainHttpToTls,
+        Cause::SpeaksPlain => RegisterError::NoAnswer(format!("{}: write http:// in ORCH_URL", words(why))),
+        _ => RegisterError::NoAnswer(words(why)),
     }
 }
 

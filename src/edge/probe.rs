@@ -4,9 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ureq::unversioned::transport::DefaultConnector;
-
-use crate::names::Names;
+use crate::outbound;
 use crate::pure::config::Secret;
 use crate::pure::text;
 
@@ -42,12 +40,12 @@ fn agent(deadline: Duration) -> ureq::Agent {
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .timeout_global(Some(deadline));
-    ureq::Agent::with_parts(config.build(), DefaultConnector::new(), Names::default())
+    outbound::agent(config.build())
 }
 
 fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {
     let nobody = matches!(why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
-    let said = format!("{url} does not answer: {why}");
+    let said = format!("{url} does not answer: {}", outbound::words(why));
     if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
 }
 

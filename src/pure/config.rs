@@ -2,8 +2,10 @@
 //! It reads a lookup function, never the process environment or a file.
 
 mod models;
+mod ollama;
 mod orchestrators;
 mod table;
+mod tls;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,8 +17,10 @@ use super::url::{HttpUrl, UrlError};
 use table::default_of;
 
 pub(crate) use models::{KeepAlive, Models, name_problem};
-pub(crate) use orchestrators::{OrchTls, Orchestrators, Protocol, RunnerConfig};
+pub(crate) use ollama::{Login, OllamaConfig};
+pub(crate) use orchestrators::{Orchestrators, Protocol, RunnerConfig};
 pub(crate) use table::{SETTINGS, Setting};
+pub(crate) use tls::TlsRule;
 
 /// A value that must not be seen: its Debug form is stars.
 #[derive(Clone, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub(crate) struct Config {
     /// SERVER_HOST is set: where it cannot be had the worker does not start.
     pub(crate) host_chosen: bool,
     pub(crate) port: u16,
-    pub(crate) ollama: HttpUrl,
+    pub(crate) ollama: OllamaConfig,
     pub(crate) orchestrators: Orchestrators,
     pub(crate) capability: Capability,
     pub(crate) worker_token: Option<Secret>,
@@ -168,11 +172,12 @@ impl Lookup<'_> {
     }
 
     fn url(&self, name: &str, value: &str) -> Parsed<HttpUrl> {
-        HttpUrl::parse(value).map_err(|why: UrlError| {
-            // The value may hold a password: it is not repeated then.
-            let shown = if why == UrlError::UserInfo { "…" } else { value };
-            ConfigError::new(name, shown, &why.to_string())
-        })
+        HttpUrl::parse(value).map_err(|why| self.url_error(name, value, &why))
+    }
+
+    /// What is wrong with a URL; one that may hold a password is not repeated.
+    fn url_error(&self, name: &str, value: &str, why: &UrlError) -> ConfigError {
+        ConfigError::new(name, if value.contains('@') { "…" } else { value }, &why.to_string())
     }
 
     fn secret(&self, name: &str) -> Parsed<Option<Secret>> {
@@ -194,7 +199,6 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     let get = Lookup(lookup);
     let host = get.with_default("SERVER_HOST");
     let port = get.with_default("SERVER_PORT");
-    let ollama = get.with_default("OLLAMA_URL");
     let level = get.with_default("LOG_LEVEL");
     let fault = get.optional("AGENT_NET_FAULT");
     // A hundred times faster, since the watchdog waits long before it bites.
@@ -217,7 +221,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         })?,
         host_chosen: get.optional("SERVER_HOST").is_some(),
         port: port.parse().map_err(|_| ConfigError::new("SERVER_PORT", &port, "a port from 0 to 65535 is accepted"))?,
-        ollama: get.url("OLLAMA_URL", &ollama)?,
+        ollama: ollama::parse(&get)?,
         orchestrators: orchestrators::parse(&get)?,
         capability: capability(&get)?,
         worker_token: get.secret("WORKER_TOKEN")?,

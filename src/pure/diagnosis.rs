@@ -226,11 +226,19 @@ fn reason(reason: &Reason) -> Finding {
 
 /// Whether Ollama answers, whether its models are on the GPU, and whether those of MODEL, `wanted`, are there.
 pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<Finding> {
-    const MEND: &str = "start Ollama, or mend OLLAMA_URL";
     let version = match &state.reach {
         Reach::Up { version } => version,
-        Reach::Down(why) => return vec![Finding::fail("ollama", format!("{url} does not answer: {why}"), MEND)],
-        Reach::Pending => return vec![Finding::fail("ollama", format!("{url} does not answer"), MEND)],
+        Reach::Down(trouble) => {
+            let detail = format!("{url} does not answer: {}", trouble.why);
+            return vec![Finding::fail("ollama", detail, trouble.cure())];
+        }
+        Reach::Pending => {
+            return vec![Finding::fail(
+                "ollama",
+                format!("{url} does not answer"),
+                "start Ollama, or check OLLAMA_URL",
+            )];
+        }
     };
     if let Some(why) = &state.list_error {
         let detail = format!("{url} is Ollama {version}, but does not list its models: {why}");

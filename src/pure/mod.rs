@@ -27,6 +27,7 @@ pub(crate) mod plausible;
 pub(crate) mod pm;
 pub(crate) mod pull;
 pub(crate) mod recent;
+pub(crate) mod refusal;
 pub(crate) mod reply;
 pub(crate) mod report;
 pub(crate) mod route;

@@ -209,6 +209,11 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
     models
 }
 
+/// Names of loaded models that `tags` has neither by name nor by digest.
+pub(crate) fn unlisted(tags: &[Entry], ps: &[Entry]) -> Vec<String> {
+    join(tags, ps).into_iter().filter(|model| !model.pulled).map(|model| model.name).collect()
+}
+
 fn unix_seconds(rfc3339: &str) -> Option<i64> {
     OffsetDateTime::parse(rfc3339, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }

@@ -305,7 +305,7 @@ impl Published {
         match &state.reach {
             Reach::Pending => OllamaRow { reachable: None, version: None, error: None },
             Reach::Up { version } => OllamaRow { reachable: Some(true), version: Some(version), error: list_error },
-            Reach::Down(why) => OllamaRow { reachable: Some(false), version: None, error: Some(why) },
+            Reach::Down(trouble) => OllamaRow { reachable: Some(false), version: None, error: Some(&trouble.why) },
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::gpu::{Gpu, GpuFault, GpuSample};
 use super::models::Model;
+use super::refusal::Trouble;
 use super::uptime::Windows;
 use super::verdict::Reason;
 use super::xid::Xid;
@@ -57,7 +58,7 @@ pub(crate) enum Reach {
         version: String,
     },
     /// Failed twice or more in a row, with the last error.
-    Down(String),
+    Down(Trouble),
 }
 
 /// What is known of Ollama.

@@ -16,6 +16,7 @@ pub(crate) enum UrlError {
     Brackets(String),
     Port,
     UserInfo,
+    Login,
     QueryOrFragment,
     Characters,
 }
@@ -28,6 +29,9 @@ impl fmt::Display for UrlError {
             Self::Host => "the URL has no usable host name; accepted is e.g. http://host:9876",
             Self::Port => "the URL's port is not a number from 1 to 65535",
             Self::UserInfo => "a URL with user:password is not accepted: it would be sent as a credential of its own",
+            Self::Login => {
+                "the user:password before the host is not usable: write its special characters as %XX, e.g. %40 for @ and %2F for /"
+            }
             Self::QueryOrFragment => {
                 "a query (?) or fragment (#) is not accepted in a base URL: it would swallow the path of each request"
             }
@@ -81,6 +85,21 @@ impl HttpUrl {
         Ok(Self(format!("{scheme}://{authority}{}", path.trim_end_matches('/'))))
     }
 
+    /// The same with `user:password@` before the host: the URL without it, and its bytes.
+    ///
+    /// # Errors
+    /// What is wrong with `text`.
+    pub(crate) fn parse_with_login(text: &str) -> Result<(Self, Option<Vec<u8>>), UrlError> {
+        let Some((scheme, rest)) = text.split_once("://") else { return Ok((Self::parse(text)?, None)) };
+        let Some((login, host)) = rest.rsplit_once('@') else { return Ok((Self::parse(text)?, None)) };
+        let url = Self::parse(&format!("{scheme}://{host}"))?;
+        let mut parts = login.splitn(2, ':').map(percent_decoded);
+        let user = parts.next().flatten().filter(|user| !user.is_empty() && !user.contains(&b':'));
+        let password = parts.next().unwrap_or(Some(Vec::new()));
+        let (user, password) = user.zip(password).ok_or(UrlError::Login)?;
+        Ok((url, Some([&user[..], b":", &password[..]].concat())))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,6 +113,12 @@ impl HttpUrl {
     pub(crate) fn path(&self) -> &str {
         let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
         &rest[rest.find('/').unwrap_or(rest.len())..]
+    }
+
+    /// Scheme, host and port alone.
+    pub(crate) fn origin(&self) -> &str {
+        let start = self.0.find("://").map_or(0, |at| at + 3);
+        self.0[start..].find('/').map_or(&self.0, |end| &self.0[..start + end])
     }
 
     /// True when only this machine itself can reach it.
@@ -120,6 +145,33 @@ fn without_brackets(authority: &str) -> String {
     match parts.filter(|(host, _)| host.parse::<Ipv4Addr>().is_ok()) {
         Some((host, port)) => format!("{host}{port}"),
         None => authority.to_owned(),
+    }
+}
+
+/// None: it holds a character that must be written as %XX.
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                let digits = std::str::from_utf8(&digits).ok().filter(|two| !two.contains('+'))?;
+                u8::from_str_radix(digits, 16).ok()?
+            }
+            b'/' | b'?' | b'#' | b'@' => return None,
+            _ if byte.is_ascii_graphic() => byte,
+            _ => return None,
+        });
+    }
+    Some(decoded)
+}
+
+/// A URL as it may be shown: what stands before its host may be a password.
+pub(crate) fn masked(url: &str) -> String {
+    match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://***@{host}"),
+        None => url.to_owned(),
     }
 }
 
@@ -153,6 +205,7 @@ fn base_urls() {
     check("http://h:0", Err(UrlError::Port));
     check("http://h:x", Err(UrlError::Port));
     check("http://h:", Err(UrlError::Port));
+    assert_eq!(HttpUrl::parse("https://h:1/a/b").unwrap().origin(), "https://h:1");
     check("http://u:p@h", Err(UrlError::UserInfo));
     check("http://h/?a", Err(UrlError::QueryOrFragment));
     check("http://h#a", Err(UrlError::QueryOrFragment));

@@ -86,6 +86,7 @@ fn a_wrong_setting_is_78_and_says_what_is_accepted() {
     check("SERVER_HOST", "localhost", "IP address");
     check("OLLAMA_URL", "ollama:11434", "http://");
     check("ORCH_TLS", "maybe", "verify, insecure or ca:/path.pem");
+    check("OLLAMA_TLS", "maybe", "verify, insecure or ca:/path.pem");
     check("CAPABILITY_CAPACITY", "0", "1 to 1000");
     check("CAPABILITY_NAME", "two words", "visible ASCII");
     check("SAMPLE_INTERVAL", "5", "100ms to 5m");
@@ -144,10 +145,10 @@ const TOKEN: &str = "hunter2-worker";
 
 #[test]
 fn no_secret_is_ever_shown() {
-    let secrets = [("ORCH_SECRET", SECRET), ("WORKER_TOKEN", TOKEN)];
+    let secrets = [("ORCH_SECRET", SECRET), ("WORKER_TOKEN", TOKEN), ("OLLAMA_TOKEN", "hunter2-ollama")];
     let (status, out, err) = run(&mut with(&["config"], &secrets));
     assert_eq!(status.code(), Some(0), "{err}");
-    for line in ["ORCH_SECRET=***", "WORKER_TOKEN=***"] {
+    for line in ["OLLAMA_TOKEN=***", "ORCH_SECRET=***", "WORKER_TOKEN=***"] {
         assert!(out.lines().any(|l| l.starts_with(line)), "{line} is not in {out}");
     }
     assert!(!(out + &err).contains("hunter2"));
@@ -156,8 +157,11 @@ fn no_secret_is_ever_shown() {
         assert_eq!(status.code(), Some(78));
         assert!(err.contains(name) && !(out + &err).contains("hunter2"), "{err}");
     }
-    let (_, out, err) = run(&mut with(&["serve"], &[("OLLAMA_URL", "http://user:hunter2@h")]));
-    assert!(!(out + &err).contains("hunter2"), "{err}");
+    // Only Ollama may have a login in its URL.
+    for (name, value) in [("ORCH_URL", "http://user:hunter2@h"), ("OLLAMA_URL", "http://user:hunter2/@h")] {
+        let (_, out, err) = run(&mut with(&["serve"], &[(name, value)]));
+        assert!(err.contains(name) && !(out + &err).contains("hunter2"), "{err}");
+    }
 
     let orchestrator = FakeOllama::new();
     let url = orchestrator.url();
@@ -185,7 +189,7 @@ fn secrets_come_from_files_too() {
         path.to_string_lossy().into_owned()
     };
     let good = file("good", format!("{TOKEN}\n").as_bytes());
-    for name in ["ORCH_SECRET", "WORKER_TOKEN"] {
+    for name in ["OLLAMA_TOKEN", "ORCH_SECRET", "WORKER_TOKEN"] {
         let variable = format!("{name}_FILE");
         let (status, out, _) = run(&mut with(&["config"], &[(&variable, &good)]));
         assert_eq!(status.code(), Some(0), "{out}");

@@ -75,6 +75,7 @@ struct State {
     bodies: Mutex<Vec<(String, String)>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
+    one_each: AtomicBool,
 }
 
 /// A running fake; it stops on drop.
@@ -87,12 +88,26 @@ pub struct FakeOllama {
 impl FakeOllama {
     /// One model, pulled and wholly in VRAM.
     pub fn new() -> Self {
-        let mut fake = Self { addr: SocketAddr::from(([127, 0, 0, 1], 0)), state: Arc::default(), acceptor: None };
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub fn at(addr: SocketAddr) -> Self {
+        let mut fake = Self { addr, state: Arc::default(), acceptor: None };
         fake.set("/api/version", Answer::Json(VERSION.into()));
         fake.set("/api/tags", Answer::Json(TAGS.into()));
         fake.set("/api/ps", Answer::Json(PS.into()));
         fake.start();
         fake
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// From now on each connection is closed without a byte when its second request comes, as a server does that
+    /// closes an idle one at that moment.
+    pub fn hang_up_on_kept_connections(&self) {
+        self.state.one_each.store(true, Ordering::SeqCst);
     }
 
     pub fn url(&self) -> String {
@@ -172,7 +187,11 @@ impl Drop for FakeOllama {
 fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut out = stream;
+    let mut kept = false;
     while let Some(Request { method, target, body }) = Request::read(&mut reader)? {
+        if std::mem::replace(&mut kept, true) && state.one_each.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let path = target.split('?').next().unwrap_or_default().to_owned();
         *lock(&state.counts).entry(path.clone()).or_default() += 1;
         if !body.is_empty() {

@@ -93,7 +93,7 @@ impl Worker {
                 line.clear();
             }
         });
-        let is_secret = |name: &str| matches!(name, "ORCH_SECRET" | "WORKER_TOKEN");
+        let is_secret = |name: &str| matches!(name, "OLLAMA_TOKEN" | "ORCH_SECRET" | "WORKER_TOKEN");
         let secrets = settings.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
         let secrets = secrets.map(|(_, value)| (*value).to_owned()).collect();
         let mut worker = Self { child, log, secrets, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };

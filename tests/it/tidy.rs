@@ -98,7 +98,7 @@ const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
     ("src/", &["unsafe {", "unsafe_code"], &["src/edge/helper/raw.rs"]),
     ("src/", &["httparse"], &["src/edge/guard/"]),
     ("src/", &["tiny_http"], &["src/edge/guard/", "src/edge/http.rs", "src/tiny_http/"]),
-    ("src/", &["ureq"], &["src/edge/ollama", "src/edge/orchestrator", "src/edge/probe.rs", "src/names.rs"]),
+    ("src/", &["ureq"], &["src/edge/ollama", "src/edge/orchestrator", "src/edge/probe.rs", "src/outbound"]),
     ("src/", &["k256", "sha3", "prost"], &["src/pure/pm/"]),
     ("src/", &["signal_hook"], &["src/edge/signals.rs"]),
     ("src/", &["simple_logger"], &["src/edge/logger.rs"]),

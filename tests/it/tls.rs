@@ -34,9 +34,8 @@ pub fn server(certificate: &str) -> Arc<ServerConfig> {
 }
 
 /// Takes the TLS off before `inner`, with the certificate of this name. Its thread ends with the test.
-fn in_front_of(inner: &FakeOrchestrator, certificate: &str) -> SocketAddr {
+pub fn in_front_of(inner: SocketAddr, certificate: &str) -> SocketAddr {
     let config = server(certificate);
-    let inner: SocketAddr = inner.url().strip_prefix("http://").unwrap().parse().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -71,7 +70,8 @@ fn forward(mut client: StreamOwned<ServerConnection, TcpStream>, inner: SocketAd
 #[track_caller]
 fn check(certificate: &str, rule: &str, words: &str, registered: bool) {
     let orchestrator = FakeOrchestrator::new(Mood::Ok);
-    let url = format!("https://{}", in_front_of(&orchestrator, certificate));
+    let inner = orchestrator.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let url = format!("https://{}", in_front_of(inner, certificate));
     let settings = [("ORCH_URL", &*url), ("ORCH_TLS", rule), ("CAPABILITY_NAME", "n"), ("ORCH_SECRET", "s3cret")];
     let worker = Worker::start(&settings);
     wait_for(words, || worker.log().contains(words).then_some(()));

@@ -75,11 +75,11 @@ impl Asker {
 
     fn sample(&mut self, deadline: Instant, text: bool) -> String {
         let left = || deadline.saturating_duration_since(Instant::now());
-        let url = self.config.ollama.clone();
-        let base = url.as_str().to_owned();
+        let ollama = self.config.ollama.clone();
+        let base = ollama.url.as_str().to_owned();
         let (sender, asked) = mpsc::sync_channel(1);
         // Both are asked at the same time: neither takes the other's.
-        thread::spawn(move || sender.send(doctor::ask_ollama(&url)));
+        thread::spawn(move || sender.send(doctor::ask_ollama(&ollama)));
         let mut own = self.own.take().unwrap_or_else(|| Once::new(&self.config));
         let waiting = self.waiting("the NVIDIA driver");
         own.read(self.options.timeout);

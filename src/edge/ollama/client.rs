@@ -9,12 +9,15 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 use ureq::http::Response;
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
-use crate::names::Names;
+use super::errors;
+use crate::outbound::{self, Credentials};
+use crate::pure::config::OllamaConfig;
 use crate::pure::models::{self, Entry, Model, Standing};
 use crate::pure::pull::{self, Pull, PullError};
+use crate::pure::refusal::Trouble;
 use crate::pure::url::HttpUrl;
 
 /// One route, its deadline and the largest body that is read of it.
@@ -30,6 +33,10 @@ pub(super) const TAGS: Ask = Ask { path: "/api/tags", deadline: Duration::from_s
 /// Blocks up to 19.6 s behind a runner that hangs, up to 5 s behind one that is unloaded (0.32.4 and later).
 pub(super) const PS: Ask = Ask { path: "/api/ps", deadline: Duration::from_secs(25), max_body: 1 << 20 };
 
+/// Nothing compressed is understood.
+const IDENTITY: &str = "identity";
+/// So much of an answer tells a web page from JSON.
+const START: usize = 4 << 10;
 /// Largest version, answer to a load, and line of a pull.
 const MAX_SMALL: u64 = 64 << 10;
 const CONNECT: Duration = Duration::from_secs(2);
@@ -67,6 +74,9 @@ impl Look {
 pub(crate) struct Client {
     agent: Agent,
     base: HttpUrl,
+    credentials: Credentials,
+    /// Of OLLAMA_TLS, or why there is none.
+    tls: Result<TlsConfig, String>,
     watch: Duration,
     /// So much faster than in life.
     hurry: u32,
@@ -74,8 +84,30 @@ pub(crate) struct Client {
 
 impl Client {
     /// `hurry`: pulls and loads are watched so many times more often, and renewals given up so much sooner.
-    pub(crate) fn new(base: HttpUrl, hurry: u32) -> Self {
-        Self { agent: agent(), base, watch: WATCH / hurry, hurry }
+    pub(crate) fn new(config: &OllamaConfig, hurry: u32) -> Self {
+        let tls = outbound::tls(&config.tls).map_err(|why| format!("OLLAMA_TLS: {why}"));
+        let (agent, credentials) = (agent(tls.as_ref().ok()), Credentials::new(config));
+        Self { agent, base: config.url.clone(), credentials, tls, watch: WATCH / hurry, hurry }
+    }
+
+    /// A request that is sent once; what Authorization holds goes with it.
+    fn post(&self, agent: &Agent, path: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
+        let request = agent.post(self.base.join(path)).header("Accept-Encoding", IDENTITY);
+        match self.credentials.header() {
+            Some(login) => request.header("Authorization", login),
+            None => request,
+        }
+    }
+
+    /// What is wrong with an answer to `path` that is not Ollama's own.
+    fn refusal(&self, reply: &Response<Body>, text: &str, path: &str) -> Option<Trouble> {
+        errors::refusal(reply, text, &self.base, path, self.credentials.kind())
+    }
+
+    /// The same of a request that Ollama itself would refuse with an error in JSON; None: it may be Ollama's own.
+    fn not_ollama(&self, reply: &Response<Body>, text: &str, path: &str) -> Option<String> {
+        let known = self.refusal(reply, text, path).filter(|trouble| trouble.cure.is_some());
+        known.filter(|_| error_of(text).is_none()).map(|trouble| trouble.to_string())
     }
 
     /// The entries of a list.
@@ -95,16 +127,35 @@ impl Client {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn get(&self, ask: &Ask) -> Result<Answer, String> {
-        let request = self.agent.get(self.base.join(ask.path)).config().timeout_global(Some(ask.deadline)).build();
-        let mut reply = request.call().map_err(|why| why.to_string())?;
-        let status = reply.status().as_u16();
-        if status != 200 {
-            return Err(format!("it answered {status}"));
+    pub(super) fn get(&self, ask: &Ask) -> Result<Answer, Trouble> {
+        if let Err(why) = &self.tls {
+            return Err(Trouble::new(why.clone(), "correct OLLAMA_TLS"));
+        }
+        let mut reply = self.send_get(ask)?;
+        if reply.status() == 401 && self.credentials.renew() {
+            reply = self.send_get(ask)?;
         }
         let clock = clock(&reply);
-        let body = reply.body_mut().with_config().limit(ask.max_body).read_to_vec().map_err(|why| why.to_string())?;
-        Ok(Answer { body, clock })
+        let good = reply.status() == 200;
+        let limit = if good { ask.max_body } else { MAX_SMALL };
+        let body = match reply.body_mut().with_config().limit(limit).read_to_vec() {
+            Err(why) if good => return Err(errors::trouble(&why)),
+            // The status says enough.
+            body => body.unwrap_or_default(),
+        };
+        let start = String::from_utf8_lossy(&body[..body.len().min(START)]);
+        match self.refusal(&reply, &start, ask.path) {
+            Some(trouble) => Err(trouble),
+            None => Ok(Answer { body, clock }),
+        }
+    }
+
+    fn send_get(&self, ask: &Ask) -> Result<Response<Body>, Trouble> {
+        let login = self.credentials.header();
+        let mut headers = vec![("Accept-Encoding", IDENTITY)];
+        headers.extend(login.as_deref().map(|login| ("Authorization", login)));
+        let url = self.base.join(ask.path);
+        outbound::get(&self.agent, &url, &headers, ask.deadline).map_err(|why| errors::trouble(&why))
     }
 
     /// How all models stand now.
@@ -127,16 +178,22 @@ impl Client {
             model: &'a str,
             stream: bool,
         }
-        let failed = |why: &dyn std::fmt::Display| PullError::other(why.to_string());
+        let failed = |why: &ureq::Error| PullError::other(errors::trouble(why).to_string());
         self.watched(PullError::other, |agent| {
-            let request = agent.post(self.base.join("/api/pull")).config();
+            let request = self.post(agent, "/api/pull").config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();
             let mut reply = send(request, &Body { model, stream: true }).map_err(|why| failed(&why))?;
             let status = reply.status().as_u16();
             if status != 200 {
                 let text = small_body(&mut reply).map_err(|why| failed(&why))?;
+                if let Some(why) = self.not_ollama(&reply, &text, "/api/pull") {
+                    return Err(PullError::other(why));
+                }
                 let error = pull::explain(&error_of(&text).unwrap_or(text));
                 return Err(PullError { why: format!("it answered {status}: {}", error.why), ..error });
+            }
+            if let Some(why) = self.not_ollama(&reply, "", "/api/pull") {
+                return Err(PullError::other(why));
             }
             let mut lines = BufReader::new(reply.body_mut().as_reader());
             let (mut pull, mut line) = (Pull::default(), Vec::new());
@@ -145,7 +202,7 @@ impl Client {
                 match lines.by_ref().take(MAX_SMALL).read_until(b'\n', &mut line) {
                     Ok(0) => return pull.finish(),
                     Ok(_) => see(&mut pull, &line),
-                    Err(why) => return Err(failed(&why)),
+                    Err(why) => return Err(PullError::other(why.to_string())),
                 }
                 if pull.has_error() {
                     return pull.finish();
@@ -161,7 +218,11 @@ impl Client {
         given_up: impl FnOnce(String) -> E,
         work: impl FnOnce(&Agent) -> Result<T, E>,
     ) -> Result<T, E> {
-        let agent = agent();
+        let tls = match &self.tls {
+            Ok(tls) => Some(tls),
+            Err(why) => return Err(given_up(why.clone())),
+        };
+        let agent = agent(tls);
         thread::scope(|scope| {
             // Whatever ends the work drops it, and with that ends the watch.
             let (working, done) = mpsc::channel::<()>();
@@ -191,17 +252,19 @@ impl Client {
     }
 }
 
-fn agent() -> Agent {
+fn agent(tls: Option<&TlsConfig>) -> Agent {
     let config = Agent::config_builder()
+        .tls_config(tls.cloned().unwrap_or_default())
         .proxy(None)
         .max_redirects(0)
+        .max_redirects_will_error(false)
         .http_status_as_error(false)
         .timeout_resolve(Some(Duration::from_secs(5)))
         .timeout_connect(Some(CONNECT))
         .timeout_send_request(Some(Duration::from_secs(10)))
         .timeout_send_body(Some(Duration::from_secs(10)))
         .build();
-    Agent::with_parts(config, DefaultConnector::new(), Names::default())
+    outbound::agent(config)
 }
 
 fn send<T: Serialize>(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Orchestrator;
+use crate::outbound::{self, words};
 use crate::pure::inside;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,21 +28,10 @@ impl Orchestrator {
         let request = request.header(inside::PAYMENT, payment).header(inside::JOB, job);
         let request = request.config().timeout_global(Some(DEADLINE)).build();
         let mut reply =
-            request.send_empty().map_err(|why| NoAnswer { arrived: !is_unsent(&why), why: why.to_string() })?;
+            request.send_empty().map_err(|why| NoAnswer { arrived: !outbound::is_unsent(&why), why: words(&why) })?;
         let status = reply.status().as_u16();
         let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
         // The status says enough.
         Ok((status, text.unwrap_or_default()))
-    }
-}
-
-/// No connection came about, so that not a byte was sent.
-fn is_unsent(why: &ureq::Error) -> bool {
-    match why {
-        ureq::Error::ConnectionFailed
-        | ureq::Error::HostNotFound
-        | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => true,
-        ureq::Error::Io(why) => why.kind() == std::io::ErrorKind::ConnectionRefused,
-        _ => false,
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Orchestrator, REGISTER_DEADLINE, UNREGISTER_DEADLINE};
+use crate::outbound::{self, words};
 use crate::pure::config::Secret;
 use crate::pure::runner::{self, Answer, Beat};
 
@@ -39,9 +40,8 @@ impl Orchestrator {
     /// # Errors
     /// One sentence when nobody answers.
     pub(crate) fn has_runners(&self) -> Result<bool, String> {
-        let request =
-            self.agent.get(self.base.join("/discovery")).config().timeout_global(Some(REGISTER_DEADLINE)).build();
-        request.call().map(|reply| reply.status().as_u16() == 200).map_err(|why| format!("no answer: {why}"))
+        let reply = outbound::get(&self.agent, &self.base.join("/discovery"), &[], REGISTER_DEADLINE);
+        reply.map(|reply| reply.status().as_u16() == 200).map_err(|why| format!("no answer: {}", words(&why)))
     }
 
     fn send(&self, path: &str, secret: Option<&str>, body: &[u8], patience: Duration) -> Result<(u16, String), String> {
@@ -50,8 +50,8 @@ impl Orchestrator {
             request = request.header("Authorization", secret);
         }
         let request = request.config().timeout_global(Some(patience)).build();
-        let mut reply = request.send(body).map_err(|why| why.to_string())?;
+        let mut reply = request.send(body).map_err(|why| words(&why))?;
         let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
-        Ok((reply.status().as_u16(), text.map_err(|why| why.to_string())?))
+        Ok((reply.status().as_u16(), text.map_err(|why| words(&why))?))
     }
 }

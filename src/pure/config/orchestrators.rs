@@ -1,17 +1,8 @@
 //! Where and how to register.
 
-use super::{ConfigError, Lookup, Parsed, Secret};
+use super::{ConfigError, Lookup, Parsed, Secret, TlsRule};
 use crate::pure::runner::Price;
 use crate::pure::url::HttpUrl;
-
-/// How the orchestrator's certificate is judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OrchTls {
-    Verify,
-    Insecure,
-    /// Path of a PEM file with the roots to trust.
-    Ca(String),
-}
 
 /// ORCH_PROTOCOL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +30,7 @@ pub(crate) struct Orchestrators {
     pub(crate) secret: Option<Secret>,
     /// ORCH_SECRET_FILE: it is read again when an orchestrator refuses the secret.
     pub(crate) secret_file: Option<String>,
-    pub(crate) tls: OrchTls,
+    pub(crate) tls: TlsRule,
     pub(crate) protocol: Protocol,
     pub(crate) runner: RunnerConfig,
     /// WITHDRAW_WHEN_UNHEALTHY.
@@ -47,7 +38,6 @@ pub(crate) struct Orchestrators {
 }
 
 pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Orchestrators> {
-    let tls = get.with_default("ORCH_TLS");
     Ok(Orchestrators {
         urls: get.list("ORCH_URL").iter().map(|u| get.url("ORCH_URL", u)).collect::<Parsed<_>>()?,
         secret: get.secret("ORCH_SECRET")?,
@@ -64,16 +54,7 @@ pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Orchestrators> {
             }
         },
         runner: runner(get)?,
-        tls: match tls.as_str() {
-            "verify" => OrchTls::Verify,
-            "insecure" => OrchTls::Insecure,
-            other => match other.strip_prefix("ca:").filter(|path| !path.is_empty()) {
-                Some(path) => OrchTls::Ca(path.to_owned()),
-                None => {
-                    return Err(ConfigError::new("ORCH_TLS", &tls, "verify, insecure or ca:/path.pem is accepted"));
-                }
-            },
-        },
+        tls: TlsRule::parse(get, "ORCH_TLS")?,
     })
 }
 

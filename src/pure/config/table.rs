@@ -25,7 +25,14 @@ const fn secret(name: &'static str, meaning: &'static str) -> Setting {
 pub(crate) const SETTINGS: &[Setting] = &[
     setting("SERVER_HOST", "::", "address to listen on; :: takes IPv4 and IPv6, or IPv4 where IPv6 is off"),
     setting("SERVER_PORT", "9876", "port to listen on; 0 picks a free one"),
-    setting("OLLAMA_URL", "http://127.0.0.1:11434", "Ollama's base URL"),
+    setting(
+        "OLLAMA_URL",
+        "http://127.0.0.1:11434",
+        "Ollama's base URL; user:password@ before the host is sent as Basic",
+    ),
+    secret("OLLAMA_TOKEN", "token that a proxy before Ollama asks for, sent as Bearer"),
+    setting("OLLAMA_TOKEN_FILE", "", "file that holds it, instead of OLLAMA_TOKEN; read again when it is refused"),
+    setting("OLLAMA_TLS", "verify", "for an https OLLAMA_URL: verify, insecure or ca:/path.pem"),
     setting("ORCH_URL", "", "orchestrator base URLs, comma-separated; unset: do not register"),
     secret("ORCH_SECRET", "the orchestrator's -orchSecret"),
     setting("ORCH_SECRET_FILE", "", "file that holds it, instead of ORCH_SECRET"),

@@ -11,9 +11,9 @@ fn nothing_set_gives_the_defaults_of_the_table() {
     let config = parse(&[]).unwrap();
     assert_eq!((config.host.to_string().as_str(), config.host_chosen, config.port), ("::", false, 9876));
     assert!(parse(&[("SERVER_HOST", "::")]).unwrap().host_chosen);
-    assert_eq!(config.ollama.as_str(), "http://127.0.0.1:11434");
+    assert_eq!((config.ollama.url.as_str(), &config.ollama.tls), ("http://127.0.0.1:11434", &TlsRule::Verify));
     assert_eq!((config.capability.capacity, config.sample_interval), (10, Duration::from_secs(5)));
-    assert!(config.orchestrators.urls.is_empty() && config.orchestrators.tls == OrchTls::Insecure);
+    assert!(config.orchestrators.urls.is_empty() && config.orchestrators.tls == TlsRule::Insecure);
     assert_eq!(parse(&[("SERVER_PORT", " "), ("EXPECTED_GPUS", "")]).unwrap().port, 9876);
 }
 
@@ -30,6 +30,7 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_accepted() {
     check("SERVER_HOST", "[::1]", "without brackets");
     check("OLLAMA_URL", "ftp://x", "http://");
     check("ORCH_TLS", "ca:", "verify, insecure or ca:");
+    check("OLLAMA_TLS", "true", "verify, insecure or ca:");
     check("CAPABILITY_CAPACITY", "0", "1 to 1000");
     check("CAPABILITY_CAPACITY", "10.0", "1 to 1000");
     check("CAPABILITY_PRICE_PER_UNIT", "-1", "not negative");
@@ -69,8 +70,37 @@ fn secrets_are_checked_and_never_shown() {
     }
     let config = parse(&[("ORCH_SECRET", "hunter2"), ("WORKER_TOKEN", "hunter2")]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
-    let message = parse(&[("OLLAMA_URL", "http://u:hunter2@h")]).unwrap_err().to_string();
-    assert!(!message.contains("hunter2"), "{message}");
+    for (name, url) in [
+        ("ORCH_URL", "http://u:hunter2@h"),
+        ("CAPABILITY_URL", "http://u:hunter2@h"),
+        // Characters of a password that end the host's part, or are none of a URL.
+        ("OLLAMA_URL", "http://u:hunter2/x@h"),
+        ("OLLAMA_URL", "http://u:hunter2#@h"),
+        ("OLLAMA_URL", "http://u:hunter2ü@h"),
+        ("OLLAMA_URL", "http://u:hunter2%zz@h"),
+        ("OLLAMA_URL", "http://:@h"),
+        ("OLLAMA_URL", "ftp://u:hunter2@h"),
+    ] {
+        let message = parse(&[(name, url)]).unwrap_err().to_string();
+        assert!(!message.contains("hunter2") && message.starts_with(name), "{message}");
+    }
+}
+
+#[test]
+fn a_login_for_ollama() {
+    let login = |pairs: &[(&str, &str)]| {
+        let config = parse(pairs).unwrap().ollama;
+        (config.url.as_str().to_owned(), config.login.map(|login| login.header()))
+    };
+    let url = "https://h/base".to_owned();
+    let basic = Some("Basic dTpwOi9AeA==".to_owned());
+    assert_eq!(login(&[("OLLAMA_URL", "https://u:p%3A%2f%40x@h/base/")]), (url.clone(), basic));
+    assert_eq!(login(&[("OLLAMA_URL", "https://token@h/base")]), (url.clone(), Some("Basic dG9rZW46".into())));
+    let bearer = login(&[("OLLAMA_URL", "https://h/base"), ("OLLAMA_TOKEN", "t")]);
+    assert_eq!(bearer, (url.clone(), Some("Bearer t".into())));
+    assert_eq!(login(&[("OLLAMA_URL", "https://h/base")]), (url, None));
+    let both = parse(&[("OLLAMA_URL", "http://u:hunter2@h"), ("OLLAMA_TOKEN", "t")]).unwrap_err().to_string();
+    assert!(both.contains("keep one") && !both.contains("hunter2"), "{both}");
 }
 
 #[test]

@@ -29,13 +29,13 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 "wait a few seconds; Ollama looks for GPUs before it answers the first time",
             );
         }
-        Reach::Down(why) => {
+        Reach::Down(trouble) => {
             findings.add(
                 Code::OllamaDown,
                 Verdict::Unhealthy,
                 None,
-                format!("Ollama does not answer: {why}"),
-                "start Ollama, or mend OLLAMA_URL",
+                format!("Ollama does not answer: {}", trouble.why),
+                trouble.cure(),
             );
         }
         Reach::Up { .. } => {

@@ -180,8 +180,8 @@ impl Part {
             (Self::Ollama, AwayAtStart | Dies) => Meanwhile::Says(&["OLLAMA_DOWN"]),
             (Self::Ollama, Hangs) => Meanwhile::Says(&["OLLAMA_NO_ANSWER"]),
             (Self::Ollama, Garbage | HalfAnswer) => Meanwhile::Says(&["OLLAMA_LIST_FAILED", "OLLAMA_NO_ANSWER"]),
-            (Self::Names, AwayAtStart | Dies | Garbage) => Meanwhile::Says(&["OLLAMA_DOWN"]),
-            (Self::Names, Hangs) => Meanwhile::Says(&["OLLAMA_NO_ANSWER"]),
+            // Where a name led before, it is found without a look-up.
+            (Self::Names, AwayAtStart | Garbage) => Meanwhile::Says(&["OLLAMA_DOWN"]),
             _ => Meanwhile::Ok,
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use ureq::Agent;
 
 use super::{Client, error_of, send, small_body};
+use crate::edge::ollama::errors;
 use crate::pure::keeper::{LoadError, Loading, Renewal};
 use crate::pure::pull;
 
@@ -68,14 +69,20 @@ impl Client {
     fn load_by(&self, agent: &Agent, path: &str, ask: &Load<'_>, deadline: Duration) -> Result<Loading, Failure> {
         let failure = |why: ureq::Error| {
             let silent = matches!(why, ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::RecvResponse));
-            let why = if silent { format!("no answer within {} s", deadline.as_secs()) } else { why.to_string() };
+            let why = match silent {
+                true => format!("no answer within {} s", deadline.as_secs()),
+                false => errors::trouble(&why).to_string(),
+            };
             Failure { status: None, why, silent }
         };
         let started = Instant::now();
-        let request = agent.post(self.base.join(path)).config().timeout_global(Some(deadline)).build();
+        let request = self.post(agent, path).config().timeout_global(Some(deadline)).build();
         let mut reply = send(request, ask).map_err(failure)?;
         let status = reply.status().as_u16();
         let text = small_body(&mut reply).map_err(failure)?;
+        if let Some(why) = self.not_ollama(&reply, &text, path) {
+            return Err(Failure { status: None, why, silent: false });
+        }
         match (status, error_of(&text)) {
             (200, None) => {
                 let told = load_duration(&text);

@@ -160,7 +160,7 @@ fn faults_of_driver_and_library() {
 #[test]
 fn ollama_is_judged_with_the_gpu() {
     let row = |ollama: OllamaState, expect: &[_]| Case { ollama, ..Case::default() }.seen(3).check(expect);
-    let down = OllamaState { reach: Reach::Down("refused".into()), ..OllamaState::PENDING };
+    let down = OllamaState { reach: Reach::Down("refused".to_owned().into()), ..OllamaState::PENDING };
     row(OllamaState::PENDING, &[(OllamaNoAnswer, Unknown)]);
     row(down.clone(), &[(OllamaDown, Unhealthy)]);
     row(OllamaState { list_error: Some("500".into()), ..up() }, &[(OllamaListFailed, Unknown)]);
@@ -218,7 +218,7 @@ fn wanted_models_are_missed_once_their_list_is_known() {
     row(OllamaState { models: vec![pulled], ..up() }, missed);
     let unlisted = OllamaState { lists_known: false, list_error: Some("500".into()), ..up() };
     row(unlisted, &[(OllamaListFailed, Unknown)]);
-    row(OllamaState { reach: Reach::Down("x".into()), ..up() }, &[(OllamaDown, Unhealthy)]);
+    row(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() }, &[(OllamaDown, Unhealthy)]);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn what_keepers_find_is_a_reason() {
     let displaced = case(quarrel.clone(), up());
     displaced.check(&[(ModelsDisplaced, Degraded)]);
     assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
-    let away = OllamaState { reach: Reach::Down("x".into()), ..up() };
+    let away = OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() };
     case([quarrel, vec![row("c", true, None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
 }
 

@@ -1,0 +1,169 @@
+//! What look-ups of names said last. It is given the time and asks nobody.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// More names than settings and orchestrators of one worker have; the one that was not asked for longest makes room.
+const MOST_NAMES: usize = 64;
+/// ureq has room for so many addresses of a name.
+const MOST_ADDRESSES: usize = 16;
+/// How long a caller waits that has the addresses of an earlier look-up.
+pub(super) const WITH_ADDRESSES: Duration = Duration::from_secs(1);
+/// A look-up that has taken so long may never come back: the next caller starts another.
+const SLOW: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    /// The one asked for last stands at the end.
+    entries: Vec<Entry>,
+    /// Of look-ups, over all names.
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// `host:port`.
+    name: String,
+    /// Of the newest look-up that had any.
+    addresses: Vec<SocketAddr>,
+    /// Which look-up that was.
+    from: u64,
+    /// When the newest look-up that has not come back was begun.
+    asked: Option<(u64, Instant)>,
+    /// Look-ups that came back.
+    heard: u64,
+    /// Why the last of them gave no address.
+    failure: Option<String>,
+    /// Its failure was logged.
+    complained: bool,
+}
+
+impl Cache {
+    fn entry(&mut self, name: &str) -> &mut Entry {
+        let entry = match self.entries.iter().position(|entry| entry.name == name) {
+            Some(at) => self.entries.remove(at),
+            None => {
+                if self.entries.len() >= MOST_NAMES {
+                    self.entries.remove(0);
+                }
+                Entry { name: name.to_owned(), ..Entry::default() }
+            }
+        };
+        self.entries.push(entry);
+        let last = self.entries.len() - 1;
+        &mut self.entries[last]
+    }
+
+    /// How many look-ups of it came back, and the last addresses.
+    pub(super) fn heard(&mut self, name: &str) -> (u64, Vec<SocketAddr>) {
+        let entry = self.entry(name);
+        (entry.heard, entry.addresses.clone())
+    }
+
+    /// Why the last look-up that came back gave no address.
+    pub(super) fn failure(&mut self, name: &str) -> Option<String> {
+        self.entry(name).failure.clone()
+    }
+
+    /// The number of the look-up that is to be made now; None: one is under way.
+    pub(super) fn ask(&mut self, name: &str, now: Instant) -> Option<u64> {
+        let next = self.next;
+        let entry = self.entry(name);
+        if entry.asked.is_some_and(|(_, begun)| now.saturating_duration_since(begun) < SLOW) {
+            return None;
+        }
+        entry.asked = Some((next, now));
+        self.next += 1;
+        Some(next)
+    }
+
+    /// Look-up `number` came back. True: it ends a failure that was logged; one that is late again does not.
+    pub(super) fn answer(
+        &mut self,
+        name: &str,
+        number: u64,
+        answer: Result<Vec<SocketAddr>, String>,
+        now: Instant,
+    ) -> bool {
+        let entry = self.entry(name);
+        entry.heard += 1;
+        let in_time = entry.asked.is_some_and(|(asked, begun)| asked == number && now < begun + WITH_ADDRESSES);
+        entry.asked = entry.asked.filter(|(asked, _)| *asked != number);
+        match answer {
+            Ok(mut addresses) => {
+                // One that was overtaken has nothing to add.
+                if entry.addresses.is_empty() || number >= entry.from {
+                    addresses.truncate(MOST_ADDRESSES);
+                    (entry.addresses, entry.from) = (addresses, number);
+                }
+                entry.failure = None;
+                in_time && std::mem::take(&mut entry.complained)
+            }
+            Err(why) => {
+                entry.failure = Some(why);
+                false
+            }
+        }
+    }
+
+    /// Whether a failure is to be logged: the first one since a look-up succeeded.
+    pub(super) fn complain(&mut self, name: &str) -> bool {
+        !std::mem::replace(&mut self.entry(name).complained, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(last: u8) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([10, 0, 0, last], 11434))]
+    }
+
+    #[test]
+    fn one_look_up_at_a_time_until_it_is_slow() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let first = cache.ask("a:1", now).unwrap();
+        assert_eq!(cache.ask("a:1", now + Duration::from_secs(1)), None);
+        assert!(cache.ask("b:1", now).is_some(), "each name has its own");
+        let second = cache.ask("a:1", now + SLOW).unwrap();
+        // The first of them is late, and does not put back what the second found.
+        cache.answer("a:1", second, Ok(at(2)), now);
+        cache.answer("a:1", first, Ok(at(1)), now);
+        assert_eq!(cache.heard("a:1"), (2, at(2)));
+        assert!(cache.ask("a:1", now + SLOW).is_some(), "nothing is under way");
+    }
+
+    #[test]
+    fn addresses_outlive_failures_and_follow_the_name() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let answer = |cache: &mut Cache, answer| {
+            let number = cache.ask("a:1", now).unwrap();
+            cache.answer("a:1", number, answer, now)
+        };
+        assert!(!answer(&mut cache, Ok(at(1))));
+        assert!(!answer(&mut cache, Err("no".into())));
+        assert_eq!((cache.failure("a:1").as_deref(), cache.heard("a:1").1), (Some("no"), at(1)));
+        assert!(cache.complain("a:1") && !cache.complain("a:1"), "once for each outage");
+        assert!(answer(&mut cache, Ok(at(2))), "the outage that was logged has ended");
+        assert_eq!((cache.failure("a:1"), cache.heard("a:1").1), (None, at(2)));
+        assert!(!answer(&mut cache, Ok(at(2))));
+        // An answer that is late each time is not worth two lines each time.
+        assert!(cache.complain("a:1"));
+        let number = cache.ask("a:1", now).unwrap();
+        assert!(!cache.answer("a:1", number, Ok(at(3)), now + WITH_ADDRESSES) && !cache.complain("a:1"));
+        assert_eq!(cache.heard("a:1").1, at(3));
+    }
+
+    #[test]
+    fn it_is_bounded() {
+        let mut cache = Cache::default();
+        let now = Instant::now();
+        for name in (0..1000).map(|n| format!("n{n}:1")) {
+            let number = cache.ask(&name, now).unwrap();
+            cache.answer(&name, number, Ok(at(1).repeat(100)), now);
+            assert_eq!(cache.heard("n0:1").1.len(), MOST_ADDRESSES, "what is in use stays");
+        }
+        assert_eq!(cache.entries.len(), MOST_NAMES);
+    }
+}
