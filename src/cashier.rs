@@ -1,25 +1,27 @@
 //! Takes the tickets that come with jobs: verifies them, has them written down before the job is answered, and hands
 //! them in until somebody answers for good.
 
+mod book;
+
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::edge::disk::ledger::{LedgerFile, Receipt};
+use crate::edge::disk::ledger::{LedgerFile, Pages, Receipt};
 use crate::edge::limits::unix_now;
 use crate::edge::orchestrator::Orchestrator;
 use crate::pure::exposition::{Exposition, Kind};
-use crate::pure::pm::ledger::{self, Ended, Entry, LIFETIME, Ledger, NotTaken, Outcome, Received};
+use crate::pure::pm::ledger::{self, Due, Ended, Entry, Key, LIFETIME, Ledger, Mark, NotTaken, Outcome, Received};
 use crate::pure::pm::payment::Payment;
+use crate::pure::pm::ticket::{Hash, hex};
 use crate::pure::route::{Refusal, Tickets};
 use crate::pure::schedule::Backoff;
 use crate::threads;
+use book::{Book, read_back};
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Old results are summed up when the file is larger than this, and twice as large as after the last time.
-const LARGE_FILE: u64 = 64 << 20;
 /// Clocks that show less have not been set yet: an age by them means nothing.
 const SANE_CLOCK: f64 = 1.6e9;
 /// For a disk that is to take that a payment is being handed in.
@@ -60,29 +62,6 @@ impl Taken {
     }
 }
 
-#[derive(Debug)]
-struct Book {
-    /// Err: why the file cannot be used; None: it is being read.
-    ledger: Option<Result<Ledger, String>>,
-    /// Ids that are being written: not yet to be handed in.
-    unwritten: Vec<String>,
-    /// The file's length after old results were summed up.
-    compacted: u64,
-    stopping: bool,
-    submitting: bool,
-}
-
-impl Book {
-    /// The ledger, or why there is none.
-    fn ledger(&mut self) -> Result<&mut Ledger, String> {
-        match &mut self.ledger {
-            Some(Ok(ledger)) => Ok(ledger),
-            Some(Err(why)) => Err(why.clone()),
-            None => Err("the ledger is being read".into()),
-        }
-    }
-}
-
 impl Cashier {
     /// Opens the ledger below `dir` and begins to hand in what waits there. `to`: TICKET_SUBMIT_URL. `hurry`: so many
     /// times faster.
@@ -91,19 +70,12 @@ impl Cashier {
     /// The kernel's, when no thread can be started.
     pub(crate) fn start(dir: &str, to: Orchestrator, hurry: u32) -> io::Result<Arc<Self>> {
         let cashier = Arc::new(Self {
-            book: Mutex::new(Book {
-                ledger: None,
-                unwritten: Vec::new(),
-                compacted: 0,
-                stopping: false,
-                submitting: false,
-            }),
+            book: Mutex::default(),
             changed: Condvar::new(),
             file: OnceLock::new(),
             counts: Default::default(),
         });
-        let loader = Arc::clone(&cashier);
-        let file = LedgerFile::start(dir, move |text| loader.load(text), ledger::void_of)?;
+        let file = LedgerFile::start(dir, Arc::clone(&cashier))?;
         // Nothing else sets it.
         let _ = cashier.file.set(file);
         let clerk = Arc::clone(&cashier);
@@ -111,22 +83,29 @@ impl Cashier {
         Ok(cashier)
     }
 
-    /// Decodes and verifies tickets, before any work.
+    /// Decodes and verifies tickets, before any work. Whoever sends them is not known yet: what costs little is looked at
+    /// first, and a signature costs the most.
     ///
     /// # Errors
-    /// 400 for what no orchestrator would take.
+    /// 400 for what no orchestrator would take and for a ticket that has paid before, 503 when there is no room.
     pub(crate) fn verify(&self, tickets: Tickets) -> Result<Received, Refusal> {
-        let verified = Payment::decode(&tickets.payment).and_then(|payment| {
-            let verified = payment.verify(None);
-            match payment.problems(&verified).first() {
-                Some(problem) => Err(problem.clone()),
-                None => Ok(Received::new(&payment, &verified, (tickets.payment, tickets.job), unix_now())),
-            }
-        });
-        verified.map_err(|why| {
+        let invalid = |why: String| {
             self.count(Taken::Invalid);
             Refusal::new(400, "bad_payment", format!("the tickets in Livepeer-Payment cannot be taken: {why}"))
-        })
+        };
+        let payment = Payment::decode(&tickets.payment).map_err(invalid)?;
+        payment.check_form().map_err(invalid)?;
+        let hashes = payment.hashes();
+        let keys: Vec<Key> = hashes.iter().map(ledger::key_of).collect();
+        let bytes = tickets.payment.len() + tickets.job.len();
+        match &mut self.lock().ledger {
+            // Whoever takes them waits for it.
+            None => {}
+            Some(Ok((ledger, _))) => self.may_take(ledger, &keys, bytes)?,
+            Some(Err(why)) => return Err(self.unwritten(why)),
+        }
+        payment.check_signatures(&hashes).map_err(invalid)?;
+        Ok(Received::new(&payment, &hashes, (tickets.payment, tickets.job), unix_now()))
     }
 
     /// Writes verified tickets down; Ok once they are on the disk itself.
@@ -135,54 +114,64 @@ impl Cashier {
     /// 400 for a ticket that has paid before, 503 when they cannot be written within `patience`: then they are as if
     /// they had never come.
     pub(crate) fn take(&self, received: Received, patience: Duration) -> Result<(), Refusal> {
-        let (id, start) = (received.id.clone(), Instant::now());
-        let receipt = self.begin(received, patience)?;
+        let start = Instant::now();
+        let (id, keys) = (ledger::hash_of(&received.id), ledger::keys(&received).collect::<Vec<_>>());
+        let receipt = self.begin(received, &keys, patience)?;
         let written = receipt.wait(patience.saturating_sub(start.elapsed()));
-        let mut book = self.lock();
-        book.unwritten.retain(|other| *other != id);
-        match &written {
-            Ok(()) => self.count(Taken::Kept),
-            // The line itself may have been written, by a compaction.
-            Err(_) => drop(self.note(&mut book, Entry::Void { id })),
+        match (&written, id) {
+            (Err(_), Some(id)) => self.void(&id, &keys),
+            _ => self.count(Taken::Kept),
         }
-        self.compact_if_large(&mut book);
-        self.changed.notify_all();
         written.map_err(|why| self.unwritten(&why))
     }
 
     /// Takes tickets into the ledger, once it has been read, and has their line written.
-    fn begin(&self, received: Received, patience: Duration) -> Result<Arc<Receipt>, Refusal> {
+    fn begin(&self, received: Received, keys: &[Key], patience: Duration) -> Result<Arc<Receipt>, Refusal> {
+        let entry = Entry::Payment(received);
+        let line = entry.line();
+        let Entry::Payment(received) = entry else { return Err(self.unwritten("it has no line")) };
         let reading = |book: &mut Book| book.ledger.is_none();
         let waited = self.changed.wait_timeout_while(self.lock(), patience, reading);
         let (mut book, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let ledger = book.ledger().map_err(|why| self.unwritten(&why))?;
-        match ledger.may_take(&received) {
-            Ok(()) => {}
-            Err(NotTaken::Reused) => {
-                self.count(Taken::Reused);
-                let message = "a ticket in Livepeer-Payment has paid for a job before; send new ones";
-                return Err(Refusal::new(400, "ticket_reused", message));
+        self.may_take(ledger, keys, line.len())?;
+        let number = ledger.insert(&received, line.len() as u64, None);
+        let receipt = number.ok_or_else(|| "its number is taken".to_owned()).and_then(|number| {
+            let file = self.file.get().ok_or("it is being opened")?;
+            file.append(line, Mark::Payment(number))
+        });
+        receipt.map_err(|why| {
+            if let Some(id) = ledger::hash_of(&received.id) {
+                ledger.void(&id, keys);
             }
-            Err(NotTaken::Full) => return Err(self.unwritten("too many payments wait for TICKET_SUBMIT_URL")),
-        }
-        let id = received.id.clone();
-        let receipt = self.note(&mut book, Entry::Payment(received));
-        if receipt.is_ok() {
-            book.unwritten.push(id);
-        }
-        receipt.map_err(|why| self.unwritten(&why))
+            self.unwritten(&why)
+        })
     }
 
-    /// Applies an entry and has it written; the lines reach the file in the order of these calls.
-    fn note(&self, book: &mut Book, entry: Entry) -> Result<Arc<Receipt>, String> {
-        let file = self.file.get().ok_or("it is being opened")?;
-        let ledger = book.ledger()?;
-        let receipt = file.append(entry.line());
-        // What becomes of a payment is known whether or not it can be written.
-        if receipt.is_ok() || !matches!(entry, Entry::Payment(_)) {
-            ledger.apply(entry);
+    fn may_take(&self, ledger: &Ledger, keys: &[Key], bytes: usize) -> Result<(), Refusal> {
+        ledger.may_take(keys, bytes as u64).map_err(|why| match why {
+            NotTaken::Reused => {
+                self.count(Taken::Reused);
+                let message = "a ticket in Livepeer-Payment has paid for a job before; send new ones";
+                Refusal::new(400, "ticket_reused", message)
+            }
+            NotTaken::Full => self.unwritten("too many payments wait for TICKET_SUBMIT_URL"),
+        })
+    }
+
+    /// A payment's job is refused after all.
+    fn void(&self, id: &Hash, keys: &[Key]) {
+        let mut book = self.lock();
+        if let Ok(ledger) = book.ledger() {
+            ledger.void(id, keys);
         }
-        receipt
+        // The line itself may be written yet.
+        let _ = self.write(&Entry::Void { id: hex(id) }, Mark::Nothing);
+    }
+
+    /// Has a line written; lines reach the file in the order of these calls.
+    fn write(&self, entry: &Entry, mark: Mark) -> Result<Arc<Receipt>, String> {
+        self.file.get().ok_or("it is being opened")?.append(entry.line(), mark)
     }
 
     fn unwritten(&self, why: &str) -> Refusal {
@@ -191,48 +180,15 @@ impl Cashier {
         Refusal::new(503, "ledger_failed", message).with("Retry-After", "10")
     }
 
-    fn load(&self, text: Result<String, String>) {
-        let ledger = text.map(|text| {
-            let (ledger, damaged) = Ledger::replay(text.lines());
-            if damaged > 0 {
-                log::warn!("{damaged} damaged lines of the ticket ledger are left out");
-            }
-            if ledger.pending() > 0 {
-                log::info!("{} payments wait for TICKET_SUBMIT_URL", ledger.pending());
-            }
-            ledger
-        });
-        let why = ledger.as_ref().err().cloned();
-        let before = self.lock().ledger.replace(ledger);
-        self.changed.notify_all();
-        if let Some(why) = why.filter(|why| before.and_then(Result::err).as_ref() != Some(why)) {
-            log::warn!("the ticket ledger cannot be used: {why}; jobs with tickets are refused until it can be");
-        }
-    }
-
-    fn compact_if_large(&self, book: &mut Book) {
-        let Some(file) = self.file.get() else { return };
-        let due = file.length() > LARGE_FILE.max(book.compacted.saturating_mul(2));
-        if !(file.take_anew() || due) {
-            return;
-        }
-        if let Ok(ledger) = book.ledger() {
-            let lines: Vec<String> = ledger.compact(unix_now()).iter().map(Entry::line).collect();
-            book.compacted = lines.iter().map(|line| line.len() as u64).sum();
-            file.replace(lines);
-        }
-    }
-
     fn submit_forever(&self, to: &Orchestrator, hurry: u32) {
         let mut backoff = Backoff::new(FIRST_WAIT / hurry, LONGEST_WAIT / hurry);
         let (mut last, mut failing) = (None, false);
-        while let Some((number, received)) = self.next(last) {
-            last = Some(number);
-            let failed = self.hand_in(to, received).err();
+        while let Some((due, pages)) = self.next(last) {
+            last = Some(due.number);
+            let failed = self.hand_in(to, due, &pages).err();
             let pending = {
                 let mut book = self.lock();
                 book.submitting = false;
-                self.compact_if_large(&mut book);
                 self.changed.notify_all();
                 book.ledger().map_or(0, |ledger| ledger.pending())
             };
@@ -255,19 +211,17 @@ impl Cashier {
         }
     }
 
-    /// The next payment to hand in; None: the worker stops.
-    fn next(&self, last: Option<u64>) -> Option<(u64, Received)> {
+    /// The next payment to hand in, and the file that it is in; None: the worker stops.
+    fn next(&self, last: Option<u64>) -> Option<(Due, Pages)> {
         let mut book = self.lock();
         loop {
             if book.stopping {
                 return None;
             }
-            let unwritten = book.unwritten.clone();
-            let written = |id: &str| !unwritten.iter().any(|other| other == id);
-            let ledger = book.ledger().ok();
-            let found = ledger.as_ref().and_then(|ledger| ledger.next_pending(last, &written));
-            if let Some((number, kept)) = found {
-                let found = (number, kept.received.clone());
+            if let Some(Ok((ledger, pages))) = &book.ledger
+                && let Some(due) = ledger.next_due(last)
+            {
+                let found = (due, pages.clone());
                 book.submitting = true;
                 return Some(found);
             }
@@ -279,19 +233,19 @@ impl Cashier {
     ///
     /// # Errors
     /// Why it is to be tried again.
-    fn hand_in(&self, to: &Orchestrator, received: Received) -> Result<(), String> {
-        let (id, now) = (received.id, unix_now());
-        let sane = now > SANE_CLOCK && received.at > SANE_CLOCK;
-        if sane && now - received.at > LIFETIME {
-            self.end(Ended { id, at: now, result: Outcome::Expired, status: None, message: String::new() });
+    fn hand_in(&self, to: &Orchestrator, due: Due, pages: &Pages) -> Result<(), String> {
+        let (id, now) = (hex(&due.id), unix_now());
+        let sane = now > SANE_CLOCK && due.at > SANE_CLOCK;
+        if sane && now - due.at > LIFETIME {
+            let ended = Ended { id, at: now, result: Outcome::Expired, status: None, message: String::new() };
+            self.end(&due.id, ended);
             return Ok(());
         }
-        let (noted, tries, may_have_arrived) = {
+        let received = read_back(due, pages)?;
+        let noted = {
             let mut book = self.lock();
-            let noted = self.note(&mut book, Entry::Sent { id: id.clone(), at: now });
-            let kept = book.ledger().ok().and_then(|ledger| ledger.kept(&id));
-            let (tries, arrived) = kept.map_or((0, false), |kept| (kept.tries, kept.arrived));
-            (noted, tries, arrived)
+            book.ledger()?.sent(&due.id);
+            self.write(&Entry::Sent { id: id.clone(), at: now }, Mark::Nothing)
         };
         // A try that nobody knows of after a kill -9 would make the next one look refused. But a disk that takes nothing
         // must not keep the tickets until they are worth nothing.
@@ -299,28 +253,25 @@ impl Cashier {
         let (why, arrived) = match to.submit(&received.payment, &received.job) {
             Ok((status, text)) => match ledger::judge(status) {
                 Some(result) => {
-                    let unclear = result == Outcome::Refused && may_have_arrived;
+                    let unclear = result == Outcome::Refused && due.arrived;
                     let result = if unclear { Outcome::Unclear } else { result };
-                    self.end(Ended {
-                        id,
-                        at: unix_now(),
-                        result,
-                        status: Some(status),
-                        message: ledger::message(&text),
-                    });
+                    let (status, message) = (Some(status), ledger::message(&text));
+                    self.end(&due.id, Ended { id, at: unix_now(), result, status, message });
                     return Ok(());
                 }
                 None => (format!("it answered {status}"), status >= 500),
             },
             Err(no_answer) => (no_answer.why, no_answer.arrived),
         };
-        let failed = Entry::Failed { id, at: unix_now(), tries: tries.saturating_add(1), arrived };
-        let _ = self.note(&mut self.lock(), failed);
+        let tries = due.tries.saturating_add(1);
+        let mut book = self.lock();
+        book.ledger()?.failed(&due.id, tries, arrived);
+        let _ = self.write(&Entry::Failed { id, at: unix_now(), tries, arrived }, Mark::Nothing);
         Err(why)
     }
 
     /// Writes down what became of a payment.
-    fn end(&self, ended: Ended) {
+    fn end(&self, id: &Hash, ended: Ended) {
         let (result, status) = (ended.result, ended.status);
         if result == Outcome::Accepted {
             log::debug!("a payment was accepted");
@@ -328,10 +279,20 @@ impl Cashier {
             let status = status.map_or_else(String::new, |status| format!(" with {status}"));
             log::warn!("a payment was {}{status}; agent-net pm ledger tells more", result.name());
         }
-        let receipt = self.note(&mut self.lock(), Entry::Result(ended));
+        let receipt = {
+            // It is known whether or not it can be written.
+            let mut book = self.lock();
+            if let Ok(ledger) = book.ledger() {
+                ledger.end(id, result, None);
+            }
+            self.write(&Entry::Result(ended), Mark::Result(ledger::key_of(id)))
+        };
         // The next one waits for it: what is not written would be handed in twice after a restart.
         if let Err(why) = receipt.and_then(|receipt| receipt.wait(RESULT_PATIENCE)) {
             log::warn!("what became of a payment cannot be written: {why}");
+            if let Ok(ledger) = self.lock().ledger() {
+                ledger.owe(id);
+            }
         }
     }
 

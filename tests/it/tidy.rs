@@ -90,7 +90,7 @@ const FORBIDDEN: &[(&str, &[&str], &[&str])] = &[
     ("src/sampler", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/registrar", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/recorder.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
-    ("src/cashier.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
+    ("src/cashier", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/keeper.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/doctor.rs", &["crate::edge::http", "crate::edge::guard", "crate::edge::signals", "crate::cmd"], &[]),
     ("src/", &["rouille"], &["src/edge/http.rs"]),

@@ -4,11 +4,13 @@ use std::env;
 
 use pico_args::Arguments;
 
-use crate::cmd::{complain, print, usage};
+use crate::cmd::{complain, print, put, usage};
 use crate::edge::disk::ledger as file;
 use crate::exit::Exit;
-use crate::pure::pm::ledger::Ledger;
-use crate::pure::pm::ledger::report::Report;
+use crate::pure::pm::ledger::{replay, report};
+
+/// Bytes of the report that are written at once.
+const BUFFER: usize = 64 << 10;
 
 pub(super) fn run(mut args: Arguments) -> Exit {
     let json = args.contains("--json");
@@ -22,14 +24,31 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     let Some(dir) = dir.or_else(|| env::var("STATE_DIR").ok().filter(|dir| !dir.is_empty())) else {
         return usage("pm ledger", "pm ledger needs --state-dir or STATE_DIR, where the worker keeps its tickets");
     };
-    let text = match file::peek(&dir) {
-        Ok(text) => text.unwrap_or_default(),
+    match report(&dir, json) {
+        Ok(exit) => exit,
         Err(why) => {
             complain(&format!("{dir}/{}: {why}", file::NAME));
-            return Exit::Config;
+            Exit::Config
+        }
+    }
+}
+
+fn report(dir: &str, json: bool) -> Result<Exit, String> {
+    let Some(mut scan) = file::Scan::peek(dir).map_err(|why| why.to_string())? else {
+        return Ok(print(&report::nothing(json)));
+    };
+    let (ledger, findings) = replay(&mut scan, false)?;
+    let (mut buffer, mut exit) = (String::new(), Exit::Ok);
+    let mut out = |text: &str| {
+        buffer.push_str(text);
+        buffer.len() < BUFFER || {
+            let written = put(&std::mem::take(&mut buffer));
+            written.unwrap_or_else(|failed| {
+                exit = failed;
+                false
+            })
         }
     };
-    let (ledger, damaged) = Ledger::replay(text.lines());
-    let report = Report::of(&ledger, damaged);
-    print(&if json { report.json() } else { report.text() })
+    report::write((ledger, findings.damaged), &mut scan.rewind(), json, &mut out)?;
+    Ok(if exit == Exit::Ok { print(&buffer) } else { exit })
 }

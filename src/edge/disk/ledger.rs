@@ -1,165 +1,119 @@
 //! STATE_DIR/tickets.jsonl: lines are only ever appended, by a thread of its own, several with one fsync. A disk that
 //! hangs, is full or cannot be written makes a line fail in time; nothing half-written stays.
 
+mod compaction;
+mod lines;
+mod receipt;
+
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::pure::pm::ledger::{Findings, Ledger, Mark, Place, Sieve, Tail, replay, void_of};
 use crate::threads;
 
-use super::{lock, open_alone, sync_folder_of};
+use super::{is_regular, lock, open_alone, sync_folder_of};
+use compaction::Compaction;
+pub(crate) use lines::{Pages, Scan};
+pub(crate) use receipt::Receipt;
+use receipt::State;
 
 pub(crate) const NAME: &str = "tickets.jsonl";
 /// Whoever can read tickets can spend them.
 const MODE: u32 = 0o600;
 /// A file that cannot be opened is tried again after this long.
 const RETRY: Duration = Duration::from_secs(10);
-/// Lines that may wait for a disk that does not keep up.
-const MAX_QUEUE: usize = 256;
+/// A file that could not be made smaller is tried again after this long.
+const COMPACTION_RETRY: Duration = Duration::from_secs(600);
+/// A file is made smaller when it is larger than this, and twice as large as after the last time.
+const LARGE_FILE: u64 = 16 << 20;
+/// By so much it has grown at least since then, whatever else asks for it.
+const GROWN: u64 = LARGE_FILE / 4;
+/// Bytes of lines that may wait for a disk that does not keep up; each counts for some more than it has.
+const MAX_QUEUE: usize = 4 << 20;
+const LINE_COST: usize = MAX_QUEUE / 256;
 /// Lines that share one fsync.
 const MAX_BATCH: usize = 256;
+
+/// Who knows what the file says.
+pub(crate) trait Books: Send + 'static {
+    /// The file has been read, or cannot be: why.
+    fn opened(&self, read: Result<(Ledger, Findings, Pages), String>);
+
+    /// Begins a compaction of a file that ends there. None: it has not been read.
+    fn sieve(&self, until: u64) -> Option<Sieve>;
+
+    /// What is known, with the file that its places are in.
+    fn with(&self, work: &mut dyn FnMut(&mut Ledger, &mut Pages));
+
+    /// Payments may have become due.
+    fn wake(&self);
+}
 
 /// The file, as seen by those who have something to write.
 #[derive(Debug)]
 pub(crate) struct LedgerFile {
     orders: Sender<Order>,
     queued: Arc<AtomicUsize>,
-    length: Arc<AtomicU64>,
     errors: Arc<AtomicU64>,
-    anew: Arc<AtomicBool>,
 }
 
+/// A line to append.
 #[derive(Debug)]
-enum Order {
-    Append {
-        line: String,
-        receipt: Arc<Receipt>,
-    },
-    /// All lines anew.
-    Replace(Vec<String>),
+struct Order {
+    line: String,
+    mark: Mark,
+    receipt: Arc<Receipt>,
 }
 
-/// What became of one line.
-#[derive(Debug, Default)]
-pub(crate) struct Receipt {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-enum State {
-    #[default]
-    Waiting,
-    Writing,
-    Written,
-    Failed(String),
-    /// Nobody waits for it any more.
-    GivenUp,
-}
-
-impl Receipt {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the line is on the disk itself; given up after `patience`, it is not written, or voided.
-    ///
-    /// # Errors
-    /// Why it is not.
-    pub(crate) fn wait(&self, patience: Duration) -> Result<(), String> {
-        let busy = |state: &mut State| matches!(state, State::Waiting | State::Writing);
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            State::Written => Ok(()),
-            State::Failed(why) => Err(why.clone()),
-            State::Waiting | State::Writing | State::GivenUp => {
-                *state = State::GivenUp;
-                Err("the disk does not answer in time".into())
-            }
-        }
-    }
-
-    /// Moves on, unless it was given up; whether it was not.
-    fn advance(&self, to: State) -> bool {
-        let mut state = self.lock();
-        if *state == State::GivenUp {
-            return false;
-        }
-        *state = to;
-        self.changed.notify_all();
-        true
+impl Order {
+    fn cost(&self) -> usize {
+        self.line.len() + LINE_COST
     }
 }
 
 impl LedgerFile {
-    /// Opens the file below `dir` in a thread of its own. `load` is given its text, or why there is none, each time
-    /// that it is tried; `void` makes the line that takes a written one back.
+    /// Opens the file below `dir` in a thread of its own, which tells `books` what it reads, each time that it tries.
     ///
     /// # Errors
     /// The kernel's, when no thread can be started.
-    pub(crate) fn start(
-        dir: &str,
-        load: impl Fn(Result<String, String>) + Send + 'static,
-        void: fn(&str) -> Option<String>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(dir: &str, books: impl Books) -> io::Result<Self> {
         let (orders, waiting) = mpsc::channel();
-        let file = Self {
-            orders,
-            queued: Arc::default(),
-            length: Arc::default(),
-            errors: Arc::default(),
-            anew: Arc::default(),
-        };
+        let file = Self { orders, queued: Arc::default(), errors: Arc::default() };
         let writer = Writer {
             path: Path::new(dir).join(NAME),
+            books: Box::new(books),
             queued: Arc::clone(&file.queued),
-            length: Arc::clone(&file.length),
             errors: Arc::clone(&file.errors),
-            anew: Arc::clone(&file.anew),
-            void,
             failing: Cell::new(false),
+            compacted: Cell::new(0),
+            cannot_compact: Cell::new(None),
         };
-        threads::essential("ledger", move || writer.run(&waiting, &load))?;
+        threads::essential("ledger", move || writer.run(&waiting))?;
         Ok(file)
     }
 
-    /// Takes a line to write; the receipt says when it is on the disk.
+    /// Takes a line to write; the receipt says when it is on the disk, and the books hear of it by its mark.
     ///
     /// # Errors
     /// When too many lines wait already.
-    pub(crate) fn append(&self, line: String) -> Result<Arc<Receipt>, String> {
-        if self.queued.fetch_add(1, Ordering::AcqRel) >= MAX_QUEUE {
-            self.queued.fetch_sub(1, Ordering::AcqRel);
+    pub(crate) fn append(&self, line: String, mark: Mark) -> Result<Arc<Receipt>, String> {
+        let receipt = Arc::new(Receipt::default());
+        let order = Order { line, mark, receipt: Arc::clone(&receipt) };
+        let cost = order.cost();
+        if self.queued.fetch_add(cost, Ordering::AcqRel) + cost > MAX_QUEUE {
+            self.queued.fetch_sub(cost, Ordering::AcqRel);
             return Err("the disk does not keep up".into());
         }
-        let receipt = Arc::new(Receipt::default());
-        let order = Order::Append { line, receipt: Arc::clone(&receipt) };
         self.orders.send(order).map_err(|_| "the ledger's thread has ended".to_owned())?;
         Ok(receipt)
-    }
-
-    /// Takes all lines anew, in place of everything that was taken so far.
-    pub(crate) fn replace(&self, lines: Vec<String>) {
-        // Without the thread there is nothing to replace.
-        let _ = self.orders.send(Order::Replace(lines));
-    }
-
-    /// Bytes.
-    pub(crate) fn length(&self) -> u64 {
-        self.length.load(Ordering::Acquire)
-    }
-
-    /// True once after the file was made anew, because somebody removed it: it lacks all earlier lines.
-    pub(crate) fn take_anew(&self) -> bool {
-        self.anew.swap(false, Ordering::AcqRel)
     }
 
     /// Writes that failed.
@@ -170,84 +124,176 @@ impl LedgerFile {
 
 struct Writer {
     path: PathBuf,
+    books: Box<dyn Books>,
     queued: Arc<AtomicUsize>,
-    length: Arc<AtomicU64>,
     errors: Arc<AtomicU64>,
-    anew: Arc<AtomicBool>,
-    void: fn(&str) -> Option<String>,
     /// The last write failed.
     failing: Cell<bool>,
+    /// The file's length after it was made smaller.
+    compacted: Cell<u64>,
+    /// When that failed, since it last succeeded.
+    cannot_compact: Cell<Option<Instant>>,
 }
 
 impl Writer {
-    fn run(&self, orders: &Receiver<Order>, load: &dyn Fn(Result<String, String>)) {
+    fn run(&self, orders: &Receiver<Order>) {
         let mut file = loop {
-            match open(&self.path).and_then(|mut file| read(&mut file).map(|text| (file, text))) {
-                Ok((file, text)) => {
-                    load(Ok(text));
-                    break file;
-                }
+            match self.open() {
+                Ok(file) => break file,
                 Err(why) => {
                     self.errors.fetch_add(1, Ordering::AcqRel);
-                    load(Err(why.to_string()));
+                    self.books.opened(Err(why));
                     thread::sleep(RETRY);
                 }
             }
         };
-        let mut put_back = None;
-        while let Some(order) = put_back.take().or_else(|| orders.recv().ok()) {
-            match order {
-                Order::Append { line, receipt } => {
-                    let mut batch = vec![(line, receipt)];
-                    while batch.len() < MAX_BATCH {
-                        match orders.try_recv() {
-                            Ok(Order::Append { line, receipt }) => batch.push((line, receipt)),
-                            Ok(other) => {
-                                put_back = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.queued.fetch_sub(batch.len(), Ordering::AcqRel);
-                    self.append(&mut file, batch);
-                }
-                Order::Replace(lines) => match replace(&self.path, &lines) {
-                    Ok(new) => file = new,
-                    Err(why) => self.warn(&why),
-                },
+        let mut compaction = None;
+        loop {
+            if compaction.is_none() && self.is_due(&file) {
+                compaction = Compaction::start(&self.path, &file, &*self.books).unwrap_or_else(|why| {
+                    self.cannot_compact(&why);
+                    None
+                });
             }
-            self.length.store(file.metadata().map_or(0, |meta| meta.len()), Ordering::Release);
+            let first = match compaction {
+                None => orders.recv().map_err(|_| TryRecvError::Disconnected),
+                Some(_) => orders.try_recv(),
+            };
+            match first {
+                Ok(first) => {
+                    let mut batch = vec![first];
+                    batch.extend(orders.try_iter().take(MAX_BATCH - 1));
+                    self.queued.fetch_sub(batch.iter().map(Order::cost).sum(), Ordering::AcqRel);
+                    self.append(&mut file, &mut compaction, batch);
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            }
+            if let Some(running) = &mut compaction {
+                let step = running.step(&*self.books);
+                if !matches!(step, Ok(None)) {
+                    self.end_compaction(step, &mut file);
+                    compaction = None;
+                }
+            }
         }
     }
 
-    fn append(&self, file: &mut File, mut batch: Vec<(String, Arc<Receipt>)>) {
-        batch.retain(|(_, receipt)| receipt.advance(State::Writing));
-        let text: String = batch.iter().map(|(line, _)| line.as_str()).collect();
-        let written = self.reopen_if_gone(file).and_then(|()| append(file, &text));
+    /// Opens and reads the file, and takes off what was never confirmed.
+    fn open(&self) -> Result<Arc<File>, String> {
+        let open = || -> Result<_, String> {
+            let file = Arc::new(open(&self.path).map_err(|why| why.to_string())?);
+            let length = file.metadata().map_err(|why| why.to_string())?.len();
+            let mut scan = Scan::new(&file, length).map_err(|why| why.to_string())?;
+            let (ledger, findings) = replay(&mut scan, true)?;
+            Ok((file, ledger, findings))
+        };
+        let (file, ledger, findings) = open()?;
+        let path = self.path.display();
+        let mended = match findings.tail {
+            Tail::Fine => Ok(()),
+            Tail::Torn(at) => {
+                log::info!("{path}: the end of the file is half a line that was never confirmed; it is removed");
+                file.set_len(at).and_then(|()| file.sync_all())
+            }
+            Tail::Unfinished(at) => file.set_len(at).and_then(|()| append(&file, "").map(drop)),
+        };
+        // Whatever stays of it gets a newline before the next line.
+        mended.unwrap_or_else(|why| self.warn(&why));
+        self.books.opened(Ok((ledger, findings, Pages(Arc::clone(&file)))));
+        Ok(file)
+    }
+
+    fn append(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>, mut batch: Vec<Order>) {
+        batch.retain(|order| order.receipt.advance(State::Writing));
+        let text: String = batch.iter().map(|order| order.line.as_str()).collect();
+        let written = self.restore_if_gone(file, compaction).and_then(|()| append(file, &text));
         match &written {
-            Ok(()) => self.failing.set(false),
+            Ok(_) => self.failing.set(false),
             Err(why) => self.warn(why),
         }
-        for (line, receipt) in batch {
-            let state = written.as_ref().map_or_else(|why| State::Failed(why.to_string()), |()| State::Written);
+        let mut offset = written.as_ref().copied().unwrap_or(0);
+        let mut placed = Vec::new();
+        for Order { line, mark, receipt } in batch {
+            let place = Place { offset, length: line.len() as u64 };
+            offset += place.length;
+            let state = written.as_ref().map_or_else(|why| State::Failed(why.to_string()), |_| State::Written);
             let late = !receipt.advance(state);
-            // Its job was refused meanwhile.
-            if let Some(void) = (self.void)(&line).filter(|_| late && written.is_ok())
-                && let Err(why) = append(file, &void)
-            {
-                self.warn(&why);
+            if written.is_err() {
+                continue;
             }
+            // Its job was refused meanwhile.
+            match void_of(&line).filter(|_| late) {
+                None => placed.push((mark, place)),
+                Some(void) => {
+                    if let Err(why) = append(file, &void) {
+                        self.warn(&why);
+                    }
+                }
+            }
+        }
+        self.books.with(&mut |ledger, _| placed.iter().for_each(|(mark, place)| ledger.placed(*mark, *place)));
+        self.books.wake();
+    }
+
+    /// Somebody may have removed the file. What it held is still there for those who have it open, and becomes a file
+    /// once more.
+    fn restore_if_gone(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>) -> io::Result<()> {
+        let meta = file.metadata()?;
+        if meta.nlink() > 0 {
+            return Ok(());
+        }
+        // It would take the place of this one.
+        *compaction = None;
+        // Another worker may have made one of its own.
+        match is_regular(&self.path) {
+            Ok(()) => drop(open(&self.path)?),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+            Err(why) => return Err(why),
+        }
+        let new = make(&self.path)?;
+        compaction::copy(file, 0, meta.len(), &new, 0).and_then(|()| put_in_place(&new, &self.path)).inspect_err(
+            |_| {
+                let _ = fs::remove_file(new_path(&self.path));
+            },
+        )?;
+        *file = Arc::new(new);
+        self.books.with(&mut |_, pages| *pages = Pages(Arc::clone(file)));
+        log::warn!("{} was removed while this worker uses it: it is written again", self.path.display());
+        Ok(())
+    }
+
+    fn is_due(&self, file: &File) -> bool {
+        let Ok(length) = file.metadata().map(|meta| meta.len()) else { return false };
+        let (compacted, mut over) = (self.compacted.get(), false);
+        if length < compacted.saturating_add(GROWN) {
+            return false;
+        }
+        self.books.with(&mut |ledger, _| over = ledger.is_over());
+        let due = over || length > LARGE_FILE.max(compacted.saturating_mul(2));
+        due && self.cannot_compact.get().is_none_or(|since| since.elapsed() > COMPACTION_RETRY)
+    }
+
+    fn end_compaction(&self, ended: io::Result<Option<Arc<File>>>, file: &mut Arc<File>) {
+        match ended {
+            Ok(new) => {
+                let length = |file: &File| file.metadata().map_or(0, |meta| meta.len());
+                let Some(new) = new else { return };
+                let (old, path) = (std::mem::replace(file, new), self.path.display());
+                self.compacted.set(length(file));
+                self.cannot_compact.set(None);
+                log::info!("{path}: {} bytes became {}: old results are summed up", length(&old), length(file));
+            }
+            Err(why) => self.cannot_compact(&why),
         }
     }
 
-    /// Somebody may have removed or replaced it.
-    fn reopen_if_gone(&self, file: &mut File) -> io::Result<()> {
-        if file.metadata()?.nlink() == 0 {
-            *file = open(&self.path)?;
-            self.anew.store(true, Ordering::Release);
+    fn cannot_compact(&self, why: &io::Error) {
+        self.errors.fetch_add(1, Ordering::AcqRel);
+        if self.cannot_compact.replace(Some(Instant::now())).is_none() {
+            let path = self.path.display();
+            log::warn!("cannot make {path} smaller: {why}; it is used as it is, and this is tried again");
         }
-        Ok(())
     }
 
     fn warn(&self, why: &io::Error) {
@@ -259,62 +305,49 @@ impl Writer {
     }
 }
 
-/// Appends and has it on the disk itself; what could not be written whole is taken off again.
-fn append(file: &mut File, text: &str) -> io::Result<()> {
-    let before = file.seek(SeekFrom::End(0))?;
+/// Appends and has it on the disk itself; what could not be written whole is taken off again. Where it begins.
+fn append(file: &File, text: &str) -> io::Result<u64> {
+    let before = file.metadata()?.len();
     let mut last = [b'\n'];
     if before > 0 {
         file.read_exact_at(&mut last, before - 1)?;
     }
-    // A line without its end was never confirmed; it must not spoil the next one.
+    // A line without its end must not spoil the next one.
     let end = if last == [b'\n'] { "" } else { "\n" };
-    let written = file.write_all([end, text].concat().as_bytes()).and_then(|()| file.sync_data());
+    let written = file.write_all_at([end, text].concat().as_bytes(), before).and_then(|()| file.sync_data());
     if written.is_err() {
         file.set_len(before)?;
     }
-    written
+    written.map(|()| before + end.len() as u64)
 }
 
 /// Opens the file, alone; only the owner can read it.
 fn open(path: &Path) -> io::Result<File> {
     let file = open_alone(path, MODE)?;
+    // A new file that did not get into its place.
+    let _ = fs::remove_file(new_path(path));
     sync_folder_of(path)?;
     Ok(file)
 }
 
-fn read(file: &mut File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn new_path(path: &Path) -> PathBuf {
+    path.with_extension("jsonl.new")
 }
 
-/// Writes all lines into a new file that takes the place of the old one at once.
-fn replace(path: &Path, lines: &[String]) -> io::Result<File> {
-    let new = path.with_extension("jsonl.new");
+/// Makes a file that is to take the place of the one at `path`.
+fn make(path: &Path) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
     let mut options = OpenOptions::new();
-    let made = options.read(true).write(true).create(true).truncate(true).mode(MODE).open(&new).and_then(|mut file| {
-        lock(&file)?;
-        lines.iter().try_for_each(|line| file.write_all(line.as_bytes()))?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        Ok(file)
-    });
-    if made.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    sync_folder_of(path)?;
-    made
+    let file = options.read(true).write(true).create(true).truncate(true).mode(MODE).open(new_path(path))?;
+    lock(&file)?;
+    Ok(file)
 }
 
-/// The file's text without taking it from the worker that writes it. None: there is no file.
-///
-/// # Errors
-/// Why it cannot be read.
-pub(crate) fn peek(dir: &str) -> io::Result<Option<String>> {
-    match fs::read(Path::new(dir).join(NAME)) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(why) => Err(why),
-    }
+/// Has the new file on the disk itself, in the place of the old one.
+fn put_in_place(new: &File, path: &Path) -> io::Result<()> {
+    new.sync_all()?;
+    fs::rename(new_path(path), path)?;
+    sync_folder_of(path)
 }

@@ -11,7 +11,7 @@ use super::amount::{decimal, floor, max_uint256, shown};
 use super::odds;
 use super::protobuf;
 use super::rules::MAX_TICKETS;
-use super::ticket::{Address, Hash, Signer, Ticket, hex, keccak, right_aligned, uint256};
+use super::ticket::{self, Address, Hash, Signer, Ticket, hex, keccak, right_aligned, uint256};
 
 /// Longest header, in characters: twice what 600 tickets take.
 pub(crate) const MAX_HEADER: usize = 128 * 1024;
@@ -88,7 +88,7 @@ impl Payment {
     /// Looks at every ticket. `recipient_rand` decides which of them win.
     pub(crate) fn verify(&self, recipient_rand: Option<&BigInt>) -> Vec<Verified> {
         let look = |(nonce, signature): &(u32, Vec<u8>)| {
-            let ticket = Ticket { nonce: *nonce, ..self.shared.clone() };
+            let ticket = self.ticket(*nonce);
             let hash = ticket.hash();
             let signer = ticket.signer(&hash, signature);
             let wins = recipient_rand.map(|rand| signer.fault.is_none() && ticket.wins(signature, rand));
@@ -102,8 +102,43 @@ impl Payment {
         keccak(&[&uint256(recipient_rand)]) == self.shared.recipient_rand_hash
     }
 
-    /// What a go-livepeer orchestrator refuses in these tickets, whoever it is; each as a sentence.
-    pub(crate) fn problems(&self, verified: &[Verified]) -> Vec<String> {
+    /// The hash of every ticket.
+    pub(crate) fn hashes(&self) -> Vec<Hash> {
+        self.tickets.iter().map(|(nonce, _)| self.ticket(*nonce).hash()).collect()
+    }
+
+    fn ticket(&self, nonce: u32) -> Ticket {
+        Ticket { nonce, ..self.shared.clone() }
+    }
+
+    /// Whether it is one that an orchestrator would take, as far as that shows without asking who signed it.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub(crate) fn check_form(&self) -> Result<(), String> {
+        if let Some(problem) = self.form_problems().into_iter().next() {
+            return Err(problem);
+        }
+        let fault = |(nonce, signature): &(u32, Vec<u8>)| ticket::form_fault(signature).map(|fault| (*nonce, fault));
+        self.tickets.iter().find_map(fault).map_or(Ok(()), |(nonce, fault)| Err(bad_signature(nonce, fault)))
+    }
+
+    /// Whether the sender has signed all tickets, whose hashes these are; the first that he has not ends the search, for
+    /// each one takes its time.
+    ///
+    /// # Errors
+    /// Which one he has not, as a sentence.
+    pub(crate) fn check_signatures(&self, hashes: &[Hash]) -> Result<(), String> {
+        let ticket = self.ticket(0);
+        for ((nonce, signature), hash) in self.tickets.iter().zip(hashes) {
+            if let Some(fault) = ticket.signer(hash, signature).fault {
+                return Err(bad_signature(*nonce, fault));
+            }
+        }
+        Ok(())
+    }
+
+    fn form_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let nobody = Address([0; 20]);
         if self.shared.sender == nobody {
@@ -112,17 +147,23 @@ impl Payment {
         if self.shared.recipient == nobody {
             problems.push("the recipient is the zero address".to_owned());
         }
-        if verified.is_empty() {
+        if self.tickets.is_empty() {
             problems.push("it holds no ticket".to_owned());
         }
-        if verified.len() > MAX_TICKETS as usize {
-            problems.push(format!("it holds {} tickets, {MAX_TICKETS} of one kind are taken", verified.len()));
+        if self.tickets.len() > MAX_TICKETS as usize {
+            problems.push(format!("it holds {} tickets, {MAX_TICKETS} of one kind are taken", self.tickets.len()));
         }
-        let mut nonces: Vec<u32> = verified.iter().map(|ticket| ticket.nonce).collect();
+        let mut nonces: Vec<u32> = self.tickets.iter().map(|(nonce, _)| *nonce).collect();
         nonces.sort_unstable();
         if let Some(twice) = nonces.windows(2).find(|pair| pair[0] == pair[1]) {
             problems.push(format!("two tickets have the nonce {}", twice[0]));
         }
+        problems
+    }
+
+    /// What a go-livepeer orchestrator refuses in these tickets, whoever it is; each as a sentence.
+    pub(crate) fn problems(&self, verified: &[Verified]) -> Vec<String> {
+        let mut problems = self.form_problems();
         if let Some((bad, fault)) = verified.iter().find_map(|one| Some((one, one.signer.fault?))) {
             let count = verified.iter().filter(|one| one.signer.fault.is_some()).count();
             problems.push(format!("{count} signatures are not valid; of the one with nonce {}: {fault}", bad.nonce));
@@ -172,6 +213,10 @@ impl Payment {
             tickets: verified.iter().map(TicketReport::of).collect(),
         }
     }
+}
+
+fn bad_signature(nonce: u32, fault: &str) -> String {
+    format!("the signature of the ticket with nonce {nonce} is not valid: {fault}")
 }
 
 /// What `pm ticket` says. Large numbers are decimal strings, fractions `n/d`, bytes hexadecimal.

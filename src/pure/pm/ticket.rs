@@ -65,7 +65,7 @@ impl Ticket {
     /// Who signed this hash of a ticket, and whether go-livepeer takes the signature as its sender's.
     pub(crate) fn signer(&self, hash: &Hash, signature: &[u8]) -> Signer {
         let address = recover(hash, signature);
-        let fault = fault(signature).or(match address {
+        let fault = form_fault(signature).or(match address {
             None => Some("it belongs to no key"),
             Some(address) if address != self.sender => Some("it is not the sender's"),
             Some(_) => None,
@@ -90,7 +90,7 @@ pub(crate) struct Signer {
 }
 
 /// What is wrong with a signature whoever made it.
-fn fault(signature: &[u8]) -> Option<&'static str> {
+pub(crate) fn form_fault(signature: &[u8]) -> Option<&'static str> {
     let [.., v] = signature else { return Some("it is empty") };
     if signature.len() != SIGNATURE {
         return Some("it has not 65 bytes");

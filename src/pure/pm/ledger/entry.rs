@@ -1,15 +1,10 @@
 //! The lines of STATE_DIR/tickets.jsonl.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::ToPrimitive;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::pure::pm::amount::floor;
-use crate::pure::pm::payment::{Payment, Verified};
-use crate::pure::pm::ticket::hex;
+use super::totals::Totals;
+use crate::pure::pm::payment::Payment;
+use crate::pure::pm::ticket::{Hash, hex};
 use crate::pure::text;
 
 /// Seconds for which a payment is worth submitting: two rounds of 6377 blocks of 12 s, after which the chain redeems
@@ -106,83 +101,10 @@ pub(crate) fn message(text: &str) -> String {
     text::start(text, MAX_MESSAGE)
 }
 
-/// Sums of payments, by result.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Totals {
-    pub(crate) by_result: BTreeMap<String, Sum>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Sum {
-    pub(crate) payments: i64,
-    pub(crate) tickets: i64,
-    /// Expected value in wei, exact: on disk a whole number or `n/d`.
-    #[serde(serialize_with = "write_fraction", deserialize_with = "read_fraction")]
-    pub(crate) ev: BigRational,
-}
-
-impl Totals {
-    pub(super) fn add(&mut self, result: &str, payment: &Received) {
-        self.change(result, 1, payment);
-    }
-
-    pub(super) fn take_off(&mut self, result: &str, payment: &Received) {
-        self.change(result, -1, payment);
-    }
-
-    fn change(&mut self, result: &str, sign: i64, payment: &Received) {
-        let tickets = i64::try_from(payment.tickets.len()).unwrap_or(i64::MAX);
-        let ev = payment.total_ev() * BigRational::from_integer(sign.into());
-        self.add_sum(result, &Sum { payments: sign, tickets: sign * tickets, ev });
-    }
-
-    fn add_sum(&mut self, result: &str, more: &Sum) {
-        let zero = || Sum { payments: 0, tickets: 0, ev: BigRational::from_integer(BigInt::ZERO) };
-        let sum = self.by_result.entry(result.into()).or_insert_with(zero);
-        sum.payments += more.payments;
-        sum.tickets += more.tickets;
-        sum.ev += &more.ev;
-    }
-
-    pub(crate) fn tickets(&self, result: &str) -> i64 {
-        self.by_result.get(result).map_or(0, |sum| sum.tickets)
-    }
-
-    /// Wei, as near as a float64 tells.
-    pub(crate) fn ev(&self, result: &str) -> f64 {
-        self.by_result.get(result).and_then(|sum| sum.ev.to_f64()).unwrap_or(0.0)
-    }
-
-    pub(super) fn add_all(&mut self, other: &Self) {
-        other.by_result.iter().for_each(|(result, sum)| self.add_sum(result, sum));
-    }
-}
-
-impl Sum {
-    /// Whole wei.
-    pub(crate) fn ev_floor(&self) -> BigInt {
-        floor(&self.ev)
-    }
-}
-
-/// Nothing where it is no fraction: the file may hold anything.
-fn fraction(text: &str) -> BigRational {
-    text.parse().unwrap_or_else(|_| BigRational::from_integer(BigInt::ZERO))
-}
-
-fn write_fraction<S: Serializer>(value: &BigRational, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn read_fraction<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BigRational, D::Error> {
-    String::deserialize(deserializer).map(|text| fraction(&text))
-}
-
 impl Received {
-    /// What is kept of a payment that was verified.
-    pub(crate) fn new(payment: &Payment, verified: &[Verified], headers: (String, String), at: f64) -> Self {
-        let tickets: Vec<String> = verified.iter().map(|ticket| hex(&ticket.hash)).collect();
+    /// What is kept of a payment that was verified. `tickets`: its hashes.
+    pub(crate) fn new(payment: &Payment, tickets: &[Hash], headers: (String, String), at: f64) -> Self {
+        let tickets: Vec<String> = tickets.iter().map(|hash| hex(hash)).collect();
         Self {
             id: tickets.first().cloned().unwrap_or_default(),
             at,
@@ -194,14 +116,6 @@ impl Received {
             payment: headers.0,
             job: headers.1,
         }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.payment.len() + self.job.len()
-    }
-
-    pub(crate) fn total_ev(&self) -> BigRational {
-        fraction(&self.ev) * BigRational::from_integer(self.tickets.len().into())
     }
 }
 
