@@ -44,6 +44,7 @@ mod keeper_recordings;
 mod kernel_log;
 mod lease;
 mod listen;
+mod ledger;
 mod load;
 mod logging;
 mod manual;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{SmallDisk, Worker, folder, wait_for};
 use crate::http::{self, Response};
-use crate::till::{JOB, Mood, Scene, Till, pay};
+use crate::till::{JOB, Mood, Scene, Till, pay, try_pay};
 use crate::wallet::Wallet;
 
 #[track_caller]
@@ -222,17 +222,10 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
         let client = thread::spawn(move || {
             let mut taken = Vec::new();
             for payment in payments {
-                let request = format!(
-                    "POST /gpu-check HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLivepeer-Payment: {payment}\r\nLivepeer: {JOB}\r\nContent-Length: 16\r\n\r\n{{\"agent_id\":\"p\"}}"
-                );
-                let Ok(mut connection) = http::Connection::try_open(addr) else { break };
-                if connection.send(request.as_bytes()).is_err() {
-                    break;
-                }
-                match connection.answer() {
-                    Ok(answer) if answer.status == 200 => taken.push(payment),
-                    Ok(_) => {}
-                    Err(_) => break,
+                match try_pay(addr, &payment) {
+                    Some(200) => taken.push(payment),
+                    Some(_) => {}
+                    None => break,
                 }
             }
             taken

@@ -163,3 +163,13 @@ pub fn pay(addr: SocketAddr, payment: &str) -> Response {
     let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
     http::request(addr, "POST", "/gpu-check", &headers, br#"{"agent_id":"payer"}"#)
 }
+
+/// The status of the answer; None: there is none, the worker may have been killed.
+pub fn try_pay(addr: SocketAddr, payment: &str) -> Option<u16> {
+    let request = format!(
+        "POST /gpu-check HTTP/1.1\r\nHost: x\r\nConnection: close\r\nLivepeer-Payment: {payment}\r\nLivepeer: {JOB}\r\nContent-Length: 16\r\n\r\n{{\"agent_id\":\"p\"}}"
+    );
+    let mut connection = http::Connection::try_open(addr).ok()?;
+    connection.send(request.as_bytes()).ok()?;
+    connection.answer().ok().map(|answer| answer.status)
+}

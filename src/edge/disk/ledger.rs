@@ -190,16 +190,16 @@ impl Writer {
         };
         let (file, ledger, findings) = open()?;
         let path = self.path.display();
-        let mended = match findings.tail {
+        let repaired = match findings.tail {
             Tail::Fine => Ok(()),
             Tail::Torn(at) => {
-                log::info!("{path}: the end of the file is half a line that was never confirmed; it is removed");
+                log::info!("{path} ends with a write that was cut short and never confirmed; that end is removed");
                 file.set_len(at).and_then(|()| file.sync_all())
             }
             Tail::Unfinished(at) => file.set_len(at).and_then(|()| append(&file, "").map(drop)),
         };
         // Whatever stays of it gets a newline before the next line.
-        mended.unwrap_or_else(|why| self.warn(&why));
+        repaired.unwrap_or_else(|why| self.warn(&why));
         self.books.opened(Ok((ledger, findings, Pages(Arc::clone(&file)))));
         Ok(file)
     }
@@ -282,7 +282,7 @@ impl Writer {
                 let (old, path) = (std::mem::replace(file, new), self.path.display());
                 self.compacted.set(length(file));
                 self.cannot_compact.set(None);
-                log::info!("{path}: {} bytes became {}: old results are summed up", length(&old), length(file));
+                log::info!("{path} was compacted: it had {} bytes and has {}", length(&old), length(file));
             }
             Err(why) => self.cannot_compact(&why),
         }
@@ -292,7 +292,7 @@ impl Writer {
         self.errors.fetch_add(1, Ordering::AcqRel);
         if self.cannot_compact.replace(Some(Instant::now())).is_none() {
             let path = self.path.display();
-            log::warn!("cannot make {path} smaller: {why}; it is used as it is, and this is tried again");
+            log::warn!("cannot compact {path}: {why}; it stays as it is, and this is tried again in ten minutes");
         }
     }
 

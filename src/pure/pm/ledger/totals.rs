@@ -73,7 +73,10 @@ impl Ev {
 
     /// Whole wei.
     pub(crate) fn floor(&self) -> BigInt {
-        floor(&self.exact())
+        match &self.rest {
+            None => self.parts.div_floor(&max_uint256()),
+            Some(_) => floor(&self.exact()),
+        }
     }
 }
 
