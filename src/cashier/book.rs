@@ -29,7 +29,7 @@ impl Book {
 /// A payment from the file.
 ///
 /// # Errors
-/// Somebody may have changed the file, or the disk has forgotten it.
+/// When the file was changed, or the disk cannot be read.
 pub(super) fn read_back(due: Due, pages: &Pages) -> Result<Received, String> {
     let line = pages.read(due.place).map_err(|why| format!("a payment cannot be read from STATE_DIR: {why}"))?;
     match serde_json::from_slice(&line) {

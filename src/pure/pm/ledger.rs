@@ -21,8 +21,11 @@ pub(crate) use totals::{Ev, Totals};
 /// Payments that may wait for their submission, and the bytes of their lines.
 pub(crate) const MAX_PENDING: usize = 65_536;
 pub(crate) const MAX_PENDING_BYTES: u64 = 64 << 20;
-/// Payments and tickets that are remembered for their lifetime: with more, those that ended first are forgotten early.
+/// Payments that ended and tickets that are remembered for their lifetime: with more, a compaction forgets the oldest of
+/// what has ended early.
 const MAX_ENDED: usize = 200_000;
+const MANY_SEEN: usize = 800_000;
+/// Tickets beyond which none are taken.
 const MAX_SEEN: usize = 900_000;
 
 /// A hash, folded: 64 bits tell a million tickets apart, and whoever finds two of his own that share them gets the
@@ -270,7 +273,7 @@ impl Ledger {
 
     /// More is remembered than there is room for.
     pub(crate) fn is_over(&self) -> bool {
-        self.ended.len() > MAX_ENDED || self.seen.as_ref().is_some_and(|seen| seen.len() > MAX_SEEN / 8 * 7)
+        self.ended.len() > MAX_ENDED || self.seen.as_ref().is_some_and(|seen| seen.len() > MANY_SEEN)
     }
 }
 

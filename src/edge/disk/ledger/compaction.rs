@@ -46,7 +46,8 @@ impl Compaction {
             Some((base, at)) => {
                 let length = self.old.metadata()?.len();
                 let upto = length.min(at.saturating_add(STEP));
-                self.copy(at, upto - at)?;
+                let count = upto.checked_sub(at).ok_or(io::ErrorKind::UnexpectedEof)?;
+                self.copy(at, count)?;
                 self.rest = Some((base, upto));
                 if upto == length {
                     self.finish(base, books)?;
@@ -75,8 +76,7 @@ impl Compaction {
                 match piece.bytes {
                     Some(bytes) => out.extend([bytes, b"\n"].concat()),
                     None => {
-                        let place = piece.place;
-                        let whole = piece.whole;
+                        let (place, whole) = (piece.place, piece.whole);
                         self.put(&out)?;
                         self.copy(place.offset, place.length)?;
                         out.clear();

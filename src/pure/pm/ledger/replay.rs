@@ -81,7 +81,7 @@ pub(crate) fn replay(lines: &mut dyn Lines, remember: bool) -> Result<(Ledger, F
         tail = match voided {
             Some(_) if whole => None,
             Some(_) => Some(Tail::Unfinished(lines.ends().0)),
-            // What stands before it must be beyond doubt: somebody else's file is not to be cut.
+            // The lines before it must be sound: a file that is not ours is never cut.
             None if torn && sound => Some(Tail::Torn(place.offset)),
             None => {
                 damaged += 1;

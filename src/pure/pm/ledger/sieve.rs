@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::{Ended, Entry, Key, LIFETIME, Ledger, MAX_ENDED, MAX_SEEN, Piece, Place, Received, Totals};
+use super::{Ended, Entry, Key, LIFETIME, Ledger, MANY_SEEN, MAX_ENDED, Piece, Place, Received, Totals};
 use super::{hash_of, key_of, keys};
 
 /// Tickets that one compaction forgets at most, so that it needs little memory: the next one forgets more.
@@ -39,7 +39,7 @@ impl Ledger {
     pub(crate) fn sieve(&self, now: f64, until: u64) -> Sieve {
         let seen = self.seen.as_ref().map_or(0, HashSet::len);
         let excess = |count: usize, most: usize| count.saturating_sub(most / 4 * 3);
-        let early = (excess(self.ended.len(), MAX_ENDED), excess(seen, MAX_SEEN));
+        let early = (excess(self.ended.len(), MAX_ENDED), excess(seen, MANY_SEEN));
         Sieve {
             now,
             until,
@@ -65,7 +65,7 @@ impl Ledger {
             Some(Entry::Void { .. } | Entry::Sent { .. } | Entry::Failed { .. } | Entry::Summary(_)) => {
                 Sifted::default()
             }
-            // Whoever repairs the file by hand will want them.
+            // A line that makes no sense: an operator may still be able to repair it.
             None => kept,
         }
     }

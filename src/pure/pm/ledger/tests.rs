@@ -162,7 +162,7 @@ fn the_end_of_a_file_that_was_cut_short() {
         (String::new(), 0, 0, Tail::Fine),
         // Not a beginning of ours, or behind something that is in question itself.
         (format!("{one}half a word"), 1, 1, Tail::Fine),
-        ("a file of somebody else's".into(), 1, 0, Tail::Fine),
+        ("a text file".into(), 1, 0, Tail::Fine),
         (format!("{one}not ours\n{}", &two[..40]), 2, 1, Tail::Fine),
         (format!("{one}not ours\n\0\0"), 1, 1, Tail::Fine),
     ] {
@@ -206,7 +206,7 @@ fn a_compaction_loses_nothing_that_comes_meanwhile() {
         Entry::Payment(received(40, 1.0)),
         Entry::Payment(received(30, 2.0)),
         Entry::Failed { id: id(40), at: 2.0, tries: 2, arrived: false },
-    ]) + "what somebody wrote by hand\n";
+    ]) + "a note by hand\n";
     let tail = [
         Entry::Payment(received(50, 3.0)),
         ended(10, Outcome::Accepted),
@@ -220,7 +220,7 @@ fn a_compaction_loses_nothing_that_comes_meanwhile() {
     let (again, found) = read(&new);
     assert_eq!((waiting(&again, &new), found.damaged), (expect.to_vec(), 1), "{new}");
     assert_eq!(again.totals(), ledger.totals());
-    assert!(new.contains("what somebody wrote by hand"), "nobody throws that away");
+    assert!(new.contains("a note by hand"), "it is kept");
     assert_eq!((again.next_due(None).unwrap().tries, again.next_due(None).unwrap().arrived), (3, true));
     // Another one finds every payment where it is now.
     let (third, ledger) = compact(&new, 5.0, &[]);
