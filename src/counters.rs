@@ -42,6 +42,7 @@ pub(crate) struct Pulse {
     jobs: Gauge,
     vanished: Arc<AtomicUsize>,
     denied: Arc<AtomicUsize>,
+    foreign: Arc<AtomicUsize>,
 }
 
 /// How much of it somebody has heard of.
@@ -49,6 +50,7 @@ pub(crate) struct Pulse {
 pub(crate) struct Heard {
     vanished: usize,
     denied: usize,
+    foreign: usize,
 }
 
 impl Pulse {
@@ -66,13 +68,15 @@ impl Pulse {
         self.vanished.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A job came with a wrong token.
-    pub(crate) fn denied(&self) {
-        self.denied.fetch_add(1, Ordering::AcqRel);
+    /// A job was refused because of its token; `some`: it had one.
+    pub(crate) fn denied(&self, some: bool) {
+        let count = if some { &self.foreign } else { &self.denied };
+        count.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn heard(&self) -> Heard {
-        Heard { vanished: self.vanished.load(Ordering::Acquire), denied: self.denied.load(Ordering::Acquire) }
+        let now = |count: &AtomicUsize| count.load(Ordering::Acquire);
+        Heard { vanished: now(&self.vanished), denied: now(&self.denied), foreign: now(&self.foreign) }
     }
 
     /// What is new since then.
@@ -80,7 +84,8 @@ impl Pulse {
         let before = std::mem::replace(heard, self.heard());
         let vanished = (before.vanished != heard.vanished).then_some(Hint::Vanished);
         let denied = (before.denied != heard.denied).then_some(Hint::Denied);
-        vanished.into_iter().chain(denied).collect()
+        let foreign = (before.foreign != heard.foreign).then_some(Hint::Foreign);
+        vanished.into_iter().chain(denied).chain(foreign).collect()
     }
 }
 

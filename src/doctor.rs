@@ -10,7 +10,7 @@ use crate::edge::disk;
 use crate::edge::kmsg::Kmsg;
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::Ollama;
-use crate::edge::orchestrator::{Orchestrator, RegisterError};
+use crate::edge::orchestrator::{Discovery, Orchestrator, RegisterError};
 use crate::edge::probe::{self, NoAnswer};
 use crate::edge::surroundings;
 use crate::edge::tegra::Tegra;
@@ -18,6 +18,8 @@ use crate::outbound;
 use crate::pure::config::{Config, OllamaConfig, Protocol};
 use crate::pure::diagnosis::{self, Finding, Machine};
 use crate::pure::snapshot::{OllamaState, Reach};
+use crate::pure::url::HttpUrl;
+use crate::registrar::BYOC_ALONE;
 use crate::sampler;
 
 /// One look: what it is called, how long it may take, and what it does.
@@ -36,6 +38,8 @@ const LOOKS: &[Look] = &[
     ("disk", Duration::from_secs(5), state),
     ("worker", Duration::from_secs(3), worker),
 ];
+
+const MEND: &str = "correct ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator";
 
 /// All findings, in the order of [`LOOKS`].
 pub(crate) fn examine(config: &Config) -> Vec<Finding> {
@@ -120,57 +124,97 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
     match outbound::tls(&settings.tls) {
         Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "mend ORCH_TLS")),
         Ok(tls) => {
-            for url in &settings.urls {
-                let one = Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
-                let (found, clock) = registries(&one, settings.protocol);
-                all.extend(found);
-                clocks.extend(clock.map(|theirs| (url.as_str().to_owned(), theirs)));
-            }
+            let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
+            let each: Vec<_> = settings.urls.iter().map(one).collect();
+            // One that hangs delays no other.
+            thread::scope(|scope| {
+                let looks: Vec<_> =
+                    each.iter().map(|one| (one, scope.spawn(move || registries(one, config)))).collect();
+                for (one, look) in looks {
+                    let Ok((found, clock)) = look.join() else { continue };
+                    all.extend(found);
+                    clocks.extend(clock.map(|theirs| (one.url().to_owned(), theirs)));
+                }
+            });
         }
     }
-    let own = config.capability.url.as_ref().filter(|url| !settings.urls.is_empty() && url.is_loopback());
-    if let Some(url) = own {
-        let detail = format!("CAPABILITY_URL={}: only orchestrators on this machine can send jobs there", url.as_str());
+    let own = config.capability.url.as_ref().filter(|_| !settings.urls.is_empty());
+    if let Some((url, why)) = own.and_then(|url| Some((url, url.trouble()?))) {
+        let detail = format!("CAPABILITY_URL={}: {why}", url.as_str());
         all.push(Finding::warn("orchestrator", detail, "set it to this machine's public name or address"));
+    }
+    if !settings.urls.is_empty() && settings.protocol == Protocol::Auto && config.worker_token.is_some() {
+        all.push(Finding::pass("orchestrator", format!("ORCH_PROTOCOL=auto: {BYOC_ALONE}")));
     }
     all.extend(diagnosis::clock(unix_now(), &clocks));
     all
 }
 
-/// Whether an orchestrator has the registries that ORCH_PROTOCOL wants, and its clock in Unix seconds.
-fn registries(one: &Orchestrator, protocol: Protocol) -> (Vec<Finding>, Option<f64>) {
-    const MEND: &str = "mend ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator";
+/// Which registries an orchestrator has of those that ORCH_PROTOCOL wants, where the worker is visible there, and its
+/// clock in Unix seconds.
+fn registries(one: &Orchestrator, config: &Config) -> (Vec<Finding>, Option<f64>) {
+    let settings = &config.orchestrators;
+    let with_byoc = settings.protocol != Protocol::LiveRunner;
+    let with_runners = settings.protocol.uses_runners(config.worker_token.is_some());
+    let (byoc, runners) = thread::scope(|scope| {
+        let byoc = with_byoc.then(|| scope.spawn(|| one.probe()));
+        let runners = with_runners.then(|| one.discovery(&settings.runner.id));
+        (byoc.and_then(|byoc| byoc.join().ok()), runners)
+    });
+    let clock = byoc.as_ref().and_then(|byoc| byoc.as_ref().ok().copied().flatten());
+    let auto = settings.protocol == Protocol::Auto;
+    // What `auto` does without if the other is there.
+    let has_runners = matches!(runners, Some(Ok(Discovery::There { .. })));
+    let has_byoc = byoc.as_ref().is_some_and(|byoc| !matches!(byoc, Err(RegisterError::NoByoc)));
     let mut all = Vec::new();
-    let mut clock = None;
-    let mut runners = matches!(protocol, Protocol::LiveRunner | Protocol::Both);
-    if protocol != Protocol::LiveRunner {
-        match one.probe() {
-            Ok(theirs) => {
-                clock = theirs;
-                all.push(Finding::pass("orchestrator", format!("{} has BYOC and takes the secret", one.url())));
-            }
-            Err(RegisterError::NoByoc) if protocol == Protocol::Auto => runners = true,
-            Err(why) => all.push(Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND)),
-        }
-    }
-    if runners {
-        all.push(match one.has_runners() {
-            Ok(true) => Finding::pass(
-                "orchestrator",
-                format!(
-                    "{} has a Live Runner registry; whether it takes the secret shows at the first beat",
-                    one.url()
-                ),
-            ),
-            Ok(false) => Finding::fail(
-                "orchestrator",
-                format!("{} has no Live Runner registry", one.url()),
-                "start it with -useLiveRunners and -orchSecret, or choose another ORCH_PROTOCOL",
-            ),
+    if let Some(byoc) = byoc {
+        let names = config.capability.names.join(", ");
+        all.push(match byoc {
+            Ok(_) => found(one, &format!("has BYOC and takes the secret: a worker is visible there as {names}")),
+            Err(RegisterError::NoByoc) if auto && has_runners => found(one, "has no BYOC, which auto does without"),
             Err(why) => Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND),
         });
     }
+    all.extend(runners.map(|runners| live_runner(one, &settings.runner.id, runners, auto && has_byoc)));
     (all, clock)
+}
+
+fn found(one: &Orchestrator, what: &str) -> Finding {
+    Finding::pass("orchestrator", format!("{} {what}", one.url()))
+}
+
+/// `optional`: BYOC alone will do.
+fn live_runner(one: &Orchestrator, id: &str, runners: Result<Discovery, RegisterError>, optional: bool) -> Finding {
+    let url = one.url();
+    match runners {
+        Ok(Discovery::There { listed: Some(true) }) => {
+            found(one, &format!("has a Live Runner registry, which lists {id} as ready: /apps/{id}/app/gpu-check"))
+        }
+        Ok(Discovery::There { listed }) => {
+            let listed = if listed.is_some() { "does not list" } else { "may list" };
+            found(
+                one,
+                &format!(
+                    "has a Live Runner registry, which {listed} {id}; whether it takes the secret shows at a worker's first beat"
+                ),
+            )
+        }
+        Ok(Discovery::Absent) if optional => found(
+            one,
+            "has no Live Runner registry (-useLiveRunners and -orchSecret): call_runner of Livepeer's SDK finds no worker there",
+        ),
+        Ok(Discovery::Absent) => Finding::fail(
+            "orchestrator",
+            format!("{url} has no Live Runner registry"),
+            "start it with -useLiveRunners and -orchSecret, or choose another ORCH_PROTOCOL",
+        ),
+        Err(why) if optional && why.is_odd_answer() => Finding::warn(
+            "orchestrator",
+            format!("whether {url} has a Live Runner registry is not known: {why}"),
+            "let GET /discovery through, or set ORCH_PROTOCOL=both if it has one and byoc if not",
+        ),
+        Err(why) => Finding::fail("orchestrator", format!("{url}: {why}"), MEND),
+    }
 }
 
 fn state(config: &Config) -> Vec<Finding> {

@@ -1,6 +1,8 @@
-//! Keeps every name registered at every orchestrator, as `pure/lease` says, and takes it out at the end. One thread for
-//! each orchestrator: one that hangs delays no other.
+//! Keeps every name registered at every orchestrator, as `pure/lease` says, and the live runner, as `pure/runner` says;
+//! takes them out at the end. A thread for each registry of each orchestrator: one that hangs delays no other, and a
+//! registration that takes 10 s costs no beat.
 
+mod byoc;
 mod runner;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,29 +10,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::counters::Pulse;
-use crate::edge::limits::unix_now;
-use crate::edge::orchestrator::{Orchestrator, RegisterError};
+use crate::edge::orchestrator::Orchestrator;
 use crate::edge::secrets;
 use crate::pure::config::{Capability, Protocol, RunnerConfig, Secret};
-use crate::pure::contract::millis;
-use crate::pure::lease::{Action, Hint, Lease, Row, State, Withdrawal};
-use crate::pure::runner::Status;
+use crate::pure::lease::Row;
+use crate::pure::pace::{Pace, Side};
+use crate::pure::sight::{Found, Sight};
 use crate::pure::url::HttpUrl;
 use crate::pure::verdict::Verdict;
 use crate::rows::Rows;
 use crate::sampler::Board;
 use crate::threads;
-use runner::Entry;
 
 /// What operators see of all registrations.
 pub(crate) type Registrations = Rows<Row>;
 
-/// No orchestrator is asked more often than this, whatever is due.
-const APART: Duration = Duration::from_secs(1);
-/// How often the thread looks up when nothing is due: for jobs that ended, peers that vanished, the verdict.
+/// How often a thread looks up when nothing is due: for jobs that ended, peers that vanished, the verdict.
 const TICK: Duration = Duration::from_millis(200);
 /// Unregistering has a deadline of its own; this is for threads that do not come back.
 const STOP_PATIENCE: Duration = Duration::from_millis(2500);
+
+/// Why ORCH_PROTOCOL=auto with WORKER_TOKEN does not look for Live Runner.
+pub(crate) const BYOC_ALONE: &str = "BYOC alone, since WORKER_TOKEN is set, which a Live Runner's proxy cannot send; without it this worker would be in GET /discovery as well";
 
 /// What is registered everywhere.
 #[derive(Debug)]
@@ -50,13 +51,22 @@ pub(crate) struct Offer {
     pub(crate) hurry: u32,
 }
 
+impl Offer {
+    fn uses(&self, side: Side) -> bool {
+        match side {
+            Side::Byoc => self.protocol != Protocol::LiveRunner,
+            Side::Runner => self.protocol.uses_runners(self.token.is_some()),
+        }
+    }
+}
+
 /// The running registrations.
 #[derive(Debug)]
 pub(crate) struct Registrar {
     tenures: Vec<Arc<Tenure>>,
 }
 
-/// The names at one orchestrator.
+/// The worker at one orchestrator.
 #[derive(Debug)]
 struct Tenure {
     orchestrator: Mutex<Orchestrator>,
@@ -65,15 +75,20 @@ struct Tenure {
     board: Arc<Board>,
     registrations: Arc<Registrations>,
     started: Instant,
-    state: Mutex<Stop>,
+    state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct Stop {
+/// What the threads of one orchestrator share.
+#[derive(Debug)]
+struct State {
     stopping: bool,
     /// Times that the operator has asked for everything anew.
     asked: u64,
+    /// Times that each side has heard from the other that the orchestrator was restarted or is back.
+    nudges: [u64; 2],
+    pace: Pace,
+    sight: Sight,
     /// Names that were sent, and may be registered even if no answer came.
     sent: Vec<String>,
     /// Unregistering is over.
@@ -84,16 +99,8 @@ struct Stop {
     left: bool,
 }
 
-/// One name and what was said of it last.
-struct Name {
-    name: String,
-    row: usize,
-    lease: Lease,
-    told: Option<RegisterError>,
-}
-
 impl Registrar {
-    /// Starts one thread for each orchestrator.
+    /// Starts the threads.
     pub(crate) fn start(
         orchestrators: Vec<Orchestrator>,
         offer: Offer,
@@ -102,7 +109,21 @@ impl Registrar {
         registrations: &Arc<Registrations>,
     ) -> Self {
         let offer = Arc::new(offer);
+        if !orchestrators.is_empty() && offer.protocol == Protocol::Auto && !offer.uses(Side::Runner) {
+            log::info!("ORCH_PROTOCOL=auto: {BYOC_ALONE}");
+        }
         let tenures = orchestrators.into_iter().map(|orchestrator| {
+            let state = State {
+                stopping: false,
+                asked: 0,
+                nudges: [0; 2],
+                pace: Pace::default(),
+                sight: Sight::new(offer.protocol, offer.token.is_some()),
+                sent: Vec::new(),
+                done: false,
+                leaving: false,
+                left: !offer.uses(Side::Runner),
+            };
             let tenure = Arc::new(Tenure {
                 orchestrator: Mutex::new(orchestrator),
                 offer: Arc::clone(&offer),
@@ -110,13 +131,18 @@ impl Registrar {
                 board: Arc::clone(board),
                 registrations: Arc::clone(registrations),
                 started: Instant::now(),
-                state: Mutex::new(Stop::default()),
+                state: Mutex::new(state),
                 changed: Condvar::new(),
             });
-            let work = Arc::clone(&tenure);
-            if let Err(why) = threads::essential("registrar", move || work.keep()) {
-                log::error!("no thread to register with: {why}");
-            }
+            let start = |side, name, keep: fn(&Tenure)| {
+                let work = Arc::clone(&tenure);
+                let started = offer.uses(side).then(|| threads::essential(name, move || keep(&work)));
+                if let Some(Err(why)) = started {
+                    log::error!("no thread to register with: {why}");
+                }
+            };
+            start(Side::Byoc, "registrar", Tenure::keep_names);
+            start(Side::Runner, "live-runner", Tenure::keep_runner);
             tenure
         });
         Self { tenures: tenures.collect() }
@@ -167,7 +193,7 @@ impl Registrar {
 }
 
 impl Tenure {
-    fn lock(&self) -> MutexGuard<'_, Stop> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,174 +205,67 @@ impl Tenure {
         self.started.elapsed() * self.offer.hurry
     }
 
-    fn keep(&self) {
-        let entry = self.keep_up();
-        if let Some(entry) = entry {
-            self.leave(&entry);
+    fn is_unhealthy(&self) -> bool {
+        self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy)
+    }
+
+    /// Takes the turn for a request that has been due since `due`; else how long to wait for it.
+    fn turn(&self, side: Side, due: Duration) -> Result<(), Duration> {
+        let now = self.now();
+        self.lock().pace.take(side, now, due)
+    }
+
+    /// One side has seen what there is. Writes it into the log, if that is news.
+    fn found(&self, side: Side, found: Found) {
+        let url = self.orchestrator().url().to_owned();
+        let rows = self.registrations.rows();
+        let ours = rows.iter().filter(|row| row.orchestrator == url && row.is_name());
+        let names: Vec<String> = ours.map(|row| row.capability.clone()).collect();
+        let mut state = self.lock();
+        let again = state.sight.see(side, found);
+        let news = state.sight.news(&url, &names, &self.offer.runner);
+        drop(state);
+        match news {
+            Some((true, news)) => log::info!("{news}"),
+            Some((false, news)) => log::warn!("{news}"),
+            None => {}
         }
-        self.lock().left = true;
+        if again {
+            self.nudge(side.other());
+        }
+    }
+
+    /// ORCH_PROTOCOL=auto does without this registry, since the orchestrator has the other one.
+    fn does_without(&self, side: Side) -> bool {
+        self.offer.protocol == Protocol::Auto && self.lock().sight.is_there(side.other())
+    }
+
+    /// Has this side look at once whether it is still registered.
+    fn nudge(&self, side: Side) {
+        self.lock().nudges[side as usize] += 1;
         self.changed.notify_all();
     }
 
-    /// Does what is due until the worker ends; the live runner that is left then.
-    fn keep_up(&self) -> Option<Entry> {
-        let protocol = self.offer.protocol;
-        let mut names = if protocol == Protocol::LiveRunner { Vec::new() } else { self.names() };
-        let mut entry = matches!(protocol, Protocol::LiveRunner | Protocol::Both).then(|| Entry::new(self));
-        let mut withdrawal = Withdrawal::default();
-        let mut heard = self.pulse.heard();
-        let mut asked = 0;
-        let mut next_ask = Duration::ZERO;
-        loop {
-            let now = self.now();
-            let (stopping, leaving, renew) = {
-                let state = self.lock();
-                (state.stopping, state.leaving, std::mem::replace(&mut asked, state.asked) != state.asked)
-            };
-            if leaving || (stopping && !entry.as_ref().is_some_and(Entry::is_live)) {
-                return entry;
-            }
-            if renew {
-                self.read_secret();
-                names.iter_mut().for_each(|name| name.lease.hint(now, Hint::Asked));
-                entry.iter_mut().for_each(|entry| entry.hasten(now));
-            }
-            let hints = self.pulse.since(&mut heard);
-            for name in &mut names {
-                hints.iter().for_each(|hint| name.lease.hint(now, *hint));
-            }
-            let unhealthy = self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy);
-            let wanted = !withdrawal.see(now, self.offer.withdraw && unhealthy);
-            let status = Status::of(stopping, wanted);
-            let mut wait = TICK * self.offer.hurry;
-            if now < next_ask {
-                wait = next_ask - now;
-            } else if let Some(more) = entry.as_mut().map(|entry| entry.wait(now, status)) {
-                wait = wait.min(more);
-            }
-            if now >= next_ask {
-                let acted = match &mut entry {
-                    Some(entry) if wait.is_zero() => {
-                        self.beat(entry);
-                        true
-                    }
-                    _ if stopping => false,
-                    _ => self.act_on_one(&mut names, now, wanted, &mut wait),
-                };
-                if acted {
-                    (next_ask, wait) = (self.now() + APART, Duration::ZERO);
-                }
-            }
-            let out = |name: &Name| matches!(name.told, Some(RegisterError::NoByoc));
-            if entry.is_none() && protocol == Protocol::Auto && self.offer.token.is_none() && names.iter().any(out) {
-                entry = Some(Entry::new(self));
-            }
-            let seen = (asked, stopping);
-            let idle = |state: &mut Stop| !state.leaving && (state.asked, state.stopping) == seen;
-            drop(self.changed.wait_timeout_while(self.lock(), (wait / self.offer.hurry).min(TICK), idle));
+    /// What is new since a thread last heard of it.
+    fn calls(&self, side: Side, heard: &mut Heard) -> Calls {
+        let state = self.lock();
+        let now = Heard { asked: state.asked, nudges: state.nudges[side as usize], stopping: state.stopping };
+        let before = std::mem::replace(heard, now);
+        Calls {
+            stopping: state.stopping,
+            leaving: state.leaving,
+            renew: before.asked != now.asked,
+            nudged: before.nudges != now.nudges,
         }
     }
 
-    fn names(&self) -> Vec<Name> {
-        let url = self.orchestrator().url().to_owned();
-        let name = |name: &String| Name {
-            name: name.clone(),
-            row: self.registrations.add(Row::new(&url, name, "byoc")),
-            lease: Lease::new(self.now()),
-            told: None,
+    /// Waits until something is due or there is a call.
+    fn rest(&self, side: Side, wait: Duration, heard: Heard) {
+        let idle = |state: &mut State| {
+            let now = Heard { asked: state.asked, nudges: state.nudges[side as usize], stopping: state.stopping };
+            !state.leaving && now == heard
         };
-        self.offer.capability.names.iter().map(name).collect()
-    }
-
-    /// Does what is due for one of the names, if anything is; else lowers `wait` to when it will be.
-    fn act_on_one(&self, names: &mut [Name], now: Duration, wanted: bool, wait: &mut Duration) -> bool {
-        for name in names {
-            match name.lease.next(now, self.pulse.jobs() > 0, wanted) {
-                Action::Wait(more) => *wait = (*wait).min(more),
-                action => {
-                    self.act(action, name);
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    fn act(&self, action: Action, name: &mut Name) {
-        let orchestrator = self.orchestrator();
-        let url = orchestrator.url();
-        let Action::Register { with_load } = action else {
-            match orchestrator.unregister(&name.name) {
-                Ok(()) => log::warn!("took {} out of {url} while the worker is unhealthy", name.name),
-                Err(why) => log::warn!("cannot take {} out of {url}: {why}", name.name),
-            }
-            name.lease.withdrawn(self.now());
-            self.show(name, |_| ());
-            return;
-        };
-        {
-            let mut state = self.lock();
-            if !state.sent.contains(&name.name) {
-                state.sent.push(name.name.clone());
-            }
-        }
-        let load = with_load.then(|| self.pulse.jobs());
-        let offer = &self.offer;
-        let answer = orchestrator.register(&name.name, &offer.worker, &offer.capability, offer.token.as_ref(), load);
-        let spread = unix_now().fract();
-        match answer {
-            Ok(()) => self.was_taken(name, url, spread),
-            Err(why) => self.was_refused(name, url, why, spread),
-        }
-        if self.lock().stopping && name.lease.state() == State::Registered {
-            // The answer came after the worker had taken its names out.
-            let _ = orchestrator.unregister(&name.name);
-        }
-    }
-
-    fn was_taken(&self, name: &mut Name, url: &str, spread: f64) {
-        let renewal = name.lease.state() == State::Registered;
-        name.lease.taken(self.now(), spread);
-        if renewal {
-            log::debug!("renewed {} at {url}", name.name);
-        } else {
-            log::info!("registered {} at {url}: jobs come to {}", name.name, self.offer.worker.as_str());
-        }
-        name.told = None;
-        self.show(name, |row| {
-            row.renewals += u64::from(row.last_success.is_some());
-            row.last_success = Some(millis(unix_now()));
-            row.error = None;
-        });
-    }
-
-    fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, spread: f64) {
-        let wait = name.lease.refused(self.now(), spread);
-        // The same complaint every minute would bury everything else.
-        if name.told.as_ref() == Some(&why) {
-            log::debug!("{} at {url}: {why}; next try in {:.1} s", name.name, wait.as_secs_f64());
-        } else {
-            log::warn!(
-                "cannot register {} at {url}: {why}; trying again in {:.1} s and on",
-                name.name,
-                wait.as_secs_f64()
-            );
-        }
-        self.show(name, |row| {
-            *row.failures.entry(why.kind()).or_default() += 1;
-            row.error = Some(why.to_string());
-        });
-        if matches!(why, RegisterError::WrongSecret { .. }) {
-            self.read_secret();
-        }
-        name.told = Some(why);
-    }
-
-    fn show(&self, name: &Name, change: impl FnOnce(&mut Row)) {
-        self.registrations.change(name.row, |row| {
-            row.state = name.lease.state();
-            change(row);
-        });
+        drop(self.changed.wait_timeout_while(self.lock(), (wait / self.offer.hurry).min(TICK), idle));
     }
 
     /// The secret as its file has it now.
@@ -374,4 +293,20 @@ impl Tenure {
         self.lock().done = true;
         self.changed.notify_all();
     }
+}
+
+/// What a thread has heard of [`State`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Heard {
+    asked: u64,
+    nudges: u64,
+    stopping: bool,
+}
+
+/// What is new in it.
+struct Calls {
+    stopping: bool,
+    leaving: bool,
+    renew: bool,
+    nudged: bool,
 }

@@ -1,14 +1,21 @@
 //! `config`: the effective settings and where each came from, secrets masked; or this worker's entry for an
 //! orchestrator's runners.json.
 
+use std::time::Duration;
+
 use pico_args::Arguments;
 use serde_json::{Value, json};
 
 use super::settings::{self, Settings};
 use crate::exit::Exit;
-use crate::pure::config::{SETTINGS, Setting};
-use crate::pure::runner;
+use crate::pure::config::{Config, SETTINGS, Setting};
+use crate::pure::runner::{self, Cards};
+use crate::pure::snapshot::OllamaState;
 use crate::pure::url;
+use crate::sampler;
+
+/// NVIDIA's driver takes up to 25 s to start.
+const READINGS: Duration = Duration::from_secs(30);
 
 /// What is printed.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +45,31 @@ pub(super) fn run(settings: &Settings, form: Form) -> Exit {
             let all: Vec<Value> = SETTINGS.iter().map(|setting| object(settings, setting)).collect();
             json!({ "settings": all }).to_string() + "\n"
         }
-        Form::RunnerEntry => {
-            let config = &settings.config;
-            let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
-            let url = settings::worker_url(config, config.port);
-            runner::static_entry(own, url.as_str(), capacity)
-        }
+        Form::RunnerEntry => runner_entry(&settings.config),
     })
+}
+
+/// With the GPUs as they are now.
+fn runner_entry(config: &Config) -> String {
+    let mut cards = Cards::default();
+    let now = sampler::once(config, OllamaState::PENDING, READINGS / config.hurry);
+    cards.see(&now.snapshot.gpu);
+    if cards.first().is_none() {
+        super::complain(
+            "no GPU can be read here, so the entry has none and clients that filter by GPU do not find it; agent-net doctor says why",
+        );
+    }
+    if config.worker_token.is_some() {
+        super::complain(
+            "WORKER_TOKEN is set: a Live Runner's proxy and its question for /ready cannot send it, so this entry stays hidden",
+        );
+    }
+    let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
+    let url = settings::worker_url(config, config.port);
+    if let Some(why) = url.trouble() {
+        super::complain(&format!("CAPABILITY_URL is {}: {why}", url.as_str()));
+    }
+    runner::static_entry(own, url.as_str(), capacity, &cards)
 }
 
 /// Its value as it may be shown, and where that came from; empty: it is off.

@@ -285,8 +285,8 @@ fn cashier(config: &Config) -> Started<Option<Arc<Cashier>>> {
 
 fn offer(config: &Config, registers: bool, port: u16) -> Offer {
     let worker = settings::worker_url(config, port);
-    if registers && worker.is_loopback() {
-        log::warn!("CAPABILITY_URL is {}: only orchestrators on this machine can send jobs there", worker.as_str());
+    if let Some(why) = worker.trouble().filter(|_| registers) {
+        log::warn!("CAPABILITY_URL is {}: {why}; set it to this machine's public name or address", worker.as_str());
     }
     Offer {
         capability: config.capability.clone(),

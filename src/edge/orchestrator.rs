@@ -16,6 +16,8 @@ use crate::outbound::{self, Cause, words};
 use crate::pure::config::{Capability, Secret};
 use crate::pure::url::HttpUrl;
 
+pub(crate) use runner::Discovery;
+
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 /// SIGTERM is answered soon: an orchestrator that hangs then is left alone.
 const UNREGISTER_DEADLINE: Duration = Duration::from_secs(2);
@@ -59,6 +61,10 @@ impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAnswer(why) => write!(f, "no answer: {why}"),
+            Self::Untrusted(why) if why.contains("CaUsedAsEndEntity") => write!(
+                f,
+                "its certificate is not trusted ({why}): it is go-livepeer's own, made at each start, which no check accepts and ORCH_TLS=ca: neither; set ORCH_TLS=insecure, or put a TLS proxy with an ordinary certificate in front"
+            ),
             Self::Untrusted(why) => write!(
                 f,
                 "its certificate is not trusted ({why}): give it one that ORCH_TLS covers, or set ORCH_TLS=insecure for go-livepeer's own"
@@ -79,6 +85,16 @@ impl fmt::Display for RegisterError {
 }
 
 impl RegisterError {
+    /// The orchestrator itself has said something.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(self, Self::WrongSecret { .. } | Self::BadBody(_) | Self::NoByoc)
+    }
+
+    /// An answer, but one that says nothing of registries.
+    pub(crate) fn is_odd_answer(&self) -> bool {
+        matches!(self, Self::Other(..) | Self::Redirected(_))
+    }
+
     /// What metrics call it.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -119,6 +135,10 @@ impl Orchestrator {
 
     pub(crate) fn set_secret(&mut self, secret: Secret) {
         self.secret = Some(secret);
+    }
+
+    pub(crate) fn base(&self) -> &HttpUrl {
+        &self.base
     }
 
     pub(crate) fn url(&self) -> &str {

@@ -258,13 +258,16 @@ fn agree(config: &Config) -> Parsed<()> {
                 .into(),
         ));
     }
-    if !config.orchestrators.urls.is_empty() && config.capability.names.is_empty() {
-        return Err(ConfigError::plain(
-            "CAPABILITY_NAME is not set: ORCH_URL needs the name to register, unique per orchestrator, e.g. agent-net-nyc".into(),
-        ));
+    let orchestrators = &config.orchestrators;
+    let by_id = orchestrators.protocol == Protocol::LiveRunner && orchestrators.runner.named;
+    if !orchestrators.urls.is_empty() && config.capability.names.is_empty() && !by_id {
+        let also = if orchestrators.protocol == Protocol::LiveRunner { " (or set RUNNER_ID)" } else { "" };
+        return Err(ConfigError::plain(format!(
+            "CAPABILITY_NAME is not set: ORCH_URL needs the name to register, unique per orchestrator, e.g. agent-net-nyc{also}"
+        )));
     }
-    let runs = matches!(config.orchestrators.protocol, Protocol::LiveRunner | Protocol::Both);
-    if runs && config.worker_token.is_some() && !config.orchestrators.urls.is_empty() {
+    let runs = orchestrators.protocol.uses_runners(true);
+    if runs && config.worker_token.is_some() && !orchestrators.urls.is_empty() {
         return Err(ConfigError::plain(
             "WORKER_TOKEN and ORCH_PROTOCOL=live-runner or both exclude each other: a Live Runner's proxy cannot send the token; unset one".into(),
         ));

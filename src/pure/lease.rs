@@ -17,6 +17,8 @@ const RENEW: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(1);
 /// Whatever happens, renewals are this far apart: strangers can hang up, too.
 const APART: Duration = Duration::from_secs(10);
+/// Only one restart in this time is followed at once: a registry that forgets at each beat is not harmed more.
+const RARE: Duration = Duration::from_secs(60);
 /// Asking anew sets the registry's count of jobs to nothing: it waits for a quiet moment, but not forever.
 const QUIET_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -32,10 +34,12 @@ pub(crate) enum State {
     Failing,
     /// Taken out on purpose: the worker is unhealthy.
     Withdrawn,
+    /// The orchestrator does not have this registry, and ORCH_PROTOCOL=auto uses the other one.
+    Absent,
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 4] = [Self::Waiting, Self::Registered, Self::Failing, Self::Withdrawn];
+    pub(crate) const ALL: [Self; 5] = [Self::Waiting, Self::Registered, Self::Failing, Self::Withdrawn, Self::Absent];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -43,6 +47,7 @@ impl State {
             Self::Registered => "registered",
             Self::Failing => "failing",
             Self::Withdrawn => "withdrawn",
+            Self::Absent => "absent",
         }
     }
 }
@@ -64,8 +69,12 @@ pub(crate) enum Action {
 pub(crate) enum Hint {
     /// A job's peer was gone before its answer: a slot may be lost.
     Vanished,
-    /// A job came with a wrong token: if it was the orchestrator's, we are out.
+    /// A job came without WORKER_TOKEN: if it was the orchestrator's, we are out.
     Denied,
+    /// A job came with another token, with the same result.
+    Foreign,
+    /// The orchestrator's other registry has lost the worker or is back: this one may have been lost as well.
+    Restarted,
     /// The operator wants it (SIGHUP).
     Asked,
 }
@@ -76,6 +85,7 @@ pub(crate) struct Lease {
     state: State,
     due: Duration,
     asked: Option<Duration>,
+    restarted: Option<Duration>,
     /// It was registered once, so jobs in flight may be this registry's.
     ever: bool,
     backoff: Backoff,
@@ -85,11 +95,16 @@ impl Lease {
     /// Due at once.
     pub(crate) fn new(now: Duration) -> Self {
         let backoff = Backoff::new(RETRY.0, RETRY.1);
-        Self { state: State::Waiting, due: now, asked: None, ever: false, backoff }
+        Self { state: State::Waiting, due: now, asked: None, restarted: None, ever: false, backoff }
     }
 
     pub(crate) fn state(&self) -> State {
         self.state
+    }
+
+    /// Since when, or from when on, it is to be asked for.
+    pub(crate) fn due(&self) -> Duration {
+        self.due
     }
 
     /// `busy`: jobs are in flight. `wanted`: false while the worker is to stay out of the registry.
@@ -114,11 +129,15 @@ impl Lease {
         let earliest = self.asked.map_or(now, |asked| asked + APART);
         let due = match hint {
             Hint::Vanished => (now + SOON).max(earliest),
-            Hint::Denied => now.max(earliest),
+            Hint::Denied | Hint::Foreign => now.max(earliest),
+            Hint::Restarted => match self.restarted.replace(now) {
+                Some(before) if now - before < RARE => now.max(earliest),
+                _ => now,
+            },
             Hint::Asked => now,
         };
-        // A registry that refuses is not asked more often for it.
-        if self.state == State::Registered || hint == Hint::Asked {
+        // A registry that refuses is not asked more often for what strangers do.
+        if self.state == State::Registered || matches!(hint, Hint::Asked | Hint::Restarted) {
             self.due = self.due.min(due);
         }
     }
@@ -163,6 +182,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    pub(crate) const BYOC: &'static str = "byoc";
+    pub(crate) const LIVE_RUNNER: &'static str = "live-runner";
+
+    /// It stands for a registered name of BYOC.
+    pub(crate) fn is_name(&self) -> bool {
+        self.protocol == Self::BYOC && self.state == State::Registered
+    }
+
     /// One that nothing has been tried for yet.
     pub(crate) fn new(orchestrator: &str, capability: &str, protocol: &'static str) -> Self {
         Self {
@@ -257,7 +284,9 @@ mod tests {
         check(Hint::Vanished, 101, 9);
         check(Hint::Denied, 130, 0);
         check(Hint::Denied, 105, 5);
+        check(Hint::Foreign, 105, 5);
         check(Hint::Asked, 101, 0);
+        check(Hint::Restarted, 101, 0);
         // It is sooner already.
         check(Hint::Vanished, 160, 0);
         let mut failing = registered(100);
@@ -267,6 +296,26 @@ mod tests {
         assert_eq!(failing.next(s(102), false, true), Action::Wait(s(2)));
         failing.hint(s(102), Hint::Asked);
         assert_eq!(failing.next(s(102), false, true), REGISTER);
+    }
+
+    #[test]
+    fn a_restart_ends_a_long_wait_but_restarts_at_each_beat_do_no_harm() {
+        let mut lease = registered(100);
+        for _ in 0..6 {
+            lease.refused(s(100), 0.0);
+        }
+        lease.hint(s(103), Hint::Restarted);
+        assert_eq!((lease.due(), lease.next(s(103), false, true)), (s(103), REGISTER));
+        lease.taken(s(103), 1.0);
+        let mut asked = Vec::new();
+        for now in (104..160).step_by(5) {
+            lease.hint(s(now), Hint::Restarted);
+            if lease.next(s(now), false, true) == REGISTER {
+                lease.taken(s(now), 1.0);
+                asked.push(now);
+            }
+        }
+        assert_eq!(asked, [114, 124, 134, 144, 154]);
     }
 
     #[test]

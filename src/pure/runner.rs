@@ -2,16 +2,19 @@
 //! again. Time is an argument. The registry forgets who is silent for 20 s and who had it before a restart; then the
 //! same id begins anew.
 
+mod answer;
+mod card;
 mod entry;
+mod follow;
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::lease;
-use super::{go, text};
 
-pub(crate) use entry::{Beat, MODE, Price, Status, card, metadata, static_entry};
+pub(crate) use answer::{Answer, judge, lists_runners};
+pub(crate) use card::{Cards, metadata};
+pub(crate) use entry::{Beat, MODE, Price, Status, static_entry};
+pub(crate) use follow::Follow;
 
 /// Until the orchestrator says otherwise.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -21,65 +24,18 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const BACKOFF: [u64; 5] = [1, 2, 4, 8, 15];
 const DENIED: [u64; 3] = [15, 30, 60];
 const ABSENT: [u64; 2] = [30, 60];
-/// An id that is still alive somewhere: quick tries first, it may be our own earlier life.
+/// An id that is held: quick tries first, our own earlier life may end at any moment.
 const HELD_QUICK: u32 = 5;
-/// For this long it may be; then it is another worker.
-const HELD_LONG: Duration = Duration::from_secs(60);
-
-/// What an orchestrator said to a beat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Taken {
-        /// Only to the first beat.
-        secret: Option<String>,
-        interval: Option<Duration>,
-        ttl: Option<Duration>,
-    },
-    /// 401: nobody has this id; or the orchestrator's own secret is another.
-    NotRegistered,
-    /// 401: somebody holds this id. Or 404: nobody does any more, but it is not free yet.
-    Held,
-    /// 404: there is no such registry.
-    Absent,
-    /// 400 or 403, with the orchestrator's words.
-    Refused(String),
-    /// No answer, or a server in trouble.
-    Trouble(String),
-}
-
-/// Reads an answer by its status; texts only tell apart what has one status.
-pub(crate) fn judge(status: u16, body: &str) -> Answer {
-    #[derive(Deserialize)]
-    struct Taken {
-        runner_id: String,
-        heartbeat_secret: Option<String>,
-        heartbeat_interval: Option<String>,
-        heartbeat_ttl: Option<String>,
-    }
-    let words = || text::start(body, 200);
-    match status {
-        200 => match serde_json::from_str::<Taken>(body) {
-            Ok(taken) if !taken.runner_id.is_empty() => Answer::Taken {
-                secret: taken.heartbeat_secret.filter(|secret| !secret.is_empty()),
-                interval: taken.heartbeat_interval.as_deref().and_then(go::duration),
-                ttl: taken.heartbeat_ttl.as_deref().and_then(go::duration),
-            },
-            _ => Answer::Trouble("its 200 is no answer of a Live Runner registry".into()),
-        },
-        401 if body.contains("heartbeat authorization") => Answer::Held,
-        401 => Answer::NotRegistered,
-        404 if body.contains("runner not found") => Answer::Held,
-        404 => Answer::Absent,
-        400 | 403 => Answer::Refused(words()),
-        _ => Answer::Trouble(format!("it answered {status}: {}", words())),
-    }
-}
+/// An id that has expired is free at the next sweep, 5 s later at most.
+const SWEEP_QUICK: u32 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Boot,
     Live { secret: String },
-    Held { since: Duration },
+    Held,
+    Expired,
+    Unclear,
     Backoff,
     Denied,
     Absent,
@@ -108,13 +64,25 @@ pub(crate) struct Runner {
     tries: u32,
     misses: u32,
     last_boot: Option<Duration>,
+    /// Since when the id has been refused in a way that an earlier life of it can explain.
+    held_since: Option<Duration>,
     interval: Duration,
+    ttl: Duration,
 }
 
 impl Runner {
     /// Due at once.
     pub(crate) fn new(now: Duration) -> Self {
-        Self { state: State::Boot, due: now, tries: 0, misses: 0, last_boot: None, interval: INTERVAL }
+        Self {
+            state: State::Boot,
+            due: now,
+            tries: 0,
+            misses: 0,
+            last_boot: None,
+            held_since: None,
+            interval: INTERVAL,
+            ttl: TTL,
+        }
     }
 
     pub(crate) fn due(&self) -> Duration {
@@ -134,9 +102,9 @@ impl Runner {
         self.interval.clamp(SHORTEST, Duration::from_secs(4))
     }
 
-    /// Beats at once: something that the registry shows has changed, or the operator wants it.
-    pub(crate) fn hasten(&mut self, now: Duration) {
-        self.due = self.due.min(now);
+    /// Beats at `when` at the latest: something that the registry shows has changed, or the operator wants it.
+    pub(crate) fn hasten(&mut self, when: Duration) {
+        self.due = self.due.min(when);
     }
 
     pub(crate) fn shown(&self) -> lease::State {
@@ -154,9 +122,12 @@ impl Runner {
         if !live {
             self.last_boot = Some(now);
         }
+        if !matches!(answer, Answer::Held | Answer::Expired | Answer::Unclear(_)) {
+            self.held_since = None;
+        }
         match answer {
-            Answer::Taken { secret, interval, ttl } => self.taken(now, live, secret, interval, ttl),
-            Answer::NotRegistered | Answer::Held | Answer::Absent if live => {
+            Answer::Taken { secret, interval, ttl, .. } => self.taken(now, live, secret, interval, ttl),
+            Answer::NotRegistered | Answer::Held | Answer::Expired | Answer::Unclear(_) | Answer::Absent if live => {
                 self.misses = 0;
                 (self.state, self.tries) = (State::Boot, 0);
                 // Two first beats in a row within a second would be a storm.
@@ -167,21 +138,9 @@ impl Runner {
                 let message = "it refuses the secret: make ORCH_SECRET equal to its -orchSecret".into();
                 self.fail(now, State::Denied, &DENIED, spread, "wrong_secret", message)
             }
-            Answer::Held => {
-                let since = match self.state {
-                    State::Held { since } => since,
-                    _ => now,
-                };
-                self.tries = if matches!(self.state, State::Held { .. }) { self.tries + 1 } else { 1 };
-                self.state = State::Held { since };
-                self.due = now + if self.tries <= HELD_QUICK { SHORTEST } else { self.interval };
-                let message = if now - since > HELD_LONG {
-                    "another worker holds this RUNNER_ID: give each its own"
-                } else {
-                    "this RUNNER_ID is still registered, perhaps from before a crash: it is free within 25 s"
-                };
-                News::Failed { kind: "held", message: message.into() }
-            }
+            Answer::Held => self.held(now, State::Held, HELD_QUICK),
+            Answer::Expired => self.held(now, State::Expired, SWEEP_QUICK),
+            Answer::Unclear(words) => self.unclear(now, spread, &words),
             Answer::Absent => {
                 let message = "it has no Live Runner registry (-useLiveRunners with -orchSecret)".into();
                 self.fail(now, State::Absent, &ABSENT, spread, "absent", message)
@@ -190,14 +149,47 @@ impl Runner {
                 let message = format!("it refuses what the RUNNER_ and CAPABILITY_ settings say: {words}");
                 self.fail(now, State::Denied, &DENIED, spread, "bad_body", message)
             }
-            Answer::Trouble(why) if live => {
+            Answer::Trouble { kind, why } if live => {
                 // The secret is kept: the next answer decides.
                 self.misses += 1;
                 self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
-                News::Failed { kind: "no_answer", message: why }
+                News::Failed { kind, message: why }
             }
-            Answer::Trouble(why) => self.fail(now, State::Backoff, &BACKOFF, spread, "no_answer", why),
+            Answer::Trouble { kind, why } => self.fail(now, State::Backoff, &BACKOFF, spread, kind, why),
         }
+    }
+
+    /// The id is refused for longer than the registry would keep an earlier life of this worker.
+    fn outlasted(&mut self, now: Duration) -> bool {
+        now - *self.held_since.get_or_insert(now) > self.ttl + 2 * self.interval
+    }
+
+    fn held(&mut self, now: Duration, state: State, quick: u32) -> News {
+        let message = if self.outlasted(now) {
+            "another worker holds this RUNNER_ID: give each worker its own"
+        } else {
+            "this RUNNER_ID is still registered, perhaps from before a crash: it is free within 25 s"
+        };
+        self.tries = if self.state == state { self.tries + 1 } else { 1 };
+        self.state = state;
+        self.due = now + if self.tries <= quick { SHORTEST } else { self.interval };
+        News::Failed { kind: "held", message: message.into() }
+    }
+
+    /// Refused with words that fit a wrong secret as well as an id that is held.
+    fn unclear(&mut self, now: Duration, spread: f64, words: &str) -> News {
+        if self.outlasted(now) {
+            let message = format!(
+                "it refuses this worker ({words}): ORCH_SECRET differs from the orchestrator's secret, or another worker holds this RUNNER_ID"
+            );
+            return self.fail(now, State::Denied, &DENIED, spread, "unauthorized", message);
+        }
+        self.state = State::Unclear;
+        self.due = now + self.interval;
+        let message = format!(
+            "it refuses this worker ({words}): this RUNNER_ID may still be registered from before a crash, or ORCH_SECRET is wrong"
+        );
+        News::Failed { kind: "unauthorized", message }
     }
 
     fn taken(
@@ -208,14 +200,15 @@ impl Runner {
         interval: Option<Duration>,
         ttl: Option<Duration>,
     ) -> News {
-        let longest = ttl.unwrap_or(TTL) / 3;
-        self.interval = interval.unwrap_or(INTERVAL).min(longest).max(SHORTEST);
+        self.ttl = ttl.unwrap_or(TTL);
+        self.interval = interval.unwrap_or(INTERVAL).min(self.ttl / 3).max(SHORTEST);
         let missed = std::mem::take(&mut self.misses) > 0;
         self.due = now + self.interval;
         match (secret, live) {
             (Some(secret), _) => {
                 (self.state, self.tries) = (State::Live { secret }, 0);
-                News::Registered
+                // A registry may give a new secret with each answer.
+                if live && !missed { News::Same } else { News::Registered }
             }
             (None, true) if missed => News::Registered,
             (None, true) => News::Same,

@@ -259,7 +259,7 @@ proptest! {
 
     #[test]
     fn answers_of_a_registry(status in 100..600_u16, body in outside_text(RUNNERS)) {
-        let _ = runner::judge(status, &body);
+        let _ = runner::judge(status, &body, None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The base URLs of the settings: absolute, http or https, nothing that a job's path could collide with.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `http[s]://host[:port][/path]` without a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,11 +121,77 @@ impl HttpUrl {
         self.0[start..].find('/').map_or(&self.0, |end| &self.0[..start + end])
     }
 
-    /// True when only this machine itself can reach it.
-    pub(crate) fn is_loopback(&self) -> bool {
-        let host = self.0.split("://").nth(1).unwrap_or_default();
-        ["localhost", "127.", "[::1]"].iter().any(|local| host.starts_with(local))
+    /// Why others cannot send anything there; None: nothing in the URL says so.
+    pub(crate) fn trouble(&self) -> Option<&'static str> {
+        match self.scope() {
+            Scope::Anywhere => None,
+            Scope::ThisMachine => Some("only orchestrators on this machine can send jobs there"),
+            Scope::Nowhere => Some("it stands for all addresses of a machine: an orchestrator would call itself"),
+        }
     }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// True when both name the same server and path.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let parts = |url: &Self| {
+            let (scheme, rest) = url.0.split_once("://").unwrap_or_default();
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let usual = if scheme == "https" { ":443" } else { ":80" };
+            let authority = authority.to_ascii_lowercase();
+            (scheme.to_owned(), authority.strip_suffix(usual).unwrap_or(&authority).to_owned(), path.to_owned())
+        };
+        parts(self) == parts(other)
+    }
+
+    /// Without the brackets of an IPv6 address.
+    fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+        match authority.strip_prefix('[') {
+            Some(address) => address.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        }
+    }
+
+    /// As far as the host itself says: names are not looked up.
+    pub(crate) fn scope(&self) -> Scope {
+        let host = self.host().trim_end_matches('.').to_ascii_lowercase();
+        let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
+        match address {
+            Ok(address) if address.is_unspecified() => Scope::Nowhere,
+            Ok(address) if address.is_loopback() => Scope::ThisMachine,
+            Ok(_) => Scope::Anywhere,
+            Err(_) if host == "localhost" || host.ends_with(".localhost") => Scope::ThisMachine,
+            // The C library's short forms of addresses.
+            Err(_) if host == "0" => Scope::Nowhere,
+            Err(_) if host.starts_with("127.") && host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                Scope::ThisMachine
+            }
+            Err(_) => Scope::Anywhere,
+        }
+    }
+
+    /// An address of the own link, where clouds have their metadata servers.
+    pub(crate) fn is_link_local(&self) -> bool {
+        match self.host().parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(IpAddr::V4(address)) => address.is_link_local(),
+            Ok(IpAddr::V6(address)) => address.is_unicast_link_local(),
+            Err(_) => false,
+        }
+    }
+}
+
+/// Who can reach a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Anywhere,
+    /// A loopback address.
+    ThisMachine,
+    /// The unspecified address: a server can listen there, nobody can call it.
+    Nowhere,
 }
 
 /// How an IPv6 address that stands without brackets is written. Whether its last part is a port nobody can tell: it is
@@ -211,4 +277,38 @@ fn base_urls() {
     check("http://h#a", Err(UrlError::QueryOrFragment));
     check(" http://h", Err(UrlError::Characters));
     check("http://ü", Err(UrlError::Characters));
+}
+
+#[test]
+fn where_a_url_leads() {
+    #[track_caller]
+    fn check(host: &str, expect: Scope) {
+        for url in [format!("http://{host}"), format!("https://{host}:9876/base")] {
+            assert_eq!(HttpUrl::parse(&url).unwrap().scope(), expect, "{url}");
+        }
+    }
+    for host in ["localhost", "LOCALHOST.", "gpu.localhost", "127.0.0.1", "127.9.9.9", "127.1", "[::1]"] {
+        check(host, Scope::ThisMachine);
+    }
+    for host in ["[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:0:0:1]"] {
+        check(host, Scope::ThisMachine);
+    }
+    for host in ["0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "0"] {
+        check(host, Scope::Nowhere);
+    }
+    for host in ["gpu-1", "127.example.com", "10.0.0.1", "[fe80::1]", "[::2]", "localhost.example"] {
+        check(host, Scope::Anywhere);
+    }
+}
+
+#[test]
+fn the_same_server_in_other_words() {
+    let url = |text: &str| HttpUrl::parse(text).unwrap();
+    assert!(url("https://O.example:443/").is_same(&url("https://o.example")));
+    assert!(url("http://o:80/base").is_same(&url("http://o/base")));
+    for (one, other) in [("http://o", "https://o"), ("https://o:80", "https://o"), ("http://o/a", "http://o/A")] {
+        assert!(!url(one).is_same(&url(other)), "{one} {other}");
+    }
+    assert!(url("http://169.254.169.254").is_link_local() && url("http://[fe80::1]:1").is_link_local());
+    assert!(!url("http://o").is_link_local());
 }

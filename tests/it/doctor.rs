@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Discovery, FakeOrchestrator, Mood};
 use crate::fake_runners::Runners;
 use crate::gpus::HURRY;
 use crate::harness::{agent_net, folder, run};
@@ -194,8 +194,12 @@ fn ollama_and_its_models() {
 #[test]
 fn orchestrators_and_their_secret() {
     let mut around = Surroundings::new("doctor-orch");
-    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret"]);
-    around.finds(&[("CAPABILITY_URL", "http://127.0.0.1:9876")], "orchestrator", "warn", &["CAPABILITY_URL"]);
+    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret", "visible there as agent-net-test"]);
+    around.finds(&[], "orchestrator", "pass", &["has no Live Runner registry", "call_runner"]);
+    around.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC alone"]);
+    for url in ["http://127.0.0.1:9876", "http://0.0.0.0:9876", "http://[::]:9876", "http://[::ffff:127.0.0.1]:9876"] {
+        around.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
+    }
     around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["registers nowhere"]);
     around.orchestrator.set(Mood::OldClock);
     around.finds(&[], "clock", "warn", &["apart", "timesyncd"]);
@@ -214,9 +218,27 @@ fn orchestrators_and_their_secret() {
     let live = [("ORCH_PROTOCOL", "live-runner")];
     around.finds(&live, "orchestrator", "fail", &["no Live Runner registry", "-useLiveRunners"]);
     around.orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
-    around.finds(&live, "orchestrator", "pass", &["has a Live Runner registry"]);
+    around.finds(&live, "orchestrator", "pass", &["has a Live Runner registry", "does not list agent-net-test"]);
     around.finds(&[], "orchestrator", "pass", &["has a Live Runner registry"]);
+    around.finds(&[], "orchestrator", "pass", &["has no BYOC, which auto does without"]);
     around.finds(&[("ORCH_PROTOCOL", "both")], "orchestrator", "fail", &["no BYOC"]);
+    // A worker is there.
+    around.orchestrator.runners(|runners| {
+        let runners = runners.as_mut().unwrap();
+        runners.hurry = 1;
+        runners.put("agent-net-test", json!({"app": "agent-net/gpu-check", "status": "ready"}));
+    });
+    around.finds(&[], "orchestrator", "pass", &["lists agent-net-test as ready", "/apps/agent-net-test/app/gpu-check"]);
+    // Both are asked; an odd answer about the one is no failure of the other.
+    around.orchestrator.set(Mood::Ok);
+    for odd in [Discovery::Html, Discovery::Status(500), Discovery::Status(401), Discovery::HugeHtml] {
+        around.orchestrator.discovery(Some(odd));
+        around.finds(&[], "orchestrator", "warn", &["is not known", "ORCH_PROTOCOL=both"]);
+    }
+    around.orchestrator.discovery(Some(Discovery::Hang));
+    around.finds(&[], "orchestrator", "fail", &["no answer"]);
+    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret"]);
+    around.orchestrator.discovery(None);
     around.orchestrator.stop();
     around.finds(&[], "orchestrator", "fail", &["no answer"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -37,6 +37,19 @@ pub enum Mood {
     HangUp,
 }
 
+/// What GET /discovery does instead of what its registry says.
+#[derive(Debug, Clone, Copy)]
+pub enum Discovery {
+    Hang,
+    Status(u16),
+    /// A page of some proxy.
+    Html,
+    /// A page that never ends.
+    HugeHtml,
+    /// A list that never ends.
+    HugeList,
+}
+
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: String,
@@ -60,10 +73,14 @@ impl Request {
 struct State {
     mood: Mutex<Mood>,
     requests: Mutex<Vec<Request>>,
+    meanwhile: Mutex<Vec<Request>>,
+    /// Requests that hang.
+    hanging: AtomicUsize,
     /// What was registered last under each name, and how many slots of it are taken.
     registry: Mutex<HashMap<String, (Value, u64)>>,
     /// Its Live Runner registry, if it has one.
     runners: Mutex<Option<Runners>>,
+    discovery: Mutex<Option<Discovery>>,
     /// Its -orchSecret; None: it takes any.
     secret: Mutex<Option<String>>,
     connections: Mutex<Vec<TcpStream>>,
@@ -88,8 +105,11 @@ impl FakeOrchestrator {
         let state = Arc::new(State {
             mood: Mutex::new(mood),
             requests: Mutex::default(),
+            meanwhile: Mutex::default(),
+            hanging: AtomicUsize::new(0),
             registry: Mutex::default(),
             runners: Mutex::default(),
+            discovery: Mutex::default(),
             secret: Mutex::default(),
             connections: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -111,6 +131,23 @@ impl FakeOrchestrator {
     /// Looks into its Live Runner registry, or changes it.
     pub fn runners(&self, look: impl FnOnce(&mut Option<Runners>)) {
         look(&mut lock(&self.state.runners));
+    }
+
+    /// From now on GET /discovery does this; None: what it should.
+    pub fn discovery(&self, answer: Option<Discovery>) {
+        *lock(&self.state.discovery) = answer;
+    }
+
+    /// The entry of a runner in GET /discovery, as anybody sees it.
+    pub fn listed(&self, id: &str) -> Option<Value> {
+        let list = lock(&self.state.runners).as_ref().filter(|runners| runners.enabled)?.discovery(&self.url());
+        let url = format!("{}/apps/{id}/app", self.url());
+        list[0]["runners"].as_array()?.iter().find(|runner| runner["url"] == *url).cloned()
+    }
+
+    /// Requests that came while another one got no answer.
+    pub fn meanwhile(&self) -> Vec<Request> {
+        lock(&self.state.meanwhile).clone()
     }
 
     /// What is registered under this name.
@@ -214,9 +251,16 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let request = read(&mut reader)?;
     lock(&state.requests).push(request.clone());
+    if state.hanging.load(Ordering::Acquire) > 0 {
+        lock(&state.meanwhile).push(request.clone());
+    }
     (state.witness)(&request);
     let mut mood = *lock(&state.mood);
     let asked = request.path.starts_with("/runners/") || request.path == "/discovery";
+    let odd = *lock(&state.discovery);
+    if let Some(odd) = odd.filter(|_| request.path == "/discovery") {
+        return answer_oddly(odd, stream);
+    }
     let known = lock(&state.runners).as_mut().filter(|_| asked).map(|runners| runners.answer(&request));
     if let Some((status, body)) = known {
         let length = body.len();
@@ -241,7 +285,9 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         }
     }
     if matches!(mood, Mood::Hang) {
+        state.hanging.fetch_add(1, Ordering::AcqRel);
         let _ = reader.read(&mut [0]);
+        state.hanging.fetch_sub(1, Ordering::AcqRel);
         return None;
     }
     let mut answer = String::from_utf8_lossy(recorded(mood, &request)?).into_owned();
@@ -253,9 +299,33 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     stream.shutdown(Shutdown::Write).ok()
 }
 
+fn answer_oddly(odd: Discovery, mut stream: &TcpStream) -> Option<()> {
+    let (status, start, more) = match odd {
+        Discovery::Hang => {
+            let _ = stream.read(&mut [0]);
+            return None;
+        }
+        Discovery::Status(status) => (status, "odd", ""),
+        Discovery::Html => (200, "<html>welcome</html>", ""),
+        Discovery::HugeHtml => (200, "<html>", "<p>more</p>"),
+        Discovery::HugeList => (200, r#"[{"address":"http://o"}"#, r#",{"address":"http://o"}"#),
+    };
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n{start}");
+    stream.write_all(head.as_bytes()).ok()?;
+    while !more.is_empty() {
+        // Until the peer has had enough.
+        stream.write_all(more.repeat(1000).as_bytes()).ok()?;
+    }
+    stream.shutdown(Shutdown::Write).ok()
+}
+
 /// What a real one answered in this mood; None: nothing.
 fn recorded(mood: Mood, request: &Request) -> Option<&'static [u8]> {
     Some(match mood {
+        // Without -useLiveRunners.
+        Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.path == "/discovery" => {
+            include_bytes!("recordings/register/other-get-discovery.client_out")
+        }
         // It looks at the method first.
         Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.method == "GET" => {
             include_bytes!("recordings/register/reg-get.client_out")

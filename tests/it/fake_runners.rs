@@ -1,5 +1,5 @@
-//! A Live Runner registry that keeps and forgets as go-livepeer's does, with its words. Its clock runs a hundred times
-//! faster than life.
+//! A Live Runner registry that keeps and forgets as go-livepeer's does, with its words; compared with the recordings of
+//! one. Its clock runs a hundred times faster than life, unless it is told otherwise.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::fake_orchestrator::Request;
 
 const HURRY: u32 = 100;
-const TTL: Duration = Duration::from_secs(20);
+/// Missed beats after which a runner is gone.
+const MISSED: u32 = 4;
 /// An id is free again only after the next sweep.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -19,10 +20,14 @@ struct Record {
     seen: Instant,
 }
 
-impl Record {
-    fn silent(&self) -> Duration {
-        self.seen.elapsed() * HURRY
-    }
+/// How it differs from go-livepeer's on its defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Usual,
+    /// Every runner needs a price.
+    OnChain,
+    /// livepeer/node: one text for every 401, no unit 720p. Read in its source, not compared.
+    Node,
 }
 
 /// The registry.
@@ -32,17 +37,41 @@ pub struct Runners {
     pub secret: String,
     /// -useLiveRunners.
     pub enabled: bool,
+    pub kind: Kind,
+    /// What it names for further beats; None: where it was asked (-liveRunnerAddr, or the service address).
+    pub orchestrator: Option<String>,
+    /// How many times faster than life its clock runs.
+    pub hurry: u32,
+    /// Between beats.
+    pub interval: Duration,
     given: u32,
 }
 
 impl Runners {
     pub fn new(secret: &str) -> Self {
-        Self { records: HashMap::new(), secret: secret.into(), enabled: true, given: 0 }
+        Self {
+            records: HashMap::new(),
+            secret: secret.into(),
+            enabled: true,
+            kind: Kind::Usual,
+            orchestrator: None,
+            hurry: HURRY,
+            interval: Duration::from_secs(5),
+            given: 0,
+        }
     }
 
     /// What stands under this id, as long as jobs would be sent there.
     pub fn alive(&self, id: &str) -> Option<Value> {
-        self.records.get(id).filter(|record| record.silent() <= TTL).map(|record| record.body.clone())
+        self.records.get(id).filter(|record| self.silent(record) <= self.ttl()).map(|record| record.body.clone())
+    }
+
+    fn silent(&self, record: &Record) -> Duration {
+        record.seen.elapsed() * self.hurry
+    }
+
+    fn ttl(&self) -> Duration {
+        self.interval * MISSED
     }
 
     /// A restart: it has nothing but memory.
@@ -55,19 +84,27 @@ impl Runners {
         self.records.insert(id.into(), Record { secret: "of a rival".into(), body, seen: Instant::now() });
     }
 
+    /// It knows a runner that has registered elsewhere, as behind another address of the same process.
+    pub fn adopt(&mut self, secret: &str, id: &str) {
+        let body = json!({"app": "x"});
+        self.records.insert(id.into(), Record { secret: secret.into(), body, seen: Instant::now() });
+    }
+
     /// Status and body of an answer.
     pub fn answer(&mut self, request: &Request) -> (u16, String) {
-        self.records.retain(|_, record| record.silent() <= TTL + SWEEP);
+        let (hurry, longest) = (self.hurry, self.ttl() + SWEEP);
+        self.records.retain(|_, record| record.seen.elapsed() * hurry <= longest);
         let authorization = request.header("authorization").unwrap_or_default().to_owned();
         if !self.enabled {
             return (404, "live runners are not supported\n".into());
         }
+        let own = format!("http://{}", request.header("host").unwrap_or_default());
         if request.path == "/discovery" {
-            return (200, "[]".into());
+            return (200, self.discovery(&own).to_string());
         }
         if request.path == "/runners/heartbeat" {
-            return match check(&request.body) {
-                Ok(body) => self.beat(&authorization, body),
+            return match check(&request.body, self.kind) {
+                Ok(body) => self.beat(&authorization, body, &own),
                 Err(why) => (400, format!("{why}\n")),
             };
         }
@@ -82,36 +119,69 @@ impl Runners {
         }
     }
 
-    fn beat(&mut self, authorization: &str, body: Value) -> (u16, String) {
+    /// The runners that are ready, as everybody may see them.
+    pub fn discovery(&self, own: &str) -> Value {
+        let mut ready: Vec<_> = self.records.iter().filter(|(_, record)| self.silent(record) <= self.ttl()).collect();
+        ready.retain(|(_, record)| matches!(record.body["status"].as_str(), None | Some("" | "ready")));
+        ready.sort_by_key(|(id, _)| (*id).clone());
+        let entry = |(id, record): &(&String, &Record)| {
+            let body = &record.body;
+            let mut entry = json!({"url": format!("{own}/apps/{id}/app")});
+            for key in ["gpu", "app", "version", "metadata", "mode", "capacity"] {
+                if !body[key].is_null() {
+                    entry[key] = body[key].clone();
+                }
+            }
+            entry["capacity_used"] = json!(0);
+            entry["capacity_available"] = body["capacity"].clone();
+            if self.kind != Kind::Usual && !body["price_info"].is_null() {
+                entry["price_info"] = body["price_info"].clone();
+            }
+            entry
+        };
+        let mut list = json!([{"address": own}]);
+        if !ready.is_empty() {
+            list[0]["runners"] = ready.iter().map(entry).collect();
+        }
+        list
+    }
+
+    /// A 401 in its words.
+    fn unauthorized(&self, words: &str) -> (u16, String) {
+        (401, if self.kind == Kind::Node { "invalid runner credential\n".into() } else { format!("{words}\n") })
+    }
+
+    fn beat(&mut self, authorization: &str, body: Value, own: &str) -> (u16, String) {
         let id = body["runner_id"].as_str().unwrap_or_default().to_owned();
         let mut answer = json!({
-            "runner_id": id, "orchestrator": "https://elsewhere:8935", "heartbeat_interval": "5s",
-            "heartbeat_ttl": "20s", "session_ids": []
+            "runner_id": id, "orchestrator": self.orchestrator.as_deref().unwrap_or(own), "heartbeat_interval": format!("{}s", self.interval.as_secs()),
+            "heartbeat_ttl": format!("{}s", self.ttl().as_secs()), "session_ids": []
         });
-        if let Some(record) = self.records.get_mut(&id) {
-            if record.silent() > TTL {
+        if let Some(record) = self.records.get(&id) {
+            if self.silent(record) > self.ttl() {
                 return (404, "runner not found\n".into());
             }
             if record.secret != authorization {
-                return (401, "invalid heartbeat authorization\n".into());
+                return self.unauthorized("invalid heartbeat authorization");
             }
-            (record.body, record.seen) = (body, Instant::now());
+            let secret = record.secret.clone();
+            self.records.insert(id, Record { secret, body, seen: Instant::now() });
             return (200, answer.to_string());
         }
         if authorization != self.secret {
-            return (401, "invalid registration authorization\n".into());
+            return self.unauthorized("invalid registration authorization");
         }
         self.given += 1;
         let secret = format!("heartbeat-s3cret-{}", self.given);
         answer["heartbeat_secret"] = json!(secret);
-        answer["o2r"] = json!({"name": "o2r", "channel_name": "x-o2r", "url": "https://elsewhere:8935/x"});
+        answer["o2r"] = json!({"name": "o2r", "channel_name": "x-o2r", "url": format!("{own}/x")});
         self.records.insert(id, Record { secret, body, seen: Instant::now() });
         (200, answer.to_string())
     }
 }
 
 /// What go-livepeer refuses, in its order and words.
-fn check(body: &str) -> Result<Value, &'static str> {
+fn check(body: &str, kind: Kind) -> Result<Value, &'static str> {
     let body: Value = serde_json::from_str(body).map_err(|_| "unexpected EOF")?;
     let text = |key: &str| body[key].as_str().unwrap_or_default();
     if !text("runner_url").starts_with("http") {
@@ -131,6 +201,12 @@ fn check(body: &str) -> Result<Value, &'static str> {
     }
     if text("metadata").len() > 1024 {
         return Err("metadata must be at most 1024 bytes");
+    }
+    if kind == Kind::OnChain && body["price_info"].is_null() {
+        return Err("price_info.price is required");
+    }
+    if kind == Kind::Node && body["price_info"]["unit"] == "720p" {
+        return Err("price_info.unit must be hour or fixed");
     }
     Ok(body)
 }

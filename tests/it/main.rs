@@ -11,6 +11,7 @@
 mod ack;
 mod agents;
 mod bad_input;
+mod beats;
 mod boards;
 mod check;
 mod check_watch;
@@ -84,5 +85,6 @@ mod tidy;
 mod till;
 mod tls;
 mod uptime;
+mod visibility;
 mod wallet;
 mod watchdog;

@@ -78,7 +78,8 @@ fn the_worker_serves_before_it_registers() {
 #[test]
 fn every_name_is_registered_everywhere_and_taken_out_again() {
     let (first, second) = (FakeOrchestrator::new(Mood::Ok), FakeOrchestrator::new(Mood::Ok));
-    let urls = format!("{}, {}", first.url(), second.url());
+    // The same one in other words is one.
+    let urls = format!("{}, {}, {}/", first.url(), second.url(), first.url());
     let worker = start(&first, &[("ORCH_URL", &urls), ("CAPABILITY_NAME", "a, b"), ("ORCH_SECRET", "s3cret")]);
     for orchestrator in [&first, &second] {
         let names: Vec<_> = orchestrator.wait_for(REGISTER, 2).iter().map(|r| r.json()["name"].clone()).collect();
@@ -103,7 +104,7 @@ fn it_tries_until_it_is_taken() {
         let worker = start(&orchestrator, &[]);
         orchestrator.wait_for(REGISTER, 2);
         orchestrator.set(Mood::Ok);
-        wait_for("the log", || worker.log().contains("INFO  [agent_net::registrar] registered").then_some(()));
+        wait_for("the log", || worker.log().contains("INFO  [agent_net::registrar::byoc] registered").then_some(()));
     }
 }
 
@@ -128,7 +129,10 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
         orchestrator.wait_for(REGISTER, 2);
         let (status, log) = worker.stop();
         assert_eq!(status.code(), Some(0));
-        assert_eq!(log.matches("WARN  [agent_net::registrar] cannot register").count(), 1, "{log}");
+        let complaints = log.matches("cannot register").count();
+        // Where there is no BYOC, the sentence about the orchestrator says it.
+        assert_eq!(complaints, usize::from(!matches!(mood, Mood::NoByoc)), "{log}");
+        assert!(log.matches("this worker is visible nowhere").count() <= 1, "{log}");
         assert!(!log.contains("s3cret"), "{log}");
         assert_eq!(orchestrator.requests("/elsewhere").len(), 0);
     }
@@ -136,7 +140,7 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
     check(Mood::BadSecret, "", "set ORCH_SECRET to its -orchSecret");
     check(Mood::BadBody, "s3cret", "cannot unmarshal string");
     check(Mood::PlainHttpToTls, "s3cret", "write https:// in ORCH_URL");
-    check(Mood::NoByoc, "s3cret", "it has no BYOC");
+    check(Mood::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is visible nowhere");
     check(Mood::Redirect, "s3cret", "redirects are not followed");
     check(Mood::Error500, "s3cret", "it answered 500: oops");
 }

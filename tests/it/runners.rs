@@ -150,6 +150,8 @@ fn a_worker_that_was_killed_gets_its_id_back() {
     let scene = Scene::new(&[]);
     scene.is_ready();
     let Scene { orchestrator, worker, .. } = scene;
+    // The next life begins before this one is forgotten.
+    orchestrator.runners(|runners| runners.as_mut().unwrap().hurry = 10);
     worker.signal(Signal::KILL);
     worker.wait();
     let scene = Scene::at(orchestrator, &[]);
@@ -219,24 +221,6 @@ fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
 }
 
 #[test]
-fn auto_turns_to_the_registry_where_there_is_no_byoc() {
-    let scene = Scene::new(&[("ORCH_PROTOCOL", "auto")]);
-    scene.is_ready();
-    assert!(!scene.orchestrator.requests("/capability/register").is_empty());
-    drop(scene);
-    // Where there is BYOC, that is all.
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
-    orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
-    let scene = Scene::at(orchestrator, &[("ORCH_PROTOCOL", "auto")]);
-    wait_for("renewals", || (scene.orchestrator.requests("/capability/register").len() >= 3).then_some(()));
-    assert_eq!(scene.beats().len(), 0);
-    // A token cannot come through the registry's proxy: it is left alone.
-    let scene = Scene::new(&[("ORCH_PROTOCOL", "auto"), ("WORKER_TOKEN", "t0ken")]);
-    wait_for("tries", || (scene.orchestrator.requests("/capability/register").len() >= 3).then_some(()));
-    assert_eq!(scene.beats().len(), 0);
-}
-
-#[test]
 fn both_are_kept_and_byoc_alone_knows_no_registry() {
     let start = |protocol: &str| {
         let orchestrator = FakeOrchestrator::new(Mood::Ok);
@@ -297,22 +281,64 @@ fn jobs_of_the_proxy_reach_the_job_routes_and_nothing_else() {
     assert!(!log.contains("AAAA") && !log.contains("of-the-client"), "{log}");
 }
 
-#[test]
-fn the_operators_own_list_gets_an_entry() {
-    let (status, out, err) =
-        run(agent_net().args(["config", "--runner-json", "--runner-price", "0.0005usd/fixed"]).envs([
+/// What `config --runner-json` prints, and what it complains of.
+fn runner_json(nvml: &FakeNvml, more: &[(&str, &str)]) -> (Value, String) {
+    let (status, out, err) = run(agent_net()
+        .args(["config", "--runner-json", "--runner-price", "0.0005usd/fixed"])
+        .envs(nvml.settings())
+        .envs([
             ("CAPABILITY_NAME", "agent-net.nyc"),
             ("CAPABILITY_URL", "http://10.0.0.5:9876"),
             ("CAPABILITY_CAPACITY", "4"),
-        ]));
-    assert_eq!((status.code(), err.as_str()), (Some(0), ""));
+            ("OLLAMA_URL", "http://127.0.0.1:9"),
+        ])
+        .envs(more.iter().copied()));
+    assert_eq!(status.code(), Some(0), "{err}");
+    (serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}")), err)
+}
+
+#[test]
+fn the_operators_own_list_gets_an_entry() {
+    let (mut list, err) = runner_json(&FakeNvml::new(""), &[]);
+    assert_eq!(err, "");
+    let metadata = list["runners"][0]["metadata"].take();
+    // What is true now may not be when somebody reads it.
+    assert_eq!(
+        serde_json::from_str::<Value>(metadata.as_str().unwrap()).unwrap(),
+        json!({"v": 1, "gpus": 1, "driver": "550.54.14"})
+    );
     let expect = json!({"runners": [{
         "label": "agent-net-nyc", "routing": "label", "runner_url": "http://10.0.0.5:9876", "health_url": "/ready",
         "healthy_status_code": 200, "app": "agent-net/gpu-check", "version": env!("CARGO_PKG_VERSION"),
-        "mode": "single-shot", "capacity": 4,
+        "metadata": null, "mode": "single-shot", "capacity": 4,
+        "gpu": {"id": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "vram_mb": 24576},
         "price_info": {"price": "0.0005", "currency": "usd", "unit": "fixed"}
     }]});
-    assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), expect);
+    assert_eq!(list, expect);
+    // What keeps it from being found is said.
+    let lib = ("NVML_LIB", "/nonexistent/libnvidia-ml.so.1");
+    let (list, err) = runner_json(
+        &FakeNvml::new(""),
+        &[lib, ("WORKER_TOKEN", "t0ken"), ("CAPABILITY_URL", "http://[::ffff:127.0.0.1]:9876")],
+    );
+    assert!(list["runners"][0].get("gpu").is_none() && list["runners"][0]["metadata"].is_string(), "{list}");
+    assert!(
+        ["no GPU can be read", "WORKER_TOKEN is set", "CAPABILITY_URL is"].iter().all(|part| err.contains(part)),
+        "{err}"
+    );
+}
+
+#[test]
+fn different_gpus_are_all_in_the_metadata() {
+    let names = "gpus=3\ngpu1.name=Fake A100\ngpu2.name=Fake A100";
+    let (list, _) = runner_json(&FakeNvml::new(names), &[]);
+    let entry = &list["runners"][0];
+    let metadata: Value = serde_json::from_str(entry["metadata"].as_str().unwrap()).unwrap();
+    assert_eq!(entry["gpu"]["name"], "Fake RTX 0");
+    assert_eq!(metadata["gpus"], 3);
+    let kinds: Vec<_> =
+        metadata["kinds"].as_array().unwrap().iter().map(|k| (k["name"].clone(), k["count"].clone())).collect();
+    assert_eq!(kinds, [(json!("Fake RTX 0"), json!(1)), (json!("Fake A100"), json!(2))]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_runners::Runners;
 use crate::harness::{Worker, wait_for};
 
 pub fn file(name: &str) -> String {
@@ -97,4 +98,24 @@ fn verify_sends_nothing_to_a_stranger() {
 fn a_root_of_ones_own_is_trusted_and_no_other() {
     check("own", &format!("ca:{}", file("root.pem")), "registered n at", true);
     check("own", &format!("ca:{}", file("orchestrator.pem")), "its certificate is not trusted", false);
+}
+
+/// A root that is itself the server's certificate is refused by every verifier: go-livepeer's own is of that kind.
+#[test]
+fn go_livepeers_own_certificate_as_a_root_names_the_cure_on_both_protocols() {
+    let cure =
+        "go-livepeer's own, made at each start, which no check accepts and ORCH_TLS=ca: neither; set ORCH_TLS=insecure";
+    check("orchestrator", &format!("ca:{}", file("orchestrator.pem")), cure, false);
+    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
+    let inner = orchestrator.url().strip_prefix("http://").unwrap().parse().unwrap();
+    let url = format!("https://{}", in_front_of(inner, "orchestrator"));
+    let rule = format!("ca:{}", file("orchestrator.pem"));
+    let settings = [("ORCH_URL", &*url), ("ORCH_TLS", &rule), ("RUNNER_ID", "n"), ("ORCH_SECRET", "s3cret")];
+    let worker = Worker::start(&[&settings[..], &[("ORCH_PROTOCOL", "live-runner")]].concat());
+    wait_for(cure, || {
+        let log = worker.log();
+        log.lines().any(|line| line.contains("as a live runner") && line.contains(cure)).then_some(())
+    });
+    assert_eq!(orchestrator.count(), 0);
 }

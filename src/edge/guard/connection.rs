@@ -13,6 +13,7 @@ use super::body::{self, Body};
 use super::head::{self, Head, Refusal, refusal};
 use super::relay;
 use super::seats::Seat;
+use crate::pure::inside;
 
 /// From the first byte, or from the connect, to the end of the head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -214,7 +215,7 @@ fn exchange(peer: &mut Peer, gate: &Gate, seat: &Seat, returned: bool) -> Next {
         Err(why) => return last_words(peer, gate, &no_answer(&why), LINGER),
     };
     if job && answer.status == 401 {
-        gate.pulse.denied();
+        gate.pulse.denied(head.passed.iter().any(|(name, _)| *name == inside::AUTHORIZATION));
     }
     let stays = head.keep_alive && !coming && !gate.draining();
     let left = peer.has_left();

@@ -7,11 +7,22 @@ use crate::pure::url::HttpUrl;
 /// ORCH_PROTOCOL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// BYOC, and Live Runner where the orchestrator answers that it has no BYOC.
+    /// BYOC where the orchestrator has it, and Live Runner where GET /discovery says that it has that.
     Auto,
     Byoc,
     LiveRunner,
     Both,
+}
+
+impl Protocol {
+    /// Whether the worker may stand in a Live Runner registry, whose proxy cannot send a WORKER_TOKEN.
+    pub(crate) fn uses_runners(self, with_token: bool) -> bool {
+        match self {
+            Self::Auto => !with_token,
+            Self::Byoc => false,
+            Self::LiveRunner | Self::Both => true,
+        }
+    }
 }
 
 /// The entry in a Live Runner registry.
@@ -20,6 +31,8 @@ pub(crate) struct RunnerConfig {
     pub(crate) id: String,
     pub(crate) app: String,
     pub(crate) price: Option<Price>,
+    /// RUNNER_ID is set.
+    pub(crate) named: bool,
 }
 
 /// Where and how to register.
@@ -38,8 +51,16 @@ pub(crate) struct Orchestrators {
 }
 
 pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Orchestrators> {
+    let mut urls: Vec<HttpUrl> = Vec::new();
+    for text in get.list("ORCH_URL") {
+        let url = get.url("ORCH_URL", &text)?;
+        // Registered twice at one orchestrator, a worker would be its own rival.
+        if !urls.iter().any(|known| known.is_same(&url)) {
+            urls.push(url);
+        }
+    }
     Ok(Orchestrators {
-        urls: get.list("ORCH_URL").iter().map(|u| get.url("ORCH_URL", u)).collect::<Parsed<_>>()?,
+        urls,
         secret: get.secret("ORCH_SECRET")?,
         secret_file: get.optional("ORCH_SECRET_FILE"),
         withdraw: get.flag("WITHDRAW_WHEN_UNHEALTHY")?,
@@ -64,7 +85,9 @@ fn runner(get: &Lookup<'_>) -> Parsed<RunnerConfig> {
         let name = get.list("CAPABILITY_NAME").into_iter().next().unwrap_or_else(|| "agent-net".into());
         name.chars().take(128).map(|c| if fits(c) { c } else { '-' }).collect()
     };
-    let id = get.optional("RUNNER_ID").unwrap_or_else(derived);
+    let own = get.optional("RUNNER_ID");
+    let named = own.is_some();
+    let id = own.unwrap_or_else(derived);
     if id.len() > 128 || !id.chars().all(fits) {
         return Err(ConfigError::new("RUNNER_ID", &id, "1 to 128 letters, digits, _ and - are accepted"));
     }
@@ -79,5 +102,5 @@ fn runner(get: &Lookup<'_>) -> Parsed<RunnerConfig> {
             "a price in dollars for a call or an hour is accepted: 0.0005usd/fixed, 1.2usd/hour or 0.1usd/720p";
         Price::parse(&text).ok_or_else(|| ConfigError::new("RUNNER_PRICE", &text, accepted))
     });
-    Ok(RunnerConfig { id, app, price: price.transpose()? })
+    Ok(RunnerConfig { id, app, price: price.transpose()?, named })
 }

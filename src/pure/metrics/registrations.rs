@@ -14,7 +14,11 @@ pub(crate) fn write(out: &mut Exposition, rows: &[Row]) {
             "agent_net_registration",
             Kind::Gauge,
             "1 while the orchestrator has taken the registration, as far as anybody can know.",
-            |row| vec![(None, flag(row.state == State::Registered))],
+            // A registry that is not missed is nothing to alert on.
+            |row| match row.state {
+                State::Absent => Vec::new(),
+                state => vec![(None, flag(state == State::Registered))],
+            },
         ),
         ("agent_net_registration_state", Kind::Gauge, "1 for the state that holds.", |row| {
             State::ALL.iter().map(|state| (Some(("state", state.name())), flag(row.state == *state))).collect()

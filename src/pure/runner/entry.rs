@@ -2,10 +2,8 @@
 
 use serde::Serialize;
 
+use super::card::{Card, Cards, static_metadata};
 use crate::pure::config::RunnerConfig;
-use crate::pure::contract;
-use crate::pure::snapshot::{GpuState, Reach, Snapshot};
-use crate::pure::verdict::{self, Verdict};
 
 /// The whole entry: each beat replaces the one before, so nothing may be left out.
 #[derive(Debug, Serialize)]
@@ -20,7 +18,7 @@ pub(crate) struct Beat<'a> {
     /// JSON as text, at most 1,024 bytes.
     pub(crate) metadata: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) gpu: Option<Card>,
+    pub(crate) gpu: Option<&'a Card>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) price_info: Option<&'a Price>,
 }
@@ -45,14 +43,6 @@ impl Status {
             (false, false) => Self::Unavailable,
         }
     }
-}
-
-/// A GPU as the registry shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Card {
-    id: String,
-    name: String,
-    vram_mb: u64,
 }
 
 /// RUNNER_PRICE, `0.0005usd/fixed`.
@@ -85,11 +75,16 @@ impl Price {
     pub(crate) fn unit(&self) -> &str {
         &self.unit
     }
+
+    /// By the amount of video: livepeer/node has no such unit.
+    pub(super) fn is_per_frame(&self) -> bool {
+        self.unit == "720p"
+    }
 }
 
 /// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and
-/// asks GET /ready. The orchestrator on chain wants a price.
-pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32) -> String {
+/// asks GET /ready. The orchestrator on chain wants a price, and clients that filter by GPU want one.
+pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32, cards: &Cards) -> String {
     #[derive(Serialize)]
     struct Entry<'a> {
         label: &'a str,
@@ -99,8 +94,11 @@ pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32) -> Stri
         healthy_status_code: u16,
         app: &'a str,
         version: &'static str,
+        metadata: String,
         mode: &'static str,
         capacity: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gpu: Option<&'a Card>,
         #[serde(skip_serializing_if = "Option::is_none")]
         price_info: Option<&'a Price>,
     }
@@ -116,48 +114,11 @@ pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32) -> Stri
         healthy_status_code: 200,
         app: &own.app,
         version: env!("CARGO_PKG_VERSION"),
+        metadata: static_metadata(cards),
         mode: MODE,
         capacity,
+        gpu: cards.first(),
         price_info: own.price.as_ref(),
     };
     serde_json::to_string_pretty(&List { runners: [entry] }).unwrap_or_default() + "\n"
-}
-
-/// The first GPU that can be used and says what the registry wants to know.
-pub(crate) fn card(snapshot: &Snapshot) -> Option<Card> {
-    let gpus = snapshot.gpu.gpus().iter().filter(|gpu| gpu.usable());
-    gpus.filter_map(|gpu| {
-        Some(Card { id: gpu.uuid.clone()?, name: gpu.name.clone()?, vram_mb: gpu.vram_total_bytes? >> 20 })
-    })
-    .next()
-}
-
-/// A small summary for everybody to see: no names of hosts, nothing secret.
-pub(crate) fn metadata(snapshot: Option<&Snapshot>) -> String {
-    #[derive(Serialize)]
-    struct Summary {
-        v: u32,
-        verdict: Verdict,
-        gpus: usize,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        driver: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        ollama: Option<String>,
-    }
-    let short = |text: &str| text.chars().filter(char::is_ascii_graphic).take(32).collect::<String>();
-    let driver = snapshot.and_then(|s| match &s.gpu {
-        GpuState::Sample(sample) => sample.driver_version.as_deref().map(short),
-        _ => None,
-    });
-    let ollama = snapshot.and_then(|s| match &s.ollama.reach {
-        Reach::Up { version } => Some(short(version)),
-        _ => None,
-    });
-    contract::json(&Summary {
-        v: 1,
-        verdict: snapshot.map_or(Verdict::Unknown, |s| verdict::worst(&s.reasons)),
-        gpus: snapshot.map_or(0, Snapshot::gpu_count),
-        driver,
-        ollama,
-    })
 }

@@ -7,11 +7,15 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn first() -> Answer {
-    Answer::Taken { secret: Some("hb".into()), interval: Some(s(5)), ttl: Some(s(20)) }
+    Answer::Taken { secret: Some("hb".into()), interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
 }
 
 fn beat() -> Answer {
-    Answer::Taken { secret: None, interval: Some(s(5)), ttl: Some(s(20)) }
+    Answer::Taken { secret: None, interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
+}
+
+fn trouble() -> Answer {
+    Answer::Trouble { kind: "no_answer", why: "no".into() }
 }
 
 fn live(at: u64) -> Runner {
@@ -39,9 +43,11 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
     assert_eq!(runner.due(), s(14));
     runner.hasten(s(10));
     assert_eq!(runner.due(), s(10));
+    let again = Answer::Taken { secret: Some("new".into()), interval: None, ttl: None, orchestrator: None };
+    assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (News::Same, Some("new")));
     // The interval is the registry's, within reason.
     for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60)] {
-        let answer = Answer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)) };
+        let answer = Answer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)), orchestrator: None };
         runner.answered(s(100), answer, 0.5);
         assert_eq!(runner.due().as_secs(), 100 + expect, "{interval} of {ttl}");
     }
@@ -49,7 +55,7 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
 
 #[test]
 fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
-    for lost in [Answer::NotRegistered, Answer::Held, Answer::Absent] {
+    for lost in [Answer::NotRegistered, Answer::Held, Answer::Expired, Answer::Unclear("x".into()), Answer::Absent] {
         let mut runner = live(0);
         assert_eq!(runner.answered(s(100), lost.clone(), 0.5), News::Lost);
         assert_eq!((runner.due(), runner.secret()), (s(100), None));
@@ -64,7 +70,7 @@ fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
 fn a_lost_answer_costs_a_beat_and_not_the_secret() {
     let mut runner = live(0);
     for (at, due) in [(5, 6), (6, 11), (11, 16), (60, 65)] {
-        assert_eq!(kind(&runner.answered(s(at), Answer::Trouble("x".into()), 0.5)), "no_answer");
+        assert_eq!(kind(&runner.answered(s(at), trouble(), 0.5)), "no_answer");
         assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(due), Some("hb"), lease::State::Failing));
     }
     // What was said of it is over.
@@ -72,20 +78,54 @@ fn a_lost_answer_costs_a_beat_and_not_the_secret() {
     assert_eq!(runner.answered(s(70), beat(), 0.5), News::Same);
 }
 
+/// The waits and messages of so many refusals in a row.
+fn refused(runner: &mut Runner, answer: &Answer, name: &str, times: usize) -> (Vec<u64>, Vec<String>) {
+    let mut all = (Vec::new(), Vec::new());
+    for _ in 0..times {
+        let now = runner.due();
+        let News::Failed { kind, message } = runner.answered(now, answer.clone(), 0.5) else { panic!("it failed") };
+        assert_eq!(kind, name);
+        all.0.push((runner.due() - now).as_secs());
+        all.1.push(message);
+    }
+    all
+}
+
 #[test]
 fn an_id_that_is_held_is_tried_quickly_and_then_told() {
     let mut runner = Runner::new(s(0));
-    let mut now = s(0);
-    let mut waits = Vec::new();
-    let mut last = String::new();
-    for _ in 0..20 {
-        let News::Failed { kind: "held", message } = runner.answered(now, Answer::Held, 0.5) else { panic!("held") };
-        waits.push((runner.due() - now).as_secs());
-        (now, last) = (runner.due(), message);
-    }
+    let (waits, messages) = refused(&mut runner, &Answer::Held, "held", 12);
     assert_eq!(waits[..7], [1, 1, 1, 1, 1, 5, 5]);
-    assert!(last.contains("another worker"), "{last}");
+    // An earlier life is over after 20 s, and its id free after 25 s.
+    let since: Vec<u64> = (0..12).map(|i| waits[..i].iter().sum()).collect();
+    for (since, message) in since.iter().zip(&messages) {
+        assert_eq!(message.contains("another worker"), *since > 30, "{since}: {message}");
+    }
+    // Its end is near: the next sweep is not missed.
+    assert_eq!(refused(&mut runner, &Answer::Expired, "held", 12).0, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5, 5]);
+    let now = runner.due();
     assert_eq!(runner.answered(now, first(), 0.5), News::Registered);
+    // What comes later has nothing to do with it.
+    runner.answered(now, Answer::Held, 0.5);
+    assert!(refused(&mut runner, &Answer::Held, "held", 1).1[0].contains("before a crash"));
+}
+
+#[test]
+fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
+    let mut runner = Runner::new(s(0));
+    let answer = Answer::Unclear("401: invalid runner credential".into());
+    let (waits, messages) = refused(&mut runner, &answer, "unauthorized", 10);
+    assert_eq!(waits, [5, 5, 5, 5, 5, 5, 5, 15, 30, 60]);
+    for (i, message) in messages.iter().enumerate() {
+        assert!(["ORCH_SECRET", "RUNNER_ID", "invalid runner credential"].iter().all(|part| message.contains(part)));
+        assert_eq!(message.contains("another worker"), i >= 7, "{message}");
+    }
+    // The registry's own pace counts, if it is known.
+    let mut runner = live(0);
+    let slow = Answer::Taken { secret: None, interval: Some(s(10)), ttl: Some(s(60)), orchestrator: None };
+    runner.answered(s(5), slow, 0.5);
+    assert_eq!(runner.answered(s(15), answer.clone(), 0.5), News::Lost);
+    assert_eq!(refused(&mut runner, &answer, "unauthorized", 10).0, [10, 10, 10, 10, 10, 10, 10, 10, 10, 15]);
 }
 
 #[test]
@@ -103,7 +143,7 @@ fn refusals_have_their_own_patience() {
     check(&Answer::NotRegistered, "wrong_secret", [15, 30, 60, 60]);
     check(&Answer::Refused("no".into()), "bad_body", [15, 30, 60, 60]);
     check(&Answer::Absent, "absent", [30, 60, 60, 60]);
-    check(&Answer::Trouble("no".into()), "no_answer", [1, 2, 4, 8]);
+    check(&trouble(), "no_answer", [1, 2, 4, 8]);
     // A first beat that is taken without a secret is none.
     let mut runner = Runner::new(s(0));
     assert_eq!(kind(&runner.answered(s(1), beat(), 0.5)), "protocol");
@@ -112,27 +152,60 @@ fn refusals_have_their_own_patience() {
 
 #[test]
 fn answers_are_read_by_their_status() {
+    let judge = |status, body| judge(status, body, None);
     let taken =
         r#"{"runner_id":"a","heartbeat_interval":"1m30s","heartbeat_ttl":"5m0s","heartbeat_secret":"x","o2r":{}}"#;
-    let expect = Answer::Taken { secret: Some("x".into()), interval: Some(s(90)), ttl: Some(s(300)) };
-    assert_eq!(judge(200, taken), expect);
+    let (secret, orchestrator) = (Some("x".into()), None);
+    assert_eq!(judge(200, taken), Answer::Taken { secret, interval: Some(s(90)), ttl: Some(s(300)), orchestrator });
+    let Answer::Taken { orchestrator, .. } = judge(200, r#"{"runner_id":"a","orchestrator":"https://o"}"#) else {
+        panic!("it is taken")
+    };
+    assert_eq!(orchestrator.as_deref(), Some("https://o"));
     for junk in ["", "{}", "ok", "[]", r#"{"runner_id":""}"#] {
-        assert!(matches!(judge(200, junk), Answer::Trouble(_)), "{junk}");
+        assert!(matches!(judge(200, junk), Answer::Trouble { .. }), "{junk}");
     }
     assert_eq!(judge(401, "invalid registration authorization\n"), Answer::NotRegistered);
     assert_eq!(judge(401, "invalid heartbeat authorization\n"), Answer::Held);
-    assert_eq!(judge(401, r#"{"error":"unauthorized"}"#), Answer::NotRegistered);
-    assert_eq!(judge(404, "runner not found\n"), Answer::Held);
+    for unclear in [r#"{"error":"unauthorized"}"#, "invalid runner credential\n", ""] {
+        assert!(matches!(judge(401, unclear), Answer::Unclear(_)), "{unclear}");
+    }
+    assert_eq!(judge(404, "runner not found\n"), Answer::Expired);
     assert_eq!(judge(404, "live runners are not supported\n"), Answer::Absent);
     assert_eq!(judge(404, "404 page not found\n"), Answer::Absent);
     assert_eq!(judge(400, "capacity\nmust be >= 0\n"), Answer::Refused("capacity must be >= 0".into()));
-    assert!(matches!(judge(503, ""), Answer::Trouble(_)));
+    assert!(matches!(judge(503, ""), Answer::Trouble { .. }));
+}
+
+#[test]
+fn a_refused_price_names_the_setting() {
+    #[track_caller]
+    fn check(words: &str, price: &str, part: &str) {
+        let price = Price::parse(price);
+        let Answer::Refused(words) = judge(400, words, price.as_ref()) else { panic!("it is refused") };
+        assert!(words.contains(part), "{words}");
+        assert_eq!(words.contains("RUNNER_PRICE"), !part.is_empty(), "{words}");
+    }
+    check("price_info.price is required\n", "", "set RUNNER_PRICE");
+    check("price_info.unit must be hour or fixed", "1usd/720p", "livepeer/node");
+    check("unsupported unit 720p", "1usd/720p", "use fixed or hour");
+    check("price_info.price must be a positive decimal", "1usd/hour", "RUNNER_PRICE is what it refuses");
+    check("capacity must be >= 0", "1usd/hour", "");
+}
+
+#[test]
+fn a_list_is_what_discovery_answers() {
+    for list in [r#"[{"address":"https://o:8935"}]"#, "[]", " null\n", "[{\"addr"] {
+        assert!(lists_runners(list), "{list}");
+    }
+    for other in ["", "<html>", "{}", "ok", r#""[""#, "nullx"] {
+        assert!(!lists_runners(other), "{other}");
+    }
 }
 
 /// A recorded answer: its status and its body.
 fn recorded(text: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    judge(head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    judge(head.split(' ').nth(1).unwrap().parse().unwrap(), body, None)
 }
 
 macro_rules! recording {
@@ -143,9 +216,12 @@ macro_rules! recording {
 
 #[test]
 fn what_a_real_registry_answered_is_understood() {
-    let Answer::Taken { secret: Some(secret), interval, ttl } = recording!("hb-bootstrap") else { panic!("not taken") };
+    let Answer::Taken { secret: Some(secret), interval, ttl, orchestrator } = recording!("hb-bootstrap") else {
+        panic!("not taken")
+    };
     assert_eq!((secret.len(), interval, ttl), (52, Some(s(5)), Some(s(20))));
-    assert_eq!(recording!("hb-beat"), beat());
+    assert!(orchestrator.unwrap().starts_with("https://127.0.0.1:"));
+    assert!(matches!(recording!("hb-beat"), Answer::Taken { secret: None, .. }));
     assert_eq!(recording!("hb-after-restart-heartbeat-secret"), Answer::NotRegistered);
     assert_eq!(recording!("hb-after-unregister"), Answer::NotRegistered);
     assert_eq!(recording!("hb-bootstrap-wrong-secret"), Answer::NotRegistered);

@@ -1,0 +1,296 @@
+//! Where the worker can be found: which registries an orchestrator has, what is said of that, and what one of them tells
+//! about the other. A hundred times faster than life.
+
+use serde_json::{Value, json};
+
+use crate::fake_ollama::FakeOllama;
+use crate::fake_orchestrator::{Discovery, FakeOrchestrator, Mood};
+use crate::fake_runners::Runners;
+use crate::harness::{Worker, agent_net, run, wait_for};
+use crate::http;
+use crate::nvml::FakeNvml;
+
+const ID: &str = "agent-net-nyc";
+const BEAT: &str = "/runners/heartbeat";
+const REGISTER: &str = "/capability/register";
+const ASK: &str = "/discovery";
+
+/// A worker with a GPU at an orchestrator, with ORCH_PROTOCOL as it is by default.
+pub struct Scene {
+    pub worker: Worker,
+    pub nvml: FakeNvml,
+    _ollama: FakeOllama,
+}
+
+impl Scene {
+    pub fn new(orchestrators: &[&FakeOrchestrator], more: &[(&str, &str)]) -> Self {
+        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+        let urls: Vec<String> = orchestrators.iter().map(|orchestrator| orchestrator.url()).collect();
+        let (urls, ollama_url) = (urls.join(","), ollama.url());
+        let mut settings = vec![
+            ("ORCH_URL", urls.as_str()),
+            ("ORCH_SECRET", "orch-s3cret"),
+            ("CAPABILITY_NAME", ID),
+            ("AGENT_NET_FAULT", "hurry:100"),
+            ("OLLAMA_URL", ollama_url.as_str()),
+        ];
+        settings.extend(nvml.settings());
+        // What is said again wins.
+        settings.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
+        settings.extend(more);
+        Self { worker: Worker::start(&settings), nvml, _ollama: ollama }
+    }
+
+    /// The one line that says what an orchestrator has.
+    #[track_caller]
+    pub fn says(&self, words: &str) -> String {
+        wait_for(words, || self.worker.log().lines().find(|line| line.contains(words)).map(str::to_owned))
+    }
+
+    fn sentences(&self) -> usize {
+        self.worker.log().matches(": this worker is visible").count()
+    }
+
+    fn row(&self, protocol: &str) -> Value {
+        let report = self.worker.get("/gpu").json();
+        let mut rows = report["registrations"].as_array().into_iter().flatten();
+        rows.find(|row| row["protocol"] == protocol).cloned().unwrap_or_default()
+    }
+}
+
+pub fn orchestrator(mood: Mood, with_runners: bool) -> FakeOrchestrator {
+    let orchestrator = FakeOrchestrator::new(mood);
+    if with_runners {
+        switch(&orchestrator, true);
+    }
+    orchestrator
+}
+
+/// It is started with -useLiveRunners, or without.
+fn switch(orchestrator: &FakeOrchestrator, with_runners: bool) {
+    orchestrator.runners(|runners| *runners = with_runners.then(|| Runners::new("orch-s3cret")));
+}
+
+pub fn change(orchestrator: &FakeOrchestrator, change: impl Fn(&mut Runners)) {
+    orchestrator.runners(|runners| change(runners.as_mut().unwrap()));
+}
+
+#[test]
+fn auto_takes_all_that_there_is_and_says_so_once() {
+    let both = orchestrator(Mood::Ok, true);
+    let byoc = orchestrator(Mood::Ok, false);
+    let runners = orchestrator(Mood::NoByoc, true);
+    let none = orchestrator(Mood::NoByoc, false);
+    let scene = Scene::new(&[&both, &byoc, &runners, &none], &[]);
+    let as_byoc = format!("BYOC capability {ID}");
+    let as_runner = format!("Live Runner {ID} of app agent-net/gpu-check (GET /discovery)");
+    for (orchestrator, words) in [
+        (&both, format!("has BYOC and has Live Runner: this worker is visible as {as_byoc} and as {as_runner}")),
+        (&byoc, format!("has BYOC and has no Live Runner: this worker is visible as {as_byoc}; call_runner of")),
+        (&runners, format!("has no BYOC and has Live Runner: this worker is visible as {as_runner}")),
+        (&none, "has no BYOC and has no Live Runner: this worker is visible nowhere; ORCH_URL".to_owned()),
+    ] {
+        scene.says(&format!("{} {words}", orchestrator.url()));
+    }
+    for orchestrator in [&both, &runners] {
+        let entry = wait_for("an entry", || orchestrator.listed(ID));
+        assert_eq!((&entry["gpu"]["name"], &entry["app"]), (&json!("Fake RTX 0"), &json!("agent-net/gpu-check")));
+    }
+    assert!(both.registered(ID).is_some() && byoc.registered(ID).is_some());
+    // What is not there is asked for again and again, and that is no news.
+    none.wait_for(ASK, 3);
+    both.wait_for(REGISTER, 3);
+    let log = scene.worker.log();
+    assert_eq!((scene.sentences(), log.matches("cannot register").count()), (4, 0), "{log}");
+    assert!(both.requests(ASK).len() == 1 && byoc.requests(BEAT).is_empty() && none.requests(BEAT).is_empty());
+    // What is not missed is no failure, and nothing to alert on.
+    wait_for("the states", || {
+        let report = scene.worker.get("/gpu").json();
+        let rows = report["registrations"].as_array()?;
+        let mut states: Vec<_> = rows.iter().map(|row| row["state"].as_str().unwrap()).collect();
+        states.sort_unstable();
+        (states == ["absent", "failing", "registered", "registered", "registered", "registered"]).then_some(())
+    });
+    let metrics = scene.worker.get("/metrics");
+    let samples = metrics.text().lines().filter(|line| line.starts_with("agent_net_registration{"));
+    assert_eq!(samples.map(|line| line.ends_with(" 1")).filter(|taken| *taken).count(), 4);
+    let absent =
+        format!("agent_net_registration{{orchestrator=\"{}\",capability=\"{ID}\",protocol=\"byoc\"}}", runners.url());
+    assert!(!metrics.text().contains(&absent), "{}", metrics.text());
+}
+
+#[test]
+fn what_an_orchestrator_gets_or_loses_later_is_noticed_and_said() {
+    let orchestrator = orchestrator(Mood::Ok, false);
+    let scene = Scene::new(&[&orchestrator], &[]);
+    scene.says("has no Live Runner: this worker is visible as BYOC capability");
+    switch(&orchestrator, true);
+    scene.says("has BYOC and has Live Runner: this worker is visible as BYOC capability agent-net-nyc and as Live");
+    assert_eq!(scene.row("live-runner")["state"], "registered");
+    orchestrator.set(Mood::NoByoc);
+    scene.says("has no BYOC and has Live Runner");
+    change(&orchestrator, |runners| runners.enabled = false);
+    scene.says("visible nowhere");
+    wait_for("its state", || (scene.row("live-runner")["state"] == "failing").then_some(()));
+    orchestrator.set(Mood::Ok);
+    change(&orchestrator, |runners| runners.enabled = true);
+    wait_for("both", || orchestrator.listed(ID).filter(|_| orchestrator.registered(ID).is_some()));
+}
+
+#[test]
+fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
+    for odd in [
+        Discovery::Hang,
+        Discovery::Status(500),
+        Discovery::Status(401),
+        Discovery::Status(307),
+        Discovery::Html,
+        Discovery::HugeHtml,
+    ] {
+        let orchestrator = orchestrator(Mood::Ok, true);
+        orchestrator.discovery(Some(odd));
+        let scene = Scene::new(&[&orchestrator], &[]);
+        wait_for("a registration", || orchestrator.registered(ID));
+        let line = scene.says("does not say whether it has Live Runner");
+        assert!(line.contains("visible as BYOC capability agent-net-nyc"), "{odd:?}: {line}");
+        assert_eq!((orchestrator.requests(BEAT).len(), scene.sentences()), (0, 1), "{odd:?}");
+        // It comes to its senses.
+        orchestrator.discovery(None);
+        scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
+    }
+    // A list of thousands is a list.
+    let orchestrator = orchestrator(Mood::Ok, true);
+    orchestrator.discovery(Some(Discovery::HugeList));
+    let scene = Scene::new(&[&orchestrator], &[]);
+    scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
+}
+
+#[test]
+fn an_orchestrator_that_comes_later_is_asked_for_both_and_described_once() {
+    let mut orchestrator = orchestrator(Mood::Ok, true);
+    orchestrator.stop();
+    let scene = Scene::new(&[&orchestrator], &[]);
+    scene.says("cannot register agent-net-nyc");
+    scene.says("has Live Runner is not known: no answer");
+    assert_eq!(scene.sentences(), 0);
+    orchestrator.start();
+    scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
+    assert_eq!(scene.sentences(), 1, "{}", scene.worker.log());
+}
+
+#[test]
+fn a_token_keeps_auto_with_byoc_and_that_is_said_once() {
+    let (one, two) = (orchestrator(Mood::Ok, true), orchestrator(Mood::NoByoc, true));
+    let scene = Scene::new(&[&one, &two], &[("WORKER_TOKEN", "t0ken")]);
+    scene.says(&format!("{} has BYOC: this worker is visible as BYOC capability agent-net-nyc", one.url()));
+    scene.says(&format!("{} has no BYOC: this worker is visible nowhere", two.url()));
+    one.wait_for(REGISTER, 3);
+    let log = scene.worker.log();
+    assert_eq!(log.matches("BYOC alone, since WORKER_TOKEN is set").count(), 1, "{log}");
+    assert_eq!((one.requests(ASK).len(), one.requests(BEAT).len(), two.requests(BEAT).len()), (0, 0, 0));
+}
+
+/// In life's own pace the next renewal would be a minute away, and the next question for a registry three.
+#[test]
+fn what_one_registry_learns_hastens_the_other() {
+    let life = ("AGENT_NET_FAULT", "");
+    let orchestrator = orchestrator(Mood::Ok, true);
+    change(&orchestrator, |runners| runners.hurry = 1);
+    let scene = Scene::new(&[&orchestrator], &[life]);
+    scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
+    // A restart, which the beat is the first to notice.
+    orchestrator.forget();
+    change(&orchestrator, Runners::forget);
+    wait_for("both again", || orchestrator.listed(ID).filter(|_| orchestrator.registered(ID).is_some()));
+    assert_eq!(orchestrator.requests(REGISTER).len(), 2);
+    assert_eq!(scene.worker.log().matches("has lost the live runner").count(), 1);
+    assert_eq!(scene.sentences(), 1);
+}
+
+#[test]
+fn a_registration_that_hangs_costs_no_beat() {
+    let life = ("AGENT_NET_FAULT", "");
+    // Whatever is no question for runners gets no answer for 10 s.
+    let orchestrator = orchestrator(Mood::Hang, true);
+    change(&orchestrator, |runners| runners.hurry = 1);
+    let scene = Scene::new(&[&orchestrator], &[life]);
+    wait_for("beats while it hangs", || {
+        let beats = orchestrator.meanwhile().iter().filter(|request| request.path == BEAT).count();
+        (beats >= 2 && orchestrator.listed(ID).is_some()).then_some(())
+    });
+    drop(scene);
+}
+
+#[test]
+fn many_names_that_fail_leave_none_out() {
+    let orchestrator = orchestrator(Mood::Error500, true);
+    let names: Vec<String> = (0..8).map(|i| format!("name-{i}")).collect();
+    let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(",")), ("RUNNER_ID", ID)]);
+    for name in &names {
+        wait_for(name, || orchestrator.requests(REGISTER).iter().any(|r| r.json()["name"] == **name).then_some(()));
+    }
+    wait_for("beats", || (orchestrator.requests(BEAT).len() >= 10).then_some(()));
+    orchestrator.set(Mood::Ok);
+    for name in &names {
+        wait_for(name, || orchestrator.registered(name));
+    }
+    drop(scene);
+}
+
+#[test]
+fn a_name_that_is_registered_with_another_token_is_told_of() {
+    let orchestrator = orchestrator(Mood::Ok, false);
+    let scene = Scene::new(&[&orchestrator], &[("WORKER_TOKEN", "t0ken")]);
+    wait_for("a registration", || orchestrator.registered(ID));
+    let job = |headers: &[&str]| {
+        let answer = http::request(scene.worker.addr, "POST", "/gpu-check", headers, b"{}");
+        assert_eq!(answer.status, 401);
+    };
+    // Without a token at all it is another matter.
+    job(&[]);
+    orchestrator.wait_for(REGISTER, 2);
+    assert!(!scene.worker.log().contains("is not WORKER_TOKEN"));
+    job(&["Authorization: Bearer old"]);
+    scene.says("a job came with a token that is not WORKER_TOKEN: registering again");
+    wait_for("the second line", || {
+        job(&["Authorization: Bearer old"]);
+        scene.worker.log().contains("another worker registers the same CAPABILITY_NAME").then_some(())
+    });
+    (0..5).for_each(|_| job(&["Authorization: Bearer old"]));
+    let registrations = orchestrator.requests(REGISTER).len();
+    orchestrator.wait_for(REGISTER, registrations + 1);
+    let log = scene.worker.log();
+    assert_eq!(log.matches("is not WORKER_TOKEN").count(), 2, "{log}");
+}
+
+#[test]
+fn an_address_that_means_this_machine_is_warned_of() {
+    for (url, words) in [
+        ("http://0.0.0.0:9876", "it stands for all addresses of a machine"),
+        ("http://[::]:9876", "it stands for all addresses of a machine"),
+        ("http://[::ffff:127.0.0.1]:9876", "only orchestrators on this machine"),
+        ("http://localhost:9876", "only orchestrators on this machine"),
+    ] {
+        let orchestrator = orchestrator(Mood::Ok, false);
+        let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_URL", url)]);
+        let line = scene.says(&format!("CAPABILITY_URL is {url}: {words}"));
+        assert!(line.contains("WARN"), "{line}");
+    }
+}
+
+#[test]
+fn a_live_runner_alone_needs_no_capability() {
+    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let settings = [("CAPABILITY_NAME", ""), ("RUNNER_ID", ID), ("ORCH_PROTOCOL", "live-runner")];
+    let scene = Scene::new(&[&orchestrator], &settings);
+    scene.says("has Live Runner: this worker is visible as Live Runner agent-net-nyc of app agent-net/gpu-check");
+    assert!(orchestrator.listed(ID).is_some() && orchestrator.requests(REGISTER).is_empty());
+    for (more, words) in [
+        ([("ORCH_PROTOCOL", "auto"), ("RUNNER_ID", ID)], "CAPABILITY_NAME is not set"),
+        ([("ORCH_PROTOCOL", "both"), ("RUNNER_ID", ID)], "CAPABILITY_NAME is not set"),
+        ([("ORCH_PROTOCOL", "live-runner"), ("RUNNER_ID", "")], "or set RUNNER_ID"),
+    ] {
+        let (status, _, err) = run(agent_net().arg("serve").env("ORCH_URL", "http://o:1").envs(more));
+        assert_eq!((status.code(), err.contains(words)), (Some(78), true), "{err}");
+    }
+}
