@@ -144,6 +144,21 @@ fn submit_byoc_job_with_a_worker_token_and_without_it() {
 /// On chain the SDK has its job signed, asks the orchestrator's gRPC port for ticket parameters, and pays if there are any.
 /// Paying itself would need a chain: this orchestrator works for nothing.
 #[test]
+fn a_worker_without_settings_of_its_own_is_called_in_both_ways() {
+    let Some(python) = python() else { return };
+    let scene = Scene::new("auto", &[]);
+    let (url, discovery) = (scene.proxy.url(), format!("{}/discovery", scene.proxy.url()));
+    let job = json!({"capability": NAME, "payload": {"agent_id": "byoc"}, "orch_url": url});
+    assert_eq!(call(&python, "submit_byoc_job", &job).unwrap()["data"]["agent_id"], "byoc");
+    let wanted = json!({"discovery_url": discovery, "app": "agent-net/gpu-check", "gpu": "Fake RTX 0"});
+    let found = call(&python, "discover_runners", &wanted).unwrap();
+    let runner = found[0]["runners"][0]["url"].as_str().unwrap();
+    let job = json!({"runner_url": format!("{runner}/gpu-check"), "payload": {"agent_id": "runner"}});
+    assert_eq!(call(&python, "call_runner", &job).unwrap()["data"]["agent_id"], "runner");
+    assert_eq!(scene.proxy.sent(), [format!("POST /{NAME}"), "POST /gpu-check".to_owned()]);
+}
+
+#[test]
 fn submit_byoc_job_with_a_signature() {
     let Some(python) = python() else { return };
     let scene = Scene::new("byoc", &[]);
