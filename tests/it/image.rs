@@ -36,7 +36,7 @@ fn the_static_server_needs_no_loader_and_is_small() {
     let (load, dynamic, interpreter) = (1, 2, 3);
     assert!(kinds.contains(&load), "{kinds:?}");
     assert!(!kinds.contains(&dynamic) && !kinds.contains(&interpreter), "{kinds:?}");
-    assert!(elf.len() <= 4_000_000, "{} bytes", elf.len());
+    assert!(elf.len() <= 4_500_000, "{} bytes", elf.len());
     let holds = |text: &[u8]| elf.windows(text.len()).any(|window| window == text);
     assert!(!holds(b"nvmlInit"), "NVML is the helper's business");
 }

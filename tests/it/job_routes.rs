@@ -51,7 +51,12 @@ fn every_name_is_a_job_route_and_so_is_the_root() {
     };
     assert_eq!(wrong("PUT", "/", &[]), "GET, HEAD, POST");
     assert_eq!(wrong("GET", "/agent-net-nyc", &[]), "POST");
-    assert_eq!(wrong("GET", "/", &["Livepeer-Runner-Route: x"]), "POST");
+    assert_eq!(wrong("PUT", "/", &["Livepeer-Runner-Route: x"]), "GET, HEAD, POST");
+    // A POST to the runner's own URL, as go-livepeer redirects it: the report, and a job like others.
+    let before = jobs("/", 200);
+    let redirected = http::request(worker.addr, "GET", "/", &["Livepeer-Runner-Route: x"], b"").json();
+    assert_eq!((&redirected["status"], &redirected["agent_id"]), (&json!("success"), &Value::Null));
+    assert_eq!(jobs("/", 200), before + 1);
     let metrics = worker.get("/metrics").text().to_owned();
     let counted = metrics.lines().filter(|line| line.starts_with("agent_net_jobs_total{route=\"/org")).count();
     assert_eq!(counted, 0, "{metrics}");
