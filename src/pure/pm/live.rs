@@ -218,7 +218,7 @@ impl Live {
     /// Dollars for an ETH, in whole cents, below which payments are refused that are accepted now: each dollar is more
     /// wei then.
     pub(crate) fn eth_price_floor(&self, payer: &Terms) -> Option<BigRational> {
-        let cents = floor(&(self.eth_price.as_ref()? * ratio(100, 1))).to_u64()?;
+        let cents = floor(&(self.eth_price.as_ref()? * ratio(100, 1))).to_u64().filter(|cents| *cents > 0)?;
         let at = |cents: u64| Self { eth_price: Some(ratio(cents, 100)), ..self.clone() };
         let accepts = |cents: u64| judge(&at(cents), payer).check == Check::Ok;
         if !accepts(cents) {

@@ -108,6 +108,10 @@ fn what_an_eth_may_cost() {
     let floor = live("0.0005usd/fixed", "3000").eth_price_floor(&payer(10_000_000_000)).unwrap();
     assert_eq!(floor, ratio(500, 1));
     assert_eq!(live("0.0005usd/fixed", "3000").eth_price_floor(&payer(1_000_000_000)), None);
+    // Less than a cent.
+    for eth_price in ["0.004", "0.00000000000000000001"] {
+        assert_eq!(live("0.0005usd/fixed", eth_price).eth_price_floor(&payer(10_000_000_000)), None);
+    }
 }
 
 #[test]
