@@ -33,6 +33,9 @@ pub(crate) struct Found {
 /// The keys under which a compose file or manifest has a command line.
 const COMMANDS: [&str; 3] = ["command:", "entrypoint:", "args:"];
 
+/// Variables within the default of another.
+const MOST_NESTED: usize = 8;
+
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -66,7 +69,7 @@ pub(crate) fn find(
     wanted: &[Wanted<'_>],
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Found>, FlagError> {
-    let tokens = tokens(text);
+    let tokens = tokens(text.strip_prefix('\u{feff}').unwrap_or(text));
     let place = |token: &Token| Place { file: file.into(), line: token.line };
     let mut all = Vec::new();
     let mut section = 0;
@@ -199,12 +202,17 @@ fn is_parting(c: char) -> bool {
 /// The bytes of the word that `text` begins with; `${…}` and quotes inside belong to it.
 fn word_length(text: &str) -> usize {
     let mut until: Option<char> = None;
-    let mut before = ' ';
+    let (mut before, mut skipped) = (' ', 0);
     for (at, c) in text.char_indices() {
+        if at < skipped {
+            continue;
+        }
         match until {
             Some(end) if c == end => until = None,
             Some(_) => {}
-            None if c == '{' && before == '$' => until = Some('}'),
+            None if c == '{' && before == '$' => {
+                skipped = braced(&text[at + 1..]).map_or(text.len(), |(inner, _)| at + inner.len() + 2);
+            }
             None if matches!(c, '"' | '\'') => until = Some(c),
             None if is_parting(c) => return at,
             None => {}
@@ -214,8 +222,29 @@ fn word_length(text: &str) -> usize {
     text.len()
 }
 
-/// Puts in `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}` and `${NAME:?why}`; `$$` is a dollar.
+/// What stands before the brace that ends it, and what follows; `${…}` inside belongs to it.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let (mut before, mut depth) = (' ', 0);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' if before == '$' => depth += 1,
+            '}' if depth == 0 => return Some((&text[..at], &text[at + 1..])),
+            '}' => depth -= 1,
+            _ => {}
+        }
+        before = c;
+    }
+    None
+}
+
+/// Puts in `$NAME` and `${NAME}`, with `:-default`, `:?why` or `:+other` (and without the colon), as Docker Compose does;
+/// `$$` is a dollar.
 fn expand(value: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    expand_within(value, lookup, MOST_NESTED)
+}
+
+fn expand_within(value: &str, lookup: &dyn Fn(&str) -> Option<String>, depth: usize) -> Result<String, String> {
+    let depth = depth.checked_sub(1).ok_or("too many variables are nested")?;
     let mut out = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('$') {
@@ -225,18 +254,25 @@ fn expand(value: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String
             rest = after;
             continue;
         }
-        let (inner, after) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
+        let (inner, after) = match after.strip_prefix('{').and_then(braced) {
             Some(parts) => parts,
             None => after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())),
         };
         let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
         let (name, more) = inner.split_at(end);
-        let default = more.strip_prefix(":-").or_else(|| more.strip_prefix('-'));
+        let mut more = more.strip_prefix(':').unwrap_or(more).chars();
+        let (how, word) = (more.next(), more.as_str());
         let set = lookup(name).filter(|value| !value.is_empty());
-        let text = set.or_else(|| default.map(str::to_owned));
-        let why = more.strip_prefix(":?").map(|why| format!(" ({why})")).unwrap_or_default();
-        let unset = || format!("${{{name}}} is not set{why}; export {name} or write the value itself");
-        out.push_str(&text.ok_or_else(unset)?);
+        let text = match (how, set) {
+            (Some('+'), None) => String::new(),
+            (Some('-'), None) | (Some('+'), Some(_)) => expand_within(word, lookup, depth)?,
+            (_, Some(set)) => set,
+            (how, None) => {
+                let why = if how == Some('?') && !word.is_empty() { format!(" ({word})") } else { String::new() };
+                return Err(format!("${{{name}}} is not set{why}; export {name} or write the value itself"));
+            }
+        };
+        out.push_str(&text);
         rest = after;
     }
     out.push_str(rest);
@@ -275,6 +311,9 @@ mod tests {
             "ExecStart=/bin/livepeer -ticketEV=29 # -ticketEV=30",
             "# -ticketEV=1\n-ticketEV=${NONE:-29}",
             "-ticketEV=${NONE-29}",
+            "-ticketEV=${NONE:-${EMPTY:-29}} -x",
+            "\u{feff}-ticketEV=29",
+            "-ticketEV=${EV:+29}${NONE:+30}${NONE+30}",
         ] {
             let all = found(text);
             assert_eq!(all.len(), 1, "{text}: {all:?}");
@@ -327,12 +366,15 @@ mod tests {
 
     #[test]
     fn what_go_would_misread_is_refused() {
+        let nested = format!("-ticketEV={}1{}", "${NONE:-".repeat(10_000), "}".repeat(10_000));
         for (text, word) in [
             ("x\n-autoAdjustPrice false", "f:2: -autoAdjustPrice false: Go reads this as -autoAdjustPrice=true"),
             ("-ticketEV", "f:1: -ticketEV has no value"),
             ("-ticketEV -x", "has no value"),
             ("-ticketEV=${NONE}", "${NONE} is not set"),
             ("-ticketEV=${NONE:?the tickets}", "${NONE} is not set (the tickets); export NONE"),
+            ("-ticketEV=${NONE?the tickets}", "${NONE} is not set (the tickets); export NONE"),
+            (nested.as_str(), "-ticketEV: too many variables are nested"),
         ] {
             let why = find(text, "f", WANTED, &|_| None).unwrap_err().0;
             assert!(why.contains(word), "{text}: {why}");
