@@ -192,6 +192,7 @@ fn a_paid_runner_is_never_called_free() {
     assert_eq!((found["eras"].as_array().unwrap().len(), &found["live_runner"]), (3, &Value::Null));
     let (_, found) = check(&[("RUNNER_PRICE", "1usd/fixed")], "--orch-protocol byoc --ticketEV 1");
     assert_eq!((found["eras"].as_array().unwrap().len(), &found["live_runner"]), (3, &Value::Null));
+    assert!(found["notes"].to_string().contains("RUNNER_PRICE=1usd/fixed does nothing: ORCH_PROTOCOL is byoc"));
     // Tickets of no value have no odds.
     let (_, found) = check(&[], "--ticketEV 0 --price-per-unit 1");
     assert_eq!(found["eras"][2]["check"], "minBalance", "{found}");

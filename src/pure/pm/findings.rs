@@ -299,6 +299,9 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> V
             notes.push(format!("{}={} ({}) {idle}", source.name, source.value, source.place));
         }
     }
+    if let Some(source) = inputs.source("runner-price").filter(|_| inputs.is_byoc_only()) {
+        notes.push(format!("{}={} does nothing: ORCH_PROTOCOL is byoc", source.name, source.value));
+    }
     let asked = inputs.source("maxPricePerUnit").filter(|source| source.program == Program::Asked && live.is_none());
     if let Some(source) = asked {
         notes.push(format!(

@@ -312,6 +312,11 @@ impl Inputs {
         self.protocol == "live-runner"
     }
 
+    /// ORCH_PROTOCOL leaves no Live Runners.
+    pub(crate) fn is_byoc_only(&self) -> bool {
+        self.protocol == "byoc"
+    }
+
     /// Where the effective value of a flag came from, unless it is a remote signer's.
     pub(crate) fn source(&self, flag: &str) -> Option<&Source> {
         self.sources.iter().find(|source| source.flag == flag && source.program != Signer && source.idle.is_none())
