@@ -219,6 +219,10 @@ fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
     }
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(path)?;
     lock(&file)?;
+    // Whoever had it may have put another one in its place before the lock was ours.
+    if file.metadata()?.nlink() == 0 {
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "another worker replaces it at this moment"));
+    }
     Ok(file)
 }
 

@@ -1,5 +1,7 @@
 //! Reads the lines of the file, one after the other: what they say, and what its end looks like.
 
+use serde::de::IgnoredAny;
+
 use super::{Entry, Ledger, Place, hash_of, keys};
 
 /// A file, read from its start.
@@ -41,9 +43,11 @@ impl Piece<'_> {
         self.bytes.is_some_and(|bytes| bytes.trim_ascii().is_empty())
     }
 
-    /// As a write looks that a kill or a power loss cut short.
+    /// As a write looks that a kill or a power loss cut short. A whole JSON value is somebody else's.
     fn looks_torn(&self) -> bool {
-        !self.whole && self.bytes.is_some_and(|bytes| b"{\"".starts_with(&bytes[..bytes.len().min(2)]) || bytes[0] == 0)
+        let begun = |bytes: &[u8]| b"{\"".starts_with(&bytes[..bytes.len().min(2)]) || bytes[0] == 0;
+        let ended = |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+        !self.whole && self.bytes.is_some_and(|bytes| begun(bytes) && !ended(bytes))
     }
 }
 

@@ -163,6 +163,7 @@ fn the_end_of_a_file_that_was_cut_short() {
         // Not a beginning of ours, or behind something that is in question itself.
         (format!("{one}half a word"), 1, 1, Tail::Fine),
         ("a text file".into(), 1, 0, Tail::Fine),
+        ("{\"a\":1}".into(), 1, 0, Tail::Fine),
         (format!("{one}not ours\n{}", &two[..40]), 2, 1, Tail::Fine),
         (format!("{one}not ours\n\0\0"), 1, 1, Tail::Fine),
     ] {

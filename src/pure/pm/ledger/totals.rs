@@ -95,7 +95,7 @@ impl<'de> Deserialize<'de> for Ev {
 impl Totals {
     /// Payments with so many tickets more or less.
     pub(super) fn change(&mut self, result: &str, payments: i64, tickets: u32, ev: &Ev) {
-        let tickets = payments * i64::from(tickets);
+        let tickets = payments.saturating_mul(tickets.into());
         self.add_sum(result, payments, tickets, tickets, ev);
     }
 
@@ -109,8 +109,9 @@ impl Totals {
             Some(sum) => sum,
             None => self.by_result.entry(result.to_owned()).or_default(),
         };
-        sum.payments += payments;
-        sum.tickets += tickets;
+        // The file may hold anything.
+        sum.payments = sum.payments.saturating_add(payments);
+        sum.tickets = sum.tickets.saturating_add(tickets);
         sum.ev.add(times, ev);
     }
 
@@ -151,4 +152,16 @@ fn expected_values_are_exact_whatever_their_divisor() {
     assert_eq!((sum.exact().to_string(), sum.floor()), ("23/2".into(), 11.into()));
     sum.add(-3, &Ev::parse("7/2"));
     assert_eq!(sum, Ev::parse("1"));
+}
+
+#[test]
+fn sums_that_a_file_makes_too_large_stay_at_the_largest_number() {
+    let sum = |count: i64| Sum { payments: count, tickets: count, ev: Ev::parse("1") };
+    let mut totals = Totals::default();
+    for count in [i64::MAX, 5] {
+        totals.add_all(&Totals { by_result: [("accepted".to_owned(), sum(count))].into() });
+    }
+    assert_eq!(totals.tickets("accepted"), i64::MAX);
+    let mut totals = Totals::default();
+    totals.change("accepted", i64::MIN, u32::MAX, &Ev::parse("1"));
 }
