@@ -283,14 +283,19 @@ install_sdk() {
         say "installing livepeer-gateway, and Python 3.13 of Debian 13 for it"
         unpack_python || return 1
     fi
-    "$sdk/bin/python3" -c 'import livepeer_gateway' && cp "$pins" "$sdk/pins"
+    sdk_works && cp "$pins" "$sdk/pins"
+}
+
+# The Python that it was installed for may be gone.
+sdk_works() {
+    "$sdk/bin/python3" -c 'import livepeer_gateway' 2>/dev/null
 }
 
 # Sets AGENT_NET_SDK_PYTHON to a Python that has the SDK. It is kept for the next run.
 prepare_sdk() {
     sdk=$run/livepeer-gateway
     pins=$PWD/tests/it/sdk/requirements.txt
-    if cmp -s "$pins" "$sdk/pins" || install_sdk; then
+    if { cmp -s "$pins" "$sdk/pins" && sdk_works; } || install_sdk; then
         AGENT_NET_SDK_PYTHON=$sdk/bin/python3
         export AGENT_NET_SDK_PYTHON
     else
