@@ -49,7 +49,7 @@ With --watch it goes on until SIGINT or until its output is closed; the exit cod
     Command {
         name: "doctor",
         operand: "",
-        about: "what is wrong on this machine, and how to mend it",
+        about: "what is wrong on this machine, and how to fix it",
         details: "\
 Looks at device nodes, driver, library, helper, container, Ollama, models, settings, port, state folder, clock and
 orchestrators.",
@@ -111,7 +111,7 @@ and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
         about: "whether jobs are accepted and paid with these flags",
         details: "\
 For each era of go-livepeer (a: up to v0.8.6, b: v0.8.7 and v0.8.8, c: since v0.8.9): who refuses a job and why, and
-the smallest change that mends it. And the same for a Live Runner, where RUNNER_PRICE, -useLiveRunners or a
+the smallest change that helps. The same for a Live Runner, where RUNNER_PRICE, -useLiveRunners or a
 -remoteSigner is found. A FILE is any text that holds the flags: a compose file, a unit, a script; it may hold several
 programs, told apart by -orchestrator, -gateway and -remoteSigner. Without any, those in ./compose are checked. A flag
 wins over the files.",
