@@ -152,7 +152,7 @@ fn read(inputs: &mut Inputs, program: Program, text: &str, path: &str) -> Result
     let beside = beside.transpose().map_err(|why| Refused::Config(format!("the .env beside {path}: {why}")))?;
     let beside = beside.unwrap_or_default();
     let lookup = |name: &str| {
-        let wanted = [Wanted { flag: "", variable: name, switch: false }];
+        let wanted = [Wanted { flag: "", variable: name, switch: false, secret: false }];
         let in_file = || flags::find(&beside, ".env", &wanted, &|_| None).ok()?.pop().map(|found| found.value);
         env::var(name).ok().filter(|value| !value.is_empty()).or_else(in_file)
     };

@@ -15,6 +15,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) variable: &'a str,
     /// A flag that needs no value: Go takes none that is not joined by `=`.
     pub(crate) switch: bool,
+    /// Nobody looks at its value, which a shell's command may make.
+    pub(crate) secret: bool,
 }
 
 /// A flag or variable, and where it stands.
@@ -76,17 +78,21 @@ pub(crate) fn find(
     for (at, token) in tokens.iter().enumerate() {
         section += usize::from(COMMANDS.contains(&token.text.as_str()));
         let next = tokens[at + 1..].iter().find(|token| !matches!(token.text.as_str(), "\\" | "-" | ":"));
-        let Some((wanted, name, value)) = (match token.text.strip_prefix('-') {
+        let Some((index, name, value)) = (match token.text.strip_prefix('-') {
             Some(flag) => flag_at(flag.strip_prefix('-').unwrap_or(flag), next, wanted)
                 .map_err(|why| FlagError::at(&place(token), format!("{} {why}", token.text)))?,
             None => variable_at(&tokens, at, next, wanted),
         }) else {
             continue;
         };
-        let value = expand(&value, lookup).map_err(|why| FlagError::at(&place(token), format!("{name}: {why}")))?;
+        let value = if wanted[index].secret && value.contains("$(") {
+            value
+        } else {
+            expand(&value, lookup).map_err(|why| FlagError::at(&place(token), format!("{name}: {why}")))?
+        };
         // An empty variable is an unset one.
         if !value.is_empty() || token.text.starts_with('-') {
-            all.push(Found { wanted, name, value, place: place(token), section });
+            all.push(Found { wanted: index, name, value, place: place(token), section });
         }
     }
     Ok(all)
@@ -254,6 +260,9 @@ fn expand_within(value: &str, lookup: &dyn Fn(&str) -> Option<String>, depth: us
             rest = after;
             continue;
         }
+        if after.starts_with('(') {
+            return Err("$(…) is a command of a shell, which is not run here; write the value itself".into());
+        }
         let (inner, after) = match after.strip_prefix('{').and_then(braced) {
             Some(parts) => parts,
             None => after.split_at(after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len())),
@@ -284,9 +293,10 @@ mod tests {
     use super::*;
 
     const WANTED: &[Wanted<'_>] = &[
-        Wanted { flag: "ticketEV", variable: "LP_TICKETEV", switch: false },
-        Wanted { flag: "autoAdjustPrice", variable: "", switch: true },
-        Wanted { flag: "", variable: "CAPABILITY_PRICE_PER_UNIT", switch: false },
+        Wanted { flag: "ticketEV", variable: "LP_TICKETEV", switch: false, secret: false },
+        Wanted { flag: "autoAdjustPrice", variable: "", switch: true, secret: false },
+        Wanted { flag: "", variable: "CAPABILITY_PRICE_PER_UNIT", switch: false, secret: false },
+        Wanted { flag: "orchSecret", variable: "", switch: false, secret: true },
     ];
 
     fn found(text: &str) -> Vec<(String, String, usize)> {
@@ -322,6 +332,7 @@ mod tests {
         assert_eq!(found("-ticketEV=$EV\n-ticketEV=${EV}").iter().filter(|f| f.1 == "77").count(), 2);
         assert_eq!(found("-ticketEV=\"29\"")[0].1, "\"29\"", "quotes inside a word stay");
         assert_eq!(found("-autoAdjustPrice=false -autoAdjustPrice").len(), 2);
+        assert_eq!(found("-orchSecret=$(cat /run/secret) -x").len(), 1);
         assert!(found("-ticketEVs=1 ticketEV=2 -e -- - ---ticketEV=4 #-ticketEV=5").is_empty());
     }
 
@@ -374,6 +385,8 @@ mod tests {
             ("-ticketEV=${NONE}", "${NONE} is not set"),
             ("-ticketEV=${NONE:?the tickets}", "${NONE} is not set (the tickets); export NONE"),
             ("-ticketEV=${NONE?the tickets}", "${NONE} is not set (the tickets); export NONE"),
+            ("-ticketEV=$(cat ev)", "-ticketEV: $(…) is a command of a shell"),
+            ("-orchSecret=$NONE", "${NONE} is not set"),
             (nested.as_str(), "-ticketEV: too many variables are nested"),
         ] {
             let why = find(text, "f", WANTED, &|_| None).unwrap_err().0;

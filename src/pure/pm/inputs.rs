@@ -65,6 +65,7 @@ impl Inputs {
                 flag: if matches!(input.reader, Orchestrator | Gateway) { input.flag } else { "" },
                 variable: input.variable,
                 switch: input.kind == Kind::Switch,
+                secret: input.kind == Kind::Secret,
             })
             .collect();
         let all = flags::find(text, file, &wanted, lookup)?;

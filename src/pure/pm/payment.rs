@@ -52,9 +52,9 @@ impl Payment {
         if header.len() > MAX_HEADER {
             return Err(format!("the payment is longer than {MAX_HEADER} characters"));
         }
-        let bytes = STANDARD.decode(header).map_err(|why| format!("the payment is no base64: {why}"))?;
+        let bytes = STANDARD.decode(header).map_err(|why| format!("the payment is not base64: {why}"))?;
         let payment = protobuf::Payment::decode(bytes.as_slice())
-            .map_err(|why| format!("the payment is no net.Payment of go-livepeer's: {why}"))?;
+            .map_err(|why| format!("the payment is not a net.Payment of go-livepeer: {why}"))?;
         Self::from_wire(payment)
     }
 
