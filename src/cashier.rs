@@ -182,7 +182,8 @@ impl Cashier {
 
     fn submit_forever(&self, to: &Orchestrator, hurry: u32) {
         let mut backoff = Backoff::new(FIRST_WAIT / hurry, LONGEST_WAIT / hurry);
-        let (mut last, mut failing) = (None, false);
+        // The payment whose failure was logged, and why: another one that is accepted does not clear it.
+        let (mut last, mut failing) = (None, None::<(u64, String)>);
         while let Some((due, pages)) = self.next(last) {
             last = Some(due.number);
             let failed = self.hand_in(to, due, &pages).err();
@@ -194,16 +195,17 @@ impl Cashier {
             };
             match failed {
                 None => {
-                    if std::mem::take(&mut failing) {
+                    if failing.take_if(|(number, _)| *number == due.number).is_some() {
                         log::info!("TICKET_SUBMIT_URL answers again");
                     }
                     backoff.success();
                 }
                 Some(why) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if failing.as_ref().is_none_or(|(_, logged)| *logged != why) {
                         log::warn!(
                             "TICKET_SUBMIT_URL: {why}; {pending} payments wait, and are tried again until it answers"
                         );
+                        failing = Some((due.number, why));
                     }
                     self.pause(backoff.after_failure(0.0));
                 }

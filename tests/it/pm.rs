@@ -379,7 +379,7 @@ fn six_hundred_tickets_and_bad_ones() {
     assert_eq!((code, &found["tickets"][0]["signature_valid"]), (1, &json!(false)));
     assert!(found["problems"][0].as_str().unwrap().contains("1 signatures are not valid"), "{found}");
     for (payment, part) in
-        [("", "empty"), ("?", "no base64"), ("AAAA", "net.Payment"), ("@/nonexistent", "cannot be opened")]
+        [("", "empty"), ("?", "not base64"), ("AAAA", "net.Payment"), ("@/nonexistent", "cannot be opened")]
     {
         check_refused(&["ticket".into(), "--payment".into(), payment.into()], 64, part);
     }

@@ -80,7 +80,7 @@ fn what_no_orchestrator_would_take_is_refused_before_any_work() {
         (twice, "two tickets have the nonce 1"),
         (wallet.payment_of(&[]), "holds no ticket"),
         (wallet.payment(0..601), "601 tickets"),
-        ("%%%".into(), "no base64"),
+        ("%%%".into(), "not base64"),
         ("AAAA".into(), "net.Payment"),
         (wallet.payment([9])[..40].into(), "net.Payment"),
     ] {
@@ -175,6 +175,20 @@ fn while_nobody_takes_payments_jobs_are_answered_and_tickets_wait() {
     let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
     scene.wait_for_tickets("accepted", 20);
     assert!(till.taken().values().all(|times| *times == 1) && till.taken().len() == 20);
+}
+
+#[test]
+fn one_payment_that_is_never_taken_does_not_fill_the_log() {
+    let till = Till::new(Mood::ToFirst(500));
+    let scene = Scene::new("tickets-poison", &till);
+    let (worker, wallet) = (scene.start(), Wallet::new(30));
+    for nonce in 0..12 {
+        let tried = till.came().len();
+        assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
+        wait_for("another round", || (till.came().len() > tried + 2).then_some(()));
+    }
+    scene.wait_for_tickets("accepted", 11);
+    assert_eq!(worker.log().matches("TICKET_SUBMIT_URL").count(), 1, "{}", worker.log());
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub enum Mood {
     /// As go-livepeer: 200 to tickets that it has not seen, else 400.
     Judge,
     Say(u16),
+    /// This to the first payment that ever came, and 200 to all others.
+    ToFirst(u16),
     /// Takes the payment and never answers.
     Hang,
     /// Takes the payment and closes.
@@ -95,6 +97,10 @@ fn serve(
             if times == 1 { 200 } else { 400 }
         }
         Mood::Say(status) => status,
+        Mood::ToFirst(status) => {
+            let first = lock(came)[0].0 == payment;
+            if first { status } else { 200 }
+        }
         Mood::Hang => {
             thread::sleep(Duration::from_secs(60));
             return None;
