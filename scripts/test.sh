@@ -288,14 +288,14 @@ install_sdk() {
 
 # The Python that it was installed for may be gone.
 sdk_works() {
-    "$sdk/bin/python3" -c 'import livepeer_gateway' 2>/dev/null
+    "$sdk/bin/python3" -c 'import livepeer_gateway'
 }
 
 # Sets AGENT_NET_SDK_PYTHON to a Python that has the SDK. It is kept for the next run.
 prepare_sdk() {
     sdk=$run/livepeer-gateway
     pins=$PWD/tests/it/sdk/requirements.txt
-    if { cmp -s "$pins" "$sdk/pins" && sdk_works; } || install_sdk; then
+    if { cmp -s "$pins" "$sdk/pins" && sdk_works 2>/dev/null; } || install_sdk; then
         AGENT_NET_SDK_PYTHON=$sdk/bin/python3
         export AGENT_NET_SDK_PYTHON
     else

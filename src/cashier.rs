@@ -17,6 +17,7 @@ use crate::pure::pm::payment::Payment;
 use crate::pure::pm::ticket::{Hash, hex};
 use crate::pure::route::{Refusal, Tickets};
 use crate::pure::schedule::Backoff;
+use crate::pure::text::counted;
 use crate::threads;
 use book::{Book, read_back};
 
@@ -202,9 +203,8 @@ impl Cashier {
                 }
                 Some(why) => {
                     if failing.as_ref().is_none_or(|(_, logged)| *logged != why) {
-                        log::warn!(
-                            "TICKET_SUBMIT_URL: {why}; {pending} payments wait, and are tried again until it answers"
-                        );
+                        let waiting = counted(pending, "payment");
+                        log::warn!("TICKET_SUBMIT_URL: {why}; {waiting} waiting, to be tried again until it answers");
                         failing = Some((due.number, why));
                     }
                     self.pause(backoff.after_failure(0.0));

@@ -6,6 +6,7 @@ use super::Cashier;
 use crate::edge::disk::ledger::{Books, Pages};
 use crate::edge::limits::unix_now;
 use crate::pure::pm::ledger::{self, Due, Entry, Findings, Ledger, Received, Sieve};
+use crate::pure::text::counted;
 
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -42,10 +43,10 @@ impl Books for Arc<Cashier> {
     fn opened(&self, read: Result<(Ledger, Findings, Pages), String>) {
         let ledger = read.map(|(ledger, findings, pages)| {
             if findings.damaged > 0 {
-                log::warn!("{} damaged lines of the ticket ledger are left out", findings.damaged);
+                log::warn!("ticket ledger: {} left out", counted(findings.damaged, "damaged line"));
             }
             if ledger.pending() > 0 {
-                log::info!("{} payments wait for TICKET_SUBMIT_URL", ledger.pending());
+                log::info!("{} waiting for TICKET_SUBMIT_URL", counted(ledger.pending(), "payment"));
             }
             (ledger, pages)
         });

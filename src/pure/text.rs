@@ -88,6 +88,11 @@ fn quoted(text: &str) -> String {
     format!("'{}'", one_line(text).replace('\'', r"'\''"))
 }
 
+/// `1 payment`, `2 payments`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 #[test]
 fn quoting_is_safe_in_a_shell() {
     #[track_caller]

@@ -153,7 +153,7 @@ fn what_is_not_ours_is_never_cut_off() {
         let scene = Scene::new(&format!("ledger-foreign-{name}"), &till);
         append_to_new(&scene, text.as_bytes());
         let worker = scene.start();
-        wait_for("a warning", || worker.log().contains("damaged lines").then_some(()));
+        wait_for("a warning", || worker.log().contains("damaged line").then_some(()));
         assert_eq!(pay(worker.addr, &Wallet::new(22).payment([1])).status, 200);
         assert!(fs::read_to_string(scene.file()).unwrap().starts_with(&text), "{name}");
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::totals::Sum;
 use super::{Ended, Entry, Ev, Ledger, Lines, PENDING, Place, Received, hash_of, key_of};
 use crate::pure::pm::amount::{floor, shown};
+use crate::pure::text::counted;
 
 /// Payments that people are shown.
 const SHOWN: usize = 20;
@@ -85,7 +86,7 @@ pub(crate) fn write(
     } else {
         let mut text: String = last.iter().map(PaymentReport::line).collect();
         if damaged > 0 {
-            text.push_str(&format!("{damaged} damaged lines are left out\n"));
+            text.push_str(&format!("left out: {}\n", counted(damaged, "damaged line")));
         }
         text
     };

@@ -5,7 +5,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed};
 
 use super::super::advice::{Setting, larger_face_value};
-use super::super::amount::{ceil, decimal, floor, ratio, shown};
+use super::super::amount::{ceil, decimal, floor, max_uint256, ratio, shown};
 use super::super::rules;
 use super::super::terms::Terms;
 use super::{Check, Live, MAX_TICKETS, Outcome, judge};
@@ -26,7 +26,14 @@ enum Step {
     Cap(BigInt),
 }
 
-/// As sentences; empty: nothing is refused.
+impl Step {
+    /// No flag and no account takes more.
+    fn can_be_set(&self) -> bool {
+        !matches!(self, Self::Terms(_, value) if *value > max_uint256())
+    }
+}
+
+/// As sentences; empty: nothing is refused, or nothing helps.
 pub(crate) fn suggestions(live: &Live, payer: &Terms) -> Vec<String> {
     let outcome = judge(live, payer);
     let words = |words: &[&str]| words.iter().map(|text| (*text).to_owned()).collect();
@@ -45,6 +52,7 @@ pub(crate) fn suggestions(live: &Live, payer: &Terms) -> Vec<String> {
             if all.iter().flatten().all(|step| matches!(step, Step::Price(_))) {
                 all.splice(0..0, repair(live, payer));
             }
+            all.retain(|steps| steps.iter().all(Step::can_be_set));
             all.iter().map(|steps| sentence(live, payer, steps)).collect()
         }
     }

@@ -115,6 +115,14 @@ fn what_an_eth_may_cost() {
 }
 
 #[test]
+fn nothing_is_proposed_that_cannot_be_set() {
+    let most = super::super::amount::max_uint256();
+    let payer = Terms { ticket_ev: most.clone(), max_face_value: most, ..Terms::default() };
+    let all = advice::suggestions(&live("0.0005usd/fixed", "3000"), &payer);
+    assert!(all.iter().all(|text| !text.contains("129639936")), "2^256 is one too many: {all:?}");
+}
+
+#[test]
 fn every_suggestion_passes() {
     let mut made = 0;
     for (price, eth_price, ticket_ev, changes) in [
