@@ -211,8 +211,9 @@ impl Routes {
     /// The refusal to answer with: 404, 405, 401, 413 or 400, judged in this order.
     pub(crate) fn parse(&self, request: &Request<'_>) -> Result<Job, Refusal> {
         let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
-        let found = self.find(path).map(|(_, found)| found);
-        let Some(found) = found.filter(|p| !request.proxied || matches!(p, Path::Report | Path::Root)) else {
+        let found = self.find(path);
+        let Some((name, found)) = found.filter(|(_, p)| !request.proxied || matches!(p, Path::Report | Path::Root))
+        else {
             let message =
                 "there is nothing at this path; jobs go to POST /gpu-check, and GET /openapi.json tells the rest";
             return Err(Refusal::new(404, "not_found", message));
@@ -221,7 +222,7 @@ impl Routes {
             (Path::Root, "POST") => (Path::Report, None),
             // What a POST to a runner's own URL, /apps/ID/app, becomes: go-livepeer answers it with 301 to the same with
             // a slash, and clients follow that with GET. They may have paid.
-            (Path::Root, "GET" | "HEAD") if request.proxied => (Path::Gpu, None),
+            (_, "GET" | "HEAD") if request.proxied && name == "/" => (Path::Gpu, None),
             (Path::Report, method) => (found, (method != "POST").then_some("POST")),
             (Path::Root, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD, POST")),
             (_, method) => (found, (!matches!(method, "GET" | "HEAD")).then_some("GET, HEAD")),

@@ -57,6 +57,7 @@ fn every_name_is_a_job_route_and_so_is_the_root() {
     let redirected = http::request(worker.addr, "GET", "/", &["Livepeer-Runner-Route: x"], b"").json();
     assert_eq!((&redirected["status"], &redirected["agent_id"]), (&json!("success"), &Value::Null));
     assert_eq!(jobs("/", 200), before + 1);
+    assert_eq!(wrong("GET", "/agent-net-nyc", &["Livepeer-Runner-Route: x"]), "POST");
     let metrics = worker.get("/metrics").text().to_owned();
     let counted = metrics.lines().filter(|line| line.starts_with("agent_net_jobs_total{route=\"/org")).count();
     assert_eq!(counted, 0, "{metrics}");
@@ -74,6 +75,10 @@ fn jobs_come_below_the_path_of_capability_url() {
     for path in ["/gpu-check/gpu", "/gpu-check/health", "/gpu-checkagent-net-nyc"] {
         assert_eq!((worker.post(path, &job("a")).status, worker.get(path).status), (404, 404), "{path}");
     }
+    // go-livepeer redirects a POST to a runner's own URL, and it arrives as GET.
+    let redirected = |path| http::request(worker.addr, "GET", path, &["Livepeer-Runner-Route: nyc"], b"").status;
+    wait_for("a sample", || (worker.get("/gpu").status == 200).then_some(()));
+    assert_eq!((redirected("/gpu-check/"), redirected("/"), worker.get("/gpu-check/").status), (200, 200, 405));
 }
 
 #[test]

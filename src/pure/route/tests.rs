@@ -140,6 +140,16 @@ fn jobs_may_come_below_the_path_of_capability_url() {
     }
     assert_eq!(job("POST", "/base/v1"), (Some("/"), Ok(())));
     assert_eq!(job("GET", "/base/v1/nyc"), (Some("/nyc"), Err(405)));
+    // What a POST to a runner's own URL becomes.
+    for target in ["/", "/base/v1/", "/base/v1"] {
+        let routes = Routes::new(&["nyc".into()], "/base/v1", None);
+        let redirected = Request { method: "GET", target, proxied: true, ..Request::default() };
+        assert_eq!(
+            (routes.job_route(&redirected), routes.parse(&redirected)),
+            (Some("/"), Ok(Job::Gpu { text: false }))
+        );
+    }
+    assert_eq!(job("GET", "/base/v1/"), (Some("/"), Err(405)));
     // Nothing but jobs is there.
     for path in
         ["/base/v1/gpu", "/base/v1/metrics", "/base/v1nyc", "/base/nyc", "/base/v1/base/v1/nyc", "/base/v1//nyc"]
