@@ -147,16 +147,23 @@ impl Runner {
             }
             Answer::Refused(words) => {
                 let message = format!("it refuses what the RUNNER_ and CAPABILITY_ settings say: {words}");
+                // A proxy may have said so: the entry is there until its time is up, and only its secret keeps it.
+                if live && self.interval * self.misses < self.ttl {
+                    return self.missed(now, "bad_body", message);
+                }
+                self.misses = 0;
                 self.fail(now, State::Denied, &DENIED, spread, "bad_body", message)
             }
-            Answer::Trouble { kind, why } if live => {
-                // The secret is kept: the next answer decides.
-                self.misses += 1;
-                self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
-                News::Failed { kind, message: why }
-            }
+            Answer::Trouble { kind, why } if live => self.missed(now, kind, why),
             Answer::Trouble { kind, why } => self.fail(now, State::Backoff, &BACKOFF, spread, kind, why),
         }
+    }
+
+    /// One beat was not taken. The secret is kept: the next answer decides.
+    fn missed(&mut self, now: Duration, kind: &'static str, message: String) -> News {
+        self.misses += 1;
+        self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
+        News::Failed { kind, message }
     }
 
     /// The id is refused for longer than the registry would keep an earlier life of this worker.

@@ -144,6 +144,18 @@ fn refusals_have_their_own_patience() {
     check(&Answer::Refused("no".into()), "bad_body", [15, 30, 60, 60]);
     check(&Answer::Absent, "absent", [30, 60, 60, 60]);
     check(&trouble(), "no_answer", [1, 2, 4, 8]);
+    // Whoever refuses later beats, a proxy may be, does not take the entry out: its secret is kept while it may be there.
+    let mut runner = live(0);
+    for (at, due) in [(5, 6), (6, 11), (11, 16), (16, 21)] {
+        assert_eq!(kind(&runner.answered(s(at), Answer::Refused("no".into()), 0.5)), "bad_body");
+        assert_eq!((runner.due(), runner.secret().is_some()), (s(due), true));
+    }
+    assert_eq!(
+        (runner.shown(), runner.clone().answered(s(21), beat(), 0.5)),
+        (lease::State::Failing, News::Registered)
+    );
+    assert_eq!(kind(&runner.answered(s(21), Answer::Refused("no".into()), 0.5)), "bad_body");
+    assert_eq!((runner.due(), runner.secret()), (s(36), None));
     // A first beat that is taken without a secret is none.
     let mut runner = Runner::new(s(0));
     assert_eq!(kind(&runner.answered(s(1), beat(), 0.5)), "protocol");
