@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::counters::Pulse;
-use crate::edge::orchestrator::Orchestrator;
+use crate::edge::orchestrator::{Orchestrator, RegisterError};
 use crate::edge::secrets;
 use crate::pure::config::{Capability, Protocol, RunnerConfig, Secret};
 use crate::pure::lease::Row;
@@ -29,6 +29,9 @@ pub(crate) type Registrations = Rows<Row>;
 const TICK: Duration = Duration::from_millis(200);
 /// Unregistering has a deadline of its own; this is for threads that do not come back.
 const STOP_PATIENCE: Duration = Duration::from_millis(2500);
+
+/// Names that are unregistered at the same time at one orchestrator.
+const UNREGISTERING: usize = 4;
 
 /// Why ORCH_PROTOCOL=auto with WORKER_TOKEN does not look for Live Runner.
 pub(crate) const BYOC_ALONE: &str = "BYOC alone, since WORKER_TOKEN is set, which a Live Runner's proxy cannot send; without it this worker would be in GET /discovery as well";
@@ -281,14 +284,28 @@ impl Tenure {
     fn unregister_all(&self) {
         let names = self.lock().sent.clone();
         let orchestrator = self.orchestrator();
-        thread::scope(|scope| {
-            for name in &names {
-                let orchestrator = &orchestrator;
-                scope.spawn(move || match orchestrator.unregister(name) {
+        let left = Mutex::new(names.iter());
+        let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(name) = next() {
+                match orchestrator.unregister(name) {
                     Ok(()) => log::info!("unregistered {name} at {}", orchestrator.url()),
-                    Err(why) => log::warn!("cannot unregister {name} at {}: {why}", orchestrator.url()),
-                });
+                    Err(RegisterError::NoByoc) => log::debug!("{} has no BYOC to leave", orchestrator.url()),
+                    Err(why) => {
+                        log::warn!("cannot unregister {name} at {}: {why}", orchestrator.url());
+                        if matches!(why, RegisterError::NoAnswer(_)) {
+                            return;
+                        }
+                    }
+                }
             }
+        };
+        thread::scope(|scope| {
+            for _ in 1..UNREGISTERING.min(names.len()) {
+                // Without a thread this one does it all.
+                drop(thread::Builder::new().name("unregister".into()).spawn_scoped(scope, work));
+            }
+            work();
         });
         self.lock().done = true;
         self.changed.notify_all();

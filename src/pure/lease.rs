@@ -111,6 +111,7 @@ impl Lease {
     pub(crate) fn next(&self, now: Duration, busy: bool, wanted: bool) -> Action {
         match (wanted, self.state) {
             (false, State::Withdrawn) => return Action::Wait(RENEW),
+            (false, State::Failing) if now < self.due => return Action::Wait(self.due - now),
             (false, _) => return Action::Unregister,
             (true, State::Withdrawn) => return Action::Register { with_load: false },
             (true, _) => {}
@@ -150,15 +151,16 @@ impl Lease {
         self.due = now + RENEW.mul_f64(0.85 + 0.15 * spread.clamp(0.0, 1.0));
     }
 
-    /// It was not; the wait until the next try.
+    /// It was not, or could not be given back; the wait until the next try.
     pub(crate) fn refused(&mut self, now: Duration, spread: f64) -> Duration {
         let wait = self.backoff.after_failure(spread);
         (self.state, self.asked, self.due) = (State::Failing, Some(now), now + wait);
         wait
     }
 
-    /// It was given back, or at least that was tried.
+    /// It was given back.
     pub(crate) fn withdrawn(&mut self, now: Duration) {
+        self.backoff.success();
         (self.state, self.asked, self.due) = (State::Withdrawn, Some(now), now);
     }
 }
@@ -327,6 +329,12 @@ mod tests {
         lease.hint(s(112), Hint::Vanished);
         assert_eq!(lease.next(s(113), false, false), Action::Wait(s(60)));
         assert_eq!(lease.next(s(114), true, true), REGISTER);
+        // What is still there, because nobody answered, is tried again.
+        let mut lease = registered(100);
+        assert_eq!(lease.next(s(110), true, false), Action::Unregister);
+        lease.refused(s(110), 0.0);
+        assert_eq!(lease.next(s(110), true, false), Action::Wait(s(1)));
+        assert_eq!((lease.next(s(111), true, false), lease.next(s(111), false, true)), (Action::Unregister, REGISTER));
     }
 
     #[test]

@@ -39,14 +39,15 @@ impl Sight {
         Self { found, said: found }
     }
 
-    /// True when the other side is to be asked again: it gave no answer before, and now the orchestrator is there.
+    /// True when the other side is to be asked again: neither gave a clear answer before, and now this one does. Later
+    /// answers do not count: the other one would never wait longer between its tries.
     pub(crate) fn see(&mut self, side: Side, found: Found) -> bool {
         let (own, other) = (side as usize, side.other() as usize);
         if found == Found::Unclear && self.found[own] != Found::Unknown {
             return false;
         }
-        self.found[own] = found;
-        let again = found.is_clear() && self.found[other] == Found::Unclear;
+        let before = std::mem::replace(&mut self.found[own], found);
+        let again = found.is_clear() && !before.is_clear() && self.found[other] == Found::Unclear;
         if again {
             self.found[other] = Found::Unknown;
         }
@@ -81,7 +82,8 @@ impl Sight {
         let has = [has("BYOC", byoc), has("Live Runner", live)];
         let has: Vec<String> = has.into_iter().flatten().collect();
         let mut places = Vec::new();
-        if byoc == Found::Visible {
+        // None is registered while an unhealthy worker stays out.
+        if byoc == Found::Visible && !names.is_empty() {
             places.push(format!("BYOC capability {}", names.join(", ")));
         }
         if live == Found::Visible {
@@ -151,7 +153,11 @@ mod tests {
         assert_eq!((news(&mut sight), sight.found[1]), (String::new(), Found::Unknown));
         sight.see(Side::Runner, Found::Unclear);
         assert!(news(&mut sight).contains("does not say whether it has Live Runner"));
-        assert!(sight.see(Side::Byoc, Found::Visible), "it may answer by now");
+        // One that never answers clearly is left to its own waits.
+        for _ in 0..3 {
+            assert!(!sight.see(Side::Byoc, Found::Visible));
+            sight.see(Side::Runner, Found::Unclear);
+        }
         sight.see(Side::Runner, Found::Visible);
         assert!(news(&mut sight).contains("visible as BYOC capability a, b and as Live Runner nyc"));
     }

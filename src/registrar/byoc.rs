@@ -18,6 +18,8 @@ struct Name {
     row: usize,
     lease: Lease,
     told: Option<RegisterError>,
+    /// What could not be done then.
+    failed: &'static str,
 }
 
 /// What jobs with tokens of others have led to.
@@ -79,6 +81,7 @@ impl Tenure {
             row: self.registrations.add(Row::new(&url, name, Row::BYOC)),
             lease: Lease::new(self.now()),
             told: None,
+            failed: "",
         };
         self.offer.capability.names.iter().map(name).collect()
     }
@@ -109,11 +112,13 @@ impl Tenure {
         let url = orchestrator.url();
         let Action::Register { with_load } = action else {
             match orchestrator.unregister(&name.name) {
-                Ok(()) => log::warn!("took {} out of {url} while the worker is unhealthy", name.name),
-                Err(why) => log::warn!("cannot take {} out of {url}: {why}", name.name),
+                Ok(()) => {
+                    log::warn!("took {} out of {url} while the worker is unhealthy", name.name);
+                    self.is_out(name, None);
+                }
+                Err(why @ RegisterError::NoByoc) => self.is_out(name, Some(why)),
+                Err(why) => self.was_refused(name, url, why, "take out"),
             }
-            name.lease.withdrawn(self.now());
-            self.show(name, |_| ());
             return;
         };
         {
@@ -125,10 +130,9 @@ impl Tenure {
         let load = with_load.then(|| self.pulse.jobs());
         let offer = &self.offer;
         let answer = orchestrator.register(&name.name, &offer.worker, &offer.capability, offer.token.as_ref(), load);
-        let spread = unix_now().fract();
         match answer {
-            Ok(()) => self.was_taken(name, url, spread),
-            Err(why) => self.was_refused(name, url, why, spread),
+            Ok(()) => self.was_taken(name, url),
+            Err(why) => self.was_refused(name, url, why, "register"),
         }
         if self.lock().stopping && name.lease.state() == State::Registered {
             // The answer came after the worker had taken its names out.
@@ -136,9 +140,16 @@ impl Tenure {
         }
     }
 
-    fn was_taken(&self, name: &mut Name, url: &str, spread: f64) {
+    /// Nothing of it stands in the registry, or there is none.
+    fn is_out(&self, name: &mut Name, why: Option<RegisterError>) {
+        name.lease.withdrawn(self.now());
+        name.told = why;
+        self.show(name, |row| row.error = None);
+    }
+
+    fn was_taken(&self, name: &mut Name, url: &str) {
         let renewal = name.lease.state() == State::Registered;
-        name.lease.taken(self.now(), spread);
+        name.lease.taken(self.now(), unix_now().fract());
         if renewal {
             log::debug!("renewed {} at {url}", name.name);
         } else {
@@ -155,21 +166,19 @@ impl Tenure {
         });
     }
 
-    fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, spread: f64) {
-        let wait = name.lease.refused(self.now(), spread);
+    /// `what` could not be done with it.
+    fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, what: &'static str) {
+        let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64();
         // The same complaint every minute would bury everything else; and what `auto` finds has a line of its own.
-        if name.told.as_ref() == Some(&why) || self.is_optional(&why) {
-            log::debug!("{} at {url}: {why}; next try in {:.1} s", name.name, wait.as_secs_f64());
+        let same = name.told.as_ref() == Some(&why) && name.failed == what;
+        if same || self.is_optional(&why) {
+            log::debug!("{} at {url}: {why}; next try in {wait:.1} s", name.name);
         } else {
-            log::warn!(
-                "cannot register {} at {url}: {why}; trying again in {:.1} s and on",
-                name.name,
-                wait.as_secs_f64()
-            );
+            log::warn!("cannot {what} {} at {url}: {why}; trying again in {wait:.1} s and on", name.name);
         }
         let wrong_secret = matches!(why, RegisterError::WrongSecret { .. });
         let (kind, text) = (why.kind(), why.to_string());
-        name.told = Some(why);
+        (name.told, name.failed) = (Some(why), what);
         self.show(name, |row| {
             *row.failures.entry(kind).or_default() += 1;
             row.error = Some(text);
@@ -202,7 +211,7 @@ impl Tenure {
             Side::Byoc,
             if any(|name| name.lease.state() == State::Waiting) {
                 return;
-            } else if any(|name| matches!(name.lease.state(), State::Registered | State::Withdrawn)) {
+            } else if any(|name| name.told.is_none()) {
                 Found::Visible
             } else if any(|name| matches!(name.told, Some(RegisterError::NoByoc))) {
                 Found::Absent

@@ -106,7 +106,10 @@ impl Tenure {
             let mut wait = TICK * self.offer.hurry;
             match (&mut asking, &mut entry) {
                 (Some(ask), _) => {
-                    ask.due = if hurried { ask.due.min(now) } else { ask.due };
+                    if hurried {
+                        // It may need a moment more than the other registry: short waits again.
+                        (ask.due, ask.unclear) = (ask.due.min(now), ask.unclear.min(1));
+                    }
                     let early = now < BYOC_FIRST && self.lock().sent.is_empty();
                     match if early { Err(TICK) } else { self.may(ask.due) } {
                         Err(more) => wait = wait.min(more),
@@ -264,7 +267,8 @@ impl Tenure {
             }
             News::Same => Found::Visible,
             News::Lost => {
-                log::info!("{url} has lost the live runner {id}: registering it again");
+                let then = if entry.status == Status::Draining { "" } else { ": registering it again" };
+                log::info!("{url} has lost the live runner {id}{then}");
                 // It was restarted, most likely: BYOC has lost its names without a word.
                 self.nudge(Side::Byoc);
                 Found::Unclear

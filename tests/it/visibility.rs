@@ -14,6 +14,7 @@ const ID: &str = "agent-net-nyc";
 const BEAT: &str = "/runners/heartbeat";
 const REGISTER: &str = "/capability/register";
 const ASK: &str = "/discovery";
+const LEAVE: &str = "/capability/unregister";
 
 /// A worker with a GPU at an orchestrator, with ORCH_PROTOCOL as it is by default.
 pub struct Scene {
@@ -163,6 +164,77 @@ fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
     orchestrator.discovery(Some(Discovery::HugeList));
     let scene = Scene::new(&[&orchestrator], &[]);
     scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
+}
+
+/// The waits grow to three minutes, however often the names are renewed.
+#[test]
+fn what_never_answers_clearly_is_asked_ever_less() {
+    let orchestrator = orchestrator(Mood::Ok, true);
+    orchestrator.discovery(Some(Discovery::Status(500)));
+    let names: Vec<String> = (0..8).map(|i| format!("name-{i}")).collect();
+    let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
+    orchestrator.wait_for(REGISTER, 60);
+    let asked = orchestrator.requests(ASK).len();
+    assert!((3..=12).contains(&asked), "{asked}");
+    // The other way round: beats that are taken do not shorten the waits of names that fail.
+    change(&orchestrator, |runners| runners.hurry = 1);
+    orchestrator.discovery(None);
+    scene.says("and as Live Runner");
+    drop(scene);
+    orchestrator.set(Mood::Error500);
+    let _scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names[0])]);
+    let before = (orchestrator.requests(REGISTER).len(), orchestrator.requests(BEAT).len());
+    orchestrator.wait_for(BEAT, before.1 + 60);
+    let tried = orchestrator.requests(REGISTER).len() - before.0;
+    assert!((6..=16).contains(&tried), "{tried}");
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_not_left() {
+    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let scene = Scene::new(&[&orchestrator], &[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
+    scene.says("has no BYOC and has Live Runner: this worker is visible as Live Runner");
+    scene.nvml.set("gpu0.handle=15");
+    wait_for("unavailable", || (scene.row("live-runner")["state"] == "withdrawn").then_some(()));
+    orchestrator.wait_for(LEAVE, 1);
+    let beats = orchestrator.requests(BEAT).len();
+    orchestrator.wait_for(BEAT, beats + 2);
+    let row = scene.row("byoc");
+    assert_eq!((&row["state"], scene.sentences()), (&json!("absent"), 1), "{row}");
+    let (_, log) = scene.worker.stop();
+    let complaints = log.lines().filter(|line| line.contains("registrar") && line.contains("cannot"));
+    assert_eq!(complaints.count(), 0, "{log}");
+}
+
+#[test]
+fn a_name_that_cannot_be_taken_out_is_tried_again() {
+    let orchestrator = orchestrator(Mood::Ok, false);
+    let scene = Scene::new(&[&orchestrator], &[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
+    wait_for("a registration", || orchestrator.registered(ID));
+    orchestrator.set(Mood::Error500);
+    scene.nvml.set("gpu0.handle=15");
+    scene.says("cannot take out agent-net-nyc at");
+    wait_for("its state", || (scene.row("byoc")["state"] == "failing").then_some(()));
+    orchestrator.set(Mood::Ok);
+    wait_for("its end", || orchestrator.registered(ID).is_none().then_some(()));
+    wait_for("its state", || (scene.row("byoc")["state"] == "withdrawn").then_some(()));
+}
+
+#[test]
+fn names_are_taken_out_a_few_at_a_time() {
+    let orchestrator = orchestrator(Mood::Ok, false);
+    let names: Vec<String> = (0..20).map(|i| format!("name-{i}")).collect();
+    let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
+    wait_for("all", || names.iter().all(|name| orchestrator.registered(name).is_some()).then_some(()));
+    // Whoever does not answer for one does not answer for another.
+    orchestrator.set(Mood::Hang);
+    scene.worker.stop();
+    assert_eq!(orchestrator.requests(LEAVE).len(), 4);
+    orchestrator.set(Mood::Ok);
+    let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
+    wait_for("all again", || (scene.worker.log().matches(": jobs come to").count() == names.len()).then_some(()));
+    scene.worker.stop();
+    assert!(names.iter().all(|name| orchestrator.registered(name).is_none()));
 }
 
 #[test]
