@@ -274,7 +274,8 @@ impl Tenure {
     /// The secret as its file has it now.
     fn read_secret(&self) {
         let Some(path) = &self.offer.secret_file else { return };
-        let read = secrets::read(path).and_then(|secret| Secret::new(secret).ok_or_else(|| "it is no secret".into()));
+        let read =
+            secrets::read_again(path).and_then(|secret| Secret::new(secret).ok_or_else(|| "it is no secret".into()));
         match read {
             Ok(secret) => self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).set_secret(secret),
             Err(why) => log::warn!("ORCH_SECRET_FILE={path}: {why}; the secret of before is kept"),

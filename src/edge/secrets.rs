@@ -1,8 +1,8 @@
 //! Files that hold one secret, as Docker and Kubernetes mount them.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 /// Larger is no secret but a mistaken path.
 const MAX_BYTES: u64 = 4096;
@@ -12,9 +12,22 @@ const MAX_BYTES: u64 = 4096;
 /// # Errors
 /// One sentence that says what is wrong with the file, never what is in it.
 pub(crate) fn read(path: &str) -> Result<String, String> {
+    text(path, File::open(path))
+}
+
+/// The same while the worker runs. What was a pipe at the start, as a shell's `<(...)` is, has nobody any more who writes
+/// to it: it is empty, instead of holding the thread for good.
+///
+/// # Errors
+/// As those of [`read`].
+pub(crate) fn read_again(path: &str) -> Result<String, String> {
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    text(path, OpenOptions::new().read(true).custom_flags(nonblocking).open(path))
+}
+
+fn text(path: &str, file: io::Result<File>) -> Result<String, String> {
     let mut text = String::new();
-    let file =
-        File::open(path).map_err(|why| format!("the file{} cannot be opened ({why}) by {}", mode(path), who()))?;
+    let file = file.map_err(|why| format!("the file{} cannot be opened ({why}) by {}", mode(path), who()))?;
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|why| format!("the file cannot be read ({why})"))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("the file is larger than {MAX_BYTES} bytes: it is no secret"));

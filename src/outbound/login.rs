@@ -38,7 +38,7 @@ impl Credentials {
 
     /// Reads the file again. True: it holds another token now.
     pub(crate) fn renew(&self) -> bool {
-        let read = self.file.as_ref().and_then(|file| secrets::read(file).ok()).and_then(Secret::new);
+        let read = self.file.as_ref().and_then(|file| secrets::read_again(file).ok()).and_then(Secret::new);
         let Some(token) = read.map(Login::Token) else { return false };
         let mut login = self.lock();
         let changed = login.as_ref() != Some(&token);

@@ -1,6 +1,7 @@
 //! The worker as a live runner: lost in every way there is, and back. A hundred times faster than life.
 
 use std::fs;
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -346,7 +347,13 @@ fn the_secret_of_a_file_is_read_again() {
     let file = folder("runner-secret").join("secret");
     fs::write(&file, "old-s3cret").unwrap();
     let scene = Scene::new(&[("ORCH_SECRET", ""), ("ORCH_SECRET_FILE", file.to_str().unwrap())]);
-    wait_for("a refusal", || scene.row()["failures"]["wrong_secret"].as_u64());
+    let refusals = || scene.row()["failures"]["wrong_secret"].as_u64();
+    let before = wait_for("a refusal", refusals);
+    // A pipe that nobody writes to, as a shell's is after the start, keeps nobody waiting.
+    fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    wait_for("more refusals", || refusals().filter(|now| *now >= before + 3));
+    fs::remove_file(&file).unwrap();
     fs::write(&file, "orch-s3cret").unwrap();
     scene.is_ready();
 }
