@@ -94,6 +94,8 @@ struct State {
     sight: Sight,
     /// Names that were sent, and may be registered even if no answer came.
     sent: Vec<String>,
+    /// A name's registration is under way.
+    registering: bool,
     /// Unregistering is over.
     done: bool,
     /// No job is in flight any more: a live runner may be taken out.
@@ -123,6 +125,7 @@ impl Registrar {
                 pace: Pace::default(),
                 sight: Sight::new(offer.protocol, offer.token.is_some()),
                 sent: Vec::new(),
+                registering: false,
                 done: false,
                 leaving: false,
                 left: !offer.uses(Side::Runner),
@@ -172,8 +175,9 @@ impl Registrar {
         }
         for tenure in &self.tenures {
             let left = end.saturating_duration_since(Instant::now());
-            let waited = tenure.changed.wait_timeout_while(tenure.lock(), left, |state| !state.done);
-            if !waited.unwrap_or_else(PoisonError::into_inner).0.done {
+            let waits = |state: &mut State| !state.done || state.registering;
+            let waited = tenure.changed.wait_timeout_while(tenure.lock(), left, waits);
+            if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
                 log::warn!("{} does not answer: it may send jobs a little longer", tenure.orchestrator().url());
             }
         }

@@ -123,6 +123,10 @@ impl Tenure {
         };
         {
             let mut state = self.lock();
+            if state.stopping {
+                return;
+            }
+            state.registering = true;
             if !state.sent.contains(&name.name) {
                 state.sent.push(name.name.clone());
             }
@@ -138,6 +142,8 @@ impl Tenure {
             // The answer came after the worker had taken its names out.
             let _ = orchestrator.unregister(&name.name);
         }
+        self.lock().registering = false;
+        self.changed.notify_all();
     }
 
     /// Nothing of it stands in the registry, or there is none.

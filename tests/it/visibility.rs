@@ -1,6 +1,10 @@
 //! Where the worker can be found: which registries an orchestrator has, what is said of that, and what one of them tells
 //! about the other. A hundred times faster than life.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
@@ -218,6 +222,28 @@ fn a_name_that_cannot_be_taken_out_is_tried_again() {
     orchestrator.set(Mood::Ok);
     wait_for("its end", || orchestrator.registered(ID).is_none().then_some(()));
     wait_for("its state", || (scene.row("byoc")["state"] == "withdrawn").then_some(()));
+}
+
+/// go-livepeer works at requests side by side: one that began before the unregistration may take effect after it.
+#[test]
+fn a_registration_that_ends_late_is_taken_back() {
+    let (held, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (hold, pass) = (Arc::clone(&held), Arc::clone(&open));
+    let count = AtomicUsize::new(0);
+    let orchestrator = FakeOrchestrator::with_witness(Mood::Ok, move |request| {
+        if request.path == REGISTER && count.fetch_add(1, Ordering::AcqRel) == 1 {
+            hold.store(true, Ordering::Release);
+            wait_for("leave to go on", || pass.load(Ordering::Acquire).then_some(()));
+        }
+    });
+    let scene = Scene::new(&[&orchestrator], &[]);
+    wait_for("a renewal", || held.load(Ordering::Acquire).then_some(()));
+    scene.worker.signal(Signal::TERM);
+    wait_for("its end", || orchestrator.registered(ID).is_none().then_some(()));
+    open.store(true, Ordering::Release);
+    let (status, log) = scene.worker.wait();
+    assert!(status.success() && orchestrator.requests(LEAVE).len() == 2, "{log}");
+    assert_eq!(orchestrator.registered(ID), None, "{log}");
 }
 
 #[test]
