@@ -86,7 +86,7 @@ struct Tenure {
 #[derive(Debug)]
 struct State {
     stopping: bool,
-    /// Times that the operator has asked for everything anew.
+    /// Times that the operator has asked for everything again.
     asked: u64,
     /// Times that each side has heard from the other that the orchestrator was restarted or is back.
     nudges: [u64; 2],

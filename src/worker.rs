@@ -171,7 +171,7 @@ impl Worker {
         }
     }
 
-    /// What other tools are told that this is.
+    /// The name under which other tools know this worker.
     fn pipeline(&self) -> &str {
         self.capabilities.first().map_or("agent-net", String::as_str)
     }

@@ -328,7 +328,7 @@ fn paths_arrive_as_real_orchestrators_send_them() {
         ("x%3Fy=1", "x?y=1"),
         ("", ""),
     ] {
-        // A decoded ? begins a query, which is no part of the path any more.
+        // A decoded ? begins a query, and the path ends before it.
         let wire = decoded(rest).split(|b| *b == b'?').map(written).collect::<Vec<_>>().join("?");
         assert_eq!(wire, sent, "{rest}");
     }

@@ -115,7 +115,7 @@ fn jobs_without_the_token_warn_once() {
     let fake = FakeOllama::new();
     let worker = beside(&fake, &[("CAPABILITY_NAME", "agent-net-nyc"), ("WORKER_TOKEN", "s3cret")]);
     let warnings = || worker.log().matches("without WORKER_TOKEN").count();
-    // A wrong token, or another route, is no sign of an old orchestrator.
+    // A wrong token, or another route, does not point to an old orchestrator.
     assert_eq!(worker.get("/gpu").status, 401);
     let wrong = ["Authorization: Bearer other"];
     assert_eq!(http::request(worker.addr, "POST", "/gpu-check", &wrong, job("a").as_bytes()).status, 401);

@@ -303,7 +303,7 @@ fn the_operators_own_list_gets_an_entry() {
     let (mut list, err) = runner_json(&FakeNvml::new(""), &[]);
     assert_eq!(err, "");
     let metadata = list["runners"][0]["metadata"].take();
-    // What is true now may not be when somebody reads it.
+    // What is true now may not be when it is read.
     assert_eq!(
         serde_json::from_str::<Value>(metadata.as_str().unwrap()).unwrap(),
         json!({"v": 1, "gpus": 1, "driver": "550.54.14"})

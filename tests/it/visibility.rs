@@ -102,13 +102,13 @@ fn auto_takes_all_that_there_is_and_says_so_once() {
         assert_eq!((&entry["gpu"]["name"], &entry["app"]), (&json!("Fake RTX 0"), &json!("agent-net/gpu-check")));
     }
     assert!(both.registered(ID).is_some() && byoc.registered(ID).is_some());
-    // What is not there is asked for again and again, and that is no news.
+    // What is not there is asked for again and again without a line in the log.
     none.wait_for(ASK, 3);
     both.wait_for(REGISTER, 3);
     let log = scene.worker.log();
     assert_eq!((scene.sentences(), log.matches("cannot register").count()), (4, 0), "{log}");
     assert!(both.requests(ASK).len() == 1 && byoc.requests(BEAT).is_empty() && none.requests(BEAT).is_empty());
-    // What is not missed is no failure, and nothing to alert on.
+    // What is not missed does not count as a failure, and there is nothing to alert on.
     wait_for("the states", || {
         let report = scene.worker.get("/gpu").json();
         let rows = report["registrations"].as_array()?;
@@ -308,7 +308,7 @@ fn what_one_registry_learns_hastens_the_other() {
 #[test]
 fn a_registration_that_hangs_costs_no_beat() {
     let life = ("AGENT_NET_FAULT", "");
-    // Whatever is no question for runners gets no answer for 10 s.
+    // Only requests about runners get an answer within 10 s.
     let orchestrator = orchestrator(Mood::Hang, true);
     change(&orchestrator, |runners| runners.hurry = 1);
     let scene = Scene::new(&[&orchestrator], &[life]);

@@ -20,7 +20,7 @@ pub(crate) enum Answer {
     },
     /// 401: nobody has this id; or the orchestrator's own secret is another.
     NotRegistered,
-    /// 401: somebody holds this id.
+    /// 401: this id is held.
     Held,
     /// 404: nobody holds this id any more, but it is not free yet.
     Expired,

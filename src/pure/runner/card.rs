@@ -22,7 +22,7 @@ pub(crate) struct Card {
     vram_mb: Option<u64>,
 }
 
-/// The GPUs of the last good sample: they are still there while the driver is read anew.
+/// The GPUs of the last good sample: they are still there while the driver is read again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cards {
     all: Vec<Card>,
@@ -87,7 +87,7 @@ struct Summary {
 }
 
 impl Summary {
-    /// Kinds for which there is no room are left out whole.
+    /// Kinds for which there is no room are left out as a whole.
     fn fit(mut self) -> String {
         loop {
             let text = contract::json(&self);

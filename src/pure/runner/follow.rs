@@ -151,7 +151,7 @@ mod tests {
             "beats go to https://a:8935, as https://lb:8935 asks"
         );
         assert_eq!((follow.taken(s(10), None), target(&follow)), (None, "https://a:8935"));
-        // One that has known the entry may lose it: that is no reason to leave it.
+        // One that has known the entry may lose it, and beats still go there.
         assert_eq!(follow.gives_up(s(12), &Answer::NotRegistered), None);
         assert_eq!(follow.gives_up(s(12), &taken()), None);
         assert!(
