@@ -11,6 +11,10 @@ use crate::pure::url::{HttpUrl, Scope};
 
 /// An address that failed is not tried again for so long.
 const SHUNNED: Duration = Duration::from_secs(300);
+/// The same is said again when it was not true for so long, and so many things at most: two servers may name each other
+/// in turn, at every beat.
+const QUIET: Duration = Duration::from_secs(600);
+const MOST_SAID: usize = 8;
 
 /// Where beats go, and what was said of it last.
 #[derive(Debug, Clone)]
@@ -21,13 +25,13 @@ pub(crate) struct Follow {
     /// `named` has taken a beat.
     proven: bool,
     shunned: Option<(HttpUrl, Duration)>,
-    /// The last thing said; the same is not said again.
-    said: String,
+    /// What was said, and when it was last true: see [`QUIET`].
+    said: Vec<(String, Duration)>,
 }
 
 impl Follow {
     pub(crate) fn new(base: HttpUrl) -> Self {
-        Self { base, named: None, proven: false, shunned: None, said: String::new() }
+        Self { base, named: None, proven: false, shunned: None, said: Vec::new() }
     }
 
     /// None: ORCH_URL.
@@ -49,7 +53,7 @@ impl Follow {
             }
             _ => None,
         };
-        let note = note.and_then(|note| self.once(note));
+        let note = note.and_then(|note| self.once(now, note));
         let here = self.named.as_ref().unwrap_or(&self.base);
         let Some(text) = orchestrator else { return note };
         let url = match self.judge(text) {
@@ -58,7 +62,7 @@ impl Follow {
                 // It may hold a password.
                 let shown = if text.contains('@') { "…".into() } else { text::start(text, 200) };
                 let base = self.base.as_str();
-                return self.once(format!("{base} asks for beats at {shown:?}, which is not followed: {why}"));
+                return self.once(now, format!("{base} asks for beats at {shown:?}, which is not followed: {why}"));
             }
         };
         if url.is_same(here) {
@@ -91,14 +95,22 @@ impl Follow {
         let note = format!("beats go to {} again and not to {}: {why}", self.base.as_str(), named.as_str());
         self.proven = false;
         self.shunned = Some((named, now + SHUNNED));
-        Some(self.once(note))
+        Some(self.once(now, note))
     }
 
-    fn once(&mut self, note: String) -> Option<String> {
+    fn once(&mut self, now: Duration, note: String) -> Option<String> {
         // What an error says may differ each time; where the beats go is the news.
         let news = note.split(": ").next().unwrap_or_default().to_owned();
-        let old = std::mem::replace(&mut self.said, news);
-        (self.said != old).then_some(note)
+        self.said.retain(|(_, last)| now - *last < QUIET);
+        if let Some((_, last)) = self.said.iter_mut().find(|(said, _)| *said == news) {
+            *last = now;
+            return None;
+        }
+        let room = self.said.len() < MOST_SAID;
+        room.then(|| {
+            self.said.push((news, now));
+            note
+        })
     }
 
     fn judge(&self, text: &str) -> Result<HttpUrl, String> {
@@ -172,6 +184,18 @@ mod tests {
         assert_eq!(target(&follow), "https://b:8935");
         follow.taken(s(415), Some("https://lb:8935"));
         assert_eq!(target(&follow), "");
+    }
+
+    #[test]
+    fn servers_that_name_each_other_do_not_fill_the_log() {
+        let mut follow = follow("http://lb");
+        let said = |follow: &mut Follow, from: u64, hosts: u64| {
+            (0..100).filter(|i| follow.taken(s(from + i), Some(&format!("http://h{}", i % hosts))).is_some()).count()
+        };
+        assert_eq!(said(&mut follow, 0, 2), 2);
+        assert_eq!(target(&follow), "http://h1", "they are followed all the same");
+        assert_eq!(said(&mut follow, 100, 100), 6);
+        assert_eq!(said(&mut follow, 1000, 2), 3, "later it is news");
     }
 
     #[test]
