@@ -7,13 +7,13 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::draining::half_a_job;
-use crate::fake_ollama::FakeOllama;
 use crate::fake_orchestrator::{FakeOrchestrator, Mood, Request};
 use crate::fake_runners::Runners;
-use crate::harness::{Worker, agent_net, folder, run, wait_for};
+use crate::harness::{agent_net, folder, run, wait_for};
 use crate::http::Connection;
 use crate::jobs::job;
 use crate::nvml::FakeNvml;
+use crate::visibility;
 
 const ID: &str = "agent-net-nyc";
 const BEAT: &str = "/runners/heartbeat";
@@ -21,10 +21,8 @@ const LEAVE: &str = "/runners/agent-net-nyc/unregister";
 
 /// A worker with a GPU and an Ollama at an orchestrator with a Live Runner registry.
 struct Scene {
+    inner: visibility::Scene,
     orchestrator: FakeOrchestrator,
-    worker: Worker,
-    nvml: FakeNvml,
-    _ollama: FakeOllama,
 }
 
 fn with_runners() -> FakeOrchestrator {
@@ -39,25 +37,12 @@ impl Scene {
     }
 
     fn at(orchestrator: FakeOrchestrator, more: &[(&str, &str)]) -> Self {
-        let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
-        let (url, ollama_url) = (orchestrator.url(), ollama.url());
-        let mut settings = vec![
-            ("ORCH_URL", url.as_str()),
-            ("ORCH_SECRET", "orch-s3cret"),
-            ("ORCH_PROTOCOL", "live-runner"),
-            ("CAPABILITY_NAME", ID),
-            ("AGENT_NET_FAULT", "hurry:100"),
-            ("OLLAMA_URL", ollama_url.as_str()),
-        ];
-        settings.extend(nvml.settings());
-        // What is said again wins.
-        settings.retain(|(name, _)| !more.iter().any(|(n, _)| n == name));
-        settings.extend(more);
-        Self { worker: Worker::start(&settings), orchestrator, nvml, _ollama: ollama }
+        let inner = visibility::Scene::new(&[&orchestrator], &[&[("ORCH_PROTOCOL", "live-runner")], more].concat());
+        Self { inner, orchestrator }
     }
 
     fn alive(&self) -> Option<Value> {
-        let port = format!(":{}", self.worker.addr.port());
+        let port = format!(":{}", self.inner.worker.addr.port());
         let mut found = None;
         self.orchestrator.runners(|runners| found = runners.as_ref().and_then(|r| r.alive(ID)));
         found.filter(|body| body["runner_url"].as_str().unwrap().ends_with(&port))
@@ -74,7 +59,7 @@ impl Scene {
 
     /// The row of this protocol.
     fn row(&self) -> Value {
-        let report = self.worker.get("/gpu").json();
+        let report = self.inner.worker.get("/gpu").json();
         // Before the first sample there is no report.
         let mut rows = report["registrations"].as_array().into_iter().flatten();
         rows.find(|row| row["protocol"] == "live-runner").cloned().unwrap_or_default()
@@ -89,7 +74,7 @@ impl Scene {
 #[test]
 fn each_beat_says_everything() {
     let scene = Scene::new(&[("RUNNER_PRICE", "0.0005usd/fixed"), ("CAPABILITY_CAPACITY", "4")]);
-    scene.worker.report_when("a GPU", |r| r["gpu_count"] == 1 && r["ollama"]["reachable"] == true);
+    scene.inner.worker.report_when("a GPU", |r| r["gpu_count"] == 1 && r["ollama"]["reachable"] == true);
     let beats = scene.beats().len();
     wait_for("more beats", || (scene.beats().len() >= beats + 5).then_some(()));
     let all = scene.beats();
@@ -111,9 +96,9 @@ fn each_beat_says_everything() {
     scene.state("registered");
     // Jobs of the registry's proxy come to the job routes.
     assert_eq!(scene.row()["capability"], ID);
-    let log = scene.worker.log();
+    let log = scene.inner.worker.log();
     assert_eq!(log.matches("as a live runner").count(), 1, "{log}");
-    assert!(!log.contains("s3cret") && !scene.worker.get("/metrics").text().contains("s3cret"), "{log}");
+    assert!(!log.contains("s3cret") && !scene.inner.worker.get("/metrics").text().contains("s3cret"), "{log}");
 }
 
 #[test]
@@ -143,14 +128,15 @@ fn whatever_makes_the_registry_forget_it_is_back_by_itself() {
     wait_for("no registry", || scene.row()["failures"]["absent"].as_u64());
     scene.orchestrator.runners(|runners| runners.as_mut().unwrap().enabled = true);
     scene.is_ready();
-    assert_eq!(scene.worker.report()["status"], "success");
+    assert_eq!(scene.inner.worker.report()["status"], "success");
 }
 
 #[test]
 fn a_worker_that_was_killed_gets_its_id_back() {
     let scene = Scene::new(&[]);
     scene.is_ready();
-    let Scene { orchestrator, worker, .. } = scene;
+    let Scene { orchestrator, inner } = scene;
+    let worker = inner.worker;
     // The next life begins before this one is forgotten.
     orchestrator.runners(|runners| runners.as_mut().unwrap().hurry = 10);
     worker.signal(Signal::KILL);
@@ -171,7 +157,7 @@ fn a_rival_with_the_same_id_is_told_of() {
     wait_for("a word about it", || {
         // The rival beats on.
         scene.orchestrator.runners(|r| r.as_mut().unwrap().put(ID, json!({"runner_url": "http://rival:1"})));
-        scene.worker.log().contains("another worker holds this RUNNER_ID").then_some(())
+        scene.inner.worker.log().contains("another worker holds this RUNNER_ID").then_some(())
     });
     scene.is_ready();
 }
@@ -180,12 +166,12 @@ fn a_rival_with_the_same_id_is_told_of() {
 fn an_unhealthy_worker_says_so_at_once_and_keeps_beating() {
     let scene = Scene::new(&[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
     scene.is_ready();
-    scene.nvml.set("gpu0.handle=15");
+    scene.inner.nvml.set("gpu0.handle=15");
     wait_for("unavailable", || scene.alive().filter(|body| body["status"] == "unavailable"));
     scene.state("withdrawn");
     let beats = scene.beats().len();
     wait_for("more beats", || (scene.beats().len() >= beats + 3).then_some(()));
-    scene.nvml.set("");
+    scene.inner.nvml.set("");
     scene.is_ready();
     assert_eq!(scene.orchestrator.requests(LEAVE).len(), 0, "it was never taken out");
 }
@@ -194,13 +180,14 @@ fn an_unhealthy_worker_says_so_at_once_and_keeps_beating() {
 fn it_drains_before_it_leaves() {
     let scene = Scene::new(&[]);
     scene.is_ready();
-    let mut slow = half_a_job(&scene.worker);
-    scene.worker.signal(Signal::TERM);
+    let mut slow = half_a_job(&scene.inner.worker);
+    scene.inner.worker.signal(Signal::TERM);
     wait_for("draining", || scene.alive().filter(|body| body["status"] == "draining"));
     assert_eq!(scene.orchestrator.requests(LEAVE).len(), 0);
     slow.send(job("late").as_bytes()).unwrap();
     assert_eq!(slow.answer().unwrap().status, 200);
-    let Scene { orchestrator, worker, .. } = scene;
+    let Scene { orchestrator, inner } = scene;
+    let worker = inner.worker;
     let (status, log) = worker.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     let left = orchestrator.requests(LEAVE);
@@ -215,9 +202,9 @@ fn it_drains_before_it_leaves() {
 fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
     let orchestrator = FakeOrchestrator::new(Mood::Hang);
     let scene = Scene::at(orchestrator, &[]);
-    assert_eq!(scene.worker.report()["status"], "success");
+    assert_eq!(scene.inner.worker.report()["status"], "success");
     wait_for("a beat", || scene.beats().first().cloned());
-    let (status, log) = scene.worker.stop();
+    let (status, log) = scene.inner.worker.stop();
     assert_eq!(status.code(), Some(0), "{log}");
 }
 
@@ -232,7 +219,7 @@ fn both_are_kept_and_byoc_alone_knows_no_registry() {
     scene.is_ready();
     wait_for("a registration", || scene.orchestrator.registered(ID));
     scene.state("registered");
-    let (status, _) = scene.worker.stop();
+    let (status, _) = scene.inner.worker.stop();
     assert_eq!(status.code(), Some(0));
     assert_eq!(scene.orchestrator.requests(LEAVE).len(), 1);
     assert_eq!(scene.orchestrator.requests("/capability/unregister").len(), 1);
@@ -278,7 +265,7 @@ fn jobs_of_the_proxy_reach_the_job_routes_and_nothing_else() {
     for line in ["GET /gpu", "GET /metrics", "GET /agents", "GET /uptime", "POST /../gpu"] {
         assert_eq!(ask(line, "{}").status, 404, "{line}");
     }
-    let log = scene.worker.log();
+    let log = scene.inner.worker.log();
     assert!(!log.contains("AAAA") && !log.contains("of-the-client"), "{log}");
 }
 
