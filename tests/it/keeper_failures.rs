@@ -96,3 +96,39 @@ fn files_that_are_missing_on_disk_are_pulled_again() {
     becomes(&worker, "loaded");
     assert_eq!(fake.requests("/api/pull"), 1);
 }
+
+/// A firewall for web applications, or a gateway that lets a worker read and no more.
+#[test]
+fn an_answer_in_ollamas_place_says_nothing_of_the_models_files() {
+    for (answer, part) in [
+        (Answer::Json("OK".into()), "200: OK"),
+        (Answer::Json(String::new()), "200"),
+        (Answer::Status(400, "<html><h1>400 Bad Request</h1></html>".into()), "400"),
+        (Answer::Status(400, r#"{"message":"blocked"}"#.into()), "blocked"),
+    ] {
+        let fake = with_model();
+        fake.set("/api/generate", answer.clone());
+        fake.set("/api/embed", answer.clone());
+        let worker = keeps(&fake, &[]);
+        fails(&worker, part);
+        wait_for("another try", || (fake.requests("/api/generate") > 2).then_some(()));
+        assert_eq!((fake.requests("/api/embed"), fake.requests("/api/pull")), (0, 0), "{answer:?}");
+        assert!(!worker.log().contains(": loaded"), "{}", worker.log());
+        fake.set("/api/generate", loads());
+        becomes(&worker, "loaded");
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_other_questions_ends_no_pull() {
+    let fake = empty();
+    let refused = Step::Set("/api/version", Answer::Status(429, "slow down".into()));
+    // So long that the pull would be given up six times.
+    fake.set(
+        "/api/pull",
+        pulls(vec![refused, layer("aa", 14 * GB, GB), Step::Pause(2500), layer("aa", 14 * GB, 14 * GB)]),
+    );
+    let worker = keeps(&fake, &[]);
+    becomes(&worker, "loaded");
+    assert_eq!(fake.requests("/api/pull"), 1, "{}", worker.log());
+}

@@ -131,12 +131,21 @@ fn pulls_say_the_same() {
     let proxy = FakeLogin::before(ollama.addr(), "");
     let url = format!("http://{}", proxy.addr());
     let head = |head: &str| format!("HTTP/1.1 {head}\r\nContent-Length: 4\r\n\r\n\u{1f}..\n");
+    // Gateways refuse in JSON as well.
+    let gateway = |head: &str, error: &str| {
+        let body = format!(r#"{{"error":"{error}"}}"#);
+        format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
     for (bytes, why) in [
         (head("302 Found\r\nLocation: https://ollama.example/api/pull"), "write that URL in OLLAMA_URL"),
         (head("401 Unauthorized"), "401: it asks for a login"),
         (head("200 OK\r\nContent-Encoding: br"), "the answer is compressed (br)"),
         (head("200 OK\r\nContent-Type: text/html"), "a web page"),
         (head("504 Gateway Timeout"), "the proxy before Ollama works"),
+        (gateway("401 Unauthorized", "Unauthorized"), "401: it asks for a login"),
+        (gateway("404 Not Found", "no such route"), "404 to /api/pull: no such route"),
+        (gateway("429 Too Many Requests", "Too Many Requests"), "raise the proxy's limit"),
+        (gateway("400 Bad Request", "invalid model name"), "it answered 400: invalid model name"),
     ] {
         proxy.answer(bytes);
         let (status, out, err) = run(agent_net().args(["pull", "m:1"]).env("OLLAMA_URL", &url));

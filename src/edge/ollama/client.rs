@@ -128,6 +128,11 @@ impl Client {
     /// # Errors
     /// Why there is none.
     pub(super) fn get(&self, ask: &Ask) -> Result<Answer, Trouble> {
+        self.answered(ask)?.1
+    }
+
+    /// The status of the answer, and what it is good for.
+    fn answered(&self, ask: &Ask) -> Result<(u16, Result<Answer, Trouble>), Trouble> {
         if let Err(why) = &self.tls {
             return Err(Trouble::new(why.clone(), "correct OLLAMA_TLS"));
         }
@@ -144,10 +149,8 @@ impl Client {
             body => body.unwrap_or_default(),
         };
         let start = String::from_utf8_lossy(&body[..body.len().min(START)]);
-        match self.refusal(&reply, &start, ask.path) {
-            Some(trouble) => Err(trouble),
-            None => Ok(Answer { body, clock }),
-        }
+        let refusal = self.refusal(&reply, &start, ask.path);
+        Ok((reply.status().as_u16(), refusal.map_or(Ok(Answer { body, clock }), Err)))
     }
 
     fn send_get(&self, ask: &Ask) -> Result<Response<Body>, Trouble> {
@@ -186,8 +189,9 @@ impl Client {
             let status = reply.status().as_u16();
             if status != 200 {
                 let text = small_body(&mut reply).map_err(|why| failed(&why))?;
-                if let Some(why) = self.not_ollama(&reply, &text, "/api/pull") {
-                    return Err(PullError::other(why));
+                // What the registry says comes behind a 200, and Ollama's own refusals are a 400 or a 500.
+                if let Some(trouble) = self.refusal(&reply, &text, "/api/pull").filter(|known| known.cure.is_some()) {
+                    return Err(PullError::other(trouble.to_string()));
                 }
                 let error = pull::explain(&error_of(&text).unwrap_or(text));
                 return Err(PullError { why: format!("it answered {status}: {}", error.why), ..error });
@@ -245,7 +249,11 @@ impl Client {
             if done.recv_timeout(self.watch) == Err(RecvTimeoutError::Disconnected) {
                 return false;
             }
-            failures = if self.get(&VERSION).is_ok() { 0 } else { failures + 1 };
+            // A proxy that refuses the question, for its login or its limit of requests, has cut nothing off.
+            let alive = |(status, answer): (u16, Result<Answer, Trouble>)| {
+                answer.is_ok() || matches!(status, 401 | 403 | 407 | 429)
+            };
+            failures = if self.answered(&VERSION).is_ok_and(alive) { 0 } else { failures + 1 };
         }
         long.shutdown();
         true

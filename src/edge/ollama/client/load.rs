@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use ureq::Agent;
 
 use super::{Client, error_of, send, small_body};
@@ -36,7 +36,7 @@ struct Options {
 }
 
 struct Failure {
-    /// None: there was no answer.
+    /// None: there was no answer, or it is not Ollama's.
     status: Option<u16>,
     why: String,
     silent: bool,
@@ -83,24 +83,19 @@ impl Client {
         if let Some(why) = self.not_ollama(&reply, &text, path) {
             return Err(Failure { status: None, why, silent: false });
         }
-        match (status, error_of(&text)) {
-            (200, None) => {
-                let told = load_duration(&text);
+        let said: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+        match (status, said, error_of(&text)) {
+            (200, Some(said), None) => {
+                // An answer to an empty prompt has it in no version known.
+                let told = said.get("load_duration").and_then(Value::as_u64).map(Duration::from_nanos);
                 Ok(Loading { took: told.unwrap_or_else(|| started.elapsed()), told: told.is_some() })
             }
-            (_, error) => {
-                let why = format!("it answered {status}: {}", pull::shorten(&error.unwrap_or(text)));
-                Err(Failure { status: Some(status), why, silent: false })
+            (_, _, error) => {
+                // What Ollama refuses, it says in JSON: the status of anybody else tells nothing of the model's files.
+                let status = error.is_some().then_some(status);
+                let why = format!("it answered {}: {}", reply.status().as_u16(), pull::shorten(&error.unwrap_or(text)));
+                Err(Failure { status, why, silent: false })
             }
         }
     }
-}
-
-/// How long the load took; an answer to an empty prompt has it in no version known.
-fn load_duration(text: &str) -> Option<Duration> {
-    #[derive(serde::Deserialize)]
-    struct Said {
-        load_duration: u64,
-    }
-    serde_json::from_str(text).ok().map(|said: Said| Duration::from_nanos(said.load_duration))
 }
