@@ -22,6 +22,9 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const FIRST_RELOAD: Duration = Duration::from_secs(1);
 /// A model that was loaded for so long is no part of a quarrel.
 const SETTLED: Duration = Duration::from_secs(300);
+/// Ollama that is back is tried at once, however long the last failure would have it wait; not more often than this,
+/// for a proxy may refuse every second look.
+const FRESH_START: Duration = Duration::from_secs(300);
 const BETWEEN_REQUESTS: Duration = Duration::from_secs(5);
 /// It is asked for again when less than this is left, or less than half of its time.
 const REFRESH_BEFORE: Duration = Duration::from_secs(60);
@@ -130,6 +133,8 @@ pub(crate) struct Keeper {
     /// A pull has succeeded, and nobody has looked since.
     just_pulled: bool,
     away: bool,
+    /// When it was tried at once because Ollama was back.
+    fresh_start: Option<Duration>,
     /// It was gone at this look, before its time.
     lost: bool,
     displaced: bool,
@@ -153,6 +158,7 @@ impl Keeper {
             damaged: false,
             just_pulled: false,
             away: false,
+            fresh_start: None,
             lost: false,
             displaced: false,
         }
@@ -166,7 +172,9 @@ impl Keeper {
             (self.away, self.loaded) = (true, None);
             return (State::Waiting, Next::Look);
         };
-        if std::mem::take(&mut self.away) {
+        let rested = self.fresh_start.is_none_or(|at| now.saturating_sub(at) >= FRESH_START);
+        if std::mem::take(&mut self.away) && rested {
+            self.fresh_start = Some(now);
             (self.failed, self.not_before) = (false, now);
             self.failures.success();
             self.unloads.success();
@@ -267,7 +275,7 @@ impl Keeper {
         self.asked = Some(now);
         match result {
             Ok(loading) => {
-                self.failed = false;
+                (self.failed, self.damaged) = (false, false);
                 self.failures.success();
                 if self.loaded.is_none() {
                     self.load_time = now.saturating_sub(began);

@@ -1,3 +1,5 @@
+mod again;
+
 use super::*;
 use crate::pure::models::Loaded;
 use crate::pure::pull::Cause;
