@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, Step};
-use crate::harness::wait_for;
+use crate::harness::{codes, wait_for};
 use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, line, loads, pulls, with_model};
 
 #[test]
@@ -131,4 +131,25 @@ fn a_proxy_that_refuses_other_questions_ends_no_pull() {
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     assert_eq!(fake.requests("/api/pull"), 1, "{}", worker.log());
+}
+
+/// nginx gives up after 60 s (proxy_read_timeout), and says 504; so it does at once where Ollama's name is unknown to it.
+#[test]
+fn a_proxy_that_gave_up_waiting_is_no_answer_of_the_runner() {
+    let gateway = || Answer::Status(504, "<html><h1>504 Gateway Time-out</h1></html>".into());
+    let fake = with_model();
+    fake.set("/api/ps", held(MODEL, "d", -400));
+    fake.set("/api/generate", gateway());
+    let worker = keeps(&fake, &[]);
+    wait_for("renewals", || (fake.requests("/api/generate") > 2).then_some(()));
+    assert!(!codes(&worker.report()).contains(&"MODEL_STUCK"), "{:#}", worker.report());
+    fake.set("/api/generate", Answer::Late(1500, Box::new(gateway())));
+    fails(&worker, "its runner hangs");
+    worker.report_when("MODEL_STUCK", |report| codes(report).contains(&"MODEL_STUCK"));
+    assert!(worker.log().contains("the proxy before Ollama gave up (504)"), "{}", worker.log());
+
+    // A load that outlasts the proxy's patience is no Ollama that is away.
+    let fake = with_model();
+    fake.set("/api/generate", Answer::Late(1000, Box::new(gateway())));
+    fails(&keeps(&fake, &[]), "(nginx: proxy_read_timeout)");
 }

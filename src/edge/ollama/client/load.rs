@@ -18,6 +18,9 @@ const LOAD: Duration = Duration::from_secs(3600);
 /// takes longer is loaded again as if it were not.
 const RENEWAL: Duration = Duration::from_secs(120);
 const SHORTEST: Duration = Duration::from_secs(1);
+/// A proxy that gives up sooner did not reach Ollama; one that waited so long has passed the request on, and Ollama did
+/// not answer it. nginx waits 60 s, Cloudflare 100 s.
+const PROXY_WAITS: Duration = Duration::from_secs(25);
 
 /// What Ollama is asked.
 #[derive(Serialize)]
@@ -80,6 +83,14 @@ impl Client {
         let mut reply = send(request, ask).map_err(failure)?;
         let status = reply.status().as_u16();
         let text = small_body(&mut reply).map_err(failure)?;
+        let waited = started.elapsed();
+        if matches!(status, 504 | 524) && waited >= PROXY_WAITS / self.hurry {
+            let why = format!(
+                "no answer within {} s, after which the proxy before Ollama gave up ({status}); have it wait longer than a load takes (nginx: proxy_read_timeout)",
+                waited.as_secs()
+            );
+            return Err(Failure { status: None, why, silent: true });
+        }
         if let Some(why) = self.not_ollama(&reply, &text, path) {
             return Err(Failure { status: None, why, silent: false });
         }
@@ -88,7 +99,7 @@ impl Client {
             (200, Some(said), None) => {
                 // An answer to an empty prompt has it in no version known.
                 let told = said.get("load_duration").and_then(Value::as_u64).map(Duration::from_nanos);
-                Ok(Loading { took: told.unwrap_or_else(|| started.elapsed()), told: told.is_some() })
+                Ok(Loading { took: told.unwrap_or(waited), told: told.is_some() })
             }
             (_, _, error) => {
                 // What Ollama refuses, it says in JSON: the status of anybody else tells nothing of the model's files.
