@@ -12,6 +12,9 @@ pub(super) const WITH_ADDRESSES: Duration = Duration::from_secs(1);
 /// A look-up that has taken so long may never come back: the next caller starts another.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// Look-ups of one name that have not come back: a name whose DNS server is dead leaves room for the others.
+const MOST_OF_ONE: usize = 4;
+
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     /// The one asked for last stands at the end.
@@ -30,6 +33,8 @@ struct Entry {
     from: u64,
     /// When the newest look-up that has not come back was begun.
     asked: Option<(u64, Instant)>,
+    /// Look-ups that have not come back.
+    under_way: usize,
     /// Look-ups that came back.
     heard: u64,
     /// Why the last of them gave no address.
@@ -69,9 +74,11 @@ impl Cache {
     pub(super) fn ask(&mut self, name: &str, now: Instant) -> Option<u64> {
         let next = self.next;
         let entry = self.entry(name);
-        if entry.asked.is_some_and(|(_, begun)| now.saturating_duration_since(begun) < SLOW) {
+        let recent = entry.asked.is_some_and(|(_, begun)| now.saturating_duration_since(begun) < SLOW);
+        if recent || entry.under_way >= MOST_OF_ONE {
             return None;
         }
+        entry.under_way += 1;
         entry.asked = Some((next, now));
         self.next += 1;
         Some(next)
@@ -87,6 +94,8 @@ impl Cache {
     ) -> bool {
         let entry = self.entry(name);
         entry.heard += 1;
+        // It may have been forgotten meanwhile.
+        entry.under_way = entry.under_way.saturating_sub(1);
         let in_time = entry.asked.is_some_and(|(asked, begun)| asked == number && now < begun + WITH_ADDRESSES);
         entry.asked = entry.asked.filter(|(asked, _)| *asked != number);
         match answer {
@@ -132,6 +141,15 @@ mod tests {
         cache.answer("a:1", first, Ok(at(1)), now);
         assert_eq!(cache.heard("a:1"), (2, at(2)));
         assert!(cache.ask("a:1", now + SLOW).is_some(), "nothing is under way");
+    }
+
+    #[test]
+    fn a_name_that_never_answers_leaves_room_for_others() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let asked: Vec<u64> = (0..10).filter_map(|n| cache.ask("a:1", now + SLOW * n)).collect();
+        assert_eq!(asked.len(), MOST_OF_ONE);
+        cache.answer("a:1", asked[0], Err("late".into()), now);
+        assert!(cache.ask("a:1", now + SLOW * 20).is_some() && cache.ask("a:1", now + SLOW * 30).is_none());
     }
 
     #[test]
