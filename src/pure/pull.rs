@@ -12,6 +12,8 @@ pub(crate) use explain::{Cause, PullError, explain};
 
 /// Layers of one model; what comes beyond is not counted.
 const MAX_LAYERS: usize = 1000;
+/// Of bytes; `sha256:` and 64 digits are 71.
+const MAX_DIGEST: usize = 200;
 /// The weights come first. Before a layer of this size is known, nothing can be said of the whole.
 const SUBSTANTIAL: u64 = 1 << 20;
 /// The rate is that of the last while.
@@ -112,7 +114,7 @@ impl Pull {
 
     fn layer(&mut self, line: Line) {
         let completed = line.completed.min(line.total);
-        let room = self.layers.len() < MAX_LAYERS;
+        let room = self.layers.len() < MAX_LAYERS && line.digest.len() <= MAX_DIGEST;
         match self.layers.iter_mut().find(|layer| layer.digest == line.digest) {
             Some(layer) => {
                 let change = i64::try_from(completed).unwrap_or(i64::MAX).saturating_sub_unsigned(layer.completed);
