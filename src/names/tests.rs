@@ -1,4 +1,4 @@
-//! Look-ups with a resolver that is told what to say.
+//! Look-ups with resolvers that answer as a test wants.
 
 use super::*;
 

@@ -37,7 +37,7 @@ const MOST_ABSENCE: Duration = Duration::from_secs(300);
 const FIRST_DISPLACED: Duration = Duration::from_secs(60);
 const LAST_DISPLACED: Duration = Duration::from_secs(3600);
 
-/// Words for what stays as it is until somebody acts.
+/// Words for what stays as it is until the operator acts.
 pub(crate) const CLOUD: &str =
     "it runs in Ollama's cloud, not on this machine's GPU: it is neither pulled nor loaded; take it out of MODEL";
 pub(crate) const STUCK: &str = "Ollama lists it as loaded, but its time is up and a request for it got no answer: its runner hangs; restart Ollama";
@@ -96,8 +96,8 @@ pub(crate) struct Renewal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Loading {
     pub(crate) took: Duration,
-    /// By Ollama itself; else by our clock.
-    pub(crate) told: bool,
+    /// Ollama measured it; else our clock did.
+    pub(crate) by_ollama: bool,
 }
 
 /// Why a model is not loaded.
@@ -296,7 +296,7 @@ impl Keeper {
         }
     }
 
-    /// It was gone at the last look before its time was up: since when somebody may have taken its place.
+    /// It was gone at the last look before its time was up: since when another model may have taken its place.
     pub(crate) fn lost_since(&self) -> Option<Duration> {
         self.lost.then_some(self.seen_loaded)
     }

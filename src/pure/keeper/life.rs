@@ -116,7 +116,7 @@ impl Life {
 
     /// A request of ours was answered; whether Ollama reloaded a client's model for it.
     pub(super) fn answered(&mut self, loading: &Loading, now: Duration) -> bool {
-        let reloaded = if loading.told { loading.took >= RELOAD } else { loading.took >= RELOAD_BY_WALL };
+        let reloaded = if loading.by_ollama { loading.took >= RELOAD } else { loading.took >= RELOAD_BY_WALL };
         let harmed = reloaded && self.touched;
         if harmed {
             self.left_alone = Some((self.digest.clone(), now + LEFT_ALONE));

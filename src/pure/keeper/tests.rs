@@ -26,9 +26,9 @@ fn renew(keep_alive: bool) -> Next {
 }
 
 /// Answered by the runner that was there, as Ollama does within milliseconds.
-const SAME: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_millis(12), told: false });
+const SAME: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_millis(12), by_ollama: false });
 /// The smallest model of all takes so long.
-const RELOADED: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_millis(258), told: true });
+const RELOADED: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_millis(258), by_ollama: true });
 
 fn failure() -> Result<Loading, LoadError> {
     Err(LoadError { why: "no".into(), damaged: false, silent: false })
@@ -358,7 +358,7 @@ fn nobody_quarrels_with_who_unloads_it() {
     // Ollama says that it is loaded and does not list it: gone again.
     case.check(at, &PULLED, State::Waiting, Next::Look);
     case.check(at + 64, &PULLED, State::Loading, Next::Load);
-    case.asked(&Ok(Loading { took: seconds(30), told: false }), at + 94);
+    case.asked(&Ok(Loading { took: seconds(30), by_ollama: false }), at + 94);
     // After five minutes of peace the next time is the first; a long load is waited for as long again, and twice.
     at += 94;
     case.check(at, &loaded(Some(i64::MAX)), State::Loaded, Next::Look);

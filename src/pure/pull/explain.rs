@@ -210,7 +210,7 @@ fn is_digest(word: &str) -> bool {
     word.split(|c: char| !c.is_ascii_hexdigit()).any(|part| part.len() >= 12)
 }
 
-/// An HTTP status that is told as one: `401: {…}`, `status code 503`, or alone. `127.0.0.1:443:` is none.
+/// An HTTP status that is named as one: `401: {…}`, `status code 503`, or alone. `443:` in `127.0.0.1:443:` is a port.
 fn status(plain: &str) -> Option<u16> {
     let words: Vec<&str> = plain.split_whitespace().collect();
     words.iter().enumerate().find_map(|(at, word)| {

@@ -98,8 +98,8 @@ impl Client {
         match (status, said, error_of(&text)) {
             (200, Some(said), None) => {
                 // An answer to an empty prompt has it in no version known.
-                let told = said.get("load_duration").and_then(Value::as_u64).map(Duration::from_nanos);
-                Ok(Loading { took: told.unwrap_or(waited), told: told.is_some() })
+                let measured = said.get("load_duration").and_then(Value::as_u64).map(Duration::from_nanos);
+                Ok(Loading { took: measured.unwrap_or(waited), by_ollama: measured.is_some() })
             }
             (_, _, error) => {
                 // What Ollama refuses, it says in JSON: the status of anybody else tells nothing of the model's files.
