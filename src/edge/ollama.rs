@@ -28,7 +28,7 @@ pub(crate) struct Ollama {
     reach: Reach,
     tags: Option<(Instant, Vec<Entry>)>,
     ps: Option<(Instant, Vec<Entry>)>,
-    tags_error: Option<String>,
+    tags_error: Option<Trouble>,
     /// What `ps` has and the last list of pulled models lacks: no reason to read it again.
     unlisted: Vec<String>,
 }
@@ -97,7 +97,7 @@ impl Ollama {
         self.state(None)
     }
 
-    fn state(&self, list_error: Option<String>) -> OllamaState {
+    fn state(&self, list_error: Option<Trouble>) -> OllamaState {
         let recent = |seen: &'_ Option<(Instant, Vec<Entry>)>| -> Option<Vec<Entry>> {
             seen.as_ref().filter(|(at, _)| at.elapsed() < LISTS_LAST).map(|(_, list)| list.clone())
         };

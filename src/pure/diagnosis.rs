@@ -240,9 +240,9 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
             )];
         }
     };
-    if let Some(why) = &state.list_error {
-        let detail = format!("{url} is Ollama {version}, but does not list its models: {why}");
-        return vec![Finding::warn("ollama", detail, "look at Ollama's log; a runner that hangs delays /api/ps")];
+    if let Some(trouble) = &state.list_error {
+        let detail = format!("{url} is Ollama {version}, but does not list its models: {}", trouble.why);
+        return vec![Finding::warn("ollama", detail, trouble.cure_of_lists())];
     }
     let pulled = state.models.iter().filter(|m| m.pulled).count();
     let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; {pulled} models are pulled"))];

@@ -36,6 +36,11 @@ impl Trouble {
     pub(crate) fn cure(&self) -> &'static str {
         self.cure.unwrap_or("start Ollama, or check OLLAMA_URL")
     }
+
+    /// What to do where Ollama answers, but not with its lists.
+    pub(crate) fn cure_of_lists(&self) -> &'static str {
+        self.cure.unwrap_or("look at Ollama's log; a runner that hangs delays /api/ps")
+    }
 }
 
 /// An answer that cannot be used.

@@ -301,7 +301,7 @@ impl Published {
 
     fn ollama_row(&self) -> OllamaRow<'_> {
         let state = &self.snapshot.ollama;
-        let list_error = state.list_error.as_deref();
+        let list_error = state.list_error.as_ref().map(|trouble| trouble.why.as_str());
         match &state.reach {
             Reach::Pending => OllamaRow { reachable: None, version: None, error: None },
             Reach::Up { version } => OllamaRow { reachable: Some(true), version: Some(version), error: list_error },

@@ -70,7 +70,7 @@ pub(crate) struct OllamaState {
     /// Both lists were read and are recent.
     pub(crate) lists_known: bool,
     /// Why a list could not be read, although Ollama answers.
-    pub(crate) list_error: Option<String>,
+    pub(crate) list_error: Option<Trouble>,
 }
 
 impl OllamaState {

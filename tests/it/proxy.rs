@@ -125,6 +125,20 @@ fn refusals_say_what_they_mean() {
     }
 }
 
+/// A gateway that lets a worker ask for the version alone.
+#[test]
+fn a_list_that_a_proxy_refuses_has_the_proxys_cure() {
+    let ollama = FakeOllama::new();
+    ollama.set("/api/ps", Answer::Status(403, "<html>403</html>".into()));
+    let worker = Worker::start(&[("OLLAMA_URL", &ollama.url()), ("EXPECTED_GPUS", "0")]);
+    let report = worker.report_when("OLLAMA_LIST_FAILED", |report| codes(report).contains(&"OLLAMA_LIST_FAILED"));
+    let reason = &report["health"]["reasons"][0];
+    assert!(reason["message"].as_str().unwrap().ends_with("/api/ps: the server at OLLAMA_URL answers 403 (forbidden)"));
+    assert!(reason["action"].as_str().unwrap().contains("at the proxy before Ollama"), "{reason:#}");
+    let (_, out, err) = run(agent_net().arg("doctor").env("OLLAMA_URL", ollama.url()));
+    assert!(out.contains("at the proxy before Ollama") && !out.contains("look at Ollama's log"), "{out}{err}");
+}
+
 #[test]
 fn pulls_say_the_same() {
     let ollama = FakeOllama::new();

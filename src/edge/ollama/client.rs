@@ -114,13 +114,13 @@ impl Client {
     ///
     /// # Errors
     /// The route, and why there is none.
-    pub(super) fn list(&self, ask: &Ask) -> Result<Vec<Entry>, String> {
+    pub(super) fn list(&self, ask: &Ask) -> Result<Vec<Entry>, Trouble> {
         self.dated_list(ask).map(|(list, _)| list)
     }
 
-    fn dated_list(&self, ask: &Ask) -> Result<(Vec<Entry>, Option<i64>), String> {
+    fn dated_list(&self, ask: &Ask) -> Result<(Vec<Entry>, Option<i64>), Trouble> {
         let list = self.get(ask).and_then(|answer| Ok((models::parse_list(&answer.body)?, answer.clock)));
-        list.map_err(|why| format!("{}: {why}", ask.path))
+        list.map_err(|trouble| Trouble { why: format!("{}: {}", ask.path, trouble.why), ..trouble })
     }
 
     /// The answer of 200 within the route's deadline.
@@ -166,8 +166,9 @@ impl Client {
     /// # Errors
     /// Why nobody can tell.
     pub(crate) fn look(&self) -> Result<Look, String> {
-        let tags = self.list(&TAGS)?;
-        let (ps, clock) = self.dated_list(&PS)?;
+        let said = |trouble: Trouble| trouble.to_string();
+        let tags = self.list(&TAGS).map_err(said)?;
+        let (ps, clock) = self.dated_list(&PS).map_err(said)?;
         Ok(Look { models: models::join(&tags, &ps), clock })
     }
 

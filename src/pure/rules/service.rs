@@ -39,13 +39,13 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             );
         }
         Reach::Up { .. } => {
-            if let Some(why) = &facts.ollama.list_error {
+            if let Some(trouble) = &facts.ollama.list_error {
                 findings.add(
                     Code::OllamaListFailed,
                     Verdict::Unknown,
                     None,
-                    format!("Ollama answers, but not with its models: {why}"),
-                    "look at Ollama's log; a runner that hangs delays /api/ps",
+                    format!("Ollama answers, but not with its models: {}", trouble.why),
+                    trouble.cure_of_lists(),
                 );
             }
         }

@@ -163,7 +163,7 @@ fn ollama_is_judged_with_the_gpu() {
     let down = OllamaState { reach: Reach::Down("refused".to_owned().into()), ..OllamaState::PENDING };
     row(OllamaState::PENDING, &[(OllamaNoAnswer, Unknown)]);
     row(down.clone(), &[(OllamaDown, Unhealthy)]);
-    row(OllamaState { list_error: Some("500".into()), ..up() }, &[(OllamaListFailed, Unknown)]);
+    row(OllamaState { list_error: Some("500".to_owned().into()), ..up() }, &[(OllamaListFailed, Unknown)]);
     row(holding(9), &[]);
     row(holding(0), &[(ModelOnCpu, Degraded)]);
     Case { gpu: GpuState::Pending, ollama: down, ..Case::default() }
@@ -216,7 +216,7 @@ fn wanted_models_are_missed_once_their_list_is_known() {
     let pulled =
         Model { name: "m".into(), size_bytes: None, pulled: true, loaded: None, digest: None, remote_host: None };
     row(OllamaState { models: vec![pulled], ..up() }, missed);
-    let unlisted = OllamaState { lists_known: false, list_error: Some("500".into()), ..up() };
+    let unlisted = OllamaState { lists_known: false, list_error: Some("500".to_owned().into()), ..up() };
     row(unlisted, &[(OllamaListFailed, Unknown)]);
     row(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() }, &[(OllamaDown, Unhealthy)]);
 }
