@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use crate::edge::limits::unix_now;
 use crate::edge::ollama::{Client, Look};
 use crate::pure::config::{Config, KeepAlive};
-use crate::pure::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State};
+use crate::pure::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State, UNANSWERED};
 use crate::pure::pull::{self, Progress};
+use crate::pure::verdict::Verdict;
 use crate::rows::Rows;
 use crate::threads;
 
@@ -79,11 +80,11 @@ impl One {
                 if standing.as_ref().is_some_and(|standing| standing.pulled && standing.remote_host.is_some()) {
                     self.notice(|row| row.error.as_deref() == Some(CLOUD), CLOUD);
                 }
-                if keeper.is_stuck(clock) {
-                    self.notice(|row| row.stuck, STUCK);
+                if let Some(stuck) = keeper.stuck(clock) {
+                    self.notice(|row| row.stuck == Some(stuck), in_words(stuck));
                 }
             }
-            self.show(&keeper, &look, state, keeper.is_stuck(clock));
+            self.show(&keeper, &look, state, keeper.stuck(clock));
             before = state;
             match next {
                 Next::Look => thread::sleep(LOOK / self.hurry),
@@ -130,14 +131,14 @@ impl One {
         }
     }
 
-    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: bool) {
+    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: Option<Verdict>) {
         let cloud = look.as_ref().is_ok_and(|look| look.standing(&self.model).remote_host.is_some());
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {
             (row.state, row.stuck) = (state, stuck);
             row.error = match (look, state) {
                 (Err(why), _) => Some(why.clone()),
-                (Ok(_), State::Failed) if stuck => Some(STUCK.into()),
+                (Ok(_), State::Failed) if stuck.is_some() => stuck.map(in_words).map(str::to_owned),
                 (Ok(_), State::Failed) if cloud => Some(CLOUD.into()),
                 (Ok(_), State::Failed) if rest.is_some() => rest.map(str::to_owned),
                 (Ok(_), State::Failed) => {
@@ -214,4 +215,8 @@ impl One {
     fn change(&self, change: impl FnOnce(&mut Row)) {
         self.keepers.change(self.at, change);
     }
+}
+
+fn in_words(stuck: Verdict) -> &'static str {
+    if stuck == Verdict::Unhealthy { STUCK } else { UNANSWERED }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::models::Standing;
 use super::pull::{Progress, PullError};
 use super::schedule::Backoff;
+use super::verdict::Verdict;
 use life::Life;
 use pulls::Pulls;
 pub(crate) use row::{Row, Run};
@@ -40,7 +41,9 @@ const LAST_DISPLACED: Duration = Duration::from_secs(3600);
 /// Words for what stays as it is until the operator acts.
 pub(crate) const CLOUD: &str =
     "it runs in Ollama's cloud, not on this machine's GPU: it is neither pulled nor loaded; take it out of MODEL";
-pub(crate) const STUCK: &str = "Ollama lists it as loaded, but its time is up and a request for it got no answer: its runner hangs; restart Ollama";
+pub(crate) const STUCK: &str = "Ollama lists it as loaded, but its time is up and two requests in a row for it got no answer: its runner hangs; restart Ollama";
+/// Before that.
+pub(crate) const UNANSWERED: &str = "Ollama lists it as loaded, but its time is up and a request for it got no answer: its runner serves a long request, or hangs; it is asked once more";
 pub(crate) const ROOM: &str =
     "there is no room for both; raise OLLAMA_MAX_LOADED_MODELS, or free memory, or take one of them out of MODEL";
 
@@ -224,7 +227,7 @@ impl Keeper {
             // Deleted under us. It goes on until it expires, and would then be missed for as long as a pull takes.
             return self.get(false, now);
         }
-        let stuck = self.life.is_stuck(clock);
+        let stuck = self.life.stuck(clock).is_some();
         self.failed &= stuck;
         let state = if stuck { State::Failed } else { State::Loaded };
         // A server that does not do as it says is not asked without end.
@@ -306,8 +309,9 @@ impl Keeper {
         self.pulls.rest(now)
     }
 
-    pub(crate) fn is_stuck(&self, clock: i64) -> bool {
-        self.loaded.is_some() && self.life.is_stuck(clock)
+    /// How bad it is that it is listed as loaded and answers nothing; None: it is not so.
+    pub(crate) fn stuck(&self, clock: i64) -> Option<Verdict> {
+        self.life.stuck(clock).filter(|_| self.loaded.is_some())
     }
 
     /// Ollama unloaded it for another one that is to be loaded as well.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use crate::pure::models::Loaded;
+use crate::pure::verdict::Verdict;
 
 /// A model whose time ran out while a request is served stays, and its `expires_at` stands still. After so many seconds
 /// it is asked whether it answers at all; later where a client may have loaded it with options that are not listed, for
@@ -37,8 +38,8 @@ pub(super) struct Life {
     ours_until: Duration,
     /// What a client loaded with options that Ollama does not list: its digest, and until when it is the client's.
     left_alone: Option<(Option<String>, Duration)>,
-    /// A request got no answer, and the expiry has not moved since.
-    unanswered: bool,
+    /// Requests in a row that got no answer while the expiry has not moved.
+    unanswered: u32,
 }
 
 impl Life {
@@ -50,7 +51,7 @@ impl Life {
         let Some(at) = loaded.expires_at else { return };
         self.moved = self.expires_at != Some(at);
         if self.moved {
-            self.unanswered = false;
+            self.unanswered = 0;
             self.stored_least = at.saturating_sub(clock);
             self.stored = Some(self.stored_least).filter(|_| ours || self.expires_at.is_some());
             self.touched |= !ours;
@@ -69,9 +70,15 @@ impl Life {
         self.expires_at.is_none_or(|at| at.saturating_sub(clock) > SOON)
     }
 
-    /// It is listed, its time is up, and it does not answer.
-    pub(super) fn is_stuck(&self, clock: i64) -> bool {
-        self.unanswered && self.expires_at.is_some_and(|at| at < clock)
+    /// It is listed, its time is up, and it does not answer. The first time it may serve a long request, for whose end
+    /// ours waits.
+    pub(super) fn stuck(&self, clock: i64) -> Option<Verdict> {
+        let past = self.expires_at.is_some_and(|at| at < clock);
+        match self.unanswered {
+            1 if past => Some(Verdict::Degraded),
+            2.. if past => Some(Verdict::Unhealthy),
+            _ => None,
+        }
     }
 
     /// What to ask for now so that it stays, without harm to whoever else uses it. `keep_alive`: ours; None: for ever.
@@ -94,7 +101,8 @@ impl Life {
         }
         let left = at.saturating_sub(clock);
         if left < 0 {
-            let rested = since_asked.is_none_or(|since| since >= Duration::from_secs(PAST.unsigned_abs()));
+            let rest = Duration::from_secs(PAST.unsigned_abs());
+            let rested = self.unanswered > 0 || since_asked.is_none_or(|since| since >= rest);
             let past = if self.touched { PAST_TOUCHED } else { PAST };
             // A client's time goes on from its end as it was.
             return (left <= -past && rested).then_some(Renewal { num_ctx: loaded.context_length, keep_alive: false });
@@ -121,12 +129,12 @@ impl Life {
         if harmed {
             self.left_alone = Some((self.digest.clone(), now + LEFT_ALONE));
         }
-        (self.touched, self.unanswered) = (false, false);
+        (self.touched, self.unanswered) = (false, 0);
         (self.ours, self.ours_until) = (true, now + BETWEEN_REQUESTS);
         harmed
     }
 
     pub(super) fn unanswered(&mut self) {
-        self.unanswered = true;
+        self.unanswered = self.unanswered.saturating_add(1);
     }
 }

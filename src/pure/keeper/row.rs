@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::State;
 use crate::pure::pull::Progress;
+use crate::pure::verdict::Verdict;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelKeeper"))]
@@ -28,9 +29,9 @@ pub(crate) struct Row {
     pub(crate) pulls: [u64; 2],
     #[serde(skip)]
     pub(crate) loads: [u64; 2],
-    /// It is listed as loaded, and answers nothing.
+    /// How bad it is that it is listed as loaded and answers nothing; None: it is not so.
     #[serde(skip)]
-    pub(crate) stuck: bool,
+    pub(crate) stuck: Option<Verdict>,
     /// The other model of MODEL that Ollama unloaded this one for.
     #[serde(skip)]
     pub(crate) displaced_by: Option<String>,
@@ -60,7 +61,7 @@ impl Row {
             progress: None,
             pulls: [0; 2],
             loads: [0; 2],
-            stuck: false,
+            stuck: None,
             displaced_by: None,
             load: None,
         }

@@ -113,15 +113,19 @@ fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         return;
     }
     let named = |rows: Vec<&str>| rows.join(" and ");
-    let stuck: Vec<&str> = facts.keepers.iter().filter(|row| row.stuck).map(|row| row.model.as_str()).collect();
-    if !stuck.is_empty() {
-        findings.add(
-            Code::ModelStuck,
-            Verdict::Unhealthy,
-            None,
-            format!("Ollama lists {} as loaded past its time, and a request for it got no answer", named(stuck)),
-            "restart Ollama: the model's runner hangs; look at Ollama's log and at dmesg for why",
-        );
+    let stuck = || facts.keepers.iter().filter_map(|row| Some((row.stuck?, row.model.as_str())));
+    if let Some(severity) = stuck().map(|(severity, _)| severity).max() {
+        let names = named(stuck().filter(|(each, _)| *each == severity).map(|(_, name)| name).collect());
+        let (what, action) = if severity == Verdict::Unhealthy {
+            let action = "restart Ollama: the model's runner hangs; look at Ollama's log and at dmesg for why";
+            ("two requests in a row for it got no answer", action)
+        } else {
+            let action =
+                "wait: its runner serves a long request, or hangs; if it hangs, it is unhealthy in two minutes";
+            ("a request for it got no answer", action)
+        };
+        let message = format!("Ollama lists {names} as loaded past its time, and {what}");
+        findings.add(Code::ModelStuck, severity, None, message, action);
     }
     let mut displaced = BTreeSet::new();
     for row in facts.keepers {

@@ -223,20 +223,23 @@ fn wanted_models_are_missed_once_their_list_is_known() {
 
 #[test]
 fn what_keepers_find_is_a_reason() {
-    let row = |model: &str, stuck: bool, by: Option<&str>| {
+    let row = |model: &str, stuck: Option<Verdict>, by: Option<&str>| {
         let mut row = Row::new(model);
         (row.stuck, row.displaced_by) = (stuck, by.map(str::to_owned));
         row
     };
     let case = |keepers: Vec<Row>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
-    case(vec![row("a:1", false, None)], up()).check(&[]);
-    case(vec![row("a:1", true, None)], up()).check(&[(ModelStuck, Unhealthy)]);
-    let quarrel = vec![row("b:1", false, Some("a:1")), row("a:1", false, Some("b:1"))];
+    case(vec![row("a:1", None, None)], up()).check(&[]);
+    case(vec![row("a:1", Some(Degraded), None)], up()).check(&[(ModelStuck, Degraded)]);
+    let both = case(vec![row("a:1", Some(Degraded), None), row("b:1", Some(Unhealthy), None)], up());
+    both.check(&[(ModelStuck, Unhealthy)]);
+    assert!(both.reasons(&[], NOW)[0].message.starts_with("Ollama lists b:1 as loaded past its time, and two"));
+    let quarrel = vec![row("b:1", None, Some("a:1")), row("a:1", None, Some("b:1"))];
     let displaced = case(quarrel.clone(), up());
     displaced.check(&[(ModelsDisplaced, Degraded)]);
     assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
     let away = OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() };
-    case([quarrel, vec![row("c", true, None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
+    case([quarrel, vec![row("c", Some(Unhealthy), None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
 }
 
 #[test]
