@@ -143,6 +143,9 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
         let detail = format!("CAPABILITY_URL={}: {why}", url.as_str());
         all.push(Finding::warn("orchestrator", detail, "set it to this machine's public name or address"));
     }
+    if let Some((why, cure)) = config.price_trouble() {
+        all.push(Finding::warn("orchestrator", why, cure));
+    }
     if !settings.urls.is_empty() && settings.protocol == Protocol::Auto && config.worker_token.is_some() {
         all.push(Finding::pass("orchestrator", format!("ORCH_PROTOCOL=auto: {BYOC_ALONE}")));
     }

@@ -288,6 +288,9 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
     if let Some(why) = worker.trouble().filter(|_| registers) {
         log::warn!("CAPABILITY_URL is {}: {why}; set it to this machine's public name or address", worker.as_str());
     }
+    if let Some((why, cure)) = config.price_trouble() {
+        log::warn!("{why}; {cure}");
+    }
     Offer {
         capability: config.capability.clone(),
         worker,

@@ -250,6 +250,19 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
     Ok(config)
 }
 
+impl Config {
+    /// What is wrong with the prices, and what to do; None: nothing is.
+    pub(crate) fn price_trouble(&self) -> Option<(&'static str, &'static str)> {
+        let orchestrators = &self.orchestrators;
+        let byoc = !orchestrators.urls.is_empty() && orchestrators.protocol != Protocol::LiveRunner;
+        let free = byoc && orchestrators.runner.price.is_some() && self.capability.price_per_unit.unwrap_or(0) == 0;
+        free.then_some((
+            "RUNNER_PRICE is set and CAPABILITY_PRICE_PER_UNIT is not: BYOC jobs are served for free",
+            "set CAPABILITY_PRICE_PER_UNIT as well, or ORCH_PROTOCOL=live-runner",
+        ))
+    }
+}
+
 /// Settings that exclude or need each other.
 fn agree(config: &Config) -> Parsed<()> {
     if config.ticket_submit.is_some() && config.state_dir.is_none() {

@@ -200,6 +200,7 @@ fn orchestrators_and_their_secret() {
     for url in ["http://127.0.0.1:9876", "http://0.0.0.0:9876", "http://[::]:9876", "http://[::ffff:127.0.0.1]:9876"] {
         around.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
     }
+    around.finds(&[("RUNNER_PRICE", "0.0005usd/fixed")], "orchestrator", "warn", &["BYOC jobs are served for free"]);
     around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["registers nowhere"]);
     around.orchestrator.set(Mood::OldClock);
     around.finds(&[], "clock", "warn", &["apart", "timesyncd"]);

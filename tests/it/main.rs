@@ -87,4 +87,5 @@ mod tls;
 mod uptime;
 mod visibility;
 mod wallet;
+mod warnings;
 mod watchdog;
