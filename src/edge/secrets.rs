@@ -15,8 +15,8 @@ pub(crate) fn read(path: &str) -> Result<String, String> {
     text(path, File::open(path))
 }
 
-/// The same while the worker runs. What was a pipe at the start, as a shell's `<(...)` is, has nobody any more who writes
-/// to it: it is empty, instead of holding the thread for good.
+/// The same while the worker runs. A pipe, such as a shell's `<(...)`, has no writer then: it reads as empty, and does not
+/// block the thread.
 ///
 /// # Errors
 /// As those of [`read`].

@@ -111,14 +111,19 @@ impl HttpUrl {
 
     /// What follows host and port: empty, or with its leading slash and without one at its end.
     pub(crate) fn path(&self) -> &str {
-        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
-        &rest[rest.find('/').unwrap_or(rest.len())..]
+        self.parts().2
     }
 
     /// Scheme, host and port alone.
     pub(crate) fn origin(&self) -> &str {
-        let start = self.0.find("://").map_or(0, |at| at + 3);
-        self.0[start..].find('/').map_or(&self.0, |end| &self.0[..start + end])
+        &self.0[..self.0.len() - self.path().len()]
+    }
+
+    /// Scheme, host with port, and path.
+    fn parts(&self) -> (&str, &str, &str) {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        (scheme, authority, path)
     }
 
     /// Why others cannot send anything there; None: nothing in the URL says so.
@@ -136,20 +141,15 @@ impl HttpUrl {
 
     /// True when both name the same server and path.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let parts = |url: &Self| {
-            let (scheme, rest) = url.0.split_once("://").unwrap_or_default();
-            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-            let usual = if scheme == "https" { ":443" } else { ":80" };
-            let authority = authority.to_ascii_lowercase();
-            (scheme.to_owned(), authority.strip_suffix(usual).unwrap_or(&authority).to_owned(), path.to_owned())
-        };
-        parts(self) == parts(other)
+        let ((scheme, own, path), (other_scheme, theirs, other_path)) = (self.parts(), other.parts());
+        let usual = if scheme == "https" { ":443" } else { ":80" };
+        let bare = |authority: &str| authority.strip_suffix(usual).unwrap_or(authority).to_ascii_lowercase();
+        (scheme, bare(own), path) == (other_scheme, bare(theirs), other_path)
     }
 
     /// Without the brackets of an IPv6 address.
     fn host(&self) -> &str {
-        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+        let authority = self.parts().1;
         match authority.strip_prefix('[') {
             Some(address) => address.split(']').next().unwrap_or_default(),
             None => authority.split(':').next().unwrap_or_default(),
