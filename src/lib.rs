@@ -29,30 +29,27 @@
 
 use std::process::ExitCode;
 
-mod cashier;
-mod cmd;
-mod counters;
-mod doctor;
-mod edge;
-mod exit;
-mod keeper;
-mod names;
-mod outbound;
-mod pure;
-mod recorder;
-mod registrar;
-mod rows;
-mod sampler;
-mod threads;
-mod worker;
+mod api;
+mod cli;
+mod config;
+mod gpu;
+mod health;
+mod http;
+mod livepeer;
+mod ollama;
+mod outgoing;
+mod sys;
+
+#[cfg(test)]
+mod tests;
 
 /// `agent-net`: runs the command line to its end.
 pub fn run() -> ExitCode {
-    cmd::run()
+    cli::run()
 }
 
 /// `agent-net-nvml`: answers on stdin and stdout until stdin ends.
 #[cfg(feature = "nvml")]
 pub fn run_helper() -> ExitCode {
-    edge::helper::run()
+    gpu::helper::run()
 }

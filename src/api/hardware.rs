@@ -1,0 +1,142 @@
+//! What other Livepeer tools ask workers for: GET /version, GET /hardware/info and GET /hardware/stats in the shapes of
+//! pytrickle's workers, GET /capabilities in that of `list_capabilities` of Livepeer's Python SDK. Source: pytrickle,
+//! `server.py` and `utils/hardware.py`; livepeer-gateway 1.0.0, `byoc.py`. What is not known is null.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::contract::json;
+use super::report::Published;
+use crate::gpu::sample::Gpu;
+
+/// Who answers, and with what.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Identity<'a> {
+    /// CAPABILITY_NAME, or `agent-net` without one.
+    pub(crate) pipeline: &'a str,
+    /// The loaded model with the most VRAM; empty when none is loaded.
+    pub(crate) model_id: &'a str,
+}
+
+/// The body of GET /version.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Version<'a> {
+    #[serde(flatten)]
+    identity: Identity<'a>,
+    version: &'static str,
+}
+
+/// The body of GET /hardware/info.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Hardware<'a> {
+    #[serde(flatten)]
+    identity: Identity<'a>,
+    /// By NVML's index.
+    gpu_info: BTreeMap<u32, GpuInfo<'a>>,
+}
+
+/// The body of GET /hardware/stats.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct HardwareStats<'a> {
+    #[serde(flatten)]
+    identity: Identity<'a>,
+    /// By NVML's index.
+    gpu_stats: BTreeMap<u32, GpuStats<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct GpuBase<'a> {
+    id: Option<&'a str>,
+    name: Option<&'a str>,
+    /// Bytes.
+    memory_total: Option<u64>,
+    memory_free: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct GpuInfo<'a> {
+    #[serde(flatten)]
+    base: GpuBase<'a>,
+    /// CUDA's compute capability.
+    major: Option<i32>,
+    minor: Option<i32>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct GpuStats<'a> {
+    #[serde(flatten)]
+    base: GpuBase<'a>,
+    /// Percent of the time in which a kernel ran.
+    utilization_compute: Option<u32>,
+    /// Percent of the time in which memory was read or written.
+    utilization_memory: Option<u32>,
+}
+
+/// The body of GET /capabilities.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Capabilities<'a> {
+    /// One for each CAPABILITY_NAME.
+    capabilities: Vec<CapabilityRow<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Capability"))]
+struct CapabilityRow<'a> {
+    name: &'a str,
+    /// The loaded model with the most VRAM; empty when none is loaded, null while Ollama does not say.
+    model_id: Option<&'a str>,
+    /// CAPABILITY_CAPACITY, which all of them share.
+    capacity: usize,
+}
+
+pub(crate) fn version(identity: Identity<'_>) -> String {
+    json(&Version { identity, version: env!("CARGO_PKG_VERSION") })
+}
+
+/// `latest`: None before the first sample.
+pub(crate) fn capabilities(names: &[String], latest: Option<&Published>, capacity: usize) -> String {
+    let model_id = latest.filter(|latest| latest.snapshot.ollama.lists_known).map(Published::model_name);
+    let rows = names.iter().map(|name| CapabilityRow { name, model_id, capacity });
+    json(&Capabilities { capabilities: rows.collect() })
+}
+
+/// What all of them say of a GPU.
+fn base(gpu: &Gpu) -> GpuBase<'_> {
+    GpuBase {
+        id: gpu.uuid.as_deref(),
+        name: gpu.name.as_deref(),
+        memory_total: gpu.vram_total_bytes,
+        memory_free: gpu.vram_free_bytes,
+    }
+}
+
+pub(crate) fn stats(pipeline: &str, latest: &Published) -> String {
+    let gpus = latest.snapshot.gpu.gpus().iter().map(|gpu| {
+        let stats = GpuStats {
+            base: base(gpu),
+            utilization_compute: gpu.utilization_percent,
+            utilization_memory: gpu.memory_utilization_percent,
+        };
+        (gpu.index, stats)
+    });
+    let identity = Identity { pipeline, model_id: latest.model_name() };
+    json(&HardwareStats { identity, gpu_stats: gpus.collect() })
+}
+
+pub(crate) fn info(pipeline: &str, latest: &Published) -> String {
+    let gpus = latest.snapshot.gpu.gpus().iter().map(|gpu| {
+        let (major, minor) = gpu.fixed.compute_capability.unzip();
+        (gpu.index, GpuInfo { base: base(gpu), major, minor })
+    });
+    let identity = Identity { pipeline, model_id: latest.model_name() };
+    json(&Hardware { identity, gpu_info: gpus.collect() })
+}

@@ -1,0 +1,68 @@
+//! `ack`: tells the worker of this machine that the operator knows of the errors so far.
+
+use pico_args::Arguments;
+
+use super::check::render;
+use super::control::{self, NoAnswer};
+use crate::config::settings::Settings;
+use crate::sys::exit::Exit;
+use crate::sys::signals;
+
+#[derive(Debug)]
+pub(super) struct Options {
+    json: bool,
+    /// Of the worker.
+    pid: Option<u32>,
+}
+
+/// # Errors
+/// What is not understood.
+pub(super) fn options(args: &mut Arguments) -> Result<Options, String> {
+    let pid = args.opt_value_from_str("--pid").map_err(|why| why.to_string())?;
+    Ok(Options { json: args.contains("--json"), pid })
+}
+
+/// By the socket in STATE_DIR, which answers; without one, by a signal, which cannot.
+pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
+    let dir = settings.config.state_dir.as_deref().filter(|_| options.pid.is_none());
+    let no_socket = match dir.map(|dir| control::ask(dir, "ack")) {
+        Some(Ok(answer)) => return show(&answer, options.json),
+        Some(Err(NoAnswer::Other(why))) => return unknown(&why),
+        Some(Err(NoAnswer::NoWorker(why))) => Some(why),
+        None => None,
+    };
+    match choose(options.pid, no_socket.as_deref()).and_then(|pid| signals::acknowledge(pid).map(|()| pid)) {
+        Ok(pid) if options.json => super::print(&format!("{{\"status\":\"signalled\",\"pid\":{pid}}}\n")),
+        Ok(pid) => {
+            super::print(&format!("acknowledged; process {pid} got SIGUSR1, agent-net check shows the verdict\n"))
+        }
+        Err(why) => unknown(&why),
+    }
+}
+
+/// The worker to signal. `no_socket`: why there is none in STATE_DIR. Another worker may run on the same machine then, and
+/// only process 1 of a container is surely meant.
+fn choose(pid: Option<u32>, no_socket: Option<&str>) -> Result<u32, String> {
+    if let Some(pid) = pid {
+        return Ok(pid);
+    }
+    let before = no_socket.map(|why| format!("{why}; ")).unwrap_or_default();
+    match &signals::workers()[..] {
+        [pid] if *pid == 1 || no_socket.is_none() => Ok(*pid),
+        [] => Err(format!("{before}no worker runs here: run this on its machine, or in its container")),
+        some => Err(format!("{before}workers run here as processes {some:?}: choose one with --pid")),
+    }
+}
+
+fn show(answer: &str, json: bool) -> Exit {
+    match render::acknowledged(answer) {
+        Ok(_) if json => super::print(&format!("{answer}\n")),
+        Ok(line) => super::print(&line),
+        Err(why) => unknown(&why),
+    }
+}
+
+fn unknown(why: &str) -> Exit {
+    super::complain(why);
+    Exit::Unknown
+}

@@ -1,0 +1,136 @@
+//! What `check` prints and answers of a report, be it a running worker's or its own, and `ack` of an answer.
+
+mod lines;
+
+use serde::Deserialize;
+
+use crate::api::text;
+use crate::health::verdict::Verdict;
+
+/// What is looked at of a report.
+#[derive(Deserialize)]
+struct Report {
+    gpu_count: u64,
+    #[serde(default)]
+    gpus: Vec<Gpu>,
+    total_models: u64,
+    #[serde(default)]
+    model_name: String,
+    health: Health,
+    source: String,
+}
+
+/// One GPU of it; null is not known.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Gpu {
+    index: Option<u64>,
+    uuid: Option<String>,
+    name: Option<String>,
+    temperature_c: Option<f64>,
+    power_w: Option<f64>,
+    power_limit_w: Option<f64>,
+    vram_used_mb: Option<f64>,
+    vram_total_mb: Option<f64>,
+    utilization_percent: Option<f64>,
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    verdict: Verdict,
+    reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    code: String,
+    severity: Verdict,
+    gpu: Option<String>,
+    message: String,
+    action: String,
+}
+
+/// The verdict of a report in JSON, and its lines for people: the first says it all, as Nagios wants it; then one for
+/// each GPU, and one for each code.
+///
+/// # Errors
+/// One sentence when it is no report of this worker.
+pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
+    let report: Report = serde_json::from_str(json).map_err(|why| format!("this is no report of agent-net: {why}"))?;
+    let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
+    let because = because(&health.reasons);
+    let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
+    let read = source.starts_with("nvml") || source.starts_with("tegra");
+    // Without a reading the number is only Ollama's word.
+    let usable = match (read, gpus.len()) {
+        (true, listed) => format!("{gpu_count} of {listed} GPUs usable"),
+        (false, 0) if health.verdict == Verdict::Ok => "no GPU".into(),
+        (false, 0) => "no GPU could be read".into(),
+        (false, listed) => format!("none of {listed} GPUs could be read"),
+    };
+    let mut text =
+        one_line(&format!("agent-net {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict));
+    for line in lines::of_gpus(&gpus).chain(lines::of_reasons(&health.reasons, &gpus)) {
+        text.push_str(&one_line(&line));
+    }
+    Ok((health.verdict, text))
+}
+
+/// The line for people when there is no report: Nagios shows what is on stdout.
+pub(crate) fn unknown(why: &str) -> String {
+    one_line(&format!("agent-net unknown: {why}"))
+}
+
+/// The same as `key=value` lines.
+pub(crate) fn unknown_text(why: &str) -> String {
+    let mut lines = text::Lines::default();
+    lines.word("verdict", Verdict::Unknown.name());
+    lines.quote("error", why);
+    lines.done()
+}
+
+/// A report in JSON as one line: outside of strings, which hold none, a line end means nothing.
+pub(crate) fn json_line(json: &str) -> String {
+    json.trim().replace(['\r', '\n'], " ") + "\n"
+}
+
+/// The line of `ack` for the answer of a worker.
+///
+/// # Errors
+/// One sentence when it is no answer of this worker.
+pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
+    let health: Health = serde_json::from_str(json).map_err(|why| format!("this is no answer of agent-net: {why}"))?;
+    Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
+}
+
+/// The codes of reasons, each once, in parentheses.
+fn because(reasons: &[Reason]) -> String {
+    let mut codes: Vec<&str> = Vec::new();
+    for reason in reasons {
+        if !codes.contains(&reason.code.as_str()) {
+            codes.push(&reason.code);
+        }
+    }
+    if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) }
+}
+
+/// The verdict of a report in its text form, which begins with it.
+///
+/// # Errors
+/// One sentence when it is no report of this worker.
+pub(crate) fn verdict_of_text(text: &str) -> Result<Verdict, String> {
+    let word = text.lines().next().and_then(|line| line.strip_prefix("verdict="));
+    let known = word.and_then(|word| Verdict::ALL.into_iter().find(|v| v.name() == word));
+    known.ok_or_else(|| "this is no report of agent-net: it does not begin with verdict=".into())
+}
+
+/// Whatever a model is called, a line is a line: Unicode has line ends and marks that turn the writing of its own, and
+/// Nagios takes a | for the begin of its numbers.
+fn one_line(text: &str) -> String {
+    let other = |c| matches!(c, '|' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text::one_line(text).replace(other, " ") + "\n"
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! `config`: the effective settings and where each came from, secrets masked; or this worker's entry for an
+//! orchestrator's runners.json.
+
+use std::time::Duration;
+
+use pico_args::Arguments;
+use serde_json::{Value, json};
+
+use crate::config::settings::{self, Settings};
+use crate::config::{Config, SETTINGS, Setting};
+use crate::health::sampler;
+use crate::health::snapshot::OllamaState;
+use crate::livepeer::runner::{self, Cards};
+use crate::outgoing::url;
+use crate::sys::exit::Exit;
+
+/// NVIDIA's driver takes up to 25 s to start.
+const READINGS: Duration = Duration::from_secs(30);
+
+/// What is printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Lines,
+    Json,
+    RunnerEntry,
+}
+
+/// Takes `--json` and `--runner-json` out of `args`.
+///
+/// # Errors
+/// When both are there.
+pub(super) fn form(args: &mut Arguments) -> Result<Form, String> {
+    match (args.contains("--json"), args.contains("--runner-json")) {
+        (true, true) => Err("--json and --runner-json exclude each other".into()),
+        (true, false) => Ok(Form::Json),
+        (false, true) => Ok(Form::RunnerEntry),
+        (false, false) => Ok(Form::Lines),
+    }
+}
+
+pub(super) fn run(settings: &Settings, form: Form) -> Exit {
+    super::print(&match form {
+        Form::Lines => SETTINGS.iter().map(|setting| line(settings, setting)).collect(),
+        Form::Json => {
+            let all: Vec<Value> = SETTINGS.iter().map(|setting| object(settings, setting)).collect();
+            json!({ "settings": all }).to_string() + "\n"
+        }
+        Form::RunnerEntry => runner_entry(&settings.config),
+    })
+}
+
+/// With the GPUs as they are now.
+fn runner_entry(config: &Config) -> String {
+    let mut cards = Cards::default();
+    let now = sampler::once(config, OllamaState::PENDING, READINGS / config.hurry);
+    cards.see(&now.snapshot.gpu);
+    if cards.first().is_none() {
+        super::complain(
+            "no GPU can be read here, so the entry has none and clients that filter by GPU do not find it; agent-net doctor says why",
+        );
+    }
+    if config.worker_token.is_some() {
+        super::complain(
+            "WORKER_TOKEN is set: a Live Runner's proxy and its question for /ready cannot send it, so this entry stays hidden",
+        );
+    }
+    let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
+    let url = settings::worker_url(config, config.port);
+    if let Some(why) = url.trouble() {
+        super::complain(&format!("CAPABILITY_URL is {}: {why}", url.as_str()));
+    }
+    runner::static_entry(own, url.as_str(), capacity, &cards)
+}
+
+/// Its value as it may be shown, and where that came from; empty: it is off.
+fn shown(settings: &Settings, setting: &Setting) -> (String, String) {
+    match settings.set(setting.name) {
+        Some((_, source)) if setting.secret => ("***".to_owned(), source.to_string()),
+        Some((value, source)) if setting.name == "OLLAMA_URL" => (url::masked(value), source.to_string()),
+        Some((value, source)) => (value.to_owned(), source.to_string()),
+        None => (setting.default.to_owned(), "default".to_owned()),
+    }
+}
+
+fn line(settings: &Settings, setting: &Setting) -> String {
+    let (value, source) = shown(settings, setting);
+    // What it holds is one line, whatever was set.
+    format!("{}={}  # {source}\n", setting.name, value.escape_default())
+}
+
+fn object(settings: &Settings, setting: &Setting) -> Value {
+    let (value, source) = shown(settings, setting);
+    json!({ "name": setting.name, "value": Some(value).filter(|value| !value.is_empty()), "source": source })
+}

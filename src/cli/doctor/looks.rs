@@ -1,0 +1,240 @@
+//! Looks at everything around the worker at once, each look with a deadline of its own: a driver, a disk or a server
+//! that hangs costs its own line only.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::diagnosis::{self, Finding, Machine};
+use crate::cli::probe::{self, NoAnswer};
+use crate::config::{Config, OllamaConfig, Protocol};
+use crate::gpu::host;
+use crate::gpu::kmsg::Kmsg;
+use crate::gpu::tegra::Tegra;
+use crate::health::sampler;
+use crate::health::snapshot::{OllamaState, Reach};
+use crate::health::uptime_file;
+use crate::livepeer::orchestrator::{Discovery, Orchestrator, RegisterError};
+use crate::livepeer::registrar::BYOC_ALONE;
+use crate::ollama::fetch::Ollama;
+use crate::outgoing;
+use crate::outgoing::url::HttpUrl;
+use crate::sys::limits::unix_now;
+
+/// One look: what it is called, how long it may take, and what it does.
+type Look = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
+
+/// For the GPUs, whose driver takes up to 25 s to start; the look that they are a part of takes a little longer.
+const READINGS: Duration = Duration::from_secs(30);
+
+const LOOKS: &[Look] = &[
+    ("driver", Duration::from_secs(3), machine),
+    ("readings", Duration::from_secs(33), gpus),
+    ("xids", Duration::from_secs(3), kernel_log),
+    // Ollama may answer /api/ps only after 20 s.
+    ("ollama", Duration::from_secs(30), ollama),
+    ("orchestrator", Duration::from_secs(30), orchestrators),
+    ("disk", Duration::from_secs(5), state),
+    ("worker", Duration::from_secs(3), worker),
+];
+
+const MEND: &str = "correct ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator";
+
+/// All findings, in the order of [`LOOKS`].
+pub(crate) fn examine(config: &Config) -> Vec<Finding> {
+    let start = Instant::now();
+    let under_way: Vec<_> = LOOKS
+        .iter()
+        .map(|(name, deadline, look)| {
+            let (sender, found) = mpsc::sync_channel(1);
+            let (config, look) = (config.clone(), *look);
+            // A look that never ends is left behind: the process ends without it.
+            let started = thread::Builder::new().name((*name).into()).spawn(move || {
+                let _ = sender.send(look(&config));
+            });
+            (*name, *deadline, started.map(|_| found))
+        })
+        .collect();
+    let mut all = Vec::new();
+    for (name, deadline, found) in under_way {
+        let found = match found {
+            Ok(found) => found.recv_timeout(deadline.saturating_sub(start.elapsed())),
+            Err(why) => {
+                all.push(Finding::fail(name, format!("no thread can be started: {why}"), "raise ulimit -u"));
+                continue;
+            }
+        };
+        all.extend(found.unwrap_or_else(|_| {
+            let detail = format!("no answer within {} s", deadline.as_secs());
+            vec![Finding::fail(name, detail, "something hangs there: look at dmesg, the mount or the network")]
+        }));
+    }
+    all
+}
+
+fn machine(config: &Config) -> Vec<Finding> {
+    let root = Path::new(&config.host_root);
+    let mut log = Kmsg::open(root).ok();
+    // What it says of XIDs is found with the readings.
+    log.as_mut().map(|log| log.read());
+    let seen = Machine {
+        around: sampler::look_around(root, log.as_ref()),
+        driver: host::driver(root),
+        board: Tegra::detect(root).map(|board| board.model().to_owned()),
+        wsl: host::is_wsl(root),
+        nodes: host::nodes(root),
+    };
+    diagnosis::machine(&seen, &config.limits)
+}
+
+fn gpus(config: &Config) -> Vec<Finding> {
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.hurry).snapshot)
+}
+
+fn kernel_log(config: &Config) -> Vec<Finding> {
+    vec![match Kmsg::open(Path::new(&config.host_root)) {
+        Ok(_) => Finding::pass("xids", "the kernel's log can be read: all XIDs are seen"),
+        Err(why) => Finding::pass(
+            "xids",
+            format!("the kernel's log cannot be read ({why}): XIDs come from NVML, which misses some"),
+        ),
+    }]
+}
+
+fn ollama(config: &Config) -> Vec<Finding> {
+    diagnosis::ollama(config.ollama.url.as_str(), &ask_ollama(&config.ollama), &config.models.names)
+}
+
+/// What Ollama says; asked twice when it does not answer, for one lost answer is no outage.
+pub(crate) fn ask_ollama(config: &OllamaConfig) -> OllamaState {
+    let mut ollama = Ollama::new(config);
+    let state = ollama.read();
+    if matches!(state.reach, Reach::Up { .. }) { state } else { ollama.read() }
+}
+
+/// Each orchestrator: whether it has BYOC and takes the secret. And the clock, which theirs is compared with.
+fn orchestrators(config: &Config) -> Vec<Finding> {
+    let settings = &config.orchestrators;
+    let mut all = Vec::new();
+    let mut clocks = Vec::new();
+    if settings.urls.is_empty() {
+        all.push(Finding::pass("orchestrator", "ORCH_URL is unset: the worker registers nowhere"));
+    }
+    match outgoing::tls(&settings.tls) {
+        Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "mend ORCH_TLS")),
+        Ok(tls) => {
+            let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
+            let each: Vec<_> = settings.urls.iter().map(one).collect();
+            // One that hangs delays no other.
+            thread::scope(|scope| {
+                let looks: Vec<_> =
+                    each.iter().map(|one| (one, scope.spawn(move || registries(one, config)))).collect();
+                for (one, look) in looks {
+                    let Ok((found, clock)) = look.join() else { continue };
+                    all.extend(found);
+                    clocks.extend(clock.map(|theirs| (one.url().to_owned(), theirs)));
+                }
+            });
+        }
+    }
+    let own = config.capability.url.as_ref().filter(|_| !settings.urls.is_empty());
+    if let Some((url, why)) = own.and_then(|url| Some((url, url.trouble()?))) {
+        let detail = format!("CAPABILITY_URL={}: {why}", url.as_str());
+        all.push(Finding::warn("orchestrator", detail, "set it to this machine's public name or address"));
+    }
+    if let Some((why, cure)) = config.price_trouble() {
+        all.push(Finding::warn("orchestrator", why, cure));
+    }
+    if !settings.urls.is_empty() && settings.protocol == Protocol::Auto && config.worker_token.is_some() {
+        all.push(Finding::pass("orchestrator", format!("ORCH_PROTOCOL=auto: {BYOC_ALONE}")));
+    }
+    all.extend(diagnosis::clock(unix_now(), &clocks));
+    all
+}
+
+/// Which registries an orchestrator has of those that ORCH_PROTOCOL wants, where the worker is visible there, and its
+/// clock in Unix seconds.
+fn registries(one: &Orchestrator, config: &Config) -> (Vec<Finding>, Option<f64>) {
+    let settings = &config.orchestrators;
+    let with_byoc = settings.protocol != Protocol::LiveRunner;
+    let with_runners = settings.protocol.uses_runners(config.worker_token.is_some());
+    let (byoc, runners) = thread::scope(|scope| {
+        let byoc = with_byoc.then(|| scope.spawn(|| one.probe()));
+        let runners = with_runners.then(|| one.discovery(&settings.runner.id));
+        (byoc.and_then(|byoc| byoc.join().ok()), runners)
+    });
+    let clock = byoc.as_ref().and_then(|byoc| byoc.as_ref().ok().copied().flatten());
+    let auto = settings.protocol == Protocol::Auto;
+    // What `auto` does without if the other is there.
+    let has_runners = matches!(runners, Some(Ok(Discovery::There { .. })));
+    let has_byoc = byoc.as_ref().is_some_and(|byoc| !matches!(byoc, Err(RegisterError::NoByoc)));
+    let mut all = Vec::new();
+    if let Some(byoc) = byoc {
+        let names = config.capability.names.join(", ");
+        all.push(match byoc {
+            Ok(_) => found(one, &format!("has BYOC and takes the secret: a worker is visible there as {names}")),
+            Err(RegisterError::NoByoc) if auto && has_runners => found(one, "has no BYOC, which auto does without"),
+            Err(why) => Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND),
+        });
+    }
+    all.extend(runners.map(|runners| live_runner(one, &settings.runner.id, runners, auto && has_byoc)));
+    (all, clock)
+}
+
+fn found(one: &Orchestrator, what: &str) -> Finding {
+    Finding::pass("orchestrator", format!("{} {what}", one.url()))
+}
+
+/// `optional`: BYOC alone will do.
+fn live_runner(one: &Orchestrator, id: &str, runners: Result<Discovery, RegisterError>, optional: bool) -> Finding {
+    let url = one.url();
+    match runners {
+        Ok(Discovery::There { listed: Some(true) }) => {
+            found(one, &format!("has a Live Runner registry, which lists {id} as ready: /apps/{id}/app/gpu-check"))
+        }
+        Ok(Discovery::There { listed }) => {
+            let listed = if listed.is_some() { "does not list" } else { "may list" };
+            found(
+                one,
+                &format!(
+                    "has a Live Runner registry, which {listed} {id}; whether it takes the secret shows at a worker's first beat"
+                ),
+            )
+        }
+        Ok(Discovery::Absent) if optional => found(
+            one,
+            "has no Live Runner registry (-useLiveRunners and -orchSecret): call_runner of Livepeer's SDK finds no worker there",
+        ),
+        Ok(Discovery::Absent) => Finding::fail(
+            "orchestrator",
+            format!("{url} has no Live Runner registry"),
+            "start it with -useLiveRunners and -orchSecret, or choose another ORCH_PROTOCOL",
+        ),
+        Err(why) if optional && why.is_odd_answer() => Finding::warn(
+            "orchestrator",
+            format!("whether {url} has a Live Runner registry is not known: {why}"),
+            "let GET /discovery through, or set ORCH_PROTOCOL=both if it has one and byoc if not",
+        ),
+        Err(why) => Finding::fail("orchestrator", format!("{url}: {why}"), MEND),
+    }
+}
+
+fn state(config: &Config) -> Vec<Finding> {
+    let dir = config.state_dir.as_deref();
+    vec![diagnosis::disk(dir, dir.map_or(Ok(0), uptime_file::try_out))]
+}
+
+fn worker(config: &Config) -> Vec<Finding> {
+    let addr = probe::reachable(config.host, config.port);
+    vec![match probe::health(addr, probe::HEALTH) {
+        Ok(200) => Finding::pass("worker", format!("one serves at http://{addr}")),
+        Ok(status) => Finding::warn(
+            "worker",
+            format!("http://{addr}/health answers {status}: that is another program"),
+            "free the port, or set SERVER_PORT",
+        ),
+        Err(NoAnswer::Nobody(_)) => Finding::pass("worker", format!("none runs at {addr}; the port is free")),
+        Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "restart the worker, or see what listens there"),
+    }]
+}

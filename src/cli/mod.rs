@@ -1,0 +1,156 @@
+//! The command line: one subcommand per file, wiring only.
+
+mod ack;
+pub(crate) mod check;
+mod completions;
+mod config;
+mod control;
+pub(crate) mod doctor;
+mod health;
+mod man;
+mod manual;
+mod pm;
+mod probe;
+mod pull;
+mod serve;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use pico_args::Arguments;
+
+use crate::sys::exit::Exit;
+
+/// Runs the command that the arguments name; `serve` when they name none.
+pub(crate) fn run() -> ExitCode {
+    let mut args = Arguments::from_env();
+    let named = match args.subcommand() {
+        Ok(named) => named,
+        Err(why) => return usage("", &why.to_string()).into(),
+    };
+    // It has help of its own, and go-livepeer's flags look unlike ours.
+    if named.as_deref() == Some("pm") {
+        return pm::run(args).into();
+    }
+    if asks_for_help(&args) {
+        return help(named.as_deref()).into();
+    }
+    // They need none of the settings.
+    match named.as_deref() {
+        Some("completions") => return completions::run(args).into(),
+        Some("man") => return man::run(args).into(),
+        _ => {}
+    }
+    if args.contains(["-V", "--version"]) {
+        return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
+    }
+    with_settings(named.as_deref().unwrap_or("serve"), args).into()
+}
+
+fn asks_for_help(args: &Arguments) -> bool {
+    args.clone().contains(["-h", "--help"])
+}
+
+fn help(named: Option<&str>) -> Exit {
+    let Some(name) = named else { return print(&manual::overview()) };
+    match manual::find(name) {
+        Some(command) => print(&manual::of_command(command)),
+        None => usage("", &no_command(name)),
+    }
+}
+
+fn with_settings(command: &str, mut args: Arguments) -> Exit {
+    let task = match command {
+        "serve" => Ok(Task::Serve),
+        "check" => check::options(&mut args).map(Task::Check),
+        "pull" => Ok(Task::Pull),
+        "health" => Ok(Task::Health),
+        "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
+        "ack" => ack::options(&mut args).map(Task::Ack),
+        "config" => config::form(&mut args).map(Task::Config),
+        other => return usage("", &no_command(other)),
+    };
+    let task = match task {
+        Ok(task) => task,
+        Err(why) => return usage(command, &why),
+    };
+    let settings = match crate::config::settings::gather(&mut args) {
+        Ok(settings) => settings,
+        Err(crate::config::settings::Error::Usage(why)) => return usage(command, &why),
+        Err(crate::config::settings::Error::Config(why)) => {
+            return match task {
+                Task::Doctor { json } => doctor::refuse(&why, json),
+                _ => refuse(&why),
+            };
+        }
+    };
+    let mut left = args.finish();
+    let model = (matches!(task, Task::Pull) && !left.is_empty()).then(|| left.remove(0));
+    let model = model.as_ref().map(|model| model.to_string_lossy());
+    if let Some(first) = left.first() {
+        return usage(command, &format!("{first:?} is not understood"));
+    }
+    match task {
+        Task::Serve => serve::run(&settings),
+        Task::Check(options) => check::run(&settings, &options),
+        Task::Health => health::run(&settings),
+        Task::Doctor { json } => doctor::run(&settings, json),
+        Task::Pull => pull::run(&settings, model.as_deref()),
+        Task::Ack(options) => ack::run(&settings, &options),
+        Task::Config(form) => config::run(&settings, form),
+    }
+}
+
+fn no_command(name: &str) -> String {
+    format!("{name:?} is no command; there are {}", manual::names())
+}
+
+/// A subcommand with what it is told beyond the settings.
+#[derive(Debug)]
+enum Task {
+    Serve,
+    Check(check::Options),
+    Health,
+    Doctor { json: bool },
+    Pull,
+    Ack(ack::Options),
+    Config(config::Form),
+}
+
+/// `command`: whose help tells more; "" where there is none yet.
+fn usage(command: &str, why: &str) -> Exit {
+    let help = format!("agent-net {command} --help").replace("  ", " ");
+    complain(&format!("{why}; see {help}"));
+    Exit::Usage
+}
+
+/// A setting that cannot be used.
+fn refuse(why: &str) -> Exit {
+    complain(why);
+    Exit::Config
+}
+
+/// One line on stderr; when that is gone there is nobody to tell.
+fn complain(why: &str) {
+    let _ = writeln!(io::stderr(), "agent-net: {why}");
+}
+
+/// Results go to stdout; a closed pipe is no error.
+fn print(text: &str) -> Exit {
+    match put(text) {
+        Ok(_) => Exit::Ok,
+        Err(failed) => failed,
+    }
+}
+
+/// The same; false when whoever reads has closed the pipe.
+fn put(text: &str) -> Result<bool, Exit> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(why) => {
+            complain(&format!("cannot write the result: {why}"));
+            Err(Exit::Failed)
+        }
+    }
+}

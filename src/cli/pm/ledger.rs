@@ -1,0 +1,54 @@
+//! `pm ledger`: the tickets that came with jobs, and what became of them.
+
+use std::env;
+
+use pico_args::Arguments;
+
+use crate::cli::{complain, print, put, usage};
+use crate::livepeer::tickets::file;
+use crate::livepeer::tickets::ledger::{replay, report};
+use crate::sys::exit::Exit;
+
+/// Bytes of the report that are written at once.
+const BUFFER: usize = 64 << 10;
+
+pub(super) fn run(mut args: Arguments) -> Exit {
+    let json = args.contains("--json");
+    let dir: Option<String> = match args.opt_value_from_str("--state-dir") {
+        Ok(dir) => dir,
+        Err(why) => return usage("pm ledger", &why.to_string()),
+    };
+    if let Err(why) = super::finish(args) {
+        return usage("pm ledger", &why);
+    }
+    let Some(dir) = dir.or_else(|| env::var("STATE_DIR").ok().filter(|dir| !dir.is_empty())) else {
+        return usage("pm ledger", "pm ledger needs --state-dir or STATE_DIR, where the worker keeps its tickets");
+    };
+    match report(&dir, json) {
+        Ok(exit) => exit,
+        Err(why) => {
+            complain(&format!("{dir}/{}: {why}", file::NAME));
+            Exit::Config
+        }
+    }
+}
+
+fn report(dir: &str, json: bool) -> Result<Exit, String> {
+    let Some(mut scan) = file::Scan::peek(dir).map_err(|why| why.to_string())? else {
+        return Ok(print(&report::nothing(json)));
+    };
+    let (ledger, findings) = replay(&mut scan, false)?;
+    let (mut buffer, mut exit) = (String::new(), Exit::Ok);
+    let mut out = |text: &str| {
+        buffer.push_str(text);
+        buffer.len() < BUFFER || {
+            let written = put(&std::mem::take(&mut buffer));
+            written.unwrap_or_else(|failed| {
+                exit = failed;
+                false
+            })
+        }
+    };
+    report::write((ledger, findings.damaged), &mut scan.rewind(), json, &mut out)?;
+    Ok(if exit == Exit::Ok { print(&buffer) } else { exit })
+}

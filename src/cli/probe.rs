@@ -1,0 +1,93 @@
+//! Asks a running worker over its own routes.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::api::text;
+use crate::config::Secret;
+use crate::outgoing;
+
+/// A report of 128 GPUs and thousands of models fits.
+const MAX_BODY: u64 = 16 << 20;
+
+/// Why a worker gave no answer that can be used; Display says what to do.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// Nobody listens there.
+    Nobody(String),
+    Other(String),
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Nobody(why) | Self::Other(why)) = self;
+        f.write_str(why)
+    }
+}
+
+/// The address at which a worker that listens on `host` can be reached from this machine. One that listens on `::` takes
+/// IPv4 as well, and where IPv6 is off it listens on IPv4 alone.
+pub(crate) fn reachable(host: IpAddr, port: u16) -> SocketAddr {
+    let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { host };
+    SocketAddr::new(host, port)
+}
+
+fn agent(deadline: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .http_status_as_error(false)
+        .timeout_global(Some(deadline));
+    outgoing::agent(config.build())
+}
+
+fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {
+    let nobody = matches!(why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
+    let said = format!("{url} does not answer: {}", outgoing::words(why));
+    if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
+}
+
+/// How long a command waits for /health.
+pub(crate) const HEALTH: Duration = Duration::from_secs(2);
+
+/// The status of GET /health.
+///
+/// # Errors
+/// One sentence when there is no answer in time.
+pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnswer> {
+    let url = format!("http://{addr}/health");
+    let answer = agent(deadline).get(&url).call();
+    answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, &why))
+}
+
+/// The body of GET /gpu at the base URL `base`, within `deadline`. `text`: as `key=value` lines.
+///
+/// # Errors
+/// Nobody answers, or not with a report.
+pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool, deadline: Duration) -> Result<String, NoAnswer> {
+    let url = format!("{base}/gpu{}", if text { "?format=text" } else { "" });
+    let mut request = agent(deadline).get(&url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    }
+    body(&url, request.call())
+}
+
+type Reply = ureq::http::Response<ureq::Body>;
+
+fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer> {
+    let mut reply = reply.map_err(|why| no_answer(url, &why))?;
+    let status = reply.status().as_u16();
+    let read = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
+    let body = read.map_err(|why| no_answer(url, &why))?;
+    match status {
+        200 => Ok(body),
+        401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),
+        _ => {
+            let start: String = text::one_line(&body).chars().take(200).collect();
+            Err(NoAnswer::Other(format!("{url} answered {status}: {start}")))
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `pull MODEL`: as `ollama pull`, with its progress on a terminal and in a log.
+
+use std::io::{self, IsTerminal, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::name_problem;
+use crate::config::settings::Settings;
+use crate::ollama::fetch::Client;
+use crate::ollama::pull::{self, Progress};
+use crate::sys::exit::Exit;
+use crate::sys::limits;
+use crate::sys::logger;
+use crate::sys::signals::{self, Signal};
+
+/// How often a terminal shows how far it is.
+const REDRAW: Duration = Duration::from_millis(100);
+/// Elsewhere there is a line for so many percent.
+const LINE_STEP: u8 = 5;
+const NO_WIDTH: usize = 80;
+const BAR: usize = 24;
+
+pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
+    let Some(model) = model else {
+        return super::usage("pull", "pull needs a model, e.g. agent-net pull codellama:34b-instruct-q4_k_m");
+    };
+    if let Some(why) = name_problem(model) {
+        return super::usage("pull", &format!("{model:?}: {why}"));
+    }
+    logger::install(settings.config.log_level.min(log::LevelFilter::Error));
+    match signals::watch_stop() {
+        Ok(signals) => {
+            let again = format!("what has come is kept: agent-net pull {model} goes on from there");
+            // Without the thread a signal ends it without a word.
+            let _ = thread::Builder::new().name("stop".into()).spawn(move || {
+                if signals.iter().any(|signal| matches!(signal, Signal::Stop(_))) {
+                    let _ = writeln!(io::stderr(), "\nagent-net: stopped; {again}");
+                    std::process::exit(Exit::Failed as i32);
+                }
+            });
+        }
+        Err(why) => log::error!("no signals can be caught: {why}"),
+    }
+    let client = Client::new(&settings.config.ollama, settings.config.hurry);
+    let mut screen = Screen::new();
+    let started = Instant::now();
+    let pulled = client.pull(model, |pull, line| {
+        pull.line(line, started.elapsed());
+        screen.show(&pull.progress());
+    });
+    screen.end();
+    match pulled {
+        Ok(()) => super::print(&format!("{model} is pulled\n")),
+        Err(error) => {
+            super::complain(&format!("{model}: {}", error.why));
+            Exit::Failed
+        }
+    }
+}
+
+/// Progress goes to stderr.
+struct Screen {
+    /// Columns; None: no terminal.
+    width: Option<usize>,
+    drawn: Option<Instant>,
+    last: Option<Progress>,
+    logged: Option<(u8, String)>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let width = io::stderr().is_terminal().then(|| limits::terminal_width().unwrap_or(NO_WIDTH));
+        Self { width, drawn: None, last: None, logged: None }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        match self.width {
+            Some(width) => {
+                let due = self.drawn.is_none_or(|drawn| drawn.elapsed() >= REDRAW);
+                if due {
+                    draw(progress, width);
+                    self.drawn = Some(Instant::now());
+                }
+                self.last = Some(progress.clone()).filter(|_| !due);
+            }
+            None => self.log(progress),
+        }
+    }
+
+    fn log(&mut self, progress: &Progress) {
+        let step = progress.percent / LINE_STEP;
+        let status = progress.status.as_str();
+        if self.logged.as_ref().is_some_and(|(before, said)| *before == step && (status.is_empty() || said == status)) {
+            return;
+        }
+        let text = if status.is_empty() { pull::in_words(progress) } else { status.to_owned() };
+        let _ = writeln!(io::stderr(), "{text}");
+        self.logged = Some((step, status.to_owned()));
+    }
+
+    fn end(&mut self) {
+        if let Some(width) = self.width {
+            self.last.take().iter().for_each(|progress| draw(progress, width));
+            let _ = writeln!(io::stderr());
+        }
+    }
+}
+
+/// One line over the last one.
+fn draw(progress: &Progress, width: usize) {
+    let filled = usize::from(progress.percent) * BAR / 100;
+    let bar: String = (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect();
+    let more = match progress.layer {
+        Some((number, percent)) => format!(" (layer {number}: {percent} %)"),
+        None if progress.status.is_empty() => String::new(),
+        None => format!(" ({})", progress.status),
+    };
+    let line = format!("[{bar}] {}{more}", pull::in_words(progress));
+    let line: String = line.chars().take(width.saturating_sub(1)).collect();
+    // \x1b[K: the rest of what stood there is taken off.
+    let _ = write!(io::stderr(), "\r{line}\x1b[K");
+    let _ = io::stderr().flush();
+}

@@ -1,0 +1,306 @@
+//! `serve`: starts everything in order, waits for a signal, stops everything in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::control;
+use super::probe;
+use crate::api::contract;
+use crate::api::route::{self, Routes};
+use crate::api::worker::{Sources, Worker};
+use crate::config::settings::{self, Settings, Source};
+use crate::config::{Config, TlsRule, WatchdogTest};
+use crate::health::recorder::Recorder;
+use crate::health::sampler::{self, Board};
+use crate::http::rouille;
+use crate::http::{self, Gate, Port};
+use crate::livepeer::orchestrator::Orchestrator;
+use crate::livepeer::registrar::{Offer, Registrar, Registrations};
+use crate::livepeer::tickets::intake::Cashier;
+use crate::ollama::keepers::{self, Keepers};
+use crate::outgoing;
+use crate::outgoing::url::HttpUrl;
+use crate::sys::counters::{Gauge, Pulse};
+use crate::sys::exit::Exit;
+use crate::sys::limits;
+use crate::sys::logger::Background;
+use crate::sys::resolver;
+use crate::sys::signals::{self, Signal};
+use crate::sys::threads;
+
+/// Requests that have begun get this long after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often the watchdog asks, how long it waits, and how often in a row it must get no answer.
+const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
+const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
+const WATCHDOG_FAILURES: u32 = 3;
+/// Most connections at a time, if the process may have that many files.
+const MAX_CONNECTIONS: u64 = 512;
+const MIN_CONNECTIONS: u64 = 16;
+/// Files beyond the seats: those who are turned away or leave, standard ones, listeners, pipes, Ollama, orchestrators.
+const OTHER_FILES: u64 = 96;
+/// What a connection takes at most, measured with a head and a body as large as they may be, and all else with many GPUs
+/// and models: where the memory is limited, slow clients with large requests must not end the worker.
+const CONNECTION_MEMORY: u64 = 192 << 10;
+const OTHER_MEMORY: u64 = 24 << 20;
+/// Threads that answer beyond CAPABILITY_CAPACITY: for /health, /gpu and refusals while all jobs wait.
+const SPARE_THREADS: usize = 4;
+/// A job takes microseconds, so that more threads would only wait for each other.
+const MAX_JOB_THREADS: usize = 60;
+
+/// Everything that can fail before the first request.
+type Started<T> = Result<T, (Exit, String)>;
+
+pub(super) fn run(settings: &Settings) -> Exit {
+    let log = match Background::install(settings.config.log_level) {
+        Ok(log) => log,
+        Err(why) => {
+            super::complain(&format!("cannot start: {why}"));
+            return Exit::Failed;
+        }
+    };
+    for name in ["OLLAMA_TOKEN", "ORCH_SECRET", "WORKER_TOKEN"] {
+        if matches!(settings.set(name), Some((_, Source::Flag))) {
+            log::warn!("{name} was given as a flag, which every user of this machine can read: use {name}_FILE");
+        }
+    }
+    if matches!(settings.set("OLLAMA_URL"), Some((url, Source::Flag)) if url.contains('@')) {
+        log::warn!(
+            "OLLAMA_URL was given as a flag with a login, which every user of this machine can read: set the variable"
+        );
+    }
+    match serve(&settings.config) {
+        Ok(()) => Exit::Ok,
+        Err((exit, why)) => {
+            log.print(&format!("agent-net: {why}"));
+            exit
+        }
+    }
+}
+
+fn serve(config: &Config) -> Started<()> {
+    let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
+    let signals = signals::watch().map_err(failed)?;
+    resolver::start().map_err(failed)?;
+    let orchestrators = orchestrators(config)?;
+    ollama_tls(config)?;
+    let room = room(config)?;
+    let addr = SocketAddr::new(config.host, config.port);
+    let listener = http::bind(addr, config.host_chosen)
+        .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
+    let addr = listener.local_addr().map_err(failed)?;
+
+    let keepers = Arc::new(Keepers::default());
+    let board = Arc::new(Board::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
+    sampler::start(&board, config).map_err(failed)?;
+    let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
+
+    let registrations = Arc::new(Registrations::default());
+    let cashier = cashier(config)?;
+    keepers::start(config, &keepers).map_err(failed)?;
+    let seen = Sources {
+        board: Arc::clone(&board),
+        recorder: Arc::clone(&recorder),
+        registrations: Arc::clone(&registrations),
+        keepers,
+        cashier: cashier.clone(),
+    };
+    let worker = Arc::new(Worker::new(seen, config, room.job_threads));
+    let (active, pulse) = (Gauge::default(), Pulse::default());
+    let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
+    let routes = Routes::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
+    let handler = Arc::clone(&worker);
+    let poll = rouille::start(room.job_threads + SPARE_THREADS, routes, Box::new(move |asked| handler.handle(asked)));
+    let gate = Gate {
+        poll: poll.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?,
+        max_body: route::MAX_BODY,
+        max_connections: room.connections,
+        connections: Gauge::default(),
+        turned_away: Gauge::default(),
+        active: active.clone(),
+        draining: AtomicBool::new(false),
+        pulse: pulse.clone(),
+        deaf: config.watchdog == Some(WatchdogTest::Deaf),
+        error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
+    };
+    let port = http::start(listener, gate).map_err(failed)?;
+    log::info!("listening on http://{addr}");
+    watch_over(addr, port.clone(), config).map_err(failed)?;
+    listen_to_commands(&worker, config);
+
+    let offer = offer(config, !orchestrators.is_empty(), addr.port());
+    let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
+    let signal = wait_for_stop(&signals, &worker, &registrar);
+    log::info!("{signal}: stopping; {} requests in flight", active.now());
+    port.drain();
+    worker.drain();
+    registrar.stop();
+    drain(&active);
+    if let Some(cashier) = cashier {
+        cashier.stop();
+    }
+    registrar.leave();
+    recorder.flush();
+    Ok(())
+}
+
+/// The name of what ends it.
+fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Registrar) -> &'static str {
+    loop {
+        match signals.recv() {
+            Ok(Signal::Renew) => {
+                log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
+                registrar.renew();
+            }
+            Ok(Signal::Acknowledge) => drop(worker.acknowledge("SIGUSR1")),
+            Ok(Signal::Stop(name)) => return name,
+            Err(_) => return "the end of the signal thread",
+        }
+    }
+}
+
+/// Ends the process when it does not serve any more, so that whatever started it starts it again.
+fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<()> {
+    let addr = probe::reachable(addr.ip(), addr.port());
+    let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };
+    let pause = WATCHDOG_PAUSE / hurry;
+    // Only a deaf worker makes it wait to the end.
+    let deadline = if config.watchdog == Some(WatchdogTest::Deaf) { WATCHDOG_DEADLINE / 10 } else { WATCHDOG_DEADLINE };
+    let watch = move || {
+        let mut failures = 0;
+        while failures < WATCHDOG_FAILURES {
+            thread::sleep(pause);
+            failures = if is_alive(addr, &port, deadline) { 0 } else { failures + 1 };
+        }
+        log::error!(
+            "http://{addr}/health was not answered with 200 {failures} times in a row: this process ends, to be started again"
+        );
+        Exit::Failed.now();
+    };
+    threads::essential("watchdog", watch)
+}
+
+/// Only a 200 of /health is life. It is asked for through the public port, where a slow driver or Ollama holds nothing
+/// up. But strangers who hold all connections keep the watchdog out as well: it is turned away with a 503 or without a
+/// word, or it waits in the kernel's queue behind them. A server under attack would then be ended while it serves. So
+/// without a 200 two things must be seen instead: that connections are still accepted, be it only to be closed, and a 200
+/// of /health asked for within the process, where no connection is needed.
+fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
+    let before = port.accepted();
+    let answer = probe::health(addr, deadline);
+    if matches!(answer, Ok(200)) {
+        return true;
+    }
+    let (accepts, within) = (port.accepted() != before, port.health(deadline));
+    log::debug!("watchdog: {answer:?} by the public port; connections are accepted: {accepts}; within: {within:?}");
+    accepts && within == Some(200)
+}
+
+/// Has `agent-net ack` reach this worker, where STATE_DIR is set.
+fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
+    let Some(dir) = &config.state_dir else { return };
+    let worker = Arc::clone(worker);
+    let started = control::start(dir, move |request| match request {
+        "ack" => worker.acknowledge("agent-net ack"),
+        _ => contract::error_body("bad_request", "unknown request; available: ack", limits::unix_now()),
+    });
+    if let Err(why) = started {
+        log::warn!("no thread for agent-net ack: {why}; SIGUSR1 does the same");
+    }
+}
+
+/// How much this process can do at a time.
+struct Room {
+    job_threads: usize,
+    connections: usize,
+}
+
+fn room(config: &Config) -> Started<Room> {
+    let job_threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS);
+    let files = limits::raise_open_files();
+    let wanted = OTHER_FILES + MIN_CONNECTIONS;
+    if files < wanted {
+        let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
+        return Err((Exit::Failed, why));
+    }
+    let by_files = files - OTHER_FILES;
+    let memory = limits::memory();
+    let by_memory = memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
+    let by_memory = by_memory.max(MIN_CONNECTIONS);
+    let connections = by_files.min(by_memory).min(MAX_CONNECTIONS);
+    if connections < MAX_CONNECTIONS {
+        let limit = match memory.filter(|_| by_memory < by_files) {
+            Some(bytes) => format!("{} MiB of memory", bytes >> 20),
+            None => format!("{files} open files"),
+        };
+        log::info!("at most {connections} connections at a time: this process may have {limit}");
+    }
+    Ok(Room { job_threads, connections: usize::try_from(connections).unwrap_or(usize::MAX) })
+}
+
+/// Waits for the requests in flight.
+fn drain(active: &Gauge) {
+    let end = Instant::now() + DRAIN;
+    while active.now() > 0 {
+        if Instant::now() > end {
+            log::warn!("{} requests did not end within {} s", active.now(), DRAIN.as_secs());
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
+    let settings = &config.orchestrators;
+    let tls = outgoing::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    if settings.tls == TlsRule::Insecure && settings.urls.iter().any(|url| url.as_str().starts_with("https:")) {
+        log::warn!(
+            "ORCH_TLS=insecure: the orchestrator's certificate is not checked, the secret goes to whoever answers"
+        );
+    }
+    let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
+    Ok(settings.urls.iter().map(one).collect())
+}
+
+/// OLLAMA_TLS can be used.
+fn ollama_tls(config: &Config) -> Started<()> {
+    let ollama = &config.ollama;
+    outgoing::tls(&ollama.tls).map_err(|why| (Exit::Config, format!("OLLAMA_TLS: {why}")))?;
+    if ollama.tls == TlsRule::Insecure && ollama.url.as_str().starts_with("https:") {
+        log::warn!("OLLAMA_TLS=insecure: Ollama's certificate is not checked, a login goes to whoever answers");
+    }
+    Ok(())
+}
+
+/// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.
+fn cashier(config: &Config) -> Started<Option<Arc<Cashier>>> {
+    let Some((url, dir)) = config.ticket_submit.as_ref().zip(config.state_dir.as_ref()) else { return Ok(None) };
+    let tls = outgoing::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
+    let to = Orchestrator::new(url.clone(), None, tls);
+    let started = Cashier::start(dir, to, config.hurry);
+    started.map(Some).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
+}
+
+fn offer(config: &Config, registers: bool, port: u16) -> Offer {
+    let worker = settings::worker_url(config, port);
+    if let Some(why) = worker.trouble().filter(|_| registers) {
+        log::warn!("CAPABILITY_URL is {}: {why}; set it to this machine's public name or address", worker.as_str());
+    }
+    if let Some((why, cure)) = config.price_trouble() {
+        log::warn!("{why}; {cure}");
+    }
+    Offer {
+        capability: config.capability.clone(),
+        worker,
+        token: config.worker_token.clone(),
+        secret_file: config.orchestrators.secret_file.clone(),
+        withdraw: config.orchestrators.withdraw,
+        protocol: config.orchestrators.protocol,
+        runner: config.orchestrators.runner.clone(),
+        hurry: config.hurry,
+    }
+}

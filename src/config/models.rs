@@ -1,0 +1,135 @@
+//! MODEL and MODEL_KEEP_ALIVE.
+
+use std::time::Duration;
+
+use super::go;
+use super::{ConfigError, Lookup, Parsed};
+
+/// More models than this on one machine are a mistake.
+const MAX_MODELS: usize = 16;
+/// With less, Ollama would unload a model before it is asked for again.
+const SHORTEST: Duration = Duration::from_secs(10);
+
+/// The models that are kept loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Models {
+    pub(crate) names: Vec<String>,
+    pub(crate) keep_alive: KeepAlive,
+}
+
+/// How long Ollama keeps a model after a request.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct KeepAlive {
+    /// In Ollama's JSON: a number of seconds, or a Go duration. A number in a string is refused there.
+    pub(crate) json: serde_json::Value,
+    /// None: for ever.
+    pub(crate) time: Option<Duration>,
+}
+
+pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Models> {
+    let names = get.list("MODEL");
+    if names.len() > MAX_MODELS {
+        return Err(ConfigError::plain(format!(
+            "MODEL names {} models; at most {MAX_MODELS} are accepted",
+            names.len()
+        )));
+    }
+    if let Some((bad, why)) = names.iter().find_map(|name| Some((name, name_problem(name)?))) {
+        return Err(ConfigError::new("MODEL", bad, why));
+    }
+    let keep_alive = get.with_default("MODEL_KEEP_ALIVE");
+    let keep_alive = KeepAlive::parse(&keep_alive).ok_or_else(|| {
+        let accepted = "a duration from 10s such as 15m or 1h30m, or a number of seconds, is accepted; -1: for ever";
+        ConfigError::new("MODEL_KEEP_ALIVE", &keep_alive, accepted)
+    })?;
+    Ok(Models { names, keep_alive })
+}
+
+/// Why Ollama would not keep a model of this name on this machine; None: it may.
+pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
+    if name.contains("://") {
+        return Some("a name without http:// is accepted: other registries are asked by https alone");
+    }
+    let parts = name.split(['/', ':']);
+    if name.len() > 256 || name.starts_with('-') || !name.bytes().all(plain) || parts.into_iter().any(str::is_empty) {
+        return Some("a name as `ollama pull` takes it is accepted, e.g. codellama:34b-instruct-q4_k_m");
+    }
+    let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);
+    (tag == "cloud" || tag.ends_with("-cloud")).then_some("it runs in Ollama's cloud, not on this machine's GPU")
+}
+
+impl KeepAlive {
+    /// A number of seconds or a Go duration; None: neither, or too short.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (below_zero, size) = text.strip_prefix('-').map_or((false, text), |size| (true, size));
+        // No sign, exponent or `inf`.
+        let plain = size.starts_with(|c: char| c.is_ascii_digit()) && !size.contains(['e', 'E']);
+        let number: Option<f64> = size.parse().ok().filter(|_| plain);
+        let time = match number {
+            Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+            None => go::duration(size)?,
+        };
+        let json = match number {
+            Some(number) => {
+                text.parse::<i64>().map_or_else(|_| if below_zero { -number } else { number }.into(), Into::into)
+            }
+            None => text.into(),
+        };
+        match below_zero {
+            true => (!time.is_zero()).then_some(Self { json, time: None }),
+            false => (time >= SHORTEST).then_some(Self { json, time: Some(time) }),
+        }
+    }
+}
+
+#[test]
+fn how_long_models_are_kept() {
+    #[track_caller]
+    fn check(text: &str, expect: Option<(&str, Option<u64>)>) {
+        let parsed = KeepAlive::parse(text).map(|k| (k.json.to_string(), k.time.map(|time| time.as_secs())));
+        assert_eq!(parsed.as_ref().map(|(json, time)| (json.as_str(), *time)), expect, "{text}");
+    }
+    check("15m", Some(("\"15m\"", Some(900))));
+    check("1h30m", Some(("\"1h30m\"", Some(5400))));
+    check("1.5h", Some(("\"1.5h\"", Some(5400))));
+    check("90", Some(("90", Some(90))));
+    check("90.5", Some(("90.5", Some(90))));
+    check("-1", Some(("-1", None)));
+    check("-1m", Some(("\"-1m\"", None)));
+    check("-1ns", Some(("\"-1ns\"", None)));
+    for bad in [
+        "",
+        "0",
+        "0s",
+        "9s",
+        "abc",
+        "15 m",
+        "m",
+        "1.2.3s",
+        "1x",
+        "-",
+        "-0",
+        "--1",
+        "+15m",
+        "1e3",
+        "inf",
+        "nan",
+        "1e400",
+        "9999999999h",
+    ] {
+        check(bad, None);
+    }
+}
+
+#[test]
+fn names_of_models() {
+    for good in ["codellama:34b-instruct-q4_k_m", "ns/model", "hf.co/org/repo:Q4_K_M", "localhost:5000/library/m:1"] {
+        assert_eq!(name_problem(good), None, "{good}");
+    }
+    for bad in ["a b", "http://x/y", "x:", "/x", "a//b", "ä", "gpt-oss:120b-cloud", "x:cloud", "x;reboot", "-x"] {
+        assert!(name_problem(bad).is_some(), "{bad}");
+    }
+    assert!(name_problem(&"x".repeat(257)).is_some());
+    assert!(name_problem("http://x/y").unwrap().contains("https alone"));
+}

@@ -1,0 +1,372 @@
+//! The helper's client: finds and starts `agent-net-nvml`, asks it with a deadline, kills it when it does not answer.
+//! NVML may hang, crash or lie; all of that ends here, as a `GpuFault`.
+
+mod process;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use super::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
+use super::wire::{self, Answer, Ask, Hello, Question, Wanted};
+use crate::health::rules::KEEP_LOADED;
+use crate::health::snapshot::GpuState;
+use crate::sys::backoff::Backoff;
+use process::{End, HELPER, Process, START_QUIET, find, wait};
+
+/// A sample that takes longer means that the driver hangs: a GPU that is slow holds up only what is said of itself.
+const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
+/// A start that took longer is worth a line in the log.
+const SLOW_START: Duration = Duration::from_secs(5);
+/// A GPU that has not answered for so long is tried with a new helper.
+const RENEW_SILENT: Duration = Duration::from_secs(30);
+/// A helper that cannot be killed sits in the driver; more than this many of them help nobody.
+const MAX_ABANDONED: usize = 3;
+/// How long a killed helper is waited for before it is abandoned.
+const REAP_TIMEOUT: Duration = Duration::from_millis(200);
+/// First and longest wait before a helper is started again.
+const RESPAWN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The GPUs of this machine, read through the helper.
+#[derive(Debug)]
+pub(crate) struct Gpus {
+    /// NVML_HELPER.
+    helper: Option<String>,
+    /// NVML_LIB.
+    library: Option<String>,
+    process: Option<Process>,
+    /// A second helper, which takes the place of the first once it has answered: while it starts, the first goes on.
+    successor: Option<Process>,
+    abandoned: Vec<Child>,
+    backoff: Backoff,
+    retry_at: Instant,
+    /// The same for a library that must be started anew although it answers: a GPU of its list is lost.
+    renewal: Backoff,
+    renew_at: Instant,
+    /// How long a helper's first answer may take.
+    first_deadline: Duration,
+    /// After how long a GPU that does not answer is tried with a new helper.
+    renew_silent: Duration,
+    /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last new.
+    slow_interval: Duration,
+    slow_at: Option<Instant>,
+    starts: u64,
+    next_id: u64,
+    /// The fault that lasts, and since when faults follow each other.
+    fault: Option<(Instant, GpuFault)>,
+    /// When the first helper was started of those that have not answered.
+    unanswered: Option<Instant>,
+    /// The last start failed, and took as long as one that succeeds may.
+    fails_slowly: bool,
+    /// GPUs of the last good sample.
+    known: Vec<Gpu>,
+    /// Since when a GPU does not answer, by index: a new helper does not know.
+    silent: BTreeMap<u32, Instant>,
+}
+
+/// What came of waiting for an answer.
+#[derive(Debug)]
+enum Wait {
+    Answer(Result<GpuSample, GpuFault>),
+    /// The helper starts; there is time left.
+    Starting,
+    Ended(End),
+}
+
+impl Gpus {
+    /// `hurry`: a helper's start, and a GPU that does not answer, may take so many times less.
+    pub(crate) fn new(helper: Option<String>, library: Option<String>, slow_interval: Duration, hurry: u32) -> Self {
+        let backoff = Backoff::new(RESPAWN.0, RESPAWN.1);
+        Self {
+            helper,
+            library,
+            process: None,
+            successor: None,
+            abandoned: Vec::new(),
+            renewal: backoff.clone(),
+            backoff,
+            retry_at: Instant::now(),
+            renew_at: Instant::now(),
+            first_deadline: FIRST_ANSWER / hurry,
+            renew_silent: RENEW_SILENT / hurry,
+            slow_interval,
+            slow_at: None,
+            starts: 0,
+            next_id: 1,
+            fault: None,
+            unanswered: None,
+            fails_slowly: false,
+            known: Vec::new(),
+            silent: BTreeMap::new(),
+        }
+    }
+
+    /// Asks for one sample; returns within [`SAMPLE_DEADLINE`] whatever driver and helper do.
+    /// `events`: also for what the driver reports.
+    pub(crate) fn sample(&mut self, events: bool) -> GpuState {
+        let resting = self.process.is_none() && Instant::now() < self.retry_at;
+        if let Some((_, fault)) = self.fault.as_ref().filter(|_| resting) {
+            return self.failed(fault.clone());
+        }
+        let result = match self.succeed(events) {
+            Some(answer) => answer,
+            None => match self.ask(events) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return self.starting(),
+                Err(fault) => Err(fault),
+            },
+        };
+        match result {
+            Ok(sample) => GpuState::Sample(self.good(sample)),
+            Err(fault) => {
+                self.retry_at = Instant::now() + self.backoff.after_failure(0.0);
+                self.failed(fault)
+            }
+        }
+    }
+
+    fn good(&mut self, mut sample: GpuSample) -> GpuSample {
+        sample.remember(&self.known);
+        self.time_the_silent(&mut sample);
+        self.backoff.success();
+        self.fault = None;
+        self.known.clone_from(&sample.gpus);
+        self.renew_if_stale(&sample);
+        sample
+    }
+
+    fn failed(&mut self, fault: GpuFault) -> GpuState {
+        let since = self.fault.as_ref().map(|(since, _)| *since).or(self.unanswered).unwrap_or_else(Instant::now);
+        let last_known = self.known.iter().map(|gpu| gpu.silent(&fault.detail)).collect();
+        self.fault = Some((since, fault.clone()));
+        GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), last_known }
+    }
+
+    /// The helper has not answered yet. A fault of the driver or the helper lasts until one does, and so does a refusal
+    /// that has taken its time before.
+    fn starting(&mut self) -> GpuState {
+        let started = self.process.as_ref().map_or_else(Instant::now, |process| process.started);
+        let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperFailed | FaultKind::HelperMissing);
+        if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
+            return self.failed(fault.clone());
+        }
+        let last_known = self.known.iter().map(|gpu| gpu.silent("the driver is starting")).collect();
+        GpuState::Starting { lasting_s: started.elapsed().as_secs_f64(), last_known }
+    }
+
+    /// Says of a GPU that does not answer for how long it has not.
+    fn time_the_silent(&mut self, sample: &mut GpuSample) {
+        let now = Instant::now();
+        self.silent.retain(|index, _| sample.gpus.iter().any(|gpu| gpu.index == *index && gpu.is_slow()));
+        for gpu in sample.gpus.iter_mut().filter(|gpu| gpu.is_slow()) {
+            let waited = Duration::from_micros(gpu.read_us.unwrap_or(0));
+            let begun = now.checked_sub(waited).unwrap_or(now);
+            let silent = now.duration_since(*self.silent.entry(gpu.index).or_insert(begun));
+            gpu.read_us = u64::try_from(silent.as_micros()).ok();
+            let message = format!("it has not answered for {} s", silent.as_secs());
+            gpu.error = Some(GpuError { kind: GpuErrorKind::Slow, message });
+        }
+    }
+
+    /// Times that NVML was started anew.
+    pub(crate) fn reinits(&self) -> u64 {
+        self.starts.saturating_sub(1)
+    }
+
+    /// A lost GPU comes back only to a library that is started again, and a new process is the cleanest start.
+    fn renew_if_stale(&mut self, sample: &GpuSample) {
+        let stale = |gpu: &Gpu| match gpu.error.as_ref().map(|error| error.kind) {
+            Some(GpuErrorKind::Lost | GpuErrorKind::Stale) => true,
+            Some(GpuErrorKind::Slow) => gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= self.renew_silent),
+            _ => false,
+        };
+        if !sample.gpus.iter().any(stale) {
+            return self.renewal.success();
+        }
+        if self.successor.is_none() && Instant::now() >= self.renew_at {
+            self.renew_at = Instant::now() + self.renewal.after_failure(0.0);
+            match self.spawn() {
+                Ok(successor) => self.successor = Some(successor),
+                Err(why) => log::debug!("no second helper: {why}"),
+            }
+        }
+    }
+
+    /// What the second helper answers, if that counts: it is then the first one.
+    fn succeed(&mut self, events: bool) -> Option<Result<GpuSample, GpuFault>> {
+        let mut successor = self.successor.take()?;
+        match self.wait(&mut successor, events, Duration::ZERO) {
+            Wait::Starting => {
+                self.successor = Some(successor);
+                None
+            }
+            Wait::Answer(Ok(sample)) => {
+                self.retire();
+                self.process = Some(successor);
+                Some(Ok(sample))
+            }
+            // What is loaded already may still read some GPUs. If it reads none, the newer answer is the better one.
+            Wait::Answer(Err(fault)) => {
+                self.end(successor, End::Bad("it is not needed".into()));
+                let none = !self.known.iter().any(Gpu::usable);
+                none.then(|| {
+                    self.retire();
+                    Err(fault)
+                })
+            }
+            Wait::Ended(end) => {
+                let fault = self.end(successor, end);
+                log::debug!("a second helper has failed: {fault}");
+                None
+            }
+        }
+    }
+
+    /// Ends the helper, if there is one.
+    fn retire(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.end(process, End::Bad("it is replaced".into()));
+        }
+    }
+
+    /// An answer of the helper, which is started if there is none; None while it starts.
+    fn ask(&mut self, events: bool) -> Result<Option<Result<GpuSample, GpuFault>>, GpuFault> {
+        let mut process = match self.process.take() {
+            Some(process) => process,
+            None => {
+                let process = self.spawn()?;
+                self.unanswered.get_or_insert(process.started);
+                process
+            }
+        };
+        let timeout = if process.answered { SAMPLE_DEADLINE } else { process.quiet() };
+        match self.wait(&mut process, events, timeout) {
+            Wait::Answer(answer) => {
+                self.process = Some(process);
+                if answer.is_err() {
+                    // What is loaded stays loaded: only another process sees another driver.
+                    self.retire();
+                }
+                Ok(Some(answer))
+            }
+            Wait::Starting => {
+                self.process = Some(process);
+                Ok(None)
+            }
+            Wait::Ended(end) => Err(self.end(process, end)),
+        }
+    }
+
+    /// Waits for an answer of `process`, which is asked unless it has been already. One that has answered before must
+    /// do so before its deadline; one that starts is left alone after `timeout`.
+    fn wait(&mut self, process: &mut Process, events: bool, timeout: Duration) -> Wait {
+        let (id, at) = *process.asked.get_or_insert_with(|| {
+            let slow = self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
+            let ask = Ask { id: self.next_id, ask: Question::Sample(Wanted { slow, events }) };
+            self.next_id += 1;
+            // A write error is the end of the helper: its stdout says more about it.
+            let _ = process.stdin.write_all(wire::line(&ask).as_bytes());
+            (ask.id, Instant::now())
+        });
+        let deadline = if process.answered { at + SAMPLE_DEADLINE } else { process.started + self.first_deadline };
+        let until = deadline.min(Instant::now() + timeout);
+        loop {
+            let ended = if process.greeted {
+                match process.next::<Answer>(until) {
+                    Ok(answer) if answer.id == id => {
+                        process.asked = None;
+                        return Wait::Answer(self.answered(process, answer.answer));
+                    }
+                    // The answer to an earlier ask.
+                    Ok(_) => continue,
+                    Err(end) => end,
+                }
+            } else {
+                match process.next::<Hello>(until) {
+                    Ok(hello) if hello.protocol == wire::PROTOCOL => {
+                        process.greeted = true;
+                        continue;
+                    }
+                    Ok(hello) => End::Bad(format!(
+                        "it is version {} and speaks protocol {}, this worker {}: install both from one build",
+                        hello.version,
+                        hello.protocol,
+                        wire::PROTOCOL
+                    )),
+                    Err(end) => end,
+                }
+            };
+            return match ended {
+                End::Late if Instant::now() < deadline => Wait::Starting,
+                // It greets before it touches NVML: silence is its own.
+                End::Late if !process.greeted => {
+                    Wait::Ended(End::Bad(format!("it said nothing for {} s", self.first_deadline.as_secs())))
+                }
+                end => Wait::Ended(end),
+            };
+        }
+    }
+
+    fn answered(&mut self, process: &mut Process, answer: Result<GpuSample, GpuFault>) -> Result<GpuSample, GpuFault> {
+        let took = process.started.elapsed();
+        let first = !std::mem::replace(&mut process.answered, true);
+        self.unanswered = None;
+        self.fails_slowly = first && answer.is_err() && took >= START_QUIET;
+        let sample = answer?;
+        if first && took >= SLOW_START {
+            log::warn!("the driver took {} s to start; {KEEP_LOADED}", took.as_secs());
+        }
+        if sample.slow_fresh {
+            self.slow_at = Some(Instant::now());
+        }
+        Ok(sample)
+    }
+
+    fn spawn(&mut self) -> Result<Process, GpuFault> {
+        self.abandoned.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if self.abandoned.len() >= MAX_ABANDONED {
+            let detail = format!("{} helpers hang in the driver and cannot be killed", self.abandoned.len());
+            return Err(GpuFault { kind: FaultKind::Stuck, detail });
+        }
+        let missing = |detail| GpuFault { kind: FaultKind::HelperMissing, detail };
+        let path = find(self.helper.as_deref()).ok_or_else(|| {
+            missing(match &self.helper {
+                Some(path) => format!("NVML_HELPER={path} is not a file"),
+                None => format!("{HELPER} is neither beside agent-net nor in PATH"),
+            })
+        })?;
+        let process = Process::start(&path, self.library.as_deref())
+            .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
+        self.starts += 1;
+        Ok(process)
+    }
+
+    /// Kills the process and says what happened to it.
+    fn end(&mut self, process: Process, end: End) -> GpuFault {
+        let Process { mut child, answered, .. } = process;
+        // A helper that ended by itself: how it did is the best that can be said.
+        let ended = match end {
+            End::Closed(_) => wait(&mut child, REAP_TIMEOUT),
+            _ => None,
+        };
+        let _ = child.kill();
+        let reaped = ended.is_some() || wait(&mut child, REAP_TIMEOUT).is_some();
+        if !reaped {
+            self.abandoned.push(child);
+        }
+        match (end, ended) {
+            (End::Late, _) => {
+                let deadline = if answered { SAMPLE_DEADLINE } else { self.first_deadline };
+                let detail = format!("NVML did not answer within {} s; its reader was killed", deadline.as_secs());
+                GpuFault { kind: FaultKind::Stuck, detail }
+            }
+            (End::Closed(_), Some(status)) => {
+                GpuFault { kind: FaultKind::HelperFailed, detail: format!("{HELPER} ended: {status}") }
+            }
+            (End::Closed(why) | End::Bad(why), _) => {
+                GpuFault { kind: FaultKind::HelperFailed, detail: format!("{HELPER} was stopped: {why}") }
+            }
+        }
+    }
+}

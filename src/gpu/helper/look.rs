@@ -1,0 +1,137 @@
+//! One call at a time: its value, or why there is none, and how long it took.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use nvml_wrapper::error::NvmlError;
+
+use super::words::{self, words};
+use crate::gpu::plausible;
+use crate::gpu::sample::{CORE_READINGS, Failure, Gaps, GpuError, GpuErrorKind};
+
+/// Microseconds of each call, summed.
+pub(super) type Times = BTreeMap<String, u64>;
+
+/// Microseconds since `start`.
+pub(super) fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The readings of one GPU.
+pub(super) struct Look<'a> {
+    pub(super) times: &'a mut Times,
+    pub(super) gaps: Gaps,
+    /// The GPU as a whole does not answer.
+    pub(super) error: Option<GpuError>,
+}
+
+impl<'a> Look<'a> {
+    pub(super) fn new(times: &'a mut Times) -> Self {
+        Self { times, gaps: Gaps::default(), error: None }
+    }
+
+    /// The value of `call`, which the reading `name` alone comes from, if it is one that a board can have.
+    pub(super) fn number<T: Copy + Into<i128>>(
+        &mut self,
+        call: &str,
+        name: &str,
+        read: impl FnOnce() -> Result<T, NvmlError>,
+    ) -> Option<T> {
+        let value = self.at(call, &[name], read)?;
+        self.plausible(name, value)
+    }
+
+    /// The value, if it is one that a board can have.
+    pub(super) fn plausible<T: Copy + Into<i128>>(&mut self, name: &str, value: T) -> Option<T> {
+        match plausible::check(name, value) {
+            Ok(()) => Some(value),
+            Err(why) => {
+                self.fail(name, &why);
+                None
+            }
+        }
+    }
+
+    /// The value of `call`, which the readings `names` come from.
+    pub(super) fn at<T>(
+        &mut self,
+        call: &str,
+        names: &[&str],
+        read: impl FnOnce() -> Result<T, NvmlError>,
+    ) -> Option<T> {
+        let start = Instant::now();
+        let reading = read();
+        *self.times.entry(call.to_owned()).or_default() += micros(start);
+        self.take(names, reading)
+    }
+
+    /// The same for a value that another call has brought along.
+    pub(super) fn take<T>(&mut self, names: &[&str], reading: Result<T, NvmlError>) -> Option<T> {
+        let why = match reading {
+            Ok(value) => return Some(value),
+            Err(why) => why,
+        };
+        // The handle of a lost GPU stays valid: its readings are what fails.
+        let kind = loss(&why).filter(|_| !matches!(why, NvmlError::Unknown));
+        if let Some(kind) = kind.filter(|_| self.error.is_none()) {
+            self.error = Some(GpuError { kind, message: words(&why) });
+        }
+        self.gaps.inforom_corrupt |= matches!(why, NvmlError::CorruptedInfoROM);
+        let of_device = matches!(why, NvmlError::Unknown | NvmlError::GpuLost);
+        for name in names {
+            if unsupported(&why, name) {
+                self.unsupported(name);
+            } else {
+                self.gaps.failed.insert((*name).to_owned(), Failure { words: words(&why), of_device });
+            }
+        }
+        None
+    }
+
+    /// A reading whose value cannot be used.
+    pub(super) fn fail(&mut self, name: &str, why: &str) {
+        self.gaps.failed.insert(name.to_owned(), Failure { words: why.to_owned(), of_device: false });
+    }
+
+    pub(super) fn unsupported(&mut self, name: &str) {
+        self.gaps.unsupported.push(name.to_owned());
+    }
+}
+
+/// The device, its driver or this user does not have the reading: nothing is wrong with the GPU.
+fn unsupported(why: &NvmlError, name: &str) -> bool {
+    match why {
+        NvmlError::NotSupported
+        | NvmlError::NoPermission
+        | NvmlError::FunctionNotFound
+        | NvmlError::FailedToLoadSymbol(_)
+        | NvmlError::NoData => true,
+        // A driver that does not know a field, a threshold or a struct's version says so in one of these ways.
+        NvmlError::InvalidArg | NvmlError::UnexpectedVariant(23..=26) => !CORE_READINGS.contains(&name),
+        _ => false,
+    }
+}
+
+/// The errors of a GPU that does not answer at all.
+fn loss(why: &NvmlError) -> Option<GpuErrorKind> {
+    match why {
+        NvmlError::GpuLost | NvmlError::Unknown => Some(GpuErrorKind::Lost),
+        NvmlError::ResetRequired => Some(GpuErrorKind::ResetRequired),
+        NvmlError::Uninitialized
+        | NvmlError::DriverNotLoaded
+        | NvmlError::LibRmVersionMismatch
+        | NvmlError::UnexpectedVariant(words::GPU_NOT_FOUND) => Some(GpuErrorKind::Stale),
+        _ => None,
+    }
+}
+
+/// Why the driver gives no handle of a GPU. A permission that is missing is no fault of the GPU here, other than at a
+/// reading: there it only means that this user may not have it.
+pub(super) fn refusal(why: &NvmlError) -> GpuErrorKind {
+    match why {
+        NvmlError::NoPermission | NvmlError::OperatingSystem => GpuErrorKind::NotGiven,
+        NvmlError::InsufficientPower => GpuErrorKind::NoPower,
+        NvmlError::UnexpectedVariant(words::NOT_READY) => GpuErrorKind::NotReady,
+        why => loss(why).unwrap_or(GpuErrorKind::Other),
+    }
+}

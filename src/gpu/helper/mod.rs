@@ -1,0 +1,60 @@
+//! The helper's side: loads NVML and answers asks, one JSON line each, until stdin ends. It holds NVML open once and
+//! never starts it anew: for that the server starts another helper.
+
+mod device;
+mod fixed;
+mod library;
+mod look;
+mod raw;
+mod read;
+mod readings;
+mod words;
+
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+
+use super::wire::{self, Answer, Ask, Hello, Question};
+use crate::sys::exit::Exit;
+
+/// Answers until stdin ends.
+pub(crate) fn run() -> ExitCode {
+    die_with_parent();
+    let answered = private_stdout().and_then(|out| answer_all(io::stdin().lock(), out));
+    match answered {
+        Ok(()) => Exit::Ok.into(),
+        // The server is gone or has given this helper up; stderr is all that is left to say it on.
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "agent-net-nvml: {why}; it is started by agent-net and of no use alone");
+            Exit::Failed.into()
+        }
+    }
+}
+
+/// A helper that hangs inside the driver does not see its stdin end.
+fn die_with_parent() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+}
+
+/// The pipe to the server under a number that no library knows; what a library prints goes to stderr instead.
+fn private_stdout() -> io::Result<File> {
+    let out = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?;
+    rustix::stdio::dup2_stdout(io::stderr())?;
+    Ok(File::from(out))
+}
+
+fn answer_all(asks: impl BufRead, mut out: File) -> io::Result<()> {
+    let hello = Hello { protocol: wire::PROTOCOL, version: env!("CARGO_PKG_VERSION").into() };
+    out.write_all(wire::line(&hello).as_bytes())?;
+    let mut reader = None;
+    for line in asks.lines() {
+        let Ask { id, ask: Question::Sample(wanted) } = wire::parse(&line?).map_err(io::Error::other)?;
+        let reader = match &mut reader {
+            Some(reader) => Ok(reader),
+            None => read::Reader::open().map(|opened| reader.insert(opened)),
+        };
+        let answer = reader.and_then(|reader| reader.sample(wanted));
+        out.write_all(wire::line(&Answer { id, answer }).as_bytes())?;
+    }
+    Ok(())
+}

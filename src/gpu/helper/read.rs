@@ -1,0 +1,135 @@
+//! All GPUs, each on a thread of its own: one that takes seconds to answer, or that hangs, keeps no other waiting.
+
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nvml_wrapper::{cuda_driver_version_major, cuda_driver_version_minor};
+
+use super::device::{Device, Reading};
+use super::library::{self, Loaded};
+use super::look::{Look, Times, micros};
+use super::raw;
+use crate::gpu::sample::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, SLOW_READ, XidEvent};
+use crate::gpu::wire::Wanted;
+
+/// More than any machine has. A lying count must not become a line that is longer than the protocol allows.
+const MAX_GPUS: u32 = 128;
+
+/// NVML and its GPUs.
+pub(super) struct Reader {
+    library: Loaded,
+    gpus: Vec<Asked>,
+}
+
+/// The thread of one GPU, as the others see it.
+struct Asked {
+    asks: SyncSender<Wanted>,
+    readings: Receiver<Reading>,
+    /// When the ask was sent that has no answer yet.
+    since: Option<Instant>,
+    /// Who it is, by its last reading; None before the first.
+    identity: Option<Gpu>,
+    /// The driver reports its events.
+    listening: bool,
+}
+
+impl Reader {
+    /// # Errors
+    /// Why NVML cannot be used.
+    pub(super) fn open() -> Result<Self, GpuFault> {
+        Ok(Self { library: library::load()?, gpus: Vec::new() })
+    }
+
+    /// Reads all GPUs; those that do not answer within [`SLOW_READ`] are named as slow, and what they say comes with a later
+    /// sample.
+    ///
+    /// # Errors
+    /// NVML answers for no GPU.
+    pub(super) fn sample(&mut self, wanted: Wanted) -> Result<GpuSample, GpuFault> {
+        let start = Instant::now();
+        let nvml = self.library.nvml;
+        let mut times = Times::new();
+        let mut look = Look::new(&mut times);
+        let count = nvml.device_count().map_err(|why| library::fault(&why, "nvmlDeviceGetCount"))?.min(MAX_GPUS);
+        let driver_version = look.at("driver_version", &[], || raw::driver_version(nvml));
+        let nvml_version = look.at("nvml_version", &[], || raw::nvml_version(nvml));
+        let cuda = look.at("cuda_version", &[], || nvml.sys_cuda_driver_version());
+        let cuda = cuda.filter(|version| (1000..1_000_000).contains(version));
+        self.gpus.truncate(count as usize);
+        for index in (0..count).skip(self.gpus.len()) {
+            self.gpus.push(Asked::start(Device::new(nvml, index))?);
+        }
+        let slow_fresh = wanted.slow || self.gpus.iter().any(|gpu| gpu.identity.is_none());
+        // What a slow GPU has said since the last sample. It is asked again with the others.
+        let late: Vec<Option<Reading>> = self.gpus.iter_mut().map(|gpu| gpu.answer(Duration::ZERO)).collect();
+        self.gpus.iter_mut().for_each(|gpu| gpu.ask(wanted));
+        let mut events = Vec::new();
+        let mut gpus = Vec::new();
+        for ((index, asked), late) in (0..count).zip(&mut self.gpus).zip(late) {
+            let fresh = asked.answer(SLOW_READ);
+            let mut gpu = None;
+            for reading in late.into_iter().chain(fresh) {
+                events.extend(reading.xids.into_iter().map(|xid| XidEvent { index, xid }));
+                reading.times.into_iter().for_each(|(call, us)| *times.entry(call).or_default() += us);
+                gpu = Some(reading.gpu);
+            }
+            gpus.push(gpu.unwrap_or_else(|| Gpu { index, ..asked.slow() }));
+        }
+        Ok(GpuSample {
+            driver_version,
+            nvml_version,
+            cuda_version: cuda.map(|v| format!("{}.{}", cuda_driver_version_major(v), cuda_driver_version_minor(v))),
+            library: Some(self.library.path.display().to_string()),
+            gpus,
+            slow_fresh,
+            events: self.gpus.iter().any(|gpu| gpu.listening).then_some(events),
+            read_us: micros(start),
+            call_us: times,
+        })
+    }
+}
+
+impl Asked {
+    fn start(mut device: Device) -> Result<Self, GpuFault> {
+        let (asks, wanted) = mpsc::sync_channel(1);
+        let (sender, readings) = mpsc::sync_channel(1);
+        let read = move || {
+            while let Ok(wanted) = wanted.recv() {
+                if sender.send(device.read(wanted)).is_err() {
+                    return;
+                }
+            }
+        };
+        // It lives as long as the process: one that hangs in the driver cannot be ended by itself.
+        thread::Builder::new().name("gpu".into()).spawn(read).map_err(|why| GpuFault {
+            kind: FaultKind::InitFailed,
+            detail: format!("no thread can be started to read a GPU: {why}"),
+        })?;
+        Ok(Self { asks, readings, since: None, identity: None, listening: false })
+    }
+
+    /// Asks, unless an answer is still awaited.
+    fn ask(&mut self, wanted: Wanted) {
+        if self.since.is_none() && self.asks.try_send(wanted).is_ok() {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    /// The answer, if one is awaited and comes within `timeout` of the ask, or is there already.
+    fn answer(&mut self, timeout: Duration) -> Option<Reading> {
+        let timeout = timeout.saturating_sub(self.since?.elapsed());
+        let reading = self.readings.recv_timeout(timeout).ok()?;
+        self.since = None;
+        self.identity = Some(reading.gpu.identity());
+        self.listening = reading.listening;
+        Some(reading)
+    }
+
+    /// What can be said while it does not answer.
+    fn slow(&self) -> Gpu {
+        let read_us = self.since.map(micros);
+        let error = Some(GpuError { kind: GpuErrorKind::Slow, message: "it has not answered yet".into() });
+        Gpu { error, read_us, ..self.identity.clone().unwrap_or_default() }
+    }
+}

@@ -1,0 +1,274 @@
+//! What one GPU says: fast readings at every sample, slow ones when asked for; fixed ones are in `fixed`.
+//! Nothing here blocks by design: no throughput (20 ms a direction), no graphics processes, no serial number.
+
+use std::fs;
+
+use nvml_wrapper::Device;
+use nvml_wrapper::bitmasks::device::ThrottleReasons;
+use nvml_wrapper::enum_wrappers::device::{
+    Clock, EccCounter, MemoryError, PerformanceState, RetirementCause, TemperatureSensor,
+};
+use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::structs::device::FieldId;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN, NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN,
+    NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP, NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN,
+    NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, NVML_FI_DEV_MEMORY_TEMP, NVML_FI_DEV_REMAPPED_COR,
+    NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
+};
+
+use super::look::Look;
+use super::raw;
+use crate::gpu::plausible;
+use crate::gpu::sample::{Gpu, MAX_PROCESSES, Process, RemappedRows, RetiredPages, Slow};
+use crate::sys::meminfo;
+
+/// No GPU has more.
+const MAX_NVLINKS: u32 = 18;
+/// Parts without memory of their own, by what their names contain.
+const UNIFIED: [&str; 5] = ["GB10", "Thor", "Orin", "Xavier", "Tegra"];
+
+const MEMORY: [&str; 3] = ["vram_total_mb", "vram_used_mb", "vram_free_mb"];
+
+pub(super) fn fast(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
+    memory(device, name, gpu, look);
+    gpu.temperature_c = look.number("temperature", "temperature_c", || device.temperature(TemperatureSensor::Gpu));
+    gpu.temperature_margin_c =
+        look.number("margin_temperature", "temperature_margin_c", || raw::margin_temperature(device));
+    gpu.power_mw = look.number("power_usage", "power_w", || device.power_usage());
+    gpu.power_limit_mw = look.number("enforced_power_limit", "power_limit_w", || device.enforced_power_limit());
+    gpu.energy_mj = look.number("total_energy_consumption", "energy_j", || device.total_energy_consumption());
+    let names = ["utilization_percent", "memory_utilization_percent"];
+    if let Some(rates) = look.at("utilization_rates", &names, || device.utilization_rates()) {
+        gpu.utilization_percent = look.plausible(names[0], rates.gpu);
+        gpu.memory_utilization_percent = look.plausible(names[1], rates.memory);
+    }
+    gpu.graphics_clock_mhz = look.number("clock_info", "graphics_clock_mhz", || device.clock_info(Clock::Graphics));
+    gpu.memory_clock_mhz = look.number("clock_info", "memory_clock_mhz", || device.clock_info(Clock::Memory));
+    gpu.performance_state =
+        look.at("performance_state", &["performance_state"], || match device.performance_state()? {
+            PerformanceState::Unknown => Err(NvmlError::NoData),
+            state => Ok(state.as_c()),
+        });
+    let bits = look.at("throttle_reasons", &["throttle_reasons"], || raw::throttle_reasons(device));
+    gpu.throttle_bits = bits.and_then(|bits| throttle_bits(bits, look));
+    // Only the rails of Tegra boards have one.
+    look.unsupported("power_alarm");
+    fields(device, gpu, look);
+}
+
+/// A GPU is not idle and slowed down for every reason at once: all bits are how a driver says that it has no answer.
+fn throttle_bits(bits: u64, look: &mut Look<'_>) -> Option<u64> {
+    let known = ThrottleReasons::all().bits();
+    if bits & known == known {
+        look.fail("throttle_reasons", &plausible::impossible(format_args!("{bits:#x}"), ""));
+        return None;
+    }
+    Some(bits)
+}
+
+/// Version 2 of the call tells used memory from what the driver holds back; drivers before 510 have only the first.
+fn memory(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
+    let unified = UNIFIED.iter().any(|part| name.contains(part));
+    let read = look.at("memory_info", &MEMORY, || match device.memory_info() {
+        Ok(info) => Ok(Some((info.total, info.used, info.free, Some(info.reserved)))),
+        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound | NvmlError::UnexpectedVariant(25)) => {
+            raw::memory_v1(device).map(|(total, used, free)| Some((total, used, free, None)))
+        }
+        Err(NvmlError::NotSupported) if unified => Ok(None),
+        Err(why) => Err(why),
+    });
+    match read {
+        Some(Some((total, used, free, reserved))) if total > 0 => {
+            gpu.vram_total_bytes = look.plausible("vram_total_mb", total);
+            match plausible::check_memory(total, [used, free, reserved.unwrap_or(0)]) {
+                Ok(()) => {
+                    (gpu.vram_used_bytes, gpu.vram_free_bytes) = (Some(used), Some(free));
+                    gpu.vram_reserved_bytes = reserved;
+                }
+                // One part is wrong, and nothing says that the others are right.
+                Err(why) => MEMORY[1..].iter().for_each(|name| look.fail(name, &why)),
+            }
+        }
+        Some(_) if unified => main_memory(gpu, look),
+        Some(_) => MEMORY.iter().for_each(|name| look.fail(name, "the driver says that there is no memory at all")),
+        None => {}
+    }
+    if gpu.vram_reserved_bytes.is_none() {
+        look.unsupported("vram_reserved_mb");
+    }
+}
+
+/// The machine's main memory, of a GPU that has no other.
+fn main_memory(gpu: &mut Gpu, look: &mut Look<'_>) {
+    gpu.unified_memory = true;
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    match meminfo::parse(&text) {
+        Some((total, free)) => {
+            (gpu.vram_total_bytes, gpu.vram_free_bytes) = (Some(total), Some(free));
+            gpu.vram_used_bytes = Some(total.saturating_sub(free));
+        }
+        None => MEMORY.iter().for_each(|name| look.fail(name, "/proc/meminfo cannot be read")),
+    }
+}
+
+/// The throttle counters, in the numbering of NVML 12: nvml-wrapper translates it for drivers from 580.82 on.
+const THROTTLE_TIMES: [(u32, &str); 4] = [
+    (NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP, "sw_power"),
+    (NVML_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN, "sw_thermal"),
+    (NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN, "hw_thermal"),
+    (NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN, "hw_power_brake"),
+];
+
+/// All that is only to be had as a field, in one call.
+fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+    const NAMES: [&str; 4] = ["memory_temperature_c", "recovery_action", "remapped_rows", "throttle_seconds"];
+    let [sw_power, sw_thermal, hw_thermal, hw_brake] = THROTTLE_TIMES.map(|(id, _)| id);
+    let ids = [
+        NVML_FI_DEV_MEMORY_TEMP,
+        NVML_FI_DEV_GET_GPU_RECOVERY_ACTION,
+        NVML_FI_DEV_REMAPPED_COR,
+        NVML_FI_DEV_REMAPPED_UNC,
+        NVML_FI_DEV_REMAPPED_PENDING,
+        NVML_FI_DEV_REMAPPED_FAILURE,
+        sw_power,
+        sw_thermal,
+        hw_thermal,
+        hw_brake,
+    ];
+    let Some(values) = look.at("field_values", &NAMES, || device.field_values_for(&ids.map(FieldId))) else { return };
+    let mut values = values.into_iter().map(|value| number(&value?.value?));
+    let mut next = || values.next().unwrap_or(Err(NvmlError::NoData));
+    let mut number = |name: &str, value| {
+        let value: u64 = look.take(&[name], value)?;
+        look.plausible(name, value).map(small)
+    };
+    gpu.memory_temperature_c = number("memory_temperature_c", next());
+    gpu.recovery_action = number("recovery_action", next());
+    let rows = [next(), next(), next(), next()].into_iter().collect::<Result<Vec<u64>, _>>();
+    gpu.remapped_rows = look.take(&["remapped_rows"], rows).and_then(|rows| {
+        let [correctable, uncorrectable, pending, failed] = rows[..] else { return None };
+        if let Some(flag) = [pending, failed].into_iter().find(|flag| *flag > 1) {
+            look.fail("remapped_rows", &plausible::impossible(flag, ""));
+            return None;
+        }
+        look.plausible("remapped_rows", correctable.max(uncorrectable))?;
+        Some(RemappedRows {
+            correctable: small(correctable),
+            uncorrectable: small(uncorrectable),
+            pending: pending != 0,
+            failed: failed != 0,
+        })
+    });
+    let mut last = None;
+    for (_, name) in THROTTLE_TIMES {
+        match next() {
+            Ok(ns) => gpu.throttle_ns.extend(look.plausible("throttle_seconds", ns).map(|ns| (name.to_owned(), ns))),
+            Err(why) => last = Some(why),
+        }
+    }
+    // Those that there are say enough; without any, the last refusal speaks for all.
+    if gpu.throttle_ns.is_empty() && !look.gaps.failed.contains_key("throttle_seconds") {
+        look.take::<()>(&["throttle_seconds"], Err(last.unwrap_or(NvmlError::NoData)));
+    }
+}
+
+/// Counters are not negative.
+fn number(value: &SampleValue) -> Result<u64, NvmlError> {
+    match value {
+        SampleValue::U32(n) => Ok((*n).into()),
+        SampleValue::U64(n) => Ok(*n),
+        SampleValue::I64(n) => u64::try_from(*n).map_err(|_| NvmlError::NoData),
+        SampleValue::F64(_) => Err(NvmlError::NoData),
+    }
+}
+
+fn small(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
+    let mut slow = Slow {
+        fan_percent: fans(device, look),
+        pcie_generation: look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen()),
+        pcie_width: look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width()),
+        pcie_replays: look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter()),
+        ecc_enabled: look
+            .at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled())
+            .map(|mode| mode.currently_enabled),
+        retired_pages: look.at("retired_pages", &["retired_pages"], || retired_pages(device)),
+        persistence_mode: look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode()),
+        mig_mode: look
+            .number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current))
+            .map(|mode| mode == 1),
+        nvlinks_active: look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device)),
+        ..Slow::default()
+    };
+    let wrong = |p: &RetiredPages, look: &mut Look<'_>| {
+        look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_none()
+    };
+    slow.retired_pages = slow.retired_pages.filter(|pages| !wrong(pages, look));
+    // A driver that claims billions of them would have room made for each.
+    let counted = look.number("compute_processes", "processes", || raw::process_count(device));
+    slow.processes = counted.and_then(|_| look.at("compute_processes", &["processes"], || processes(device)));
+    let mut errors = |name, counter| {
+        if slow.ecc_enabled != Some(true) {
+            look.unsupported(name);
+            return None;
+        }
+        look.number("ecc_errors", name, || device.total_ecc_errors(MemoryError::Uncorrected, counter))
+    };
+    slow.ecc_uncorrected_volatile = errors("ecc_uncorrected_volatile", EccCounter::Volatile);
+    slow.ecc_uncorrected_aggregate = errors("ecc_uncorrected_aggregate", EccCounter::Aggregate);
+    slow
+}
+
+fn fans(device: &Device<'_>, look: &mut Look<'_>) -> Option<Vec<u32>> {
+    const NAME: &str = "fan_percent";
+    let count = look.at("num_fans", &[NAME], || match device.num_fans() {
+        Ok(0) => Err(NvmlError::NotSupported),
+        // Drivers up to 470 cannot count them.
+        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => Ok(1),
+        counted => counted,
+    })?;
+    if count > plausible::MAX_FANS {
+        look.fail(NAME, &plausible::impossible(count, "fans"));
+        return None;
+    }
+    let all: Vec<u32> = look.at("fan_speed", &[NAME], || (0..count).map(|fan| device.fan_speed(fan)).collect())?;
+    all.into_iter().map(|percent| look.plausible(NAME, percent)).collect()
+}
+
+fn retired_pages(device: &Device<'_>) -> Result<RetiredPages, NvmlError> {
+    Ok(RetiredPages {
+        single_bit: raw::retired_pages(device, &RetirementCause::MultipleSingleBitEccErrors)?,
+        double_bit: raw::retired_pages(device, &RetirementCause::DoubleBitEccError)?,
+        pending: device.are_pages_pending_retired()?,
+    })
+}
+
+fn processes(device: &Device<'_>) -> Result<Vec<Process>, NvmlError> {
+    let all = device.running_compute_processes()?;
+    let process = |p: nvml_wrapper::struct_wrappers::device::ProcessInfo| Process {
+        pid: p.pid,
+        vram_bytes: match p.used_gpu_memory {
+            UsedGpuMemory::Used(bytes) => Some(bytes).filter(|bytes| plausible::check("vram_total_mb", *bytes).is_ok()),
+            UsedGpuMemory::Unavailable => None,
+        },
+    };
+    Ok(all.into_iter().take(MAX_PROCESSES).map(process).collect())
+}
+
+/// Links beyond the last one are refused; a GPU that refuses the first has none.
+fn nvlinks(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let mut active = 0;
+    for link in 0..MAX_NVLINKS {
+        match device.link_wrapper_for(link).is_active() {
+            Ok(up) => active += u32::from(up),
+            Err(NvmlError::NotSupported | NvmlError::InvalidArg) if link > 0 => break,
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(active)
+}

@@ -1,0 +1,14 @@
+//! GPUs: what one says of itself, the helper that reads NVML, and what the machine shows without it.
+
+pub(crate) mod client;
+#[cfg(feature = "nvml")]
+pub(crate) mod helper;
+pub(crate) mod host;
+pub(crate) mod kmsg;
+pub(crate) mod legacy;
+pub(crate) mod pci;
+pub(crate) mod plausible;
+pub(crate) mod sample;
+pub(crate) mod tegra;
+pub(crate) mod wire;
+pub(crate) mod xid;

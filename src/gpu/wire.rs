@@ -1,0 +1,91 @@
+//! The helper's protocol: one JSON object a line, versioned. The server asks, the helper answers with the same id.
+
+use serde::{Deserialize, Serialize};
+
+use super::sample::{GpuFault, GpuSample};
+
+/// Raised whenever a line's meaning changes; both sides refuse another one.
+pub(crate) const PROTOCOL: u32 = 3;
+
+/// No honest line is longer: a GPU is 2 to 4 KiB.
+pub(crate) const MAX_LINE: usize = 1024 * 1024;
+
+/// The helper's first line, sent before NVML is touched.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) protocol: u32,
+    /// Version of the package that built the helper.
+    pub(crate) version: String,
+}
+
+/// Server to helper.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ask {
+    pub(crate) id: u64,
+    pub(crate) ask: Question,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Read all GPUs; NVML is initialised at the first one.
+    Sample(Wanted),
+}
+
+/// What a sample holds beyond the fast readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    /// Read also what costs more than it changes.
+    pub(crate) slow: bool,
+    /// Listen to what the driver reports.
+    pub(crate) events: bool,
+}
+
+/// Helper to server.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// The ask's id: the answer to an ask that was given up is recognised and dropped.
+    pub(crate) id: u64,
+    pub(crate) answer: Result<GpuSample, GpuFault>,
+}
+
+/// One message as its line, newline included.
+pub(crate) fn line<T: Serialize>(message: &T) -> String {
+    // A struct of strings and numbers always serialises.
+    let mut text = serde_json::to_string(message).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// One sentence that quotes the start of the line.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, String> {
+    serde_json::from_str(line).map_err(|why| {
+        let start: String = line.trim_end().chars().take(80).collect();
+        format!("not a protocol line ({why}): {start:?}")
+    })
+}
+
+#[test]
+fn lines_are_stable_text() {
+    #[track_caller]
+    fn check<T: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug>(message: &T, text: &str) {
+        assert_eq!(line(message), format!("{text}\n"));
+        assert_eq!(parse::<T>(text).as_ref(), Ok(message));
+    }
+    check(&Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
+    let wanted = Wanted { slow: true, events: false };
+    check(&Ask { id: 7, ask: Question::Sample(wanted) }, r#"{"id":7,"ask":{"sample":{"slow":true,"events":false}}}"#);
+    let fault = GpuFault { kind: super::sample::FaultKind::LibMismatch, detail: "x".into() };
+    check(&Answer { id: 7, answer: Err(fault) }, r#"{"id":7,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#);
+}
+
+#[test]
+fn absent_fields_are_unknown_and_junk_is_quoted() {
+    let Answer { answer, .. } = parse(r#"{"id":1,"answer":{"Ok":{"gpus":[{"index":3}],"new":1}}}"#).unwrap();
+    assert_eq!(answer.unwrap().gpus[0].temperature_c, None);
+    let why = parse::<Answer>("NVRM: hello\n").unwrap_err();
+    assert!(why.ends_with(r#""NVRM: hello""#), "{why}");
+}

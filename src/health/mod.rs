@@ -1,0 +1,11 @@
+//! The verdict: rules and their reason codes, the sampler that applies them, uptime and history.
+
+pub(crate) mod history;
+pub(crate) mod reading_log;
+pub(crate) mod recorder;
+pub(crate) mod rules;
+pub(crate) mod sampler;
+pub(crate) mod snapshot;
+pub(crate) mod uptime;
+pub(crate) mod uptime_file;
+pub(crate) mod verdict;

@@ -1,0 +1,341 @@
+//! What the rules need of the past. Samples go in with their time, conditions that hold come out; nothing is held
+//! that the evidence has cleared.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::snapshot::OllamaState;
+use crate::gpu::pci::PciId;
+use crate::gpu::sample::{
+    CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ,
+    SW_THERMAL,
+};
+
+/// Samples in a row that make a condition of it.
+const SAMPLES: u32 = 3;
+/// A GPU is cool again this far below its limit, in degrees Celsius.
+const HYSTERESIS_C: i32 = 2;
+/// Without any threshold of the GPU, this is hot.
+const HOT_C: i32 = 90;
+/// With so many main readings gone a GPU is dead.
+const DEAD_READINGS: usize = 2;
+/// A card below this temperature is not at its limit, whatever its margin says: some H100 report a margin of 0 and less
+/// while they are cold. Every board's own limit is above it.
+const WARM_C: i32 = 80;
+/// Below the temperature at which it slows down.
+const BELOW_SLOWDOWN_C: i32 = 3;
+
+/// GPUs that are remembered: more than any machine has, lest a lying driver fill the memory.
+const MAX_TRACKS: usize = 512;
+
+/// The past of one machine.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    tracks: BTreeMap<String, Track>,
+    /// The most GPUs that NVML has counted and that this process was given.
+    pub(crate) most_gpus: usize,
+    /// Places of all GPUs that were ever seen.
+    known: BTreeSet<PciId>,
+    vram_mismatch: Streak,
+}
+
+/// The past of one GPU.
+#[derive(Debug, Default)]
+pub(crate) struct Track {
+    pub(crate) hot: Streak,
+    pub(crate) above_max: Streak,
+    pub(crate) narrow: Streak,
+    pub(crate) thermal: Slowdown,
+    pub(crate) brake: Slowdown,
+    /// Of the hardware, without a word about whether heat or power is the cause.
+    pub(crate) hardware: Slowdown,
+    /// It takes long to answer.
+    pub(crate) slow: Streak<2>,
+    /// Its main readings fail as those of a dead GPU do.
+    pub(crate) dead: Streak<2>,
+    pub(crate) replays: Replays,
+    pub(crate) nvlink_ever: bool,
+    /// Pages were retired while it was watched.
+    pub(crate) retired_rise: bool,
+    retired: Option<u32>,
+    /// Readings that have failed ever since the GPU was first seen; None before that.
+    never_worked: Option<BTreeSet<String>>,
+}
+
+impl History {
+    /// One more sample. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any clock that never goes back.
+    pub(crate) fn see(&mut self, sample: &GpuSample, ollama: &OllamaState, max_temp_c: Option<u32>, at: Duration) {
+        self.most_gpus = self.most_gpus.max(sample.given());
+        for gpu in &sample.gpus {
+            if self.known.len() < MAX_TRACKS {
+                self.known.extend(gpu.pci());
+            }
+            let id = gpu.id();
+            if self.tracks.len() < MAX_TRACKS || self.tracks.contains_key(&id) {
+                self.tracks.entry(id).or_default().see(gpu, sample.slow_fresh, max_temp_c, at);
+            }
+        }
+        let mismatch = vram_mismatch(sample, ollama).is_some();
+        self.vram_mismatch.see(mismatch, !mismatch);
+    }
+
+    pub(crate) fn of(&self, gpu: &Gpu) -> Option<&Track> {
+        self.tracks.get(&gpu.id())
+    }
+
+    pub(crate) fn knows(&self, place: PciId) -> bool {
+        self.known.contains(&place)
+    }
+
+    /// Ollama has claimed more VRAM than the GPUs use for several samples.
+    pub(crate) fn vram_mismatch(&self) -> bool {
+        self.vram_mismatch.held()
+    }
+
+    /// The operator knows of what is missing.
+    pub(crate) fn forget_missing(&mut self, now_counted: usize) {
+        self.most_gpus = now_counted;
+    }
+}
+
+/// Bytes that Ollama says its models hold and bytes that the GPUs use, where the second is less than half of the
+/// first and the first is no trifle.
+pub(crate) fn vram_mismatch(sample: &GpuSample, ollama: &OllamaState) -> Option<(u64, u64)> {
+    let claimed = ollama.vram_bytes();
+    if sample.gpus.is_empty() || !ollama.lists_known {
+        return None;
+    }
+    // One that does not tell could hold it all; and where memory is shared, what is in use says little: a model's
+    // file that is mapped counts as free.
+    let own = |g: &Gpu| g.vram_used_bytes.filter(|_| !g.unified_memory);
+    let used: u64 = sample.gpus.iter().map(own).sum::<Option<u64>>()?;
+    (claimed > 1 << 30 && used < claimed / 2).then_some((claimed, used))
+}
+
+impl Track {
+    fn see(&mut self, gpu: &Gpu, slow_fresh: bool, max_temp_c: Option<u32>, at: Duration) {
+        let over = heat(gpu).map(|heat| heat.over);
+        self.hot.see(over.is_some_and(|o| o >= 0), over.is_none_or(|o| o <= -HYSTERESIS_C));
+        let over = max_temp_c.and_then(|max| Some(degrees(gpu.temperature_c?) - degrees(max)));
+        self.above_max.see(over.is_some_and(|o| o > 0), over.is_none_or(|o| o <= -HYSTERESIS_C));
+        let bit = |mask: u64| gpu.throttle_bits.map(|bits| bits & mask != 0);
+        let counter = |name: &str| gpu.throttle_ns.get(name).copied();
+        self.thermal.see(at, bit(HW_THERMAL), counter("hw_thermal"));
+        self.brake.see(at, bit(HW_POWER_BRAKE), counter("hw_power_brake"));
+        // At rest it says nothing: laptops set it on battery. With one of the others it is theirs.
+        let alone = |bits: u64| bits & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE | IDLE) == HW_SLOWDOWN;
+        let working = gpu.utilization_percent.is_none_or(|percent| percent > 0);
+        self.hardware.see(at, gpu.throttle_bits.map(|bits| alone(bits) && working), None);
+        if !gpu.usable() {
+            return;
+        }
+        let slow = gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ);
+        self.slow.see(slow, !slow);
+        let dead = gpu.dead_readings() >= DEAD_READINGS;
+        self.dead.see(dead, !dead);
+        if slow_fresh {
+            self.see_slow(gpu, at);
+        }
+        let failing = gpu.failed().map(|(name, _)| name);
+        match &mut self.never_worked {
+            None => self.never_worked = Some(failing.map(str::to_owned).collect()),
+            Some(names) => {
+                let failing: BTreeSet<&str> = failing.collect();
+                names.retain(|name| failing.contains(name.as_str()));
+            }
+        }
+    }
+
+    fn see_slow(&mut self, gpu: &Gpu, at: Duration) {
+        let slow = &gpu.slow;
+        self.nvlink_ever |= slow.nvlinks_active.is_some_and(|links| links > 0);
+        match (slow.pcie_width, gpu.fixed.pcie_width_max) {
+            // At rest a link may be narrower; only at work it tells something.
+            (Some(now), Some(max)) if now < max && !gpu.unified_memory => {
+                if gpu.performance_state.is_some_and(|state| state <= 2) {
+                    self.narrow.see(true, false);
+                }
+            }
+            _ => self.narrow.see(false, true),
+        }
+        self.replays.see(at, slow.pcie_replays);
+        if let Some(pages) = slow.retired_pages {
+            let total = total(pages);
+            self.retired_rise |= self.retired.is_some_and(|before| total > before);
+            self.retired = Some(total);
+        }
+    }
+
+    /// A reading that fails now is a fault when the device is to blame, when it worked before, or when every GPU has it.
+    pub(crate) fn is_fault(&self, reading: &str, why: &Failure) -> bool {
+        let must_work = why.of_device || CORE_READINGS.contains(&reading);
+        must_work || !self.never_worked.as_ref().is_some_and(|names| names.contains(reading))
+    }
+}
+
+/// Single and double bit pages together.
+pub(crate) fn total(pages: RetiredPages) -> u32 {
+    pages.single_bit.saturating_add(pages.double_bit)
+}
+
+/// How hot a GPU is beside its own limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heat {
+    /// Degrees Celsius from which on it is too hot.
+    pub(crate) limit: i32,
+    /// Degrees above that limit, negative below.
+    pub(crate) over: i32,
+}
+
+/// The limit is the specified maximum, else (newer parts) the margin to it, else just below where the GPU slows
+/// down, else 90 °C.
+pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
+    let temperature = degrees(gpu.temperature_c?);
+    let fixed = &gpu.fixed;
+    let by_limit = |limit: i32| Heat { limit, over: temperature - limit };
+    if let Some(max) = fixed.temperature_max_c {
+        return Some(by_limit(degrees(max) + 1));
+    }
+    if let (Some(margin), Some(at_max)) = (credible_margin(gpu), fixed.margin_at_max_c) {
+        let over = at_max.saturating_sub(1).saturating_sub(margin);
+        return Some(Heat { limit: temperature.saturating_sub(over), over });
+    }
+    Some(by_limit(fixed.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
+}
+
+/// What is left to the thermal limit. That there is nothing left counts only with a second witness, heat or a slowdown
+/// because of it.
+pub(crate) fn credible_margin(gpu: &Gpu) -> Option<i32> {
+    let warm = gpu.temperature_c.is_some_and(|celsius| degrees(celsius) >= WARM_C);
+    let slowed = gpu.throttle_bits.is_some_and(|bits| bits & (HW_THERMAL | SW_THERMAL) != 0);
+    gpu.temperature_margin_c.filter(|margin| *margin > 0 || warm || slowed)
+}
+
+/// A temperature as it can be calculated with; the helper lets nothing implausible through.
+pub(crate) fn degrees(celsius: u32) -> i32 {
+    i32::try_from(celsius).unwrap_or(i32::MAX / 2)
+}
+
+/// Becomes true after N samples in a row, false as soon as the condition has cleared.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Streak<const N: u32 = SAMPLES> {
+    count: u32,
+    held: bool,
+}
+
+impl<const N: u32> Streak<N> {
+    fn see(&mut self, raised: bool, cleared: bool) {
+        self.count = if raised { self.count.saturating_add(1) } else { 0 };
+        self.held = self.count >= N || (self.held && !cleared);
+    }
+
+    pub(crate) fn held(self) -> bool {
+        self.held
+    }
+}
+
+/// The window in which slowdowns are counted, and which must be clean before one is over.
+const SLOWDOWN_WINDOW: Duration = Duration::from_secs(300);
+/// This share of the window makes a condition of it.
+const SLOWDOWN_SHARE: f64 = 0.6;
+/// Or this share of a minute by the driver's own counter.
+const COUNTER_SHARE: f64 = 0.5;
+/// By its counter a minute with less than this was clean.
+const COUNTER_NOISE: f64 = 1.0 / 60.0;
+const MINUTE: Duration = Duration::from_secs(60);
+/// Samples that come faster are merged, so that the window stays small.
+const FINEST: Duration = Duration::from_secs(1);
+
+/// Whether the hardware holds clocks down, by its bit and by the driver's counter of nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Slowdown {
+    seen: VecDeque<Seen>,
+    last_active: Option<Duration>,
+    held: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    at: Duration,
+    active: bool,
+    counter: Option<u64>,
+}
+
+impl Slowdown {
+    fn see(&mut self, at: Duration, bit: Option<bool>, counter: Option<u64>) {
+        let active = bit == Some(true);
+        if self.seen.back().zip(counter).is_some_and(|(last, now)| last.counter.is_some_and(|before| now < before)) {
+            // The driver was loaded anew: the old numbers mean nothing.
+            self.seen.iter_mut().for_each(|seen| seen.counter = None);
+        }
+        let growing = self.growth(at, counter, FINEST).is_some_and(|share| share > COUNTER_NOISE);
+        if active || growing {
+            self.last_active = Some(at);
+        }
+        match self.seen.back_mut() {
+            Some(last) if at.saturating_sub(last.at) < FINEST => last.active |= active,
+            _ => self.seen.push_back(Seen { at, active, counter }),
+        }
+        while self.seen.front().is_some_and(|first| at.saturating_sub(first.at) > SLOWDOWN_WINDOW) {
+            self.seen.pop_front();
+        }
+        let by_counter = self.growth(at, counter, MINUTE).is_some_and(|share| share > COUNTER_SHARE);
+        let clean = self.last_active.is_none_or(|last| at.saturating_sub(last) >= SLOWDOWN_WINDOW);
+        self.held = self.active_share(at) >= SLOWDOWN_SHARE || by_counter || (self.held && !clean);
+    }
+
+    /// The share of the time since the youngest sample that is at least `back` old in which the counter grew.
+    fn growth(&self, at: Duration, counter: Option<u64>, back: Duration) -> Option<f64> {
+        let now = counter?;
+        let then = self.seen.iter().rev().find(|seen| at.saturating_sub(seen.at) >= back)?;
+        let grown = now.checked_sub(then.counter?)?;
+        Some(grown as f64 / 1e9 / at.saturating_sub(then.at).as_secs_f64())
+    }
+
+    /// The share of the whole window; each sample speaks for the time until the next.
+    fn active_share(&self, at: Duration) -> f64 {
+        let ends = self.seen.iter().skip(1).map(|seen| seen.at).chain([at]);
+        let active = self.seen.iter().zip(ends).filter(|(seen, _)| seen.active);
+        let total: f64 = active.map(|(seen, end)| end.saturating_sub(seen.at).as_secs_f64()).sum();
+        total / SLOWDOWN_WINDOW.as_secs_f64()
+    }
+
+    pub(crate) fn held(&self) -> bool {
+        self.held
+    }
+}
+
+/// PCIe transfers that had to be repeated.
+#[derive(Debug, Default)]
+pub(crate) struct Replays {
+    seen: VecDeque<(Duration, u32)>,
+}
+
+impl Replays {
+    fn see(&mut self, at: Duration, count: Option<u32>) {
+        let Some(count) = count else { return self.seen.clear() };
+        if self.seen.back().is_some_and(|(_, before)| count < *before) {
+            self.seen.clear();
+        }
+        self.seen.push_back((at, count));
+        while self.seen.len() > 2 && at.saturating_sub(self.seen[1].0) >= MINUTE {
+            self.seen.pop_front();
+        }
+        while self.seen.len() > MOST_REPLAYS {
+            self.seen.pop_front();
+        }
+    }
+
+    /// In the last minute; where readings are farther apart, what that makes a minute.
+    pub(crate) fn per_minute(&self) -> f64 {
+        let (Some((start, first)), Some((end, last))) = (self.seen.front(), self.seen.back()) else { return 0.0 };
+        let span = end.saturating_sub(*start).max(MINUTE);
+        f64::from(last - first) / (span.as_secs_f64() / 60.0)
+    }
+}
+
+/// A minute of the shortest SLOW_SAMPLE_INTERVAL.
+const MOST_REPLAYS: usize = 601;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Rows about the machine: its driver, how many GPUs it has, Ollama and the uptime.
+
+use super::*;
+use crate::gpu::legacy::LegacyLog;
+
+#[test]
+fn the_number_of_gpus() {
+    let bad: &[_] = &[(GpuCountLow, Unhealthy)];
+    let around = |pci: u32, nodes: u32, in_container| Surroundings {
+        pci_gpus: Some(pci),
+        pci_gpus_for_nvidia: Some(pci),
+        device_nodes: Some(nodes),
+        in_container,
+        access: Access::Open,
+        ..Surroundings::default()
+    };
+    let row = |around, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { around, limits, ..Case::default() }.seen(1).check(expect);
+    };
+    row(around(1, 1, false), None, &[]);
+    row(around(2, 1, false), None, bad);
+    // A container sees the bus of the host, but only what it was given counts.
+    row(around(8, 1, true), None, &[]);
+    row(around(8, 2, true), None, bad);
+    // The operator knows better.
+    row(around(2, 2, false), Some(1), &[]);
+    row(around(1, 1, false), Some(2), bad);
+    let mut fewer =
+        Case { gpu: sample(vec![gpu(), Gpu { uuid: Some("GPU-2".into()), ..gpu() }]), ..Case::default() }.seen(1);
+    fewer.gpu = sample(vec![gpu()]);
+    fewer.check(bad);
+    fewer.history.forget_missing(1);
+    fewer.check(&[]);
+    let none = Limits { expected_gpus: Some(0), ..Limits::default() };
+    Case { gpu: sample(vec![]), limits: none, ..Case::default() }.check(&[]);
+}
+
+fn refused(index: u32, kind: GpuErrorKind) -> Gpu {
+    Gpu { index, error: Some(GpuError { kind, message: "refused".into() }), ..Gpu::default() }
+}
+
+#[test]
+fn gpus_that_this_container_was_not_given() {
+    let not_given = |index| refused(index, GpuErrorKind::NotGiven);
+    let bus = |pci: u32, nodes: u32, in_container| Surroundings {
+        pci_gpus: Some(pci),
+        pci_gpus_for_nvidia: Some(pci),
+        device_nodes: Some(nodes),
+        in_container,
+        ..Surroundings::default()
+    };
+    let row = |gpus: Vec<Gpu>, around, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { gpu: sample(gpus), around, limits, ..Case::default() }.seen(1).check(expect);
+    };
+    let one = || vec![gpu(), not_given(1)];
+    let refused_one = (NvmlNoPermission, Degraded);
+    let low = (GpuCountLow, Unhealthy);
+    row(one(), bus(2, 1, true), None, &[refused_one]);
+    row(one(), Surroundings::default(), None, &[refused_one]);
+    // Nothing is missing on the bus.
+    row(one(), bus(2, 2, false), None, &[refused_one]);
+    row(one(), bus(3, 3, false), None, &[low, refused_one]);
+    // It has the device, and may not use it.
+    row(one(), bus(2, 2, true), None, &[low, refused_one]);
+    // The operator says how many there are to be.
+    row(one(), bus(2, 1, true), Some(1), &[]);
+    row(one(), bus(2, 1, true), Some(2), &[low, refused_one]);
+    // None can be used.
+    let none = || vec![not_given(0), not_given(1)];
+    row(none(), bus(2, 0, true), None, &[(NvmlNoPermission, Unhealthy)]);
+    row(none(), bus(2, 0, true), Some(2), &[(NvmlNoPermission, Unhealthy), low]);
+    row(none(), bus(2, 0, true), Some(0), &[]);
+    // One that could be used before.
+    let mut taken =
+        Case { gpu: sample(vec![gpu(), Gpu { uuid: Some("b".into()), ..gpu() }]), ..Case::default() }.seen(1);
+    taken.gpu = sample(one());
+    taken.check(&[low, refused_one]);
+    // The others are faults of the GPU.
+    for kind in [GpuErrorKind::NoPower, GpuErrorKind::NotReady, GpuErrorKind::Stale, GpuErrorKind::Other] {
+        row(vec![gpu(), refused(1, kind)], bus(2, 2, true), None, &[(GpuHandleError, Unhealthy)]);
+    }
+}
+
+#[test]
+fn cards_that_the_driver_ignores_are_not_missing() {
+    let mut log = LegacyLog::default();
+    log.read("NVRM: The NVIDIA GTX 680 GPU installed in this system is\\x0aNVRM:  supported through the NVIDIA 470.xx Legacy drivers.", 1);
+    let legacy = log.found().clone();
+    let around = |unbound: &[&str], legacy: &Legacy| Surroundings {
+        pci_gpus: Some(2),
+        pci_gpus_for_nvidia: Some(2),
+        unbound: unbound.iter().map(|at| PciId::parse(at).unwrap()).collect(),
+        legacy: legacy.clone(),
+        ..Surroundings::default()
+    };
+    let row = |around, expect: &[_]| Case { around, ..Case::default() }.seen(1).check(expect);
+    row(around(&["0000:02:00.0"], &legacy), &[]);
+    row(around(&["0000:02:00.0"], &Legacy::default()), &[(GpuCountLow, Unhealthy)]);
+    // By now it has a driver, and is missing in the list.
+    row(around(&[], &legacy), &[(GpuCountLow, Unhealthy)]);
+    // Alone in the machine it is the cause.
+    for (gpu, code) in [(fault(FaultKind::DriverNotLoaded, 0.0), DriverNotLoaded), (sample(vec![]), NoGpu)] {
+        let case = Case { gpu, around: around(&["0000:02:00.0"], &legacy), ..Case::default() };
+        case.check(&[(code, Unhealthy)]);
+        let reason = &case.reasons(&[], NOW)[0];
+        assert!(reason.message.contains("470.xx") && reason.action.contains("install the driver"), "{reason:?}");
+    }
+    let lent = Surroundings {
+        pci_gpus_for_nvidia: Some(0),
+        other_drivers: vec!["vfio-pci".into()],
+        ..around(&[], &Legacy::default())
+    };
+    let case = Case { gpu: fault(FaultKind::DriverNotLoaded, 0.0), around: lent, ..Case::default() };
+    let reason = &case.reasons(&[], NOW)[0];
+    assert!(reason.message.contains("vfio-pci") && reason.action.contains("vfio-pci"), "{reason:?}");
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_any_more() {
+    let row = |access, expect: &[_]| {
+        let around = Surroundings { access, ..Case::default().around };
+        Case { around, ..Case::default() }.check(expect);
+    };
+    row(Access::Untested, &[]);
+    row(Access::Open, &[]);
+    row(Access::Revoked, &[(GpuAccessLost, Unhealthy)]);
+    row(Access::Refused("no such device".into()), &[(GpuAccessLost, Unhealthy)]);
+}
+
+#[test]
+fn faults_of_driver_and_library() {
+    let here = Case::default().around;
+    let row = |kind, lasting, around: &Surroundings, expected, expect: &[_]| {
+        let limits = Limits { expected_gpus: expected, ..Limits::default() };
+        Case { gpu: fault(kind, lasting), around: around.clone(), limits, ..Case::default() }.check(expect);
+    };
+    let blind = Surroundings { pci_gpus: None, ..here.clone() };
+    let empty = Surroundings { pci_gpus: Some(0), ..here.clone() };
+    row(FaultKind::LibMissing, 0.0, &here, None, &[(NvmlLibMissing, Unhealthy)]);
+    row(FaultKind::LibMissing, 0.0, &blind, None, &[(NvmlLibMissing, Unknown)]);
+    row(FaultKind::LibMissing, 0.0, &empty, None, &[(NoGpu, Unhealthy)]);
+    row(FaultKind::LibMissing, 0.0, &empty, Some(0), &[]);
+    let other_maker =
+        Case { gpu: fault(FaultKind::LibMissing, 0.0), ollama: holding(5), around: empty, ..Case::default() };
+    other_maker.check(&[(NvmlLibMissing, Unknown)]);
+    row(FaultKind::DriverNotLoaded, 0.0, &here, None, &[(DriverNotLoaded, Unhealthy)]);
+    row(FaultKind::LibMismatch, 0.0, &here, None, &[(DriverLibMismatch, Unhealthy)]);
+    row(FaultKind::NoPermission, 0.0, &here, None, &[(NvmlNoPermission, Unhealthy)]);
+    row(FaultKind::InitUnknown, 0.0, &here, None, &[(NvmlInitUnknown, Unhealthy)]);
+    row(FaultKind::InitFailed, 0.0, &here, None, &[(NvmlInitFailed, Unhealthy)]);
+    row(FaultKind::HelperMissing, 99.0, &here, None, &[(NvmlHelperMissing, Unknown)]);
+    row(FaultKind::HelperFailed, 0.0, &here, None, &[(NvmlHelperFailed, Degraded)]);
+    row(FaultKind::HelperFailed, 30.0, &here, None, &[(NvmlHelperFailed, Unhealthy)]);
+    row(FaultKind::Stuck, 5.0, &here, None, &[(DriverStuck, Degraded)]);
+    row(FaultKind::Stuck, 30.0, &here, None, &[(DriverStuck, Unhealthy)]);
+}
+
+#[test]
+fn ollama_is_judged_with_the_gpu() {
+    let row = |ollama: OllamaState, expect: &[_]| Case { ollama, ..Case::default() }.seen(3).check(expect);
+    let down = OllamaState { reach: Reach::Down("refused".to_owned().into()), ..OllamaState::PENDING };
+    row(OllamaState::PENDING, &[(OllamaNoAnswer, Unknown)]);
+    row(down.clone(), &[(OllamaDown, Unhealthy)]);
+    row(OllamaState { list_error: Some("500".to_owned().into()), ..up() }, &[(OllamaListFailed, Unknown)]);
+    row(holding(9), &[]);
+    row(holding(0), &[(ModelOnCpu, Degraded)]);
+    Case { gpu: GpuState::Pending, ollama: down, ..Case::default() }
+        .check(&[(OllamaDown, Unhealthy), (NoSample, Unknown)]);
+    // The models claim more than the GPUs have in use.
+    let used = |bytes: u64| {
+        let gpu = sample(vec![Gpu { vram_used_bytes: Some(bytes), ..gpu() }]);
+        Case { gpu, ollama: holding(4 << 30), ..Case::default() }.seen(3)
+    };
+    used(1 << 30).check(&[(ModelVramMismatch, Degraded)]);
+    used(3 << 30).check(&[]);
+}
+
+#[test]
+fn too_little_uptime() {
+    let row = |uptime, expect: &[_]| Case { uptime, ..Case::default() }.check(expect);
+    let of = |up, span| Window { span, up, down: span - up };
+    let good = of(3600, 3600);
+    row([good; 3], &[]);
+    row([of(3563, 3600), good, good], &[(UptimeLowShort, Degraded)]);
+    row([good, of(3563, 3600), good], &[(UptimeLowMedium, Degraded)]);
+    row([good, good, of(3563, 3600)], &[(UptimeLowLong, Degraded)]);
+    row([of(3564, 3600), good, good], &[]);
+    // Time when nothing ran counts as well, but not in the first minutes.
+    row([Window { span: 3600, up: 3000, down: 0 }, good, good], &[(UptimeLowShort, Degraded)]);
+    row([of(0, 599), of(0, 599), of(0, 599)], &[]);
+    row(Windows::default(), &[]);
+}
+
+#[test]
+fn a_lasting_reason_keeps_its_beginning() {
+    let empty = Case { gpu: sample(vec![]), ..Case::default() };
+    let first = empty.reasons(&[], 10.0);
+    let second = empty.reasons(&first, 20.0);
+    assert_eq!(second[0].since, 10.0);
+    let mended = Case::default().reasons(&second, 30.0);
+    assert_eq!(empty.reasons(&mended, 40.0)[0].since, 40.0);
+}
+
+#[test]
+fn wanted_models_are_missed_once_their_list_is_known() {
+    let row = |ollama: OllamaState, expect: &[_]| {
+        let around = Surroundings { pci_gpus: Some(1), ..Surroundings::default() };
+        let wanted = vec!["M:latest".into()];
+        Case { gpu: sample(vec![gpu()]), ollama, around, wanted, ..Case::default() }.seen(1).check(expect);
+    };
+    let missed = &[(ModelNotLoaded, Degraded)];
+    row(up(), missed);
+    row(holding(5), &[]);
+    let pulled =
+        Model { name: "m".into(), size_bytes: None, pulled: true, loaded: None, digest: None, remote_host: None };
+    row(OllamaState { models: vec![pulled], ..up() }, missed);
+    let unlisted = OllamaState { lists_known: false, list_error: Some("500".to_owned().into()), ..up() };
+    row(unlisted, &[(OllamaListFailed, Unknown)]);
+    row(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() }, &[(OllamaDown, Unhealthy)]);
+}
+
+#[test]
+fn what_keepers_find_is_a_reason() {
+    let row = |model: &str, stuck: Option<Verdict>, by: Option<&str>| {
+        let mut row = Row::new(model);
+        (row.stuck, row.displaced_by) = (stuck, by.map(str::to_owned));
+        row
+    };
+    let case = |keepers: Vec<Row>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
+    case(vec![row("a:1", None, None)], up()).check(&[]);
+    case(vec![row("a:1", Some(Degraded), None)], up()).check(&[(ModelStuck, Degraded)]);
+    let both = case(vec![row("a:1", Some(Degraded), None), row("b:1", Some(Unhealthy), None)], up());
+    both.check(&[(ModelStuck, Unhealthy)]);
+    assert!(both.reasons(&[], NOW)[0].message.starts_with("Ollama lists b:1 as loaded past its time, and two"));
+    let quarrel = vec![row("b:1", None, Some("a:1")), row("a:1", None, Some("b:1"))];
+    let displaced = case(quarrel.clone(), up());
+    displaced.check(&[(ModelsDisplaced, Degraded)]);
+    assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
+    let away = OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() };
+    case([quarrel, vec![row("c", Some(Unhealthy), None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
+}
+
+#[test]
+fn a_cloud_model_is_named_as_that() {
+    let remote_host = Some("https://ollama.com:443".to_owned());
+    let far = Model { name: "m".into(), size_bytes: Some(380), pulled: true, loaded: None, digest: None, remote_host };
+    let case = Case { ollama: OllamaState { models: vec![far], ..up() }, wanted: vec!["m".into()], ..Case::default() };
+    case.check(&[(ModelNotLoaded, Degraded)]);
+    let reason = &case.reasons(&[], NOW)[0];
+    assert!(reason.message.contains("in Ollama's cloud") && reason.action.starts_with("take cloud models out"));
+}

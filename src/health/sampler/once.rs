@@ -1,0 +1,185 @@
+//! Snapshots without the threads of a worker, for commands that ask once or now and then.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Board, Source, look_around};
+use crate::api::report::Published;
+use crate::config::Config;
+use crate::gpu::kmsg::Kmsg;
+use crate::gpu::sample::{FaultKind, Gpu, GpuFault};
+use crate::gpu::xid::KernelEvent;
+use crate::health::rules::{self, Surroundings};
+use crate::health::snapshot::{GpuState, OllamaState};
+
+/// Some conditions count only when several samples show them.
+const LOOKS_AT_ONCE: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+/// A helper that has crashed gets this long to be started again, and to crash again.
+const SECOND_CHANCE: Duration = Duration::from_secs(4);
+
+/// One snapshot within `timeout`. `ollama`: what is known of it.
+pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> Arc<Published> {
+    let mut once = Once::new(config);
+    once.read(timeout);
+    once.judge(ollama, timeout)
+}
+
+/// Reads the GPUs when it is asked, on a thread of its own: a driver that hangs keeps the thread, not the command.
+/// Between two asks the helper stays alive.
+#[derive(Debug)]
+pub(crate) struct Once {
+    board: Board,
+    /// The thread ends with this.
+    asks: Sender<()>,
+    answers: Receiver<Look>,
+    /// An ask that was not answered in time may still be.
+    asked: bool,
+    /// What was read and is not in the board yet.
+    read: Option<(GpuState, u64)>,
+    judged: bool,
+}
+
+/// What one look at the machine shows.
+#[derive(Debug)]
+struct Look {
+    around: Surroundings,
+    /// None: the kernel's log cannot be read.
+    events: Option<Vec<(KernelEvent, f64)>>,
+    gpu: GpuState,
+    reinits: u64,
+}
+
+impl Once {
+    pub(crate) fn new(config: &Config) -> Self {
+        let (asks, asked) = mpsc::channel();
+        let (sender, answers) = mpsc::sync_channel(1);
+        let settings = config.clone();
+        let started = thread::Builder::new().name("gpus".into()).spawn(move || watch(&settings, &asked, &sender));
+        if let Err(why) = started {
+            log::error!("no thread can be started: {why}");
+        }
+        let board = Board::new(config.limits, config.models.names.clone(), Arc::default());
+        Self { board, asks, answers, asked: false, read: None, judged: false }
+    }
+
+    /// Waits for the GPUs until they were read, something final is wrong, or the time is over.
+    pub(crate) fn read(&mut self, timeout: Duration) {
+        self.read = Some(self.next(timeout, Instant::now() + timeout));
+    }
+
+    /// What follows from what was read. Where that is the first sample, a few more are taken as far as `left` allows.
+    pub(crate) fn judge(&mut self, ollama: OllamaState, left: Duration) -> Arc<Published> {
+        let deadline = Instant::now() + left;
+        self.board.put_ollama(ollama);
+        if let Some((gpu, reinits)) = self.read.take() {
+            self.board.put_gpu(gpu, reinits);
+        }
+        let looks = if self.judged { 1 } else { LOOKS_AT_ONCE };
+        self.judged = true;
+        for _ in 1..looks {
+            let healthy = matches!(self.board.lock().gpu, GpuState::Sample(_));
+            if !healthy || Instant::now() + BETWEEN_LOOKS >= deadline {
+                break;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+            let (gpu, reinits) = self.next(left, deadline);
+            self.board.put_gpu(gpu, reinits);
+        }
+        self.board.publish_the_first_anyway();
+        let latest = self.board.latest().unwrap_or_else(|| unreachable!("it was published"));
+        let mut snapshot = latest.snapshot.clone();
+        rules::settle(&mut snapshot.reasons);
+        Arc::new(Published::new(snapshot))
+    }
+
+    /// `timeout`: what led to `deadline`.
+    fn next(&mut self, timeout: Duration, mut deadline: Instant) -> (GpuState, u64) {
+        let end = deadline;
+        let mut crashed: Option<(GpuState, u64)> = None;
+        let mut partly: Option<(GpuState, u64)> = None;
+        while let Some(look) = self.look(deadline) {
+            let (gpu, reinits) = look;
+            match &gpu {
+                GpuState::Sample(sample) if sample.gpus.iter().any(Gpu::is_slow) => partly = Some((gpu, reinits)),
+                GpuState::Sample(_) => return (gpu, reinits),
+                GpuState::Fault { fault, .. } => match (fault.kind, &crashed) {
+                    (FaultKind::Stuck, _) => {}
+                    (FaultKind::HelperFailed, None) => {
+                        deadline = end.min(Instant::now() + SECOND_CHANCE);
+                        crashed = Some((gpu, reinits));
+                    }
+                    // Until the helper is started again, this is still the first crash.
+                    (FaultKind::HelperFailed, Some((_, before))) if reinits == *before => {}
+                    _ => return (gpu, reinits),
+                },
+                // The driver is still starting.
+                GpuState::Pending | GpuState::Starting { .. } => {}
+            }
+            thread::sleep(BETWEEN_LOOKS.min(deadline.saturating_duration_since(Instant::now())));
+        }
+        partly.or(crashed).unwrap_or_else(|| (self.stuck(timeout), self.board.lock().counts.reinits))
+    }
+
+    /// One look; None when it does not come in time.
+    fn look(&mut self, deadline: Instant) -> Option<(GpuState, u64)> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        if !self.asked {
+            // Where the thread is gone, its answers say so.
+            let _ = self.asks.send(());
+        }
+        self.asked = true;
+        match self.answers.recv_timeout(left) {
+            Ok(look) => {
+                self.asked = false;
+                if let Some(events) = look.events {
+                    self.board.lock().kernel_log = true;
+                    self.board.put_kernel_events(&events);
+                }
+                self.board.put_surroundings(look.around);
+                Some((look.gpu, look.reinits))
+            }
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                let detail = "no thread can be started to read the GPUs; raise ulimit -u".into();
+                let fault = GpuFault { kind: FaultKind::HelperMissing, detail };
+                Some((GpuState::Fault { fault, lasting_s: 0.0, last_known: Vec::new() }, 0))
+            }
+        }
+    }
+
+    /// The driver has not answered within `timeout`.
+    fn stuck(&self, timeout: Duration) -> GpuState {
+        let time = if timeout.subsec_millis() == 0 {
+            format!("{} s", timeout.as_secs())
+        } else {
+            format!("{} ms", timeout.as_millis())
+        };
+        let detail = format!("the driver did not answer within {time}");
+        let last_known = self.board.lock().gpu.gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
+        let fault = GpuFault { kind: FaultKind::Stuck, detail };
+        GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), last_known }
+    }
+}
+
+/// Looks whenever it is asked, until the other end is dropped.
+fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Look>) {
+    let root = Path::new(&config.host_root);
+    let mut log: io::Result<Kmsg> = Kmsg::open(root);
+    let mut source = Source::find(config);
+    while asked.recv().is_ok() {
+        let events = log.as_mut().ok().map(|log| log.read());
+        let around = look_around(root, log.as_ref().ok());
+        let (gpu, reinits) = source.sample(false);
+        if sender.send(Look { around, events, gpu, reinits }).is_err() {
+            return;
+        }
+    }
+}

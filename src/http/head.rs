@@ -1,0 +1,293 @@
+//! A request's head: read whole, judged strictly, reduced to what is relayed.
+
+use httparse::{Header, Request, Status};
+
+use super::inside;
+
+/// Largest head, in bytes.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
+
+/// A request that is answered by the guard itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    pub(super) message: String,
+}
+
+pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal { status, code, message: message.into() }
+}
+
+fn bad_request(message: &str) -> Refusal {
+    refusal(400, "bad_request", message)
+}
+
+fn bad_framing(message: &str) -> Refusal {
+    refusal(400, "bad_framing", message)
+}
+
+/// How the body is delimited.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Framing {
+    Length(u64),
+    Chunked,
+}
+
+/// What of a head is used; nothing else is kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) method: String,
+    /// Origin form in visible ASCII.
+    pub(super) target: String,
+    pub(super) framing: Framing,
+    pub(super) expects_continue: bool,
+    /// The connection stays open after the answer.
+    pub(super) keep_alive: bool,
+    /// HTTP/1.0: a connection that stays open has to be announced.
+    pub(super) old: bool,
+    /// Those of [`inside::PASSED`] that it has.
+    pub(super) passed: Vec<(&'static str, String)>,
+    /// It carries the header of an orchestrator's proxy.
+    pub(super) proxied: bool,
+}
+
+/// Bytes of the whole head at the start of `buf`, looking from `from` on; None when more must be read.
+///
+/// # Errors
+/// Bytes that can never become a head, so that nobody waits for its end.
+pub(super) fn end(buf: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+    for at in from..buf.len() {
+        match buf[at] {
+            b'\n' if at == 0 || buf[at - 1] != b'\r' => {
+                return Err(bad_request("a line of the request does not end in CR LF"));
+            }
+            b'\n' if at >= 3 && buf[at - 2] == b'\n' => return Ok(Some(at + 1)),
+            b'\n' | b'\t' => {}
+            b'\r' if at + 1 < buf.len() && buf[at + 1] != b'\n' => {
+                return Err(bad_request("there is a CR without LF in the request"));
+            }
+            b'\r' => {}
+            control if control < b' ' || control == 0x7f => {
+                return Err(bad_request("this is no HTTP/1 request; this port speaks plain HTTP, not TLS"));
+            }
+            _ => {}
+        }
+    }
+    if buf.len() > MAX_HEAD { Err(too_large()) } else { Ok(None) }
+}
+
+fn too_large() -> Refusal {
+    refusal(431, "head_too_large", format!("the request's headers are larger than {MAX_HEAD} bytes; send fewer"))
+}
+
+/// Parses a whole head.
+///
+/// # Errors
+/// 400 or 431, with what is wrong.
+pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
+    if bytes.len() > MAX_HEAD {
+        return Err(too_large());
+    }
+    let mut few = [httparse::EMPTY_HEADER; 64];
+    match reduce(bytes, &mut few) {
+        // Rare, and bounded by MAX_HEAD: a header line has four bytes at least.
+        Err(None) => {
+            let mut many = vec![httparse::EMPTY_HEADER; MAX_HEAD / 4];
+            reduce(bytes, &mut many).map_err(|why| why.unwrap_or_else(too_large))
+        }
+        done => done.map_err(|why| why.unwrap_or_else(too_large)),
+    }
+}
+
+/// `Err(None)`: there are more headers than `headers` has room for.
+fn reduce<'a>(bytes: &'a [u8], headers: &mut [Header<'a>]) -> Result<Head, Option<Refusal>> {
+    let mut request = Request::new(headers);
+    match request.parse(bytes) {
+        Ok(Status::Complete(_)) => {}
+        Ok(Status::Partial) => return Err(Some(bad_request("the request's head is incomplete"))),
+        Err(httparse::Error::TooManyHeaders) => return Err(None),
+        Err(why) => return Err(Some(bad_request(&format!("this is no HTTP/1 request: {why}")))),
+    }
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return Err(Some(bad_request("the request's head is incomplete")));
+    };
+    headline(method, target, version, request.headers).map_err(Some)
+}
+
+fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> Result<Head, Refusal> {
+    let old = version == 0;
+    let all = |name: &str| -> Vec<&[u8]> {
+        headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value).collect()
+    };
+    let tokens = |name: &str| -> Vec<String> {
+        let values = all(name).into_iter().map(String::from_utf8_lossy);
+        values.flat_map(|v| v.split(',').map(|t| t.trim().to_ascii_lowercase()).collect::<Vec<_>>()).collect()
+    };
+    let hosts = all("host");
+    if hosts.len() > 1 || (hosts.is_empty() && !old) {
+        return Err(bad_request("an HTTP/1.1 request has exactly one Host header"));
+    }
+    let connection = tokens("connection");
+    let has = |token: &str| connection.iter().any(|t| t == token);
+    Ok(Head {
+        method: method.to_owned(),
+        target: origin_form(target)?,
+        framing: framing(&all("content-length"), &tokens("transfer-encoding"), old)?,
+        expects_continue: !old && tokens("expect").iter().any(|t| t == "100-continue"),
+        keep_alive: !has("close") && (!old || has("keep-alive")),
+        old,
+        passed: inside::PASSED.iter().filter_map(|name| Some((*name, ascii(all(name).first())?))).collect(),
+        proxied: !all(inside::PROXIED).is_empty(),
+    })
+}
+
+fn framing(lengths: &[&[u8]], codings: &[String], old: bool) -> Result<Framing, Refusal> {
+    match (lengths, codings) {
+        ([], []) => Ok(Framing::Length(0)),
+        ([length], []) => {
+            let digits =
+                std::str::from_utf8(length).ok().filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
+            let length = digits.and_then(|v| v.parse().ok());
+            length.map(Framing::Length).ok_or_else(|| bad_framing("Content-Length is no number of bytes"))
+        }
+        ([], [coding]) if coding == "chunked" && !old => Ok(Framing::Chunked),
+        ([], _) => Err(bad_framing("of all transfer codings only HTTP/1.1's chunked is understood")),
+        // Even equal ones: another reader on the way may have taken the other.
+        (_, []) => Err(bad_framing("there is more than one Content-Length")),
+        _ => Err(bad_framing("there are both Content-Length and Transfer-Encoding")),
+    }
+}
+
+/// Path and query of a target; what is not visible ASCII is percent-encoded, nothing is resolved.
+fn origin_form(target: &str) -> Result<String, Refusal> {
+    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
+    let path = match lower.find("://") {
+        Some(at) if lower.starts_with("http") => {
+            let rest = &target[at + 3..];
+            match rest.find(['/', '?']) {
+                Some(at) if rest[at..].starts_with('/') => rest[at..].to_owned(),
+                Some(at) => format!("/{}", &rest[at..]),
+                None => "/".to_owned(),
+            }
+        }
+        _ => target.to_owned(),
+    };
+    let mut out = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_graphic() { out.push(char::from(byte)) } else { out.push_str(&format!("%{byte:02X}")) }
+    }
+    if out.is_empty() { Err(bad_request("the request has no target")) } else { Ok(out) }
+}
+
+/// A header's value if it is printable ASCII; anything else matches nothing that we look for.
+fn ascii(value: Option<&&[u8]>) -> Option<String> {
+    let value = std::str::from_utf8(value?).ok()?;
+    value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)).then(|| value.trim().to_owned())
+}
+
+#[test]
+fn ends_are_found_and_rubbish_is_refused_at_once() {
+    #[track_caller]
+    fn check(bytes: &[u8], expect: Result<Option<usize>, u16>) {
+        assert_eq!(end(bytes, 0).map_err(|r| r.status), expect, "{:?}", String::from_utf8_lossy(bytes));
+    }
+    check(b"GET / HTTP/1.1\r\n\r\n", Ok(Some(18)));
+    check(b"GET / HTTP/1.1\r\nA: b\r\n\r\nbody\n", Ok(Some(24)));
+    check(b"GET / HTTP/1.1\r\nA: b\r", Ok(None));
+    check(b"", Ok(None));
+    check(b"GET / HTTP/1.1\n", Err(400));
+    check(b"\x16\x03\x01\x02\x00", Err(400));
+    check(b"GET /\0", Err(400));
+    check(b"GET / HTTP/1.1\rA", Err(400));
+    check(&vec![b'a'; MAX_HEAD + 1], Err(431));
+}
+
+#[test]
+fn framing_has_no_second_reading() {
+    #[track_caller]
+    fn check(headers: &str, expect: Result<Framing, &str>) {
+        let head = parse(format!("POST /x HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
+        assert_eq!(head.map(|h| h.framing).map_err(|r| r.code), expect, "{headers}");
+    }
+    check("", Ok(Framing::Length(0)));
+    check("Content-Length: 5\r\n", Ok(Framing::Length(5)));
+    check("Transfer-Encoding: Chunked\r\n", Ok(Framing::Chunked));
+    for bad in ["+5", "-1", "5 5", "0x5", "", "5,5", "99999999999999999999"] {
+        check(&format!("Content-Length: {bad}\r\n"), Err("bad_framing"));
+    }
+    check("Content-Length: 5\r\nContent-Length: 5\r\n", Err("bad_framing"));
+    check("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Err("bad_framing"));
+    check("Transfer-Encoding: gzip, chunked\r\n", Err("bad_framing"));
+    check("Transfer-Encoding: identity\r\n", Err("bad_framing"));
+    check("Transfer-Encoding : chunked\r\n", Err("bad_request"));
+    check(" folded\r\n", Err("bad_request"));
+    check("Host: other\r\n", Err("bad_request"));
+}
+
+#[test]
+fn targets_become_origin_form() {
+    #[track_caller]
+    fn check(target: &str, expect: &str) {
+        assert_eq!(origin_form(target).unwrap(), expect);
+    }
+    check("/a?b=c", "/a?b=c");
+    check("http://h:1/a/../b", "/a/../b");
+    check("HTTP://h", "/");
+    check("https://h?x", "/?x");
+    check("/é", "/%C3%A9");
+    check("*", "*");
+}
+
+#[test]
+fn many_small_headers_fit() {
+    let lines = "a: b\r\n".repeat(2000);
+    let head = parse(format!("GET / HTTP/1.0\r\n{lines}Connection: keep-alive\r\n\r\n").as_bytes()).unwrap();
+    assert!(head.keep_alive && head.old);
+}
+
+#[cfg(test)]
+mod junk {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tests::{config, outside};
+
+    const HEADS: &[&str] = &[
+        "GET /gpu?format=text HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\n\r\n",
+        "POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nExpect: 100-continue\r\nLivepeer-Runner-Route: y\r\n\r\n",
+        "POST http://h/gpu-check HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer t\r\n\r\n",
+        "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    ];
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Nothing of a head can end a line of what is passed on, and there is one way to read it.
+        #[test]
+        fn heads(bytes in outside(HEADS), parts in 1..20_usize) {
+            let whole = end(&bytes, 0);
+            // It comes in parts, and is looked at again after each.
+            let mut from = 0;
+            for upto in (0..=bytes.len()).step_by(bytes.len() / parts + 1).chain([bytes.len()]) {
+                let found = end(&bytes[..upto], from);
+                match (&found, &whole) {
+                    (Ok(None), _) => from = upto.saturating_sub(1),
+                    (Ok(Some(at)), Ok(Some(whole))) => { prop_assert_eq!(at, whole); break }
+                    (Err(_), Err(_)) => break,
+                    _ => prop_assert!(false, "{:?} of {} bytes, {:?} of all", found, upto, whole),
+                }
+            }
+            let Ok(Some(length)) = whole else { return Ok(()) };
+            match parse(&bytes[..length]) {
+                Ok(head) => {
+                    prop_assert!(head.method.bytes().all(|b| b.is_ascii_graphic()) && !head.method.is_empty());
+                    prop_assert!(head.target.bytes().all(|b| b.is_ascii_graphic()) && !head.target.is_empty());
+                    let printable = |value: &str| value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
+                    prop_assert!(head.passed.iter().all(|(_, value)| printable(value)), "{:?}", head);
+                }
+                Err(refusal) => prop_assert!((400..=505).contains(&refusal.status)),
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Livepeer: registration at orchestrators, tickets, and the pre-flight of payments.
+
+pub(crate) mod lease;
+pub(crate) mod orchestrator;
+pub(crate) mod pace;
+pub(crate) mod payments;
+pub(crate) mod registrar;
+pub(crate) mod registries;
+pub(crate) mod runner;
+pub(crate) mod tickets;

@@ -1,0 +1,124 @@
+//! What is sent: the whole entry, since each beat replaces the one before.
+
+use serde::Serialize;
+
+use super::card::{Card, Cards, static_metadata};
+use crate::config::RunnerConfig;
+
+/// The whole entry: each beat replaces the one before, so nothing may be left out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Beat<'a> {
+    pub(crate) runner_id: &'a str,
+    pub(crate) runner_url: &'a str,
+    pub(crate) app: &'a str,
+    pub(crate) mode: &'static str,
+    pub(crate) capacity: u32,
+    pub(crate) status: Status,
+    pub(crate) version: &'static str,
+    /// JSON as text, at most 1,024 bytes.
+    pub(crate) metadata: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gpu: Option<&'a Card>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) price_info: Option<&'a Price>,
+}
+
+pub(crate) const MODE: &str = "single-shot";
+
+/// What the registry makes of it: jobs come only while it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Ready,
+    Unavailable,
+    Draining,
+}
+
+impl Status {
+    /// `wanted`: jobs may come.
+    pub(crate) fn of(stopping: bool, wanted: bool) -> Self {
+        match (stopping, wanted) {
+            (true, _) => Self::Draining,
+            (false, true) => Self::Ready,
+            (false, false) => Self::Unavailable,
+        }
+    }
+}
+
+/// RUNNER_PRICE, `0.0005usd/fixed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Price {
+    /// A decimal number, as it was written.
+    price: String,
+    currency: &'static str,
+    unit: String,
+}
+
+impl Price {
+    /// None: it is no price.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once("usd/")?;
+        let digits = number.bytes().filter(u8::is_ascii_digit).count();
+        let plain = number.bytes().all(|b| b.is_ascii_digit() || b == b'.') && number.matches('.').count() <= 1;
+        let positive = number.bytes().any(|b| (b'1'..=b'9').contains(&b));
+        let known = matches!(unit, "fixed" | "hour" | "720p");
+        let whole = digits > 0 && !number.starts_with('.') && !number.ends_with('.') && digits <= 30;
+        (plain && positive && known && whole).then(|| Self { price: number.into(), currency: "usd", unit: unit.into() })
+    }
+
+    /// A decimal number of dollars, as it was written.
+    pub(crate) fn dollars(&self) -> &str {
+        &self.price
+    }
+
+    /// `fixed`, `hour` or `720p`.
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    /// By the amount of video: livepeer/node has no such unit.
+    pub(super) fn is_per_frame(&self) -> bool {
+        self.unit == "720p"
+    }
+}
+
+/// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and
+/// asks GET /ready. The orchestrator on chain wants a price, and clients that filter by GPU want one.
+pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32, cards: &Cards) -> String {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        label: &'a str,
+        routing: &'static str,
+        runner_url: &'a str,
+        health_url: &'static str,
+        healthy_status_code: u16,
+        app: &'a str,
+        version: &'static str,
+        metadata: String,
+        mode: &'static str,
+        capacity: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gpu: Option<&'a Card>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        price_info: Option<&'a Price>,
+    }
+    #[derive(Serialize)]
+    struct List<'a> {
+        runners: [Entry<'a>; 1],
+    }
+    let entry = Entry {
+        label: &own.id,
+        routing: "label",
+        runner_url: url,
+        health_url: "/ready",
+        healthy_status_code: 200,
+        app: &own.app,
+        version: env!("CARGO_PKG_VERSION"),
+        metadata: static_metadata(cards),
+        mode: MODE,
+        capacity,
+        gpu: cards.first(),
+        price_info: own.price.as_ref(),
+    };
+    serde_json::to_string_pretty(&List { runners: [entry] }).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,239 @@
+//! The field `orchestrator` of an answer: where a registry wants further beats. Behind a load balancer each process has
+//! a registry of its own, so it must be followed; without -liveRunnerAddr it is a public address, which a container
+//! beside the orchestrator often cannot reach, so that beats must come back. Only the entry's own secret, which the
+//! orchestrator itself has given, goes there; ORCH_SECRET goes to ORCH_URL alone.
+
+use std::time::Duration;
+
+use super::answer::Answer;
+use crate::api::text;
+use crate::outgoing::url::{HttpUrl, Scope};
+
+/// An address that failed is not tried again for so long.
+const SHUNNED: Duration = Duration::from_secs(300);
+/// The same is said again when it was not true for so long, and so many things at most: two servers may name each other
+/// in turn, at every beat.
+const QUIET: Duration = Duration::from_secs(600);
+const MOST_SAID: usize = 8;
+
+/// Where beats go, and what was said of it last.
+#[derive(Debug, Clone)]
+pub(crate) struct Follow {
+    /// ORCH_URL.
+    base: HttpUrl,
+    named: Option<HttpUrl>,
+    /// `named` has taken a beat.
+    proven: bool,
+    shunned: Option<(HttpUrl, Duration)>,
+    /// What was said, and when it was last true: see [`QUIET`].
+    said: Vec<(String, Duration)>,
+}
+
+impl Follow {
+    pub(crate) fn new(base: HttpUrl) -> Self {
+        Self { base, named: None, proven: false, shunned: None, said: Vec::new() }
+    }
+
+    /// None: ORCH_URL.
+    pub(crate) fn target(&self) -> Option<&HttpUrl> {
+        self.named.as_ref()
+    }
+
+    /// A first beat goes to ORCH_URL.
+    pub(crate) fn reset(&mut self) {
+        (self.named, self.proven) = (None, false);
+    }
+
+    /// The answer to a beat that went to `target` names this; what is worth a line in the log.
+    pub(crate) fn taken(&mut self, now: Duration, orchestrator: Option<&str>) -> Option<String> {
+        let note = match &self.named {
+            Some(named) if !self.proven => {
+                self.proven = true;
+                Some(format!("beats go to {}, as {} asks", named.as_str(), self.base.as_str()))
+            }
+            _ => None,
+        };
+        let note = note.and_then(|note| self.once(now, note));
+        let here = self.named.as_ref().unwrap_or(&self.base);
+        let Some(text) = orchestrator else { return note };
+        let url = match self.judge(text) {
+            Ok(url) => url,
+            Err(why) => {
+                // It may hold a password.
+                let shown = if text.contains('@') { "…".into() } else { text::start(text, 200) };
+                let base = self.base.as_str();
+                return self.once(now, format!("{base} asks for beats at {shown:?}, which is not followed: {why}"));
+            }
+        };
+        if url.is_same(here) {
+            return note;
+        }
+        if url.is_same(&self.base) {
+            self.reset();
+            return note;
+        }
+        let shunned = self.shunned.as_ref().is_some_and(|(bad, until)| url.is_same(bad) && now < *until);
+        if !shunned {
+            (self.named, self.proven) = (Some(url), false);
+        }
+        note
+    }
+
+    /// True when `answer`, which came from `target`, means that beats go to ORCH_URL again, this one first: nobody is
+    /// there, or whoever is there has never known the entry. The note is for the log.
+    pub(crate) fn gives_up(&mut self, now: Duration, answer: &Answer) -> Option<Option<String>> {
+        let failed = match answer {
+            Answer::Taken { .. } => false,
+            Answer::Trouble { .. } => true,
+            _ => !self.proven,
+        };
+        let named = self.named.take_if(|_| failed)?;
+        let why = match answer {
+            Answer::Trouble { why, .. } => why.as_str(),
+            _ => "it does not know this runner",
+        };
+        let note = format!("beats go to {} again and not to {}: {why}", self.base.as_str(), named.as_str());
+        self.proven = false;
+        self.shunned = Some((named, now + SHUNNED));
+        Some(self.once(now, note))
+    }
+
+    fn once(&mut self, now: Duration, note: String) -> Option<String> {
+        // What an error says may differ each time; where the beats go is the news.
+        let news = note.split(": ").next().unwrap_or_default().to_owned();
+        self.said.retain(|(_, last)| now - *last < QUIET);
+        if let Some((_, last)) = self.said.iter_mut().find(|(said, _)| *said == news) {
+            *last = now;
+            return None;
+        }
+        let room = self.said.len() < MOST_SAID;
+        room.then(|| {
+            self.said.push((news, now));
+            note
+        })
+    }
+
+    fn judge(&self, text: &str) -> Result<HttpUrl, String> {
+        let url = HttpUrl::parse(text.trim()).map_err(|why| why.to_string())?;
+        if self.base.is_https() && !url.is_https() {
+            return Err("it is plain http, and ORCH_URL is https".into());
+        }
+        // Whatever the orchestrator means, it means itself.
+        if url.scope() == Scope::Nowhere || (url.scope(), self.base.scope()) == (Scope::ThisMachine, Scope::Anywhere) {
+            return Err("from here that is this machine; set the orchestrator's -liveRunnerAddr".into());
+        }
+        if url.is_link_local() && !self.base.is_link_local() {
+            return Err("it is a link-local address".into());
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn follow(base: &str) -> Follow {
+        Follow::new(HttpUrl::parse(base).unwrap())
+    }
+
+    fn taken() -> Answer {
+        Answer::Taken { secret: None, interval: None, ttl: None, orchestrator: None }
+    }
+
+    fn trouble() -> Answer {
+        Answer::Trouble { kind: "no_answer", why: "connection refused: 7".into() }
+    }
+
+    fn target(follow: &Follow) -> &str {
+        follow.target().map_or("", HttpUrl::as_str)
+    }
+
+    #[test]
+    fn an_address_is_followed_once_it_answers_and_left_when_it_does_not() {
+        let mut follow = follow("https://lb:8935");
+        assert_eq!((follow.taken(s(0), Some("https://LB:8935/")), target(&follow)), (None, ""));
+        assert_eq!((follow.taken(s(0), Some("https://a:8935")), target(&follow)), (None, "https://a:8935"));
+        assert_eq!(
+            follow.taken(s(5), Some("https://a:8935")).unwrap(),
+            "beats go to https://a:8935, as https://lb:8935 asks"
+        );
+        assert_eq!((follow.taken(s(10), None), target(&follow)), (None, "https://a:8935"));
+        // One that has known the entry may lose it, and beats still go there.
+        assert_eq!(follow.gives_up(s(12), &Answer::NotRegistered), None);
+        assert_eq!(follow.gives_up(s(12), &taken()), None);
+        assert!(
+            follow
+                .gives_up(s(15), &trouble())
+                .unwrap()
+                .unwrap()
+                .contains("again and not to https://a:8935: connection")
+        );
+        assert_eq!(target(&follow), "");
+        // It is left alone for a while, and not spoken of again.
+        assert_eq!((follow.taken(s(20), Some("https://a:8935")), target(&follow)), (None, ""));
+        assert_eq!((follow.taken(s(400), Some("https://a:8935")), target(&follow)), (None, "https://a:8935"));
+        assert_eq!(follow.gives_up(s(405), &trouble()), Some(None));
+        assert_eq!(follow.gives_up(s(405), &trouble()), None, "nothing is followed");
+        // Another address is another matter, and ORCH_URL itself none at all.
+        follow.taken(s(410), Some("https://b:8935"));
+        assert_eq!(target(&follow), "https://b:8935");
+        follow.taken(s(415), Some("https://lb:8935"));
+        assert_eq!(target(&follow), "");
+    }
+
+    #[test]
+    fn servers_that_name_each_other_do_not_fill_the_log() {
+        let mut follow = follow("http://lb");
+        let said = |follow: &mut Follow, from: u64, hosts: u64| {
+            (0..100).filter(|i| follow.taken(s(from + i), Some(&format!("http://h{}", i % hosts))).is_some()).count()
+        };
+        assert_eq!(said(&mut follow, 0, 2), 2);
+        assert_eq!(target(&follow), "http://h1", "they are followed all the same");
+        assert_eq!(said(&mut follow, 100, 100), 6);
+        assert_eq!(said(&mut follow, 1000, 2), 3, "later it is news");
+    }
+
+    #[test]
+    fn a_stranger_who_does_not_know_the_entry_is_left() {
+        for answer in
+            [Answer::NotRegistered, Answer::Held, Answer::Expired, Answer::Absent, Answer::Refused("x".into())]
+        {
+            let mut follow = follow("http://o:8935");
+            follow.taken(s(0), Some("https://elsewhere:8935"));
+            assert!(follow.gives_up(s(5), &answer).unwrap().unwrap().contains("does not know this runner"));
+            assert_eq!(target(&follow), "");
+        }
+    }
+
+    #[test]
+    fn what_no_secret_may_be_sent_to_is_not_followed() {
+        #[track_caller]
+        fn check(base: &str, named: &str, part: &str) {
+            let mut follow = follow(base);
+            let note = follow.taken(s(0), Some(named)).unwrap_or_default();
+            assert_eq!((note.contains(part), target(&follow)), (true, ""), "{note}");
+            assert_eq!(follow.taken(s(5), Some(named)), None, "once");
+        }
+        check("https://o:8935", "http://o:8935", "plain http");
+        check("https://o:8935", "o:8935", "http:// or https://");
+        check("https://o:8935", "/runners", "http:// or https://");
+        check("https://o:8935", "ftp://o", "http:// or https://");
+        check("https://o:8935", "https://u:p@o", "user:password");
+        check("https://o:8935", "https://o/?q", "query");
+        check("https://o:8935", "https://o/a\nb", "visible ASCII");
+        check("http://o:8935", "https://127.0.0.1:8935", "this machine");
+        check("http://o:8935", "https://[::ffff:127.0.0.1]:8935", "this machine");
+        check("http://o:8935", "https://localhost:8935", "this machine");
+        check("http://127.0.0.1:8935", "https://0.0.0.0:8935", "this machine");
+        check("http://o:8935", "http://169.254.169.254", "link-local");
+        // On one machine everything is there.
+        let mut follow = follow("http://127.0.0.1:8935");
+        follow.taken(s(0), Some("https://localhost:8936"));
+        assert_eq!(target(&follow), "https://localhost:8936");
+    }
+}

@@ -1,0 +1,46 @@
+//! Why a request to Ollama gave nothing: a connection's error, or an answer that is not Ollama's, in words.
+
+use ureq::Body;
+use ureq::http::Response;
+
+use crate::outgoing::refusal::{Refusal, Trouble};
+use crate::outgoing::url::HttpUrl;
+use crate::outgoing::{Cause, words};
+
+/// What a failed request means.
+pub(super) fn trouble(why: &ureq::Error) -> Trouble {
+    let said = words(why);
+    match Cause::of(why) {
+        Cause::Name => Trouble::new(
+            said,
+            "check the name in OLLAMA_URL and the DNS; Docker knows a container's name on a network that both share",
+        ),
+        Cause::SpeaksTls => Trouble::new(said, "write https:// in OLLAMA_URL"),
+        Cause::SpeaksPlain => Trouble::new(said, "write http:// in OLLAMA_URL"),
+        Cause::Untrusted => Trouble::new(
+            format!("its certificate is not trusted: {said}"),
+            "set OLLAMA_TLS=ca:/path.pem to the authority that signed it, or OLLAMA_TLS=insecure to check nothing",
+        ),
+        Cause::Other => said.into(),
+    }
+}
+
+/// What is wrong with an answer to `path`, whose body begins with `text`; None: nothing that its head or its form tells.
+pub(super) fn refusal(
+    reply: &Response<Body>,
+    text: &str,
+    base: &HttpUrl,
+    path: &str,
+    login: Option<&'static str>,
+) -> Option<Trouble> {
+    let header = |name: &str| reply.headers().get(name)?.to_str().ok();
+    let refusal = Refusal {
+        status: reply.status().as_u16(),
+        location: header("location"),
+        content_type: header("content-type"),
+        encoding: header("content-encoding"),
+        text,
+        login,
+    };
+    refusal.explain(base, path)
+}

@@ -1,0 +1,154 @@
+//! What all requests to others share. A name is looked up for a new connection only, not for each request; a connection
+//! knows whether the peer closed it between two requests; and errors are said in words.
+
+mod login;
+pub(crate) mod refusal;
+mod tls;
+pub(crate) mod url;
+mod watched;
+mod words;
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use ureq::config::Config;
+use ureq::http::{Response, Uri};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+use ureq::{Agent, Body, Error, Timeout};
+
+use crate::sys::resolver::{self, Found, Unresolved};
+pub(crate) use login::Credentials;
+pub(crate) use tls::tls;
+use watched::{Closed, Watched};
+pub(crate) use words::{Cause, words};
+
+/// For a look-up where neither the request nor the agent has a limit.
+const LOOK_UP: Duration = Duration::from_secs(10);
+/// ureq has room for so many addresses of a name.
+const MOST_ADDRESSES: usize = 16;
+
+/// An agent with these settings.
+pub(crate) fn agent(config: Config) -> Agent {
+    Agent::with_parts(config, Lookup { inner: DefaultConnector::new() }, Later)
+}
+
+/// GET of `url`, with these headers. It is sent once more, on a new connection, when a kept one was closed before the
+/// first byte of the answer: the peer may have closed it just when the request was on its way.
+///
+/// # Errors
+/// ureq's own.
+pub(crate) fn get(
+    agent: &Agent,
+    url: &str,
+    headers: &[(&str, &str)],
+    deadline: Duration,
+) -> Result<Response<Body>, Error> {
+    let start = Instant::now();
+    let request = || headers.iter().fold(agent.get(url), |request, (name, value)| request.header(*name, *value));
+    let first = request().config().timeout_global(Some(deadline)).build().call();
+    match first {
+        Err(why) if is::<Closed>(&why) => {
+            let left = deadline.saturating_sub(start.elapsed());
+            request().config().timeout_global(Some(left)).max_idle_age(Duration::ZERO).build().call()
+        }
+        answer => answer,
+    }
+}
+
+/// No connection came about, so that not a byte was sent.
+pub(crate) fn is_unsent(why: &Error) -> bool {
+    match why {
+        Error::ConnectionFailed | Error::HostNotFound | Error::Timeout(Timeout::Connect | Timeout::Resolve) => true,
+        Error::Io(io) => io.kind() == io::ErrorKind::ConnectionRefused || is::<Unresolved>(why) || is::<Stale>(why),
+        _ => false,
+    }
+}
+
+/// Whether an error of ours, which ureq passes on inside of an I/O error, is of this type.
+fn is<T: std::error::Error + 'static>(why: &Error) -> bool {
+    matches!(why, Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<T>()))
+}
+
+/// ureq asks it for each request, also where a connection is kept: it has no addresses, and `Lookup` finds them.
+#[derive(Debug)]
+struct Later;
+
+impl Resolver for Later {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
+
+/// Looks the name up for a new connection, and opens it.
+#[derive(Debug)]
+struct Lookup {
+    inner: DefaultConnector,
+}
+
+impl Connector for Lookup {
+    type Out = Watched;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Watched>, Error> {
+        let parts = details.uri.scheme().zip(details.uri.authority());
+        let Some(name) = parts.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority)) else {
+            return Err(Error::HostNotFound);
+        };
+        let start = Instant::now();
+        let timeouts = details.config.timeouts();
+        let limits = [timeouts.resolve, timeouts.global].into_iter().flatten();
+        let found = resolver::find(&name, limits.min().unwrap_or(LOOK_UP)).map_err(not_connected)?;
+        let mut addrs = details.resolver.empty();
+        let family = details.config.ip_family();
+        let wanted = family.keep_wanted(found.addresses.iter().copied());
+        wanted.take(MOST_ADDRESSES).for_each(|address| addrs.push(address));
+        if addrs.is_empty() {
+            return Err(Error::HostNotFound);
+        }
+        let mut timeout = details.timeout;
+        if let Some(left) = timeouts.global.map(|global| global.saturating_sub(start.elapsed()))
+            && left < *timeout.after
+        {
+            (timeout.after, timeout.reason) = (left.into(), Timeout::Global);
+        }
+        let details = ConnectionDetails {
+            uri: details.uri,
+            addrs,
+            config: details.config,
+            request_level: details.request_level,
+            resolver: details.resolver,
+            now: (details.current_time)(),
+            timeout,
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: details.register_shutdown.clone(),
+        };
+        let connected = self.inner.connect(&details, None).map_err(|why| Stale::explain(why, found))?;
+        Ok(connected.map(|transport| Watched::new(transport.boxed())))
+    }
+}
+
+fn not_connected(why: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::NotConnected, why))
+}
+
+/// Addresses of an earlier look-up did not answer, and the name gives no others.
+#[derive(Debug)]
+struct Stale(String);
+
+impl std::fmt::Display for Stale {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stale {}
+
+impl Stale {
+    fn explain(why: Error, found: Found) -> Error {
+        let Some(unresolved) = found.old else { return why };
+        let last: Vec<String> = found.addresses.iter().map(|address| address.ip().to_string()).collect();
+        let last = last.join(", ");
+        not_connected(Self(format!("{unresolved}, and at its last address {last} there is no answer: {}", words(&why))))
+    }
+}

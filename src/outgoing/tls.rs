@@ -1,0 +1,38 @@
+//! The rules by which certificates are judged.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::config::TlsRule;
+
+/// A list of root certificates is not larger.
+const MAX_PEM: u64 = 4 << 20;
+
+/// The TLS rules of ORCH_TLS or OLLAMA_TLS.
+///
+/// # Errors
+/// One sentence when the file of `ca:` cannot be used.
+pub(crate) fn tls(rule: &TlsRule) -> Result<TlsConfig, String> {
+    let builder = TlsConfig::builder();
+    Ok(match rule {
+        TlsRule::Verify => builder.root_certs(RootCerts::WebPki).build(),
+        TlsRule::Insecure => builder.disable_verification(true).build(),
+        TlsRule::Ca(path) => builder.root_certs(RootCerts::Specific(Arc::new(certificates(path)?))).build(),
+    })
+}
+
+fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
+    let mut pem = Vec::new();
+    let file = File::open(path).map_err(|why| format!("{path} cannot be opened: {why}"))?;
+    file.take(MAX_PEM).read_to_end(&mut pem).map_err(|why| format!("{path} cannot be read: {why}"))?;
+    let mut all = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(one) = item.map_err(|why| format!("{path} is not a PEM file: {why}"))? {
+            all.push(one);
+        }
+    }
+    if all.is_empty() { Err(format!("{path} holds no certificate in PEM form")) } else { Ok(all) }
+}

@@ -1,0 +1,178 @@
+//! What is going on right now and what has gone on since the start, in plain numbers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::exposition::{Exposition, Kind};
+use crate::livepeer::lease::Hint;
+
+/// A number of things that are under way, counted down by their tickets' drop, panics included.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gauge(Arc<AtomicUsize>);
+
+/// Stands for one thing under way.
+#[derive(Debug)]
+pub(crate) struct Ticket(Arc<AtomicUsize>);
+
+impl Gauge {
+    /// One more, unless there are `limit` already.
+    pub(crate) fn enter(&self, limit: usize) -> Option<Ticket> {
+        let more = |now: usize| (now < limit).then_some(now + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Ticket(Arc::clone(&self.0)))
+    }
+
+    pub(crate) fn now(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What the public port notices for the registrations. Every POST counts as a job: others are rare and do no harm.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pulse {
+    /// From a job's head to the end of its answer.
+    jobs: Gauge,
+    vanished: Arc<AtomicUsize>,
+    denied: Arc<AtomicUsize>,
+    foreign: Arc<AtomicUsize>,
+}
+
+/// How much of it somebody has heard of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    vanished: usize,
+    denied: usize,
+    foreign: usize,
+}
+
+impl Pulse {
+    /// One job more, until the ticket is dropped.
+    pub(crate) fn job(&self) -> Option<Ticket> {
+        self.jobs.enter(usize::MAX)
+    }
+
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.now()
+    }
+
+    /// A job's peer was gone before it had its answer.
+    pub(crate) fn vanished(&self) {
+        self.vanished.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A job was refused because of its token; `some`: it had one.
+    pub(crate) fn denied(&self, some: bool) {
+        let count = if some { &self.foreign } else { &self.denied };
+        count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        let now = |count: &AtomicUsize| count.load(Ordering::Acquire);
+        Heard { vanished: now(&self.vanished), denied: now(&self.denied), foreign: now(&self.foreign) }
+    }
+
+    /// What is new since then.
+    pub(crate) fn since(&self, heard: &mut Heard) -> Vec<Hint> {
+        let before = std::mem::replace(heard, self.heard());
+        let vanished = (before.vanished != heard.vanished).then_some(Hint::Vanished);
+        let denied = (before.denied != heard.denied).then_some(Hint::Denied);
+        let foreign = (before.foreign != heard.foreign).then_some(Hint::Foreign);
+        vanished.into_iter().chain(denied).chain(foreign).collect()
+    }
+}
+
+/// Upper bounds of the histogram of job times, in seconds. A job takes microseconds, or waits for a first sample.
+const BOUNDS: [(f64, &str); 12] = [
+    (0.000_1, "0.0001"),
+    (0.000_25, "0.00025"),
+    (0.000_5, "0.0005"),
+    (0.001, "0.001"),
+    (0.002_5, "0.0025"),
+    (0.005, "0.005"),
+    (0.01, "0.01"),
+    (0.05, "0.05"),
+    (0.1, "0.1"),
+    (0.5, "0.5"),
+    (1.0, "1"),
+    (2.5, "2.5"),
+];
+
+/// The jobs that were answered, by route and status, and how long they took.
+#[derive(Debug, Default)]
+pub(crate) struct JobStats(Mutex<Jobs>);
+
+#[derive(Debug, Default)]
+struct Jobs {
+    answered: BTreeMap<(&'static str, u16), u64>,
+    /// Jobs up to each of [`BOUNDS`], not cumulative, and those beyond.
+    times: [u64; BOUNDS.len() + 1],
+    total: Duration,
+}
+
+impl JobStats {
+    pub(crate) fn count(&self, route: &'static str, status: u16, took: Duration) {
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *jobs.answered.entry((route, status)).or_default() += 1;
+        let bucket = BOUNDS.iter().position(|(bound, _)| took.as_secs_f64() <= *bound);
+        jobs.times[bucket.unwrap_or(BOUNDS.len())] += 1;
+        jobs.total += took;
+    }
+
+    pub(crate) fn write(&self, out: &mut Exposition) {
+        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        out.family("agent_net_jobs_total", Kind::Counter, "Jobs that were answered, by route and status.");
+        for ((route, status), count) in &jobs.answered {
+            out.sample(&[("route", *route), ("code", &status.to_string())], Some(*count as f64));
+        }
+        out.family("agent_net_job_duration_seconds", Kind::Histogram, "Time from a whole request to its answer.");
+        let mut below = 0;
+        for ((_, bound), count) in BOUNDS.iter().zip(jobs.times) {
+            below += count;
+            out.sample_of("_bucket", &[("le", *bound)], Some(below as f64));
+        }
+        let all: u64 = jobs.times.iter().sum();
+        out.sample_of("_bucket", &[("le", "+Inf")], Some(all as f64));
+        out.sample_of("_sum", &[], Some(jobs.total.as_secs_f64()));
+        out.sample_of("_count", &[], Some(all as f64));
+    }
+}
+
+#[test]
+fn job_times_are_cumulative() {
+    let stats = JobStats::default();
+    for micros in [50, 100, 101, 3_000_000] {
+        stats.count("/gpu-check", 200, Duration::from_micros(micros));
+    }
+    let mut out = Exposition::new(false);
+    stats.write(&mut out);
+    let text = out.into_text();
+    for line in [
+        "agent_net_jobs_total{route=\"/gpu-check\",code=\"200\"} 4",
+        "agent_net_job_duration_seconds_bucket{le=\"0.0001\"} 2",
+        "agent_net_job_duration_seconds_bucket{le=\"0.00025\"} 3",
+        "agent_net_job_duration_seconds_bucket{le=\"2.5\"} 3",
+        "agent_net_job_duration_seconds_bucket{le=\"+Inf\"} 4",
+        "agent_net_job_duration_seconds_count 4",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_gauge_counts_up_to_its_limit_and_back() {
+    let gauge = Gauge::default();
+    let first = gauge.enter(2).unwrap();
+    let second = gauge.enter(2);
+    assert!(second.is_some() && gauge.enter(2).is_none());
+    drop(first);
+    assert_eq!(gauge.now(), 1);
+    assert!(gauge.enter(2).is_some());
+}

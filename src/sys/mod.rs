@@ -1,0 +1,17 @@
+//! What every room may use: threads, files, signals, limits, the resolver and the log. It names no other room.
+
+pub(crate) mod backoff;
+pub(crate) mod counters;
+pub(crate) mod exit;
+pub(crate) mod exposition;
+pub(crate) mod files;
+pub(crate) mod limits;
+pub(crate) mod logger;
+pub(crate) mod meminfo;
+pub(crate) mod process;
+pub(crate) mod resolver;
+pub(crate) mod secrets;
+pub(crate) mod signals;
+pub(crate) mod status_table;
+pub(crate) mod text_file;
+pub(crate) mod threads;

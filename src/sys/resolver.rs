@@ -1,0 +1,162 @@
+//! Host names, as /etc/hosts and the DNS have them. A look-up never blocks its caller for long, and addresses that were
+//! good stay in use while the DNS fails or is late: that a name cannot be resolved does not end the server behind it.
+
+mod cache;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::counters::Gauge;
+use super::threads::Crew;
+use cache::{Cache, WITH_ADDRESSES};
+
+/// The C library's own look-up needs no more.
+const STACK: usize = 128 * 1024;
+const STAYING: usize = 2;
+/// Look-ups that have not come back: while none does, more of them do not help.
+const MOST: usize = 16;
+
+static CREW: Mutex<Option<Arc<Crew>>> = Mutex::new(None);
+static NAMES: LazyLock<Arc<Names>> = LazyLock::new(Arc::default);
+
+type Resolve = fn(&str) -> io::Result<Vec<SocketAddr>>;
+
+/// Starts the threads that look names up; before that the first look-up does.
+///
+/// # Errors
+/// The kernel's, when it gives no threads.
+pub(crate) fn start() -> io::Result<Arc<Crew>> {
+    let mut crew = CREW.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*crew {
+        Some(crew) => Ok(Arc::clone(crew)),
+        None => Ok(Arc::clone(crew.insert(Crew::start("names", STACK, STAYING)?))),
+    }
+}
+
+/// A name without addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unresolved {
+    /// Without its port.
+    name: String,
+    why: String,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name {} cannot be resolved ({})", self.name, self.why)
+    }
+}
+
+impl Error for Unresolved {}
+
+/// Where a name leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// Set where these are the addresses of an earlier look-up: why the new one gave none.
+    pub(crate) old: Option<Unresolved>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    cache: Mutex<Cache>,
+    answered: Condvar,
+    under_way: Gauge,
+}
+
+/// The addresses of `host:port` within `timeout`, or those of its last good look-up.
+///
+/// # Errors
+/// Why there are none.
+pub(crate) fn find(name: &str, timeout: Duration) -> Result<Found, Unresolved> {
+    match name.parse() {
+        // Mostly it is an address already.
+        Ok(address) => Ok(Found { addresses: vec![address], old: None }),
+        Err(_) => NAMES.find(name, timeout, |name| name.to_socket_addrs().map(Iterator::collect)),
+    }
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(self: &Arc<Self>, name: &str, timeout: Duration, resolve: Resolve) -> Result<Found, Unresolved> {
+        let (heard, before) = self.lock().heard(name);
+        let timeout = if before.is_empty() { timeout } else { timeout.min(WITH_ADDRESSES) };
+        let answer = self.ask(name, resolve).and_then(|()| {
+            let silent = |cache: &mut Cache| cache.heard(name).0 == heard;
+            let (mut cache, waited) =
+                self.answered.wait_timeout_while(self.lock(), timeout, silent).unwrap_or_else(PoisonError::into_inner);
+            match cache.failure(name) {
+                _ if waited.timed_out() => Err(format!("no answer from the DNS within {timeout:.1?}")),
+                Some(why) => Err(why),
+                None => Ok(()),
+            }
+        });
+        let mut cache = self.lock();
+        let addresses = cache.heard(name).1;
+        let Err(why) = answer else { return Ok(Found { addresses, old: None }) };
+        let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+        let why = Unresolved { name: host.to_owned(), why };
+        if addresses.is_empty() {
+            return Err(why);
+        }
+        if cache.complain(name) {
+            log::warn!("{why}: the last addresses that it had stay in use");
+        }
+        Ok(Found { addresses, old: Some(why) })
+    }
+
+    /// Starts a look-up, unless a recent one is under way.
+    fn ask(self: &Arc<Self>, name: &str, resolve: Resolve) -> Result<(), String> {
+        let Some(number) = self.lock().ask(name, Instant::now()) else { return Ok(()) };
+        let not_asked = |why: String| {
+            self.lock().answer(name, number, Err(why.clone()), Instant::now());
+            Err(why)
+        };
+        let Some(ticket) = self.under_way.enter(MOST) else {
+            return not_asked(format!("{MOST} look-ups have not come back: is the DNS server reachable?"));
+        };
+        let crew = match start() {
+            Ok(crew) => crew,
+            Err(why) => return not_asked(format!("no thread can be started: {why}")),
+        };
+        let (names, name) = (Arc::clone(self), name.to_owned());
+        crew.give(move || {
+            let answer = match resolve(&name) {
+                Ok(addresses) if addresses.is_empty() => Err("it has no address".into()),
+                Ok(addresses) => Ok(addresses),
+                Err(why) => Err(in_words(&why.to_string())),
+            };
+            if names.lock().answer(&name, number, answer, Instant::now()) {
+                log::info!("the name of {name} is resolved again");
+            }
+            names.answered.notify_all();
+            drop(ticket);
+        });
+        Ok(())
+    }
+}
+
+/// What the C library means: glibc and musl have words of their own for the same.
+fn in_words(said: &str) -> String {
+    let said = said.strip_prefix("failed to lookup address information: ").unwrap_or(said);
+    let meaning = match said {
+        "Try again" | "Temporary failure in name resolution" => "the DNS server fails or does not answer",
+        "Name does not resolve" | "Name or service not known" => "the DNS knows no such name",
+        "Name has no usable address" | "No address associated with hostname" => "it has no address",
+        "Non-recoverable error" | "Unrecoverable error" | "Non-recoverable failure in name resolution" => {
+            "the DNS server refuses to answer"
+        }
+        other => other,
+    };
+    meaning.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

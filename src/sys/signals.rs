@@ -1,0 +1,113 @@
+//! SIGTERM, SIGINT, SIGHUP and SIGUSR1. PID 1 in a container gets no default handling: without this a stop ends in SIGKILL.
+
+use std::ffi::c_int;
+use std::fs;
+use std::io;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use rustix::process::{Pid, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use super::exit::Exit;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// The end; the name of the signal.
+    Stop(&'static str),
+    /// SIGHUP: secrets and registrations anew.
+    Renew,
+    /// SIGUSR1: the operator knows of the errors so far.
+    Acknowledge,
+}
+
+/// Signals of a worker arrive on the channel; a second one that asks for the end ends the process at once.
+///
+/// # Errors
+/// The kernel's, when no handler can be installed.
+pub(crate) fn watch() -> io::Result<Receiver<Signal>> {
+    receive(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+}
+
+/// The same for a command that is no worker: [`acknowledge`] knows a worker by the signals that it handles.
+///
+/// # Errors
+/// The kernel's, when no handler can be installed.
+pub(crate) fn watch_stop() -> io::Result<Receiver<Signal>> {
+    receive(&[SIGTERM, SIGINT, SIGHUP])
+}
+
+fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
+    let mut signals = Signals::new(signals)?;
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut stopping = false;
+        for signal in signals.forever() {
+            let signal = match signal {
+                SIGHUP => Signal::Renew,
+                SIGUSR1 => Signal::Acknowledge,
+                SIGTERM => Signal::Stop("SIGTERM"),
+                _ => Signal::Stop("SIGINT"),
+            };
+            if matches!(signal, Signal::Stop(_)) && std::mem::replace(&mut stopping, true) {
+                log::warn!("second signal: ending at once");
+                Exit::Failed.now();
+            }
+            // Nobody listens any more only when the process is ending anyway.
+            let _ = sender.send(signal);
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Sends SIGUSR1 to a worker.
+///
+/// # Errors
+/// Why it was not sent, and what to do.
+pub(crate) fn acknowledge(pid: u32) -> Result<(), String> {
+    // The signal would end a process that does not handle it.
+    let known = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| workers().contains(&pid));
+    let known =
+        known.ok_or_else(|| format!("process {pid} is not a running worker, and was left alone; check --pid"))?;
+    let sent = kill_process(known, rustix::process::Signal::USR1);
+    sent.map_err(|why| format!("process {pid}: {why}; run this as the user of the worker, or as root"))
+}
+
+/// The pids of all workers that /proc shows.
+pub(crate) fn workers() -> Vec<u32> {
+    let Some(own) = status("self") else { return Vec::new() };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| status(&pid.to_string()).is_some_and(|it| it.name == own.name && it.handles_usr1)).collect()
+}
+
+/// What /proc says of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    name: String,
+    handles_usr1: bool,
+}
+
+fn status(pid: &str) -> Option<Status> {
+    parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn parse_status(text: &str) -> Option<Status> {
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let handled = u64::from_str_radix(field("SigCgt:")?, 16).ok()?;
+    Some(Status { name: field("Name:")?.to_owned(), handles_usr1: handled & (1 << (SIGUSR1 - 1)) != 0 })
+}
+
+#[test]
+fn a_process_is_known_by_its_name_and_the_signals_that_it_handles() {
+    let check =
+        |handled: &str| parse_status(&format!("Name:\tagent-net\nSigIgn:\t0000000000001000\nSigCgt:\t{handled}\n"));
+    let status = |handles_usr1| Some(Status { name: "agent-net".into(), handles_usr1 });
+    assert_eq!(check("0000000000004a03"), status(true));
+    assert_eq!(check("0000000000004803"), status(false));
+    assert_eq!(check("0000000000000000"), status(false));
+    assert_eq!(check("junk"), None);
+    assert_eq!(parse_status("Name:\tagent-net\n"), None);
+}
