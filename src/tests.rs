@@ -11,6 +11,7 @@ use crate::api::{contract, route, text};
 use crate::cli::check::render;
 use crate::config::KeepAlive;
 use crate::config::go;
+use crate::config::url::HttpUrl;
 use crate::gpu::sample::GpuSample;
 use crate::gpu::xid::KernelLog;
 use crate::gpu::{pci, wire};
@@ -18,7 +19,6 @@ use crate::health::uptime::{RECORD, Uptime};
 use crate::livepeer::runner;
 use crate::ollama::models;
 use crate::ollama::pull::Pull;
-use crate::outgoing::url::HttpUrl;
 use crate::sys::{exposition, meminfo};
 
 /// A change of good input.
@@ -161,7 +161,7 @@ proptest! {
 
     #[test]
     fn what_goes_into_a_header_stays_in_it(text in outside_text(JOBS)) {
-        let ascii = contract::ascii(&serde_json::to_string(&text).unwrap());
+        let ascii = crate::sys::json::ascii(&serde_json::to_string(&text).unwrap());
         prop_assert!(ascii.bytes().all(|b| (0x20..0x7f).contains(&b)));
         prop_assert_eq!(serde_json::from_str::<String>(&ascii).unwrap(), text);
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::agents::{AgentRow, Agents, MAX_AGENTS};
-use super::contract::{json, millis};
 use crate::health::uptime::{Minute, WINDOWS, Windows};
+use crate::sys::json::{json, millis};
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Uptime"))]

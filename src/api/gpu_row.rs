@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::contract::MIB;
 use crate::gpu::sample::{Gpu, Process, RemappedRows, RetiredPages};
 use crate::gpu::xid::{self, Xid};
 use crate::health::verdict::{self, Reason, Verdict};
+use crate::sys::json::MIB;
 
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Gpu"))]

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::contract::json;
 use super::report::Published;
 use crate::gpu::sample::Gpu;
+use crate::sys::json::json;
 
 /// Who answers, and with what.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -8,12 +8,13 @@ pub(crate) mod registrations;
 
 use std::collections::BTreeSet;
 
+use crate::config::limits::Limits;
 use crate::gpu::sample::{Gpu, THROTTLES};
 use crate::gpu::xid::Xid;
-use crate::health::rules::Limits;
-use crate::health::snapshot::{Reach, Snapshot};
+use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{self, Reason, Verdict};
+use crate::ollama::state::Reach;
 use crate::sys::exposition::{Exposition, Kind, Labels};
 
 /// What is exposed before the first sample.

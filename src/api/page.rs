@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use crate::http::reply::Reply;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
@@ -38,6 +39,17 @@ pub(crate) static HEADERS: LazyLock<Headers> = LazyLock::new(|| {
 fn inside(name: &str) -> &'static str {
     let after = HTML.split_once(&format!("<{name}>")).map_or("", |(_, after)| after);
     after.split_once(&format!("</{name}>")).map_or("", |(inside, _)| inside)
+}
+
+/// The answer; `known`: the browser has it.
+pub(crate) fn reply(known: bool) -> Reply {
+    let body = if known { "" } else { HTML };
+    let page = Reply { content_type: "text/html; charset=utf-8", ..Reply::json(if known { 304 } else { 200 }, body) };
+    page.with("ETag", HEADERS.etag.as_str())
+        .with("Cache-Control", "no-cache")
+        .with("Content-Security-Policy", HEADERS.policy.as_str())
+        .with("X-Content-Type-Options", "nosniff")
+        .with("Referrer-Policy", "no-referrer")
 }
 
 #[test]

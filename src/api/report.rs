@@ -7,21 +7,23 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::contract::{self, CAPABILITY, MIB, millis};
+use super::contract::CAPABILITY;
 use super::gpu_row::GpuRow;
 use super::text;
-use crate::health::snapshot::{Reach, Snapshot};
+use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{self, Reason, Verdict};
 use crate::http::body_parts::Body;
 use crate::livepeer::lease::Row;
 use crate::ollama::keeper;
 use crate::ollama::models::Model;
+use crate::ollama::state::Reach;
+use crate::sys::json::{MIB, millis};
 
 /// A snapshot with all that can be said of it beforehand.
 #[derive(Debug)]
 pub(crate) struct Published {
-    pub(crate) snapshot: Snapshot,
+    pub(crate) snapshot: Arc<Snapshot>,
     verdict: Verdict,
     health: Box<RawValue>,
     gpus: Arc<RawValue>,
@@ -175,7 +177,7 @@ pub(crate) struct Ready<'a> {
 }
 
 impl Published {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
         let reasons: Vec<&Reason> = snapshot.reasons.iter().collect();
         let verdict = verdict::worst(reasons.iter().copied());
         let gpus: Vec<GpuRow<'_>> =
@@ -296,7 +298,15 @@ impl Published {
         let (verdict, reasons) = self.reasons(at);
         let ready = verdict != Verdict::Unhealthy;
         let status = if ready { "ready" } else { "unhealthy" };
-        (ready, contract::json(&Ready { status, verdict, reasons: reasons.collect(), registrations: at.registrations }))
+        (
+            ready,
+            crate::sys::json::json(&Ready {
+                status,
+                verdict,
+                reasons: reasons.collect(),
+                registrations: at.registrations,
+            }),
+        )
     }
 
     fn ollama_row(&self) -> OllamaRow<'_> {
@@ -337,7 +347,7 @@ impl Report<'_> {
             source: &'static str,
             verdict: Verdict,
         }
-        contract::ascii(&contract::json(&Metadata {
+        crate::sys::json::ascii(&crate::sys::json::json(&Metadata {
             capability: CAPABILITY,
             agent_id: self.agent_id,
             timestamp: self.timestamp,

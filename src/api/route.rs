@@ -2,13 +2,13 @@
 
 mod names;
 
-use std::fmt;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{contract, page};
 use crate::health::uptime::WINDOWS;
+use crate::http::reply::Reply;
+use crate::livepeer::tickets::header::{NotAccepted, Tickets};
 use crate::sys::exposition;
 
 pub(crate) use names::problem as name_problem;
@@ -59,21 +59,6 @@ pub(crate) enum Job {
     Ready,
 }
 
-/// The headers of a payment, as they came. Nobody may see them: whoever has them can spend them.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Tickets {
-    /// `Livepeer-Payment`.
-    pub(crate) payment: String,
-    /// `Livepeer`.
-    pub(crate) job: String,
-}
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// An answer that needs no snapshot: always an error, always JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -92,6 +77,22 @@ impl Refusal {
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.header = Some((name, value.into()));
         self
+    }
+
+    /// The answer with its error body. `now` is in Unix seconds.
+    pub(crate) fn reply(self, now: f64) -> Reply {
+        let body = contract::error_body(self.code, &self.message, now);
+        Reply { headers: self.header.into_iter().collect(), ..Reply::json(self.status, body) }
+    }
+}
+
+impl From<NotAccepted> for Refusal {
+    fn from(why: NotAccepted) -> Self {
+        match why {
+            NotAccepted::Invalid(message) => Self::new(400, "bad_payment", message),
+            NotAccepted::Reused(message) => Self::new(400, "ticket_reused", message),
+            NotAccepted::Unwritten(message) => Self::new(503, "ledger_failed", message).with("Retry-After", "10"),
+        }
     }
 }
 

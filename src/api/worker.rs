@@ -10,14 +10,17 @@ use super::contract;
 use super::hardware::{self, Identity};
 use super::metrics;
 use super::openapi;
+use super::page;
 use super::report::{Moment, Published};
-use super::route::{Asked, Job, Refusal, Tickets};
+use super::route::{Asked, Job, Refusal};
 use crate::config::{Config, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::Board;
+use crate::health::snapshot::Snapshot;
 use crate::health::verdict;
 use crate::http::reply::Reply;
 use crate::livepeer::registrar::Registrations;
+use crate::livepeer::tickets::header::Tickets;
 use crate::livepeer::tickets::intake::Cashier;
 use crate::ollama::keepers::Keepers;
 use crate::sys::counters::{Gauge, JobStats};
@@ -38,6 +41,7 @@ const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Worker {
     board: Arc<Board>,
+    published: Mutex<Option<Arc<Published>>>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
     keepers: Arc<Keepers>,
@@ -82,6 +86,7 @@ impl Worker {
         let Sources { board, recorder, registrations, keepers, cashier } = seen;
         Self {
             board,
+            published: Mutex::default(),
             recorder,
             registrations,
             keepers,
@@ -118,7 +123,7 @@ impl Worker {
             Job::Report { .. } if asked.late => Err(draining()),
             job => self.answer(job, start),
         });
-        let reply = answer.unwrap_or_else(|refusal| Reply::refusal(refusal, unix_now()));
+        let reply = answer.unwrap_or_else(|refusal| refusal.reply(unix_now()));
         if let Some(route) = asked.route {
             self.stats.count(route, reply.status, start.elapsed());
         }
@@ -140,7 +145,7 @@ impl Worker {
             Job::Models => self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at))),
             Job::Version => {
                 // It is known before anything else is.
-                let latest = self.board.latest();
+                let latest = self.latest();
                 let model_id = latest.as_ref().map_or("", |latest| latest.model_name());
                 Ok(Reply::json(200, hardware::version(Identity { pipeline: self.pipeline(), model_id })))
             }
@@ -149,12 +154,12 @@ impl Worker {
                 self.with_latest(|latest, _| Reply::json(200, hardware::stats(self.pipeline(), latest)))
             }
             Job::Capabilities => {
-                let latest = self.board.latest();
+                let latest = self.latest();
                 Ok(Reply::json(200, hardware::capabilities(&self.capabilities, latest.as_deref(), self.capacity)))
             }
             Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
             Job::OpenApi => Ok(Reply::json(200, openapi::DOCUMENT.as_str())),
-            Job::Page { known } => Ok(Reply::page(known)),
+            Job::Page { known } => Ok(page::reply(known)),
             Job::Uptime { window, minutes, step } => {
                 let now = unix_now();
                 let (windows, history) = self.recorder.history(minutes, now);
@@ -178,7 +183,7 @@ impl Worker {
 
     /// The operator knows of the errors so far; the body of GET /ready after that. `by`: how that was said.
     pub(crate) fn acknowledge(&self, by: &str) -> String {
-        let latest = self.board.acknowledge();
+        let latest = self.publish(self.board.acknowledge());
         log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
         self.at(&latest, |at| latest.ready(at).1)
     }
@@ -193,9 +198,9 @@ impl Worker {
         let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
-        let latest = self.board.latest().or_else(|| {
+        let latest = self.latest().or_else(|| {
             let _ticket = self.waiting.enter(self.max_waiting)?;
-            self.board.wait_first(FIRST_SAMPLE)
+            self.board.wait_first(FIRST_SAMPLE).map(|snapshot| self.publish(snapshot))
         });
         let latest = latest.ok_or_else(no_sample)?;
         if let Some((cashier, received)) = paid {
@@ -222,7 +227,7 @@ impl Worker {
         let help = "Log lines that were not read in time, or could not be written.";
         out.single("agent_net_log_lines_dropped_total", Kind::Counter, help, Some(logger::dropped() as f64));
         metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
-        let latest = self.board.latest();
+        let latest = self.latest();
         if let Some(latest) = &latest {
             let stale = verdict::stale(latest.snapshot.at.elapsed(), self.interval, now);
             metrics::health(&mut out, &latest.snapshot, stale.as_ref());
@@ -255,8 +260,24 @@ impl Worker {
         })
     }
 
+    /// The last snapshot with its answers; None before the first.
+    fn latest(&self) -> Option<Arc<Published>> {
+        self.board.latest().map(|snapshot| self.publish(snapshot))
+    }
+
+    /// Renders what grows with GPUs and models once for each snapshot: the first request after it does so.
+    fn publish(&self, snapshot: Arc<Snapshot>) -> Arc<Published> {
+        let lock = || self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().clone().filter(|published| Arc::ptr_eq(&published.snapshot, &snapshot));
+        known.unwrap_or_else(|| {
+            let published = Arc::new(Published::new(snapshot));
+            *lock() = Some(Arc::clone(&published));
+            published
+        })
+    }
+
     fn with_latest(&self, answer: impl FnOnce(&Published, &Moment<'_>) -> Reply) -> Result<Reply, Refusal> {
-        let latest = self.board.latest().ok_or_else(no_sample)?;
+        let latest = self.latest().ok_or_else(no_sample)?;
         Ok(self.at(&latest, |at| answer(&latest, at)))
     }
 

@@ -11,7 +11,7 @@ use pico_args::Arguments;
 
 use crate::config;
 use crate::config::settings::Settings;
-use crate::outgoing::url::HttpUrl;
+use crate::config::url::HttpUrl;
 use crate::sys::exit::Exit;
 use crate::sys::logger;
 use ask::Asker;

@@ -7,11 +7,11 @@ use pico_args::Arguments;
 use serde_json::{Value, json};
 
 use crate::config::settings::{self, Settings};
+use crate::config::url;
 use crate::config::{Config, SETTINGS, Setting};
 use crate::health::sampler;
-use crate::health::snapshot::OllamaState;
 use crate::livepeer::runner::{self, Cards};
-use crate::outgoing::url;
+use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;
 
 /// NVIDIA's driver takes up to 25 s to start.
@@ -53,7 +53,7 @@ pub(super) fn run(settings: &Settings, form: Form) -> Exit {
 fn runner_entry(config: &Config) -> String {
     let mut cards = Cards::default();
     let now = sampler::once(config, OllamaState::PENDING, READINGS / config.hurry);
-    cards.see(&now.snapshot.gpu);
+    cards.see(&now.gpu);
     if cards.first().is_none() {
         super::complain(
             "no GPU can be read here, so the entry has none and clients that filter by GPU do not find it; agent-net doctor says why",

@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use pico_args::Arguments;
 
+use crate::api::route::name_problem;
+use crate::config::settings;
 use crate::sys::exit::Exit;
 
 /// Runs the command that the arguments name; `serve` when they name none.
@@ -74,10 +76,10 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Ok(task) => task,
         Err(why) => return usage(command, &why),
     };
-    let settings = match crate::config::settings::gather(&mut args) {
+    let settings = match settings::gather(&mut args, name_problem) {
         Ok(settings) => settings,
-        Err(crate::config::settings::Error::Usage(why)) => return usage(command, &why),
-        Err(crate::config::settings::Error::Config(why)) => {
+        Err(settings::Error::Usage(why)) => return usage(command, &why),
+        Err(settings::Error::Config(why)) => {
             return match task {
                 Task::Doctor { json } => doctor::refuse(&why, json),
                 _ => refuse(&why),

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::api::text;
 use crate::config::Secret;
 use crate::outgoing;
 
@@ -86,7 +85,7 @@ fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer
         200 => Ok(body),
         401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),
         _ => {
-            let start: String = text::one_line(&body).chars().take(200).collect();
+            let start: String = crate::sys::text::one_line(&body).chars().take(200).collect();
             Err(NoAnswer::Other(format!("{url} answered {status}: {start}")))
         }
     }

@@ -2,20 +2,22 @@
 //! It reads a lookup function, never the process environment or a file.
 
 pub(crate) mod go;
+pub(crate) mod limits;
 mod models;
 mod ollama;
 mod orchestrators;
+pub(crate) mod price;
 pub(crate) mod settings;
 mod table;
 mod tls;
+pub(crate) mod url;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::api::route;
-use crate::health::rules::Limits;
-use crate::outgoing::url::{HttpUrl, UrlError};
+use crate::config::limits::Limits;
+use crate::config::url::{HttpUrl, UrlError};
 use table::default_of;
 
 pub(crate) use models::{KeepAlive, Models, name_problem};
@@ -193,11 +195,14 @@ impl Lookup<'_> {
     }
 }
 
+/// Why no job can reach a capability of this name; None: jobs can. The routes decide, which this room does not know.
+pub(crate) type NameCheck = fn(&str) -> Option<String>;
+
 /// Reads all settings through `lookup` (flag, else environment, else None).
 ///
 /// # Errors
 /// The first setting that cannot be used.
-pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
+pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>, name_problem: NameCheck) -> Parsed<Config> {
     let get = Lookup(lookup);
     let host = get.with_default("SERVER_HOST");
     let port = get.with_default("SERVER_PORT");
@@ -225,7 +230,7 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>) -> Parsed<Config> {
         port: port.parse().map_err(|_| ConfigError::new("SERVER_PORT", &port, "a port from 0 to 65535 is accepted"))?,
         ollama: ollama::parse(&get)?,
         orchestrators: orchestrators::parse(&get)?,
-        capability: capability(&get)?,
+        capability: capability(&get, name_problem)?,
         worker_token: get.secret("WORKER_TOKEN")?,
         models: models::parse(&get)?,
         sample_interval: get.duration("SAMPLE_INTERVAL", Duration::from_secs(300), "5m, e.g. 5s")?,
@@ -314,7 +319,7 @@ fn limits(get: &Lookup<'_>) -> Parsed<Limits> {
     })
 }
 
-fn capability(get: &Lookup<'_>) -> Parsed<Capability> {
+fn capability(get: &Lookup<'_>, name_problem: NameCheck) -> Parsed<Capability> {
     let capacity = get.with_default("CAPABILITY_CAPACITY");
     let description = get.with_default("CAPABILITY_DESCRIPTION");
     if description.len() > 1024 {
@@ -328,7 +333,7 @@ fn capability(get: &Lookup<'_>) -> Parsed<Capability> {
             "at most 128 visible ASCII characters without blanks are accepted",
         ));
     }
-    if let Some((bad, why)) = names.iter().find_map(|name| Some((name, route::name_problem(name)?))) {
+    if let Some((bad, why)) = names.iter().find_map(|name| Some((name, name_problem(name)?))) {
         return Err(ConfigError::new("CAPABILITY_NAME", bad, &why));
     }
     let scaling: Option<i64> = get.number("CAPABILITY_PRICE_SCALING", "a whole number from 1 is accepted")?;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{ConfigError, Lookup, Parsed, Secret, TlsRule};
-use crate::outgoing::url::HttpUrl;
+use crate::config::url::HttpUrl;
 
 /// Where Ollama is, and what a proxy before it wants.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! Where and how to register.
 
 use super::{ConfigError, Lookup, Parsed, Secret, TlsRule};
-use crate::livepeer::runner::Price;
-use crate::outgoing::url::HttpUrl;
+use crate::config::price::Price;
+use crate::config::url::HttpUrl;
 
 /// ORCH_PROTOCOL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

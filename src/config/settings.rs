@@ -6,8 +6,8 @@ use std::fmt;
 use pico_args::Arguments;
 
 use super::{Config, SETTINGS, Setting};
-use crate::config;
-use crate::outgoing::url::HttpUrl;
+use crate::config::url::HttpUrl;
+use crate::config::{self, NameCheck};
 use crate::sys::{limits, secrets};
 
 /// Why there are no settings.
@@ -58,7 +58,7 @@ pub(crate) fn flag(name: &str) -> String {
 ///
 /// # Errors
 /// The first flag or setting that cannot be used.
-pub(crate) fn gather(args: &mut Arguments) -> Result<Settings, Error> {
+pub(crate) fn gather(args: &mut Arguments, name_problem: NameCheck) -> Result<Settings, Error> {
     let mut values = Vec::new();
     for setting in SETTINGS {
         if let Some((value, source)) = value(args, setting)? {
@@ -75,7 +75,7 @@ pub(crate) fn gather(args: &mut Arguments) -> Result<Settings, Error> {
         values.push((setting.name, secret, Source::File));
     }
     let lookup = |name: &str| values.iter().find(|(n, ..)| *n == name).map(|(_, value, _)| value.clone());
-    let config = config::from(&lookup).map_err(|why| Error::Config(why.to_string()))?;
+    let config = config::from(&lookup, name_problem).map_err(|why| Error::Config(why.to_string()))?;
     Ok(Settings { config, values })
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(pairs: &[(&str, &str)]) -> Parsed<Config> {
-    from(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+    from(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()), crate::api::route::name_problem)
 }
 
 #[test]

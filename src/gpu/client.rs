@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
 use super::wire::{self, Answer, Ask, Hello, Question, Wanted};
-use crate::health::rules::KEEP_LOADED;
-use crate::health::snapshot::GpuState;
+use crate::gpu::state::GpuState;
 use crate::sys::backoff::Backoff;
 use process::{End, HELPER, Process, START_QUIET, find, wait};
 
@@ -315,7 +314,10 @@ impl Gpus {
         self.fails_slowly = first && answer.is_err() && took >= START_QUIET;
         let sample = answer?;
         if first && took >= SLOW_START {
-            log::warn!("the driver took {} s to start; {KEEP_LOADED}", took.as_secs());
+            log::warn!(
+                "the driver took {} s to start: it starts again for each program unless nvidia-persistenced runs on the host",
+                took.as_secs()
+            );
         }
         if sample.slow_fresh {
             self.slow_at = Some(Instant::now());

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::legacy::Legacy;
 use super::pci::PciId;
-use crate::cli::doctor::diagnosis::Node;
-use crate::health::rules::{Access, Surroundings};
+use crate::gpu::surroundings::Node;
+use crate::gpu::surroundings::{Access, Surroundings};
 
 /// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
 pub(crate) fn look(root: &Path) -> Surroundings {

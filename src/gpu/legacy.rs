@@ -2,7 +2,6 @@
 //! bus all the same, and nothing is wrong with them.
 
 use super::pci::PciId;
-use crate::api::text;
 
 /// What the driver's last look at the PCI bus said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,7 +128,7 @@ impl LegacyLog {
 
 /// The card that a sentence is about, once it is complete.
 fn card(sentence: &str) -> Option<Card> {
-    let word = |text: &str| text.split_whitespace().next().map(|word| text::start(word, 32));
+    let word = |text: &str| text.split_whitespace().next().map(|word| crate::sys::text::start(word, 32));
     if let Some(rest) = sentence.strip_prefix("ignoring the legacy GPU ") {
         let place = PciId::parse(rest.trim())?;
         return Some(Card { name: None, place: Some(place), needs: Needs::LegacyDriver(None) });
@@ -141,7 +140,7 @@ fn card(sentence: &str) -> Option<Card> {
         // Some say it twice.
         let name = name.strip_prefix("NVIDIA NVIDIA ").map_or(name.to_owned(), |name| format!("NVIDIA {name}"));
         let needs = Needs::LegacyDriver(word(rest));
-        return Some(Card { name: Some(text::start(&name, 96)), place: None, needs });
+        return Some(Card { name: Some(crate::sys::text::start(&name, 96)), place: None, needs });
     }
     let rest = what.strip_prefix("not supported by ")?;
     let place = PciId::parse(who.strip_prefix("NVIDIA GPU ")?.split_whitespace().next()?)?;

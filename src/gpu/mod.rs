@@ -9,6 +9,8 @@ pub(crate) mod legacy;
 pub(crate) mod pci;
 pub(crate) mod plausible;
 pub(crate) mod sample;
+pub(crate) mod state;
+pub(crate) mod surroundings;
 pub(crate) mod tegra;
 pub(crate) mod wire;
 pub(crate) mod xid;

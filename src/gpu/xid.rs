@@ -8,7 +8,7 @@ mod catalogue;
 mod kernel;
 
 use super::pci::PciId;
-use crate::api::contract::millis;
+use crate::sys::json::millis;
 
 pub(crate) use catalogue::{Class, class, meaning};
 use catalogue::{OFF_THE_BUS, RECOVERY_ACTION};

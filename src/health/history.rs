@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::api::contract::{MIB, json, millis};
 use crate::gpu::sample::Gpu;
+use crate::sys::json::{MIB, json, millis};
 
 /// How far back it goes; the running one counts.
 const MINUTES: usize = 60;

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::snapshot::OllamaState;
 use crate::gpu::pci::PciId;
 use crate::gpu::sample::{
     CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ,
     SW_THERMAL,
 };
+use crate::ollama::state::OllamaState;
 
 /// Samples in a row that make a condition of it.
 const SAMPLES: u32 = 3;

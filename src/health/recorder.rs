@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sampler::Board;
-use super::snapshot::{GpuState, Snapshot};
+use super::snapshot::Snapshot;
 use super::uptime::{Minute, Seen, Uptime, Windows};
 use super::uptime_file::{Health, UptimeFile};
 use super::verdict::{self, Verdict};
+use crate::gpu::state::GpuState;
 use crate::sys::exposition::{Exposition, Kind};
 use crate::sys::limits::{boot_clock, unix_now};
 use crate::sys::threads;
@@ -90,7 +91,7 @@ impl Recorder {
                 }
                 patience = Duration::ZERO;
             }
-            let seen = board.latest().map_or(Seen::Nothing, |latest| seen(&latest.snapshot, max_age));
+            let seen = board.latest().map_or(Seen::Nothing, |latest| seen(&latest, max_age));
             let now = unix_now();
             let (windows, changes, whole) = {
                 let mut uptime = self.lock();

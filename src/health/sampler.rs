@@ -11,21 +11,24 @@ use std::time::{Duration, Instant};
 
 use super::history::Recent;
 use super::reading_log::History;
-use super::rules::{self, Facts, Limits, Surroundings};
-use super::snapshot::{Counts, GpuState, OllamaState, Snapshot, XidSource};
+use super::rules::{self, Facts};
+use super::snapshot::{Counts, Snapshot};
 use super::uptime::Windows;
 use super::verdict::Reason;
-use crate::api::contract::millis;
-use crate::api::report::Published;
 use crate::config::Config;
+use crate::config::limits::Limits;
 use crate::gpu::client::Gpus;
 use crate::gpu::host;
 use crate::gpu::kmsg::{Kmsg, monotonic_seconds};
 use crate::gpu::sample::{FaultKind, GpuSample};
+use crate::gpu::state::{GpuState, XidSource};
+use crate::gpu::surroundings::Surroundings;
 use crate::gpu::tegra::Tegra;
 use crate::gpu::xid::{self, KernelEvent, XidLog};
 use crate::ollama::fetch::Ollama;
 use crate::ollama::keepers::Keepers;
+use crate::ollama::state::OllamaState;
+use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 use crate::sys::threads;
 pub(crate) use once::{Once, once};
@@ -72,7 +75,7 @@ struct State {
     kernel_log: bool,
     uptime: Windows,
     counts: Counts,
-    latest: Option<Arc<Published>>,
+    latest: Option<Arc<Snapshot>>,
 }
 
 impl Board {
@@ -100,12 +103,12 @@ impl Board {
     }
 
     /// The last snapshot; None before the first.
-    pub(crate) fn latest(&self) -> Option<Arc<Published>> {
+    pub(crate) fn latest(&self) -> Option<Arc<Snapshot>> {
         self.lock().latest.clone()
     }
 
     /// The last snapshot, waiting for the first at most `patience`.
-    pub(crate) fn wait_first(&self, patience: Duration) -> Option<Arc<Published>> {
+    pub(crate) fn wait_first(&self, patience: Duration) -> Option<Arc<Snapshot>> {
         let state = self.lock();
         let waited = self.published.wait_timeout_while(state, patience, |state| state.latest.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
@@ -117,7 +120,7 @@ impl Board {
     }
 
     /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone. What is left.
-    pub(crate) fn acknowledge(&self) -> Arc<Published> {
+    pub(crate) fn acknowledge(&self) -> Arc<Snapshot> {
         let mut state = self.lock();
         state.xids.settle();
         let given = state.gpu.gpus().iter().filter(|gpu| gpu.given()).count();
@@ -163,8 +166,8 @@ impl Board {
         state.gpu_at = Instant::now();
         let news = self.publish_what_is_whole(&mut state);
         let code = state.latest.as_ref().and_then(|latest| {
-            let faulty = matches!(latest.snapshot.gpu, GpuState::Fault { .. });
-            latest.snapshot.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
+            let faulty = matches!(latest.gpu, GpuState::Fault { .. });
+            latest.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
         });
         if let Some(code) = code {
             *state.counts.failures.entry(code.name()).or_default() += 1;
@@ -212,7 +215,7 @@ impl Board {
     }
 
     fn publish(&self, state: &mut State) -> News {
-        let before = state.latest.as_ref().map(|l| l.snapshot.reasons.as_slice()).unwrap_or_default();
+        let before = state.latest.as_ref().map(|l| l.reasons.as_slice()).unwrap_or_default();
         let unseen = Surroundings::default();
         let (monotonic, unix) = (monotonic_seconds(), unix_now());
         state.xids.see_clocks(monotonic, unix);
@@ -245,7 +248,7 @@ impl Board {
             },
             counts: state.counts.clone(),
         };
-        let now = Arc::new(Published::new(snapshot));
+        let now = Arc::new(snapshot);
         let before = state.latest.replace(Arc::clone(&now));
         self.published.notify_all();
         (before, now)
@@ -268,14 +271,14 @@ fn record_events(xids: &mut XidLog, sample: &GpuSample, at: f64) {
 }
 
 /// The snapshot before and the new one.
-type News = (Option<Arc<Published>>, Arc<Published>);
+type News = (Option<Arc<Snapshot>>, Arc<Snapshot>);
 
 /// Unlocks the board, whose lock every job takes, and only then logs each reason that came or went.
 fn unlock(state: MutexGuard<'_, State>, news: Option<News>) {
     drop(state);
     let Some((before, now)) = news else { return };
-    let before = before.as_ref().map_or(&[][..], |before| &before.snapshot.reasons);
-    let now = &now.snapshot.reasons;
+    let before = before.as_ref().map_or(&[][..], |before| &before.reasons);
+    let now = &now.reasons;
     let missing = |all: &[Reason], one: &Reason| !all.iter().any(|r| r.same_as(one));
     for reason in now.iter().filter(|r| missing(before, r)) {
         log::warn!("{} {}: {}; {}", reason.severity, reason.code.name(), reason.message, reason.action);

@@ -1,6 +1,7 @@
 //! What a verdict is: the worst of all reasons, each with its code, in plain words and with what to do.
 //! Unknown is never ok. The rules that find reasons are in `rules`.
 
+use crate::sys::exit::Exit;
 use std::fmt;
 use std::time::Duration;
 
@@ -187,6 +188,17 @@ pub(crate) fn stale(age: Duration, interval: Duration, now: f64) -> Option<Reaso
         action: "restart the worker if this lasts; its sampler does not get on",
         since: now - age.as_secs_f64(),
     })
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Ok => Self::Ok,
+            Verdict::Degraded => Self::Failed,
+            Verdict::Unhealthy => Self::Unhealthy,
+            Verdict::Unknown => Self::Unknown,
+        }
+    }
 }
 
 #[test]

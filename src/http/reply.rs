@@ -1,9 +1,6 @@
 //! What a request is answered with, before it becomes bytes.
 
 use super::body_parts::Body;
-use crate::api::contract;
-use crate::api::page;
-use crate::api::route::Refusal;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -27,22 +24,5 @@ impl Reply {
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
-    }
-
-    /// The status page; `known`: the browser has it.
-    pub(crate) fn page(known: bool) -> Self {
-        let body = if known { "" } else { page::HTML };
-        let page = Self { content_type: "text/html; charset=utf-8", ..Self::json(if known { 304 } else { 200 }, body) };
-        page.with("ETag", page::HEADERS.etag.as_str())
-            .with("Cache-Control", "no-cache")
-            .with("Content-Security-Policy", page::HEADERS.policy.as_str())
-            .with("X-Content-Type-Options", "nosniff")
-            .with("Referrer-Policy", "no-referrer")
-    }
-
-    /// The error body of a refusal. `now` is in Unix seconds.
-    pub(crate) fn refusal(refusal: Refusal, now: f64) -> Self {
-        let body = contract::error_body(refusal.code, &refusal.message, now);
-        Self { headers: refusal.header.into_iter().collect(), ..Self::json(refusal.status, body) }
     }
 }

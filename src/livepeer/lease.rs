@@ -2,6 +2,7 @@
 //! what to do out; time is an argument (any clock that never goes back). The registry forgets without a word: at its
 //! restart, after one failed connection; and it loses a slot at each job whose client hung up. Asking anew mends all.
 
+use crate::sys::counters::Hint;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -62,21 +63,6 @@ pub(crate) enum Action {
     Unregister,
     /// Nothing for so long, if nothing happens.
     Wait(Duration),
-}
-
-/// What lets one ask before it is time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hint {
-    /// A job's peer was gone before its answer: a slot may be lost.
-    Vanished,
-    /// A job came without WORKER_TOKEN: if it was the orchestrator's, we are out.
-    Denied,
-    /// A job came with another token, with the same result.
-    Foreign,
-    /// The orchestrator's other registry has lost the worker or is back: this one may have been lost as well.
-    Restarted,
-    /// The operator wants it (SIGHUP).
-    Asked,
 }
 
 /// One lease.

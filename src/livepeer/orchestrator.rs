@@ -12,8 +12,8 @@ use serde::Serialize;
 use ureq::Agent;
 use ureq::tls::TlsConfig;
 
+use crate::config::url::HttpUrl;
 use crate::config::{Capability, Secret};
-use crate::outgoing::url::HttpUrl;
 use crate::outgoing::{self, Cause, words};
 
 pub(crate) use runner::Discovery;

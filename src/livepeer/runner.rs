@@ -13,7 +13,7 @@ use super::lease;
 
 pub(crate) use answer::{Answer, judge, lists_runners};
 pub(crate) use card::{Cards, metadata};
-pub(crate) use entry::{Beat, MODE, Price, Status, static_entry};
+pub(crate) use entry::{Beat, MODE, Status, static_entry};
 pub(crate) use follow::Follow;
 
 /// Until the orchestrator says otherwise.

@@ -16,8 +16,8 @@ use super::errors;
 use super::models::{self, Entry, Model, Standing};
 use super::pull::{self, Pull, PullError};
 use crate::config::OllamaConfig;
+use crate::config::url::HttpUrl;
 use crate::outgoing::refusal::Trouble;
-use crate::outgoing::url::HttpUrl;
 use crate::outgoing::{self, Credentials};
 
 /// One route, its deadline and the largest body that is read of it.

@@ -3,8 +3,8 @@
 use ureq::Body;
 use ureq::http::Response;
 
+use crate::config::url::HttpUrl;
 use crate::outgoing::refusal::{Refusal, Trouble};
-use crate::outgoing::url::HttpUrl;
 use crate::outgoing::{Cause, words};
 
 /// What a failed request means.

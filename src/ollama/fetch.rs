@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::models::{self, Entry};
 use crate::config::OllamaConfig;
-use crate::health::snapshot::{OllamaState, Reach};
+use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing::refusal::Trouble;
 
 pub(crate) use super::client::{Client, Look};

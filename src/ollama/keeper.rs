@@ -10,11 +10,10 @@ use serde::Serialize;
 
 use super::models::Standing;
 use super::pull::{Progress, PullError};
-use crate::health::verdict::Verdict;
 use crate::sys::backoff::Backoff;
 use life::Life;
 use pulls::Pulls;
-pub(crate) use row::{Row, Run};
+pub(crate) use row::{Row, Run, Stuck};
 
 /// After a pull or a load that failed.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
@@ -310,7 +309,7 @@ impl Keeper {
     }
 
     /// How bad it is that it is listed as loaded and answers nothing; None: it is not so.
-    pub(crate) fn stuck(&self, clock: i64) -> Option<Verdict> {
+    pub(crate) fn stuck(&self, clock: i64) -> Option<Stuck> {
         self.life.stuck(clock).filter(|_| self.loaded.is_some())
     }
 

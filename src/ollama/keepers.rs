@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fetch::{Client, Look};
+use super::keeper::Stuck;
 use super::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State, UNANSWERED};
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive};
-use crate::health::verdict::Verdict;
 use crate::sys::limits::unix_now;
 use crate::sys::status_table::Rows;
 use crate::sys::threads;
@@ -131,7 +131,7 @@ impl One {
         }
     }
 
-    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: Option<Verdict>) {
+    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: Option<Stuck>) {
         let cloud = look.as_ref().is_ok_and(|look| look.standing(&self.model).remote_host.is_some());
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {
@@ -217,6 +217,6 @@ impl One {
     }
 }
 
-fn in_words(stuck: Verdict) -> &'static str {
-    if stuck == Verdict::Unhealthy { STUCK } else { UNANSWERED }
+fn in_words(stuck: Stuck) -> &'static str {
+    if stuck == Stuck::Certainly { STUCK } else { UNANSWERED }
 }

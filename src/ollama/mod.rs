@@ -7,3 +7,4 @@ pub(crate) mod keeper;
 pub(crate) mod keepers;
 pub(crate) mod models;
 pub(crate) mod pull;
+pub(crate) mod state;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::api::text;
 pub(crate) use explain::{Cause, PullError, explain};
 
 /// Layers of one model; what comes beyond is not counted.
@@ -196,7 +195,7 @@ fn percent(part: u64, whole: u64) -> u8 {
 
 /// One line of bounded length.
 pub(crate) fn shorten(text: &str) -> String {
-    text::start(text, MAX_TEXT)
+    crate::sys::text::start(text, MAX_TEXT)
 }
 
 /// `42 %, 5.9 GB of 14.2 GB, 84.0 MB/s, 1 min 38 s left`.

@@ -4,7 +4,6 @@
 mod login;
 pub(crate) mod refusal;
 mod tls;
-pub(crate) mod url;
 mod watched;
 mod words;
 

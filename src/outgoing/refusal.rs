@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use super::url::{self, HttpUrl};
-use crate::api::text::one_line;
+use crate::config::url::{self, HttpUrl};
+use crate::sys::text::one_line;
 
 /// Why Ollama cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

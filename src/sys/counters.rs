@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::exposition::{Exposition, Kind};
-use crate::livepeer::lease::Hint;
 
 /// A number of things that are under way, counted down by their tickets' drop, panics included.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +50,21 @@ pub(crate) struct Heard {
     vanished: usize,
     denied: usize,
     foreign: usize,
+}
+
+/// What lets one ask before it is time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// A job's peer was gone before its answer: a slot may be lost.
+    Vanished,
+    /// A job came without WORKER_TOKEN: if it was the orchestrator's, we are out.
+    Denied,
+    /// A job came with another token, with the same result.
+    Foreign,
+    /// The orchestrator's other registry has lost the worker or is back: this one may have been lost as well.
+    Restarted,
+    /// The operator wants it (SIGHUP).
+    Asked,
 }
 
 impl Pulse {

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::health::verdict::Verdict;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Ok = 0,
@@ -29,16 +27,5 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
-    }
-}
-
-impl From<Verdict> for Exit {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Ok => Self::Ok,
-            Verdict::Degraded => Self::Failed,
-            Verdict::Unhealthy => Self::Unhealthy,
-            Verdict::Unknown => Self::Unknown,
-        }
     }
 }

@@ -54,7 +54,7 @@ const COVERED: &[(&str, &str, &str)] = &[
 #[test]
 fn no_code_is_left_out() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let verdict = fs::read_to_string(root.join("src/pure/verdict.rs")).unwrap();
+    let verdict = fs::read_to_string(root.join("src/health/verdict.rs")).unwrap();
     let codes = verdict.split("pub(crate) enum Code {\n").nth(1).unwrap().split("\n}").next().unwrap();
     let codes: Vec<String> = codes.lines().map(|line| screaming(line.trim().trim_end_matches(','))).collect();
     assert!(codes.len() >= 45, "{codes:?}");

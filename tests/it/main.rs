@@ -71,6 +71,7 @@ mod recordings;
 mod registration;
 #[path = "../stack/request.rs"]
 mod request;
+mod rooms;
 mod rules;
 mod runners;
 mod scheduler;

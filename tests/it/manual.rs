@@ -86,7 +86,7 @@ fn what_help_names_is_understood() {
 fn what_is_understood_is_named_by_help() {
     let texts: String = commands().iter().map(|name| help(name)).collect();
     let mut options = BTreeSet::new();
-    for (path, text) in sources("src/cmd") {
+    for (path, text) in sources("src/cli") {
         if !path.contains("/manual/") {
             options.extend(
                 text.split('"')

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::render;
 use super::{Form, Options};
 use crate::api::contract;
-use crate::api::report::Moment;
+use crate::api::report::{Moment, Published};
 use crate::cli::doctor::looks;
 use crate::cli::probe::{self, NoAnswer};
 use crate::config::Config;
 use crate::health::sampler::Once;
-use crate::health::snapshot::OllamaState;
+use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
 
@@ -88,11 +88,11 @@ impl Asker {
         let waiting = self.waiting(&format!("Ollama at {base}"));
         let ollama = asked.recv_timeout(left()).unwrap_or(OllamaState::PENDING);
         drop(waiting);
-        let latest = own.judge(ollama, left());
+        let latest = Published::new(Arc::new(own.judge(ollama, left())));
         self.own = Some(own);
         let now = unix_now();
         let at = Moment { now, sample_age_ms: 0, process_seconds: 0, stale: None, registrations: &[], keepers: &[] };
-        if text { latest.text(&at) } else { contract::json(&latest.report(None, &at)) }
+        if text { latest.text(&at) } else { crate::sys::json::json(&latest.report(None, &at)) }
     }
 
     /// Says on stderr what is waited for if that takes long; until it is dropped.

@@ -129,7 +129,7 @@ pub(crate) fn verdict_of_text(text: &str) -> Result<Verdict, String> {
 /// Nagios takes a | for the begin of its numbers.
 fn one_line(text: &str) -> String {
     let other = |c| matches!(c, '|' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text::one_line(text).replace(other, " ") + "\n"
+    crate::sys::text::one_line(text).replace(other, " ") + "\n"
 }
 
 #[cfg(test)]

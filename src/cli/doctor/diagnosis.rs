@@ -1,13 +1,15 @@
 //! What `doctor` finds: lines that say pass, warn or fail, what was seen and how to mend it. Facts in, lines out.
 
+use crate::gpu::surroundings::Node;
 use serde::Serialize;
 
-use crate::api::contract;
-use crate::api::text::one_line;
-use crate::health::rules::{Access, Limits, Surroundings};
-use crate::health::snapshot::{OllamaState, Reach, Snapshot};
+use crate::config::limits::Limits;
+use crate::gpu::surroundings::{Access, Surroundings};
+use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{Reason, Verdict};
 use crate::ollama::models::{self, Model};
+use crate::ollama::state::{OllamaState, Reach};
+use crate::sys::text::one_line;
 
 /// Ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,18 +77,7 @@ pub(crate) fn json(findings: &[Finding]) -> String {
         version: &'static str,
         checks: &'a [Finding],
     }
-    contract::json(&Diagnosis { status: worst(findings), version: env!("CARGO_PKG_VERSION"), checks: findings })
-}
-
-/// A file below /dev through which the GPU is reached.
-#[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) name: String,
-    /// Permission bits, owner and group.
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) access: Access,
+    crate::sys::json::json(&Diagnosis { status: worst(findings), version: env!("CARGO_PKG_VERSION"), checks: findings })
 }
 
 /// What the machine shows of its GPUs without asking them.

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
 use crate::cli::probe::{self, NoAnswer};
+use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
 use crate::gpu::host;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::tegra::Tegra;
 use crate::health::sampler;
-use crate::health::snapshot::{OllamaState, Reach};
 use crate::health::uptime_file;
 use crate::livepeer::orchestrator::{Discovery, Orchestrator, RegisterError};
 use crate::livepeer::registrar::BYOC_ALONE;
 use crate::ollama::fetch::Ollama;
+use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing;
-use crate::outgoing::url::HttpUrl;
 use crate::sys::limits::unix_now;
 
 /// One look: what it is called, how long it may take, and what it does.
@@ -89,7 +89,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.hurry).snapshot)
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.hurry))
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {

@@ -1,9 +1,10 @@
 //! Library, driver and the number of GPUs: whether there is anything to judge at all.
 
-use super::{Access, Facts, Findings, Surroundings};
+use super::{Facts, Findings};
 use crate::gpu::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuFault, GpuSample};
+use crate::gpu::state::GpuState;
+use crate::gpu::surroundings::{Access, Surroundings};
 use crate::gpu::xid::Class;
-use crate::health::snapshot::GpuState;
 use crate::health::verdict::{Code, Verdict};
 
 /// A stuck or dying driver is degraded at first and unhealthy from here on.
@@ -14,9 +15,6 @@ macro_rules! keep_loaded {
         "without persistence mode the driver starts again for each program, which takes 6 to 25 s: enable nvidia-persistenced on the host, or run nvidia-smi -pm 1"
     };
 }
-
-/// What to do about a driver that was slow to start.
-pub(crate) const KEEP_LOADED: &str = keep_loaded!();
 
 pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     match facts.gpu {

@@ -2,9 +2,9 @@
 
 use super::{Facts, Findings, heat, presence};
 use crate::gpu::sample::Gpu;
+use crate::gpu::state::GpuState;
 use crate::gpu::xid::{Class, Kind};
 use crate::health::reading_log::{self, Track};
-use crate::health::snapshot::GpuState;
 use crate::health::verdict::{Code, Verdict};
 
 /// A warning of the driver is over after this long; a fatal one may be, if everything else says so.

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use super::driver::any_usable;
 use super::{Facts, Findings};
+use crate::gpu::state::GpuState;
 use crate::health::reading_log;
-use crate::health::snapshot::{GpuState, Reach};
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{Code, Verdict};
+use crate::ollama::keeper::Stuck;
 use crate::ollama::models::{self, Model};
+use crate::ollama::state::Reach;
 
 pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     ollama(facts, findings);
@@ -114,9 +116,10 @@ fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let named = |rows: Vec<&str>| rows.join(" and ");
     let stuck = || facts.keepers.iter().filter_map(|row| Some((row.stuck?, row.model.as_str())));
-    if let Some(severity) = stuck().map(|(severity, _)| severity).max() {
-        let names = named(stuck().filter(|(each, _)| *each == severity).map(|(_, name)| name).collect());
-        let (what, action) = if severity == Verdict::Unhealthy {
+    if let Some(worst) = stuck().map(|(how, _)| how).max() {
+        let names = named(stuck().filter(|(each, _)| *each == worst).map(|(_, name)| name).collect());
+        let severity = if worst == Stuck::Certainly { Verdict::Unhealthy } else { Verdict::Degraded };
+        let (what, action) = if worst == Stuck::Certainly {
             let action = "restart Ollama: the model's runner hangs; look at Ollama's log and at dmesg for why";
             ("two requests in a row for it got no answer", action)
         } else {

@@ -7,9 +7,9 @@ use super::Verdict::*;
 use super::*;
 use crate::gpu::pci::PciId;
 use crate::gpu::sample::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample};
-use crate::health::snapshot::Reach;
 use crate::health::uptime::Window;
 use crate::ollama::models::{Loaded, Model};
+use crate::ollama::state::Reach;
 
 mod machine;
 mod xids;

@@ -8,13 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Board, Source, look_around};
-use crate::api::report::Published;
 use crate::config::Config;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::sample::{FaultKind, Gpu, GpuFault};
+use crate::gpu::state::GpuState;
+use crate::gpu::surroundings::Surroundings;
 use crate::gpu::xid::KernelEvent;
-use crate::health::rules::{self, Surroundings};
-use crate::health::snapshot::{GpuState, OllamaState};
+use crate::health::rules;
+use crate::health::snapshot::Snapshot;
+use crate::ollama::state::OllamaState;
 
 /// Some conditions count only when several samples show them.
 const LOOKS_AT_ONCE: u32 = 3;
@@ -23,7 +25,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 const SECOND_CHANCE: Duration = Duration::from_secs(4);
 
 /// One snapshot within `timeout`. `ollama`: what is known of it.
-pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> Arc<Published> {
+pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> Snapshot {
     let mut once = Once::new(config);
     once.read(timeout);
     once.judge(ollama, timeout)
@@ -73,7 +75,7 @@ impl Once {
     }
 
     /// What follows from what was read. Where that is the first sample, a few more are taken as far as `left` allows.
-    pub(crate) fn judge(&mut self, ollama: OllamaState, left: Duration) -> Arc<Published> {
+    pub(crate) fn judge(&mut self, ollama: OllamaState, left: Duration) -> Snapshot {
         let deadline = Instant::now() + left;
         self.board.put_ollama(ollama);
         if let Some((gpu, reinits)) = self.read.take() {
@@ -92,9 +94,9 @@ impl Once {
         }
         self.board.publish_the_first_anyway();
         let latest = self.board.latest().unwrap_or_else(|| unreachable!("it was published"));
-        let mut snapshot = latest.snapshot.clone();
+        let mut snapshot = Snapshot::clone(&latest);
         rules::settle(&mut snapshot.reasons);
-        Arc::new(Published::new(snapshot))
+        snapshot
     }
 
     /// `timeout`: what led to `deadline`.

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::Orchestrator;
-use crate::http::inside;
 use crate::outgoing::{self, words};
+
+/// The headers of a paid job: tickets, and the job that they pay for.
+pub(crate) const PAYMENT_HEADER: &str = "Livepeer-Payment";
+pub(crate) const JOB_HEADER: &str = "Livepeer";
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Of the answer only the start is kept.
@@ -25,7 +28,7 @@ impl Orchestrator {
     /// When there is no whole answer within 10 s.
     pub(crate) fn submit(&self, payment: &str, job: &str) -> Result<(u16, String), NoAnswer> {
         let request = self.agent.post(self.base.as_str()).content_type("application/json");
-        let request = request.header(inside::PAYMENT, payment).header(inside::JOB, job);
+        let request = request.header(PAYMENT_HEADER, payment).header(JOB_HEADER, job);
         let request = request.config().timeout_global(Some(DEADLINE)).build();
         let mut reply =
             request.send_empty().map_err(|why| NoAnswer { arrived: !outgoing::is_unsent(&why), why: words(&why) })?;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{Orchestrator, RegisterError, UNREGISTER_DEADLINE, judge, no_answer, short_text};
 use crate::config::Secret;
+use crate::config::url::HttpUrl;
 use crate::livepeer::runner::{self, Answer, Beat};
 use crate::outgoing;
-use crate::outgoing::url::HttpUrl;
 
 /// Answers are half a KiB of JSON.
 const MAX_BODY: u64 = 64 << 10;

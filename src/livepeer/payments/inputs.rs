@@ -10,7 +10,7 @@ use super::flags::{self, FlagError, Found, Place, Wanted};
 use super::live::{self, Byoc, Cap, Live};
 use super::terms::{MAX_TIMEOUT, REDEEM_GAS_L1, REDEEM_GAS_L2, Terms};
 use crate::config::go;
-use crate::livepeer::runner::Price;
+use crate::config::price::Price;
 use known::{INPUTS, Input, Kind, Role};
 
 use Program::{Asked, Gateway, Orchestrator, Signer, Worker};

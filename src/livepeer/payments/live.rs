@@ -20,7 +20,7 @@ use num_traits::{Signed, ToPrimitive, Zero};
 use super::amount::{ceil, floor, ratio};
 use super::rules::{self, Ticket};
 use super::terms::Terms;
-use crate::livepeer::runner::Price;
+use crate::config::price::Price;
 
 /// Tickets that a remote signer makes for one payment: "numTickets … exceeds maximum of 100".
 pub(crate) const MAX_TICKETS: u64 = 100;

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Heard, TICK, Tenure};
-use crate::api::contract::millis;
 use crate::config::Protocol;
-use crate::livepeer::lease::{Action, Hint, Lease, Row, State, Withdrawal};
+use crate::livepeer::lease::{Action, Lease, Row, State, Withdrawal};
 use crate::livepeer::orchestrator::RegisterError;
 use crate::livepeer::pace::Side;
 use crate::livepeer::registries::Found;
+use crate::sys::counters::Hint;
+use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 
 /// One name and what was said of it last.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Heard, TICK, Tenure};
-use crate::api::contract::{self, millis};
-use crate::api::report::Published;
 use crate::config::Protocol;
-use crate::health::snapshot::GpuState;
+use crate::gpu::state::GpuState;
+use crate::health::snapshot::Snapshot;
 use crate::livepeer::lease::{self, Withdrawal};
 use crate::livepeer::orchestrator::Discovery;
 use crate::livepeer::pace::Side;
 use crate::livepeer::registries::Found;
 use crate::livepeer::runner::{self, Beat, Cards, Follow, MODE, News, Runner, Status};
+use crate::sys::json::json;
+use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 
 /// The first beat waits so long for the first sample: what it says may be kept by others for half an hour.
@@ -38,7 +39,7 @@ struct Entry {
     runner: Runner,
     follow: Follow,
     cards: Cards,
-    seen: Option<Arc<Published>>,
+    seen: Option<Arc<Snapshot>>,
     row: usize,
     status: Status,
     /// The whole entry as the next beat would say it, and as the last one did.
@@ -71,7 +72,7 @@ impl Entry {
     }
 
     fn snapshot(&self) -> Option<&crate::health::snapshot::Snapshot> {
-        self.seen.as_ref().map(|seen| &seen.snapshot)
+        self.seen.as_deref()
     }
 }
 
@@ -199,9 +200,9 @@ impl Tenure {
         let when = if entry.status == status { now + COALESCE } else { now };
         (entry.seen, entry.status) = (latest, status);
         if let Some(seen) = &entry.seen {
-            entry.cards.see(&seen.snapshot.gpu);
+            entry.cards.see(&seen.gpu);
         }
-        let changed = contract::json(&self.body(entry));
+        let changed = json(&self.body(entry));
         if changed != entry.now && entry.is_live() && changed != entry.sent {
             entry.runner.hasten(when);
         }

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::entry::Price;
-use crate::api::text;
 use crate::config::go;
+use crate::config::price::Price;
 
 /// What an orchestrator said to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub(crate) fn judge(status: u16, body: &str, price: Option<&Price>) -> Answer {
         heartbeat_ttl: Option<String>,
         orchestrator: Option<String>,
     }
-    let words = || text::start(body, 200);
+    let words = || crate::sys::text::start(body, 200);
     let trouble = |why: String| Answer::Trouble { kind: "no_answer", why };
     match status {
         200 => match serde_json::from_str::<Taken>(body) {

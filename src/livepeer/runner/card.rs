@@ -3,9 +3,10 @@
 
 use serde::Serialize;
 
-use crate::api::contract;
-use crate::health::snapshot::{GpuState, Reach, Snapshot};
+use crate::gpu::state::GpuState;
+use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{self, Verdict};
+use crate::ollama::state::Reach;
 
 /// A registry takes no more metadata.
 const MOST_METADATA: usize = 1024;
@@ -90,7 +91,7 @@ impl Summary {
     /// Kinds for which there is no room are left out as a whole.
     fn fit(mut self) -> String {
         loop {
-            let text = contract::json(&self);
+            let text = crate::sys::json::json(&self);
             if text.len() <= MOST_METADATA || self.kinds.pop().is_none() {
                 return text;
             }

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use super::answer::Answer;
-use crate::api::text;
-use crate::outgoing::url::{HttpUrl, Scope};
+use crate::config::url::{HttpUrl, Scope};
 
 /// An address that failed is not tried again for so long.
 const SHUNNED: Duration = Duration::from_secs(300);
@@ -60,7 +59,7 @@ impl Follow {
             Ok(url) => url,
             Err(why) => {
                 // It may hold a password.
-                let shown = if text.contains('@') { "…".into() } else { text::start(text, 200) };
+                let shown = if text.contains('@') { "…".into() } else { crate::sys::text::start(text, 200) };
                 let base = self.base.as_str();
                 return self.once(now, format!("{base} asks for beats at {shown:?}, which is not followed: {why}"));
             }

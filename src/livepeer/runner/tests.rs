@@ -1,6 +1,7 @@
 //! The machine in rows, and what is read and written.
 
 use super::*;
+use crate::config::price::Price;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::book::{Book, read_back};
 use super::file::{Books, LedgerFile, Pages, Receipt};
+use super::header::{NotAccepted, Tickets};
 use super::ledger::{
     self, Due, Ended, Entry, Findings, Key, LIFETIME, Ledger, Mark, NotTaken, Outcome, Received, Sieve,
 };
-use crate::api::route::{Refusal, Tickets};
-use crate::api::text::counted;
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::backoff::Backoff;
 use crate::sys::exposition::{Exposition, Kind};
 use crate::sys::limits::unix_now;
+use crate::sys::text::counted;
 use crate::sys::threads;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -88,11 +88,11 @@ impl Cashier {
     /// first, and a signature costs the most.
     ///
     /// # Errors
-    /// 400 for what no orchestrator would take and for a ticket that has paid before, 503 when there is no room.
-    pub(crate) fn verify(&self, tickets: Tickets) -> Result<Received, Refusal> {
+    /// Tickets that no orchestrator would take or that have paid before, or no room for them.
+    pub(crate) fn verify(&self, tickets: Tickets) -> Result<Received, NotAccepted> {
         let invalid = |why: String| {
             self.count(Taken::Invalid);
-            Refusal::new(400, "bad_payment", format!("the tickets in Livepeer-Payment cannot be taken: {why}"))
+            NotAccepted::Invalid(format!("the tickets in Livepeer-Payment cannot be taken: {why}"))
         };
         let payment = Payment::decode(&tickets.payment).map_err(invalid)?;
         payment.check_form().map_err(invalid)?;
@@ -114,7 +114,7 @@ impl Cashier {
     /// # Errors
     /// 400 for a ticket that has paid before, 503 when they cannot be written within `patience`: then they are as if
     /// they had never come.
-    pub(crate) fn take(&self, received: Received, patience: Duration) -> Result<(), Refusal> {
+    pub(crate) fn take(&self, received: Received, patience: Duration) -> Result<(), NotAccepted> {
         let start = Instant::now();
         let (id, keys) = (ledger::hash_of(&received.id), ledger::keys(&received).collect::<Vec<_>>());
         let receipt = self.begin(received, &keys, patience)?;
@@ -127,7 +127,7 @@ impl Cashier {
     }
 
     /// Takes tickets into the ledger, once it has been read, and has their line written.
-    fn begin(&self, received: Received, keys: &[Key], patience: Duration) -> Result<Arc<Receipt>, Refusal> {
+    fn begin(&self, received: Received, keys: &[Key], patience: Duration) -> Result<Arc<Receipt>, NotAccepted> {
         let entry = Entry::Payment(received);
         let line = entry.line();
         let Entry::Payment(received) = entry else { return Err(self.unwritten("it has no line")) };
@@ -149,12 +149,12 @@ impl Cashier {
         })
     }
 
-    fn may_take(&self, ledger: &Ledger, keys: &[Key], bytes: usize) -> Result<(), Refusal> {
+    fn may_take(&self, ledger: &Ledger, keys: &[Key], bytes: usize) -> Result<(), NotAccepted> {
         ledger.may_take(keys, bytes as u64).map_err(|why| match why {
             NotTaken::Reused => {
                 self.count(Taken::Reused);
                 let message = "a ticket in Livepeer-Payment has paid for a job before; send new ones";
-                Refusal::new(400, "ticket_reused", message)
+                NotAccepted::Reused(message.into())
             }
             NotTaken::Full => self.unwritten("too many payments wait for TICKET_SUBMIT_URL"),
         })
@@ -175,10 +175,10 @@ impl Cashier {
         self.file.get().ok_or("it is being opened")?.append(entry.line(), mark)
     }
 
-    fn unwritten(&self, why: &str) -> Refusal {
+    fn unwritten(&self, why: &str) -> NotAccepted {
         self.count(Taken::Unwritten);
         let message = format!("the tickets cannot be written to STATE_DIR ({why}); they are not used, send them again");
-        Refusal::new(503, "ledger_failed", message).with("Retry-After", "10")
+        NotAccepted::Unwritten(message)
     }
 
     fn submit_forever(&self, to: &Orchestrator, hurry: u32) {

@@ -2,5 +2,6 @@
 
 pub(crate) mod book;
 pub(crate) mod file;
+pub(crate) mod header;
 pub(crate) mod intake;
 pub(crate) mod ledger;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::row::Stuck;
 use super::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
-use crate::health::verdict::Verdict;
 use crate::ollama::models::Loaded;
 
 /// A model whose time ran out while a request is served stays, and its `expires_at` stands still. After so many seconds
@@ -72,11 +72,11 @@ impl Life {
 
     /// It is listed, its time is up, and it does not answer. The first time it may serve a long request, for whose end
     /// ours waits.
-    pub(super) fn stuck(&self, clock: i64) -> Option<Verdict> {
+    pub(super) fn stuck(&self, clock: i64) -> Option<Stuck> {
         let past = self.expires_at.is_some_and(|at| at < clock);
         match self.unanswered {
-            1 if past => Some(Verdict::Degraded),
-            2.. if past => Some(Verdict::Unhealthy),
+            1 if past => Some(Stuck::Perhaps),
+            2.. if past => Some(Stuck::Certainly),
             _ => None,
         }
     }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::State;
-use crate::health::verdict::Verdict;
 use crate::ollama::pull::Progress;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,15 +28,24 @@ pub(crate) struct Row {
     pub(crate) pulls: [u64; 2],
     #[serde(skip)]
     pub(crate) loads: [u64; 2],
-    /// How bad it is that it is listed as loaded and answers nothing; None: it is not so.
+    /// It is listed as loaded and answers nothing.
     #[serde(skip)]
-    pub(crate) stuck: Option<Verdict>,
+    pub(crate) stuck: Option<Stuck>,
     /// The other model of MODEL that Ollama unloaded this one for.
     #[serde(skip)]
     pub(crate) displaced_by: Option<String>,
     /// Its last load, unless that failed.
     #[serde(skip)]
     pub(crate) load: Option<Run>,
+}
+
+/// A model that is listed as loaded past its time, and answers nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stuck {
+    /// One request got no answer: a runner that serves a long request looks the same.
+    Perhaps,
+    /// Two in a row got none.
+    Certainly,
 }
 
 /// A load.

@@ -139,10 +139,10 @@ fn past_its_time_is_busy_until_a_request_gets_no_answer() {
     case.asked(&silence(), 1141);
     case.check(1141, &loaded(Some(900)), State::Failed, Next::Look);
     // It may serve a long request: it is asked once more, soon.
-    assert_eq!(case.0.stuck(1141), Some(Verdict::Degraded));
+    assert_eq!(case.0.stuck(1141), Some(Stuck::Perhaps));
     case.check(1146, &loaded(Some(900)), State::Failed, renew(false));
     case.asked(&silence(), 1190);
-    assert_eq!(case.0.stuck(1190), Some(Verdict::Unhealthy));
+    assert_eq!(case.0.stuck(1190), Some(Stuck::Certainly));
     case.check(1201, &loaded(Some(900)), State::Failed, renew(false));
     // Another answer, or an expiry that moves, is an end to it.
     case.asked(&SAME, 1202);

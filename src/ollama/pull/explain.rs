@@ -1,8 +1,6 @@
 //! What the error of a pull means for the operator. The whole text is judged: its cause stands at the end, behind a URL
 //! of several hundred characters.
 
-use crate::api::text;
-
 /// Characters of an error that are shown.
 const MAX_ERROR: usize = 300;
 /// A URL up to this length is shown as it is, less its query.
@@ -34,7 +32,7 @@ impl PullError {
 
 /// An error of Ollama's with what it means for the operator. The texts are those of public reports.
 pub(crate) fn explain(error: &str) -> PullError {
-    let shown = text::middle(&with_short_urls(error), MAX_ERROR);
+    let shown = crate::sys::text::middle(&with_short_urls(error), MAX_ERROR);
     // Neither a URL nor a digest says anything of the cause, but both can hold its words.
     let opaque = |word: &str| is_url(word) || is_digest(word);
     let plain: Vec<&str> = words(error).map(|word| if opaque(word) { "…:" } else { word }).collect();
@@ -250,9 +248,9 @@ fn short_url(url: &str) -> String {
     if whole.chars().count() <= MAX_URL {
         return whole;
     }
-    let last = text::middle(path.rsplit('/').next().unwrap_or_default(), MAX_PART);
+    let last = crate::sys::text::middle(path.rsplit('/').next().unwrap_or_default(), MAX_PART);
     let between = if path.contains('/') { "…/" } else { "" };
-    format!("{scheme}://{}/{between}{last}", text::middle(host, MAX_PART))
+    format!("{scheme}://{}/{between}{last}", crate::sys::text::middle(host, MAX_PART))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The lines below the first: GPUs and reasons.
 
 use super::{Gpu, Reason};
-use crate::api::text;
 use crate::health::verdict::Verdict;
 
 /// NVML's names are shorter; a foreign worker's need not be.
@@ -10,7 +9,8 @@ const MAX_NAME: usize = 96;
 /// `GPU 0 NVIDIA L40S: 41 °C, 63 W of 350 W, 7012 of 46068 MiB, 3 %`
 pub(super) fn of_gpus(gpus: &[Gpu]) -> impl Iterator<Item = String> {
     gpus.iter().enumerate().map(|(at, gpu)| {
-        let name = gpu.name.as_ref().map_or_else(String::new, |name| format!(" {}", text::start(name, MAX_NAME)));
+        let name =
+            gpu.name.as_ref().map_or_else(String::new, |name| format!(" {}", crate::sys::text::start(name, MAX_NAME)));
         format!("{}{name}: {}", label(at, gpu), readings(gpu))
     })
 }

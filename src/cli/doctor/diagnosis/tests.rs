@@ -1,4 +1,5 @@
 use super::*;
+use crate::gpu::surroundings::Node;
 
 fn node(name: &str, access: Access) -> Node {
     Node { name: name.into(), mode: 0o20_666, uid: 0, gid: 44, access }

@@ -1,7 +1,10 @@
 //! Rows about the machine: its driver, how many GPUs it has, Ollama and the uptime.
 
 use super::*;
+use crate::gpu::legacy::Legacy;
 use crate::gpu::legacy::LegacyLog;
+use crate::gpu::surroundings::Access;
+use crate::ollama::keeper::Stuck;
 
 #[test]
 fn the_number_of_gpus() {
@@ -223,15 +226,15 @@ fn wanted_models_are_missed_once_their_list_is_known() {
 
 #[test]
 fn what_keepers_find_is_a_reason() {
-    let row = |model: &str, stuck: Option<Verdict>, by: Option<&str>| {
+    let row = |model: &str, stuck: Option<Stuck>, by: Option<&str>| {
         let mut row = Row::new(model);
         (row.stuck, row.displaced_by) = (stuck, by.map(str::to_owned));
         row
     };
     let case = |keepers: Vec<Row>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
     case(vec![row("a:1", None, None)], up()).check(&[]);
-    case(vec![row("a:1", Some(Degraded), None)], up()).check(&[(ModelStuck, Degraded)]);
-    let both = case(vec![row("a:1", Some(Degraded), None), row("b:1", Some(Unhealthy), None)], up());
+    case(vec![row("a:1", Some(Stuck::Perhaps), None)], up()).check(&[(ModelStuck, Degraded)]);
+    let both = case(vec![row("a:1", Some(Stuck::Perhaps), None), row("b:1", Some(Stuck::Certainly), None)], up());
     both.check(&[(ModelStuck, Unhealthy)]);
     assert!(both.reasons(&[], NOW)[0].message.starts_with("Ollama lists b:1 as loaded past its time, and two"));
     let quarrel = vec![row("b:1", None, Some("a:1")), row("a:1", None, Some("b:1"))];
@@ -239,7 +242,7 @@ fn what_keepers_find_is_a_reason() {
     displaced.check(&[(ModelsDisplaced, Degraded)]);
     assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
     let away = OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() };
-    case([quarrel, vec![row("c", Some(Unhealthy), None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
+    case([quarrel, vec![row("c", Some(Stuck::Certainly), None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
 }
 
 #[test]

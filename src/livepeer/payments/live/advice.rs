@@ -5,11 +5,11 @@ use num_rational::BigRational;
 use num_traits::{One, Signed};
 
 use super::{Check, Live, MAX_TICKETS, Outcome, judge};
+use crate::config::price::Price;
 use crate::livepeer::payments::advice::{Setting, larger_face_value};
 use crate::livepeer::payments::amount::{ceil, decimal, floor, max_uint256, ratio, shown};
 use crate::livepeer::payments::rules;
 use crate::livepeer::payments::terms::Terms;
-use crate::livepeer::runner::Price;
 
 /// Repairs are made one after the other; they are always enough.
 const MOST_REPAIRS: usize = 8;

@@ -5,11 +5,11 @@ use num_rational::BigRational;
 use serde::Serialize;
 
 use super::{Byoc, Check, FIRST_SECONDS, Live, MAX_TICKETS, Outcome, advice, judge};
+use crate::config::price::Price;
 use crate::livepeer::payments::amount::{self, decimal, ratio, shown};
 use crate::livepeer::payments::rules;
 use crate::livepeer::payments::table::{Row, row, ticket_rows};
 use crate::livepeer::payments::terms::Terms;
-use crate::livepeer::runner::Price;
 
 /// Digits of dollars, shares and seconds.
 const DIGITS: u32 = 6;

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::totals::Totals;
-use crate::api::text;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 
@@ -98,7 +97,7 @@ pub(crate) fn judge(status: u16) -> Option<Outcome> {
 
 /// The start of an answer, fit for one line.
 pub(crate) fn message(text: &str) -> String {
-    text::start(text, MAX_MESSAGE)
+    crate::sys::text::start(text, MAX_MESSAGE)
 }
 
 impl Received {

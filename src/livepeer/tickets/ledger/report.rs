@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::totals::Sum;
 use super::{Ended, Entry, Ev, Ledger, Lines, PENDING, Place, Received, hash_of, key_of};
-use crate::api::text::counted;
 use crate::livepeer::payments::amount::{floor, shown};
+use crate::sys::text::counted;
 
 /// Payments that people are shown.
 const SHOWN: usize = 20;

@@ -1,0 +1,64 @@
+//! What is known of the GPUs at one moment.
+
+use super::sample::{Gpu, GpuFault, GpuSample};
+
+/// What is known of the GPUs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum GpuState {
+    /// Nobody has answered yet.
+    Pending,
+    /// The reader starts, and with it perhaps the driver.
+    Starting {
+        /// Seconds since it was started.
+        lasting_s: f64,
+        /// The GPUs of the last good sample, without their readings.
+        last_known: Vec<Gpu>,
+    },
+    Sample(GpuSample),
+    Fault {
+        fault: GpuFault,
+        /// Seconds since the first of the faults that follow each other without a good sample between.
+        lasting_s: f64,
+        /// The GPUs of the last good sample, without their readings.
+        last_known: Vec<Gpu>,
+    },
+}
+
+impl GpuState {
+    pub(crate) fn gpus(&self) -> &[Gpu] {
+        match self {
+            Self::Pending => &[],
+            Self::Sample(sample) => &sample.gpus,
+            Self::Starting { last_known, .. } | Self::Fault { last_known, .. } => last_known,
+        }
+    }
+
+    pub(crate) fn sample(&self) -> Option<&GpuSample> {
+        match self {
+            Self::Sample(sample) => Some(sample),
+            _ => None,
+        }
+    }
+}
+
+/// Where XIDs are heard of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum XidSource {
+    /// The kernel's log: all of them since the machine started, as far as the log goes back.
+    Kmsg,
+    /// NVML's events: the newest of those that come while the worker runs.
+    Nvml,
+    /// Nobody listens. That is no fault.
+    #[default]
+    None,
+}
+
+impl XidSource {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kmsg => "kmsg",
+            Self::Nvml => "nvml",
+            Self::None => "none",
+        }
+    }
+}
