@@ -1,16 +1,15 @@
-# The image: two binaries, the glibc files that the helper needs, and nothing else.
-# scripts/build-static.sh says what is in it and why.
+# The image: two binaries, the glibc files that the helper needs, and nothing else. See scripts/build-static.sh.
 #
 #   docker build -f scratch.Dockerfile -t agent-net .
-#       builds the binaries in a Rust container first
+#       builds the binaries in a Rust container
 #   scripts/build-static.sh && docker build -f scratch.Dockerfile --build-arg SOURCE=prebuilt -t agent-net .
-#       packs the dist/rootfs of this machine; no image is pulled
+#       packs this machine's dist/rootfs without pulling an image
 #   docker buildx build -f scratch.Dockerfile --platform linux/amd64,linux/arm64 -t NAME --push .
-#       for both kinds of machines
+#       for both architectures
 #
-# /usr/share/sbom/agent-net.cdx.json in the image lists what is in it, with versions.
+# /usr/share/sbom/agent-net.cdx.json lists the contents with versions.
 #
-# Both need BuildKit, which skips the stage that is not asked for: DOCKER_BUILDKIT=1 before Docker 23.
+# All need BuildKit, which skips the unused stage: set DOCKER_BUILDKIT=1 before Docker 23.
 
 ARG SOURCE=build
 
@@ -35,15 +34,15 @@ FROM ${SOURCE} AS rootfs
 
 FROM scratch
 LABEL org.opencontainers.image.title="agent-net" \
-      org.opencontainers.image.description="GPU health worker for Livepeer BYOC: says whether the GPU beside Ollama is really there and healthy" \
+      org.opencontainers.image.description="GPU health worker for Livepeer BYOC: reports whether the GPUs next to Ollama are present and healthy" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=rootfs /rootfs /
-# Asks NVIDIA's runtime for all GPUs and for NVML; without that runtime the two mean nothing.
+# Requests all GPUs and NVML from the NVIDIA runtime. Other runtimes ignore them.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=utility
-# A number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 65532:65532
 EXPOSE 9876
-# The exec form: there is no shell in the image.
+# The exec form, since the image has no shell.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 CMD ["/agent-net", "health"]
 ENTRYPOINT ["/agent-net"]

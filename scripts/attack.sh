@@ -1,15 +1,15 @@
 #!/bin/sh
-# Lets 2,750 clients attack one worker while a good one sends jobs, and tells what the good one notices.
+# Runs 2,750 misbehaving clients against one worker and reports how a well-behaved client fares.
 #
 # Usage: scripts/attack.sh [--minutes N] [--files N]
-#   --minutes  how long; default 1
-#   --files    open files that the worker may have; default what the shell allows
+#   --minutes  duration; default 1
+#   --files    limit of open files for the worker; default that of the shell
 #
-# The worker of dist/rootfs (scripts/build-static.sh) runs on the tests' fake libnvidia-ml.so.1 and a made-up Ollama. The
-# bad clients are those of tests/bench/hostile.rs, and slowhttptest's slow headers, slow bodies and slow readers where that
-# is installed. Everything stays on 127.0.0.1.
+# Runs the worker of dist/rootfs (scripts/build-static.sh) with a simulated GPU and Ollama. The misbehaving clients are
+# those of tests/bench/hostile.rs, and the slow headers, bodies and readers of slowhttptest if it is installed.
+# Everything stays on 127.0.0.1.
 #
-# Exit codes: 0 no job failed and at most 32 MiB resident, 1 something is missing, or not so, 64 usage
+# Exit codes: 0 passed (no job failed, at most 32 MiB resident), 1 failed or a tool is missing, 64 usage
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -37,7 +37,7 @@ begin
 start_hello 8
 printf 'gpus=1\n' >"$work/gpus"
 : >"$work/log"
-# The hard limit too: the worker would raise the other.
+# The hard limit as well, since the worker raises the soft one.
 env SERVER_HOST=127.0.0.1 SERVER_PORT=0 OLLAMA_URL="http://$hello/ollama/1" \
     NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$work/gpus" \
     prlimit --nofile="$files:$files" dist/rootfs/agent-net serve 2>"$work/log" &
@@ -75,7 +75,7 @@ done
 printf 'attacked %s\n' "$(cat "$work/attack")"
 sleep 2
 printf 'after    %s\n' "$("$built/hostile" "$addr" 5 0)"
-printf '%s open files, 2,750 bad clients%s, %s s: %s KiB resident at most, %s now\n' \
+printf '%s open files, 2,750 misbehaving clients%s, %s s: %s KiB resident at most, %s now\n' \
     "$files" "$with" "$seconds" "$most" "$(resident)"
 grep -q 'failed 0 ' "$work/attack" || fail "jobs failed"
 [ "$most" -le 32768 ] || fail "more than 32 MiB were resident"

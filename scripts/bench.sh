@@ -1,17 +1,17 @@
 #!/bin/sh
-# Measures POST /gpu-check beside others in one run, so that the machine's noise hits all of them: rouille alone with one
-# fixed JSON and as many threads, nginx with a fixed reply, and any other server.
+# Measures POST /gpu-check and other servers in one run, so that noise of the machine affects all of them: rouille alone
+# with a fixed reply and as many threads, nginx with a fixed reply, and any other server.
 #
 # Usage: scripts/bench.sh [--seconds N] [--rounds N] [--peer URL]
 #   --seconds  of each measurement; default 2
-#   --rounds   of all of them, in turn; medians are told; default 3
-#   --peer     a server that takes the same job, such as http://127.0.0.1:8000/gpu-check
+#   --rounds   of all of them, in turn; medians are printed; default 3
+#   --peer     another server that accepts the same job, such as http://127.0.0.1:8000/gpu-check
 #
-# Prints ratios first, then tables for the README. Needs wrk and curl; nginx is measured where there is one. The programs
-# of dist/rootfs (scripts/build-static.sh) are taken, else those of this machine's release build. All runs on 127.0.0.1,
-# with the tests' fake libnvidia-ml.so.1 and a made-up Ollama. CPU time and memory are those of server and helper.
+# Prints ratios first, then tables for src/README.md. Requires wrk and curl. nginx is measured if it is installed. Uses
+# the programs of dist/rootfs (scripts/build-static.sh), or else those of this machine's release build, with a simulated
+# GPU and Ollama. Everything stays on 127.0.0.1. CPU time and memory are those of server and helper.
 #
-# Exit codes: 0 measured, 1 something is missing or failed, 64 usage
+# Exit codes: 0 measured, 1 failed or a tool is missing, 64 usage
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -105,14 +105,14 @@ url_of() {
 
 # ---- what is measured ----
 
-# cpu PID: hundredths of a second, its child's too
+# cpu PID: hundredths of a second, with its child's
 cpu() {
     for one in "$1" $(child_of "$1"); do
         sed 's/.*) //' "/proc/$one/stat" | cut -d ' ' -f 12,13 | tr ' ' '\n'
     done | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
-# resident PID: MiB, its child's too
+# resident PID: MiB, with its child's
 resident() {
     for one in "$1" $(child_of "$1"); do
         cat "/proc/$one/status"
@@ -152,7 +152,7 @@ while [ "$i" -lt "$rounds" ]; do
     i=$((i + 1))
 done
 
-# What a job costs against GPUs and models: all sizes in turn, so that the machine's noise hits all of them.
+# The cost of a job by GPUs and models: all sizes in turn, so that noise of the machine affects all of them.
 kill "$worker_pid"
 : >"$work/sizes"
 for size in '1 1' '4 1' '16 1' '1 50' '1 500' '16 500'; do
@@ -186,7 +186,7 @@ port=$((${worker#*:} % 20000 + 10001))
 env SERVER_HOST=127.0.0.1 SERVER_PORT="$port" OLLAMA_URL="http://$rouille/ollama/1" NVML_LIB="$work/libnvidia-ml.so.1" \
     FAKE_NVML="$work/worker-1-1.gpus" "$built/examples/first" "$port" 20 "$programs/agent-net" serve | sort -n >"$work/first"
 
-# ---- what is told ----
+# ---- what is printed ----
 
 sort "$work/all" | awk -v rounds="$rounds" '
     { key = $1 " " $2 " " $3; n[key]++; for (i = 4; i <= 10; i++) value[key, i, n[key]] = $i }

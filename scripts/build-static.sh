@@ -1,18 +1,17 @@
 #!/bin/sh
-# Builds both binaries and assembles dist/rootfs/, exactly the image's file system.
+# Builds both binaries and assembles dist/rootfs/, the image's file system.
 #
 # Usage: scripts/build-static.sh [--server-only]
-#   --server-only  builds the static server alone, as dist/agent-net, and no file system
+#   --server-only  build only the static server, as dist/agent-net, and no file system
 #
-# The server is linked statically against musl, in the first of these ways that the machine offers;
-# which one it took is said on stderr:
-#   1. the machine's own compiler, where that is a musl one already (Alpine; only with --server-only,
-#      since the helper needs glibc)
+# The server is linked statically against musl, in the first of these ways that the machine offers. The script reports
+# on stderr which one it took:
+#   1. the machine's own compiler, if it is a musl one (Alpine; only with --server-only, since the helper needs glibc)
 #   2. the musl target of rustup (`rustup target add x86_64-unknown-linux-musl`), with musl-gcc
 #   3. Debian's rustc-web, cargo-web and rust-web-src, which build the standard library from source
-# The helper is an ordinary glibc program; the glibc files it needs are copied from this machine.
+# The helper is a glibc program. The glibc files it needs are copied from this machine.
 #
-# Exit codes: 0 built and checked, 1 something is missing or went wrong, 64 usage
+# Exit codes: 0 built and checked, 1 failed or a tool is missing, 64 usage
 set -eu
 
 usage() {
@@ -50,7 +49,7 @@ done
 
 cd "$(dirname "$0")/.."
 root=$PWD
-# A folder of its own, so that other builds neither wait for this one nor lose their cache to it.
+# Its own folder, so that other builds neither wait for this one nor lose their cache to it.
 built=${CARGO_TARGET_DIR:-target}/static
 case $built in
 /*) ;;
@@ -60,7 +59,7 @@ esac
 arch=$(uname -m)
 case $arch in
 x86_64 | aarch64) ;;
-*) fail "no image is made for $arch: only x86_64 and aarch64" ;;
+*) fail "$arch is not supported: use x86_64 or aarch64" ;;
 esac
 musl=$arch-unknown-linux-musl
 triplet=$arch-linux-gnu
@@ -70,7 +69,7 @@ need rustc "Rust, for example with rustup"
 need readelf "the package binutils"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-# Without relocation-model=static the result names an interpreter that an empty image lacks.
+# Without relocation-model=static the binary needs an interpreter, which an empty image lacks.
 static="-C target-feature=+crt-static -C relocation-model=static"
 
 has_target() {
@@ -81,8 +80,7 @@ has_target() {
     return 1
 }
 
-# Where musl-gcc and cargo find each other: CC_x86_64_unknown_linux_musl and
-# CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER.
+# Sets CC_x86_64_unknown_linux_musl and CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER.
 use_musl_gcc() {
     need musl-gcc "the package musl-tools"
     name=$(printf %s "$musl" | tr - _)
@@ -90,8 +88,8 @@ use_musl_gcc() {
     export "CC_$name=musl-gcc" "CARGO_TARGET_${upper}_LINKER=musl-gcc"
 }
 
-# std built from source asks for -lunwind. LLVM's libunwind finds the frames of a musl program, so that a
-# panic can be caught; libgcc_eh does not. It was compiled for glibc with fortified stdio, which musl lacks.
+# std built from source needs -lunwind. LLVM's libunwind finds the frames of a musl program, so that a panic can be
+# caught. libgcc_eh does not. LLVM's was compiled for glibc with fortified stdio, which musl lacks.
 make_unwind_shim() {
     shim=$built/shim
     unwind=
@@ -138,7 +136,7 @@ build_server() {
     elif [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
         say "server: standard library from Debian's rust-web-src ($(/usr/bin/rustc --version))"
         make_unwind_shim
-        # build-std is for nightly compilers only; RUSTC_BOOTSTRAP lets a stable one do it.
+        # build-std needs a nightly compiler. RUSTC_BOOTSTRAP enables it on a stable one.
         RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
             RUSTFLAGS="-C link-self-contained=no -L native=$shim $static" \
             /usr/bin/cargo "$@" --target "$musl" -Z build-std=std,panic_unwind
@@ -164,28 +162,28 @@ build_helper() {
     cargo build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built"
 }
 
-# The C library that the helper was linked with, and what libnvidia-ml.so.1 needs besides: since glibc 2.34
-# dl, pthread and rt are empty, but the driver's library still names them and does not load without them.
+# The C library of the helper, and what libnvidia-ml.so.1 needs in addition: since glibc 2.34 dl, pthread and rt are
+# empty, but the driver's library still names them and does not load without them.
 copy_glibc() {
     rootfs=$1
     interpreter=$(readelf -lW "$rootfs/agent-net-nvml" | sed -n 's/.*program interpreter: \(.*\)]/\1/p')
-    [ -n "$interpreter" ] || fail "the helper names no interpreter: it must be a glibc program"
+    [ -n "$interpreter" ] || fail "the helper has no interpreter: it must be a glibc program"
     install -D -m 755 "$interpreter" "$rootfs$interpreter"
     mkdir -p "$rootfs/lib/$triplet"
     for name in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1 libgcc_s.so.1; do
         from=$(cc -print-file-name="$name")
-        # cc repeats the bare name when it finds no such file.
+        # cc prints the bare name if it does not find the file.
         [ -f "$from" ] || fail "$name is missing: install the packages libc6 and libgcc-s1"
         install -m 755 "$from" "$rootfs/lib/$triplet/$name"
     done
     readelf -dW "$rootfs/agent-net-nvml" | sed -n 's/.*(NEEDED).*\[\(.*\)]/\1/p' | while read -r name; do
         [ -f "$rootfs/lib/$triplet/$name" ] || [ "$name" = "${interpreter##*/}" ] ||
-            fail "the helper needs $name, which the image does not carry"
+            fail "the helper needs $name, which is not in the image"
     done
 }
 
-# What NVIDIA's container tools look for: debian_version tells them which directory this loader searches,
-# and with ld.so.conf and a real ld.so.cache every version of their hook updates the cache.
+# Files that NVIDIA's container tools look for. debian_version says which directory this loader searches. With
+# ld.so.conf and a real ld.so.cache every version of their hook updates the cache.
 write_etc() {
     rootfs=$1
     mkdir -p "$rootfs/etc/ld.so.conf.d"
@@ -200,18 +198,18 @@ write_etc() {
     chmod 644 "$rootfs"/etc/ld.so.conf "$rootfs"/etc/passwd "$rootfs"/etc/group
     PATH=$PATH:/usr/sbin:/sbin
     need ldconfig "the package libc-bin"
-    # -r changes the root directory: that is root's right, or a user namespace's.
+    # -r changes the root directory, which needs root or a user namespace.
     if ldconfig -X -r "$rootfs" 2>/dev/null || unshare --user --map-root-user ldconfig -X -r "$rootfs" 2>/dev/null; then
         chmod 644 "$rootfs/etc/ld.so.cache"
     else
-        say "warning: no ld.so.cache, since only root can make one here; NVIDIA container tools before 1.15 need it"
+        say "warning: no ld.so.cache, since only root can create one here; NVIDIA container tools before 1.15 need it"
     fi
-    # ldconfig's own cache is of no use to anyone else.
+    # Only ldconfig uses its own cache.
     rm -rf "${rootfs:?}/var"
 }
 
-# What is in the image and from where, as scanners read it (CycloneDX 1.5): the crates of both programs, and the files
-# that were copied with the package and version that they came from.
+# The software bill of materials, for scanners (CycloneDX 1.5): the crates of both programs, and the copied files with
+# their package and version.
 write_sbom() {
     rootfs=$1
     sbom=$rootfs/usr/share/sbom/agent-net.cdx.json
@@ -255,12 +253,12 @@ if $server_only; then
 fi
 
 build_helper
-# Assembled beside the old one and then put in its place: an interrupted run leaves no half file system.
+# Assembled next to the old one, then moved into its place: an interrupted run leaves the old one.
 new=$root/dist/rootfs.new
 rm -rf "$new"
 umask 022
 mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/dev" "$new/sys" "$new/tmp" "$new/state"
-# A volume that is mounted on an empty one takes its mode over: whoever the worker runs as may write there.
+# A volume mounted on an empty folder takes over its mode, so that any user the worker runs as can write there.
 chmod 1777 "$new/tmp" "$new/state"
 install -m 755 "$server" "$new/agent-net"
 install -m 755 "$built/release/agent-net-nvml" "$new/agent-net-nvml"

@@ -1,14 +1,13 @@
 #!/bin/sh
-# A demonstration of the whole chain on a machine without a GPU, Ollama or go-livepeer: all three are the tests' fakes.
-# Nothing that it shows is a measurement of anything.
+# Demonstrates the whole chain without a GPU, Ollama or go-livepeer: all three are simulated. So are all numbers.
 #
 # Usage: scripts/demo.sh [--once]
-#   --once  ends after the last step; else the worker stays until Ctrl-C, for its status page
+#   --once  end after the last step; otherwise the worker runs until Ctrl-C, for its status page
 #
-# Builds the worker with cargo, starts everything on free ports of 127.0.0.1, has the worker register, sends jobs by way of
-# the made-up gateway, and lets a GPU get hot, be lost and come back. Needs cargo and curl.
+# Builds the worker with cargo, starts everything on free ports of 127.0.0.1, registers the worker, sends jobs through
+# the simulated gateway, and lets a GPU overheat, disappear and return. Requires cargo and curl.
 #
-# Exit codes: 0 all steps went as they should, 1 not all, or something is missing, 64 usage
+# Exit codes: 0 all steps succeeded, 1 a step failed or a tool is missing, 64 usage
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -36,18 +35,18 @@ built=${CARGO_TARGET_DIR:-target}/debug
 begin
 trap 'exit 0' INT TERM
 start_hello 8
-# A port near one that was free just now.
+# Close to a port that was free a moment ago.
 port=$((${hello#*:} % 20000 + 10002))
 "$built/examples/fakes" orchestrator "$port" >"$work/orchestrator" &
 pids="$pids $!"
 gateway=http://127.0.0.1:$port
 
 gpus() {
-    printf 'gpu*.name=Made-up GPU\n%b\n' "$1" >"$work/gpus.new"
+    printf 'gpu*.name=Simulated GPU\n%b\n' "$1" >"$work/gpus.new"
     mv "$work/gpus.new" "$work/gpus"
 }
 
-step "a worker with two GPUs registers at an orchestrator"
+step "a worker with two GPUs registers with an orchestrator"
 gpus 'gpus=2'
 : >"$work/log"
 env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=500ms OLLAMA_URL="http://$hello/ollama/3" \
@@ -63,7 +62,7 @@ until curl -s -m 2 "$gateway/registered" | grep -q '"url":"http'; do
 done
 curl -sS -m 5 "$gateway/registered"
 
-# verdict WORD: waits for it, and shows the line of scripts/poll.sh
+# verdict WORD: waits for it, and prints the line of scripts/poll.sh
 verdict() {
     tries=50
     until line=$(scripts/poll.sh --once "$worker" || :) && [ "$(echo "$line" | cut -d ' ' -f 2)" = "$1" ]; do
@@ -78,18 +77,18 @@ printf '\n'
 verdict ok
 step "three jobs through the gateway (scripts/job.sh)"
 scripts/job.sh --gateway "$gateway" --capability agent-net-demo --jobs 3 --delay 1
-step "a GPU gets hot"
+step "a GPU overheats"
 gpus 'gpus=2\ngpu1.temperature=93'
 verdict degraded
 step "a GPU falls off the bus"
 gpus 'gpus=2\ngpu1.handle=15'
 verdict unhealthy
-step "it is back"
+step "it returns"
 gpus 'gpus=2'
 verdict ok
-printf '\nThe status page of this demonstration: %s/\n' "$worker"
+printf '\nStatus page: %s/\n' "$worker"
 if ! $once; then
-    printf 'Ctrl-C ends it.\n'
+    printf 'Press Ctrl-C to stop.\n'
     while :; do
         sleep 1 &
         wait $!

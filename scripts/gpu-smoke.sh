@@ -1,14 +1,14 @@
 #!/bin/sh
-# Compares every reading of the worker with nvidia-smi's on a machine with an NVIDIA GPU, and shows how long
-# each call of NVML took.
+# Compares every reading of the worker with nvidia-smi on a machine with an NVIDIA GPU, and shows how long each NVML
+# call took.
 #
 # Usage: scripts/gpu-smoke.sh [PROGRAM]
-#   PROGRAM  an agent-net with agent-net-nvml beside it; without it both are built with cargo
+#   PROGRAM  an agent-net with agent-net-nvml in the same directory; by default both are built with cargo
 #
-# Starts a worker of its own on a free port of 127.0.0.1 and stops it at the end. What changes from one moment
-# to the next may differ a little; each line says how much is allowed.
+# Starts its own worker on a free port of 127.0.0.1 and stops it at the end. Readings that fluctuate may differ, and
+# each line shows by how much.
 #
-# Exit codes: 0 all the same, 1 something differs, 2 there is nothing to compare, 64 usage
+# Exit codes: 0 all readings match, 1 a reading differs, 2 there is nothing to compare, 64 usage
 set -eu
 
 usage() {
@@ -53,7 +53,7 @@ SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s "$program" serve 2>"$work
 worker=$!
 
 tries=150
-# Waits for the next try, at most 30 s in all.
+# Waits for the next attempt, up to 30 s in total.
 pause() {
     tries=$((tries - 1))
     if [ "$tries" -le 0 ] || ! kill -0 "$worker" 2>/dev/null; then
@@ -74,7 +74,7 @@ sampled() {
 until listening; do pause; done
 until sampled; do pause; done
 
-# Ours, nvidia-smi's, and how far numbers may be apart; the last also says that text must be equal.
+# Our name, nvidia-smi's, and the allowed difference; "same": the text must be equal.
 cat >"$work/fields" <<'FIELDS'
 uuid uuid same
 name name same
@@ -109,8 +109,8 @@ persistence_mode persistence_mode same
 mig_mode mig.mode.current same
 FIELDS
 
-# A driver that does not know a field refuses the whole question.
-nvidia-smi --help-query-gpu >"$work/known" 2>/dev/null || fail "nvidia-smi does not answer: $(cat "$work/known")"
+# A driver that does not know a field rejects the whole query.
+nvidia-smi --help-query-gpu >"$work/known" 2>/dev/null || fail "nvidia-smi failed: $(cat "$work/known")"
 : >"$work/asked"
 query=index
 while read -r ours theirs allowed; do
@@ -120,12 +120,12 @@ while read -r ours theirs allowed; do
     fi
 done <"$work/fields"
 nvidia-smi --query-gpu="$query" --format=csv,noheader,nounits >"$work/theirs" ||
-    fail "nvidia-smi does not answer: $(cat "$work/theirs")"
-[ -s "$work/theirs" ] || fail "nvidia-smi shows no GPU"
-sampled || fail "the worker shows no GPU any more"
+    fail "nvidia-smi failed: $(cat "$work/theirs")"
+[ -s "$work/theirs" ] || fail "nvidia-smi lists no GPU"
+sampled || fail "the worker no longer lists a GPU"
 curl -sS -m 5 "$url/metrics" >"$work/metrics"
 
-# Our lines with their quotes taken off; nvidia-smi's words in ours; one line a field.
+# Our lines without quotes, nvidia-smi's values in our words, one line per field.
 awk -v work="$work" '
     function clean(text) {
         if (text ~ /^\047.*\047$/) text = substr(text, 2, length(text) - 2)
@@ -147,7 +147,7 @@ awk -v work="$work" '
             if (theirs == "Enabled") theirs = "true"
             if (theirs == "Disabled") theirs = "false"
             if (mine[i] == "performance_state") sub(/^P/, "", theirs)
-            # Of several fans nvidia-smi shows one.
+            # nvidia-smi shows one of several fans.
             if (mine[i] == "fan_percent") sub(/ .*/, "", have)
             if (allowed[i] == "same") good = tolower(have) == tolower(theirs)
             else if (number(have) && number(theirs)) {
@@ -161,7 +161,7 @@ awk -v work="$work" '
     }
     END {
         if ((gpus + 0) != (ours["gpu_count"] + 0)) {
-            printf "%d GPUs in nvidia-smi, %d that agent-net can use\n", gpus, ours["gpu_count"]
+            printf "%d GPUs in nvidia-smi, %d usable in agent-net\n", gpus, ours["gpu_count"]
             differ++
         }
         printf "verdict %s %s\n", ours["verdict"], ours["reasons"]
@@ -170,7 +170,7 @@ awk -v work="$work" '
     }
 ' "$work/ours" "$work/asked" "$work/theirs" && rc=0 || rc=$?
 
-echo "microseconds of each call of the last sample, summed over the GPUs:"
+echo "microseconds of each call in the last sample, summed over the GPUs:"
 sed -n 's/^agent_net_collect_call_seconds{call="\([^"]*\)"} \(.*\)/\1 \2/p' "$work/metrics" |
     awk '{ printf "  %-28s %.0f\n", $1, $2 * 1e6; all += $2 } END { printf "  %-28s %.0f\n", "all", all * 1e6 }'
 [ "$rc" = 0 ]

@@ -1,20 +1,20 @@
 #!/bin/sh
-# Sends jobs the way a client of a gateway does, to one capability or to several in turn, and tells how they went.
+# Sends jobs as a gateway's client does, to one capability or to several in turn, and prints statistics.
 #
 # Usage: scripts/job.sh [--gateway URL | --worker URL] [--capability NAME[,NAME...]] [--jobs N] [--agent ID]
 #                       [--timeout SECONDS] [--delay SECONDS]
-#   --gateway     go-livepeer's; default $GATEWAY_URL, else http://127.0.0.1:9935
-#   --worker      a worker's own URL: the same jobs without gateway, orchestrator and payment
-#   --capability  default $CAPABILITY_NAME, else agent-net
-#   --jobs        so many in all; default: until Ctrl-C, which ends with the statistics, too
+#   --gateway     URL of a go-livepeer gateway; default $GATEWAY_URL, or http://127.0.0.1:9935
+#   --worker      URL of a worker: the same jobs without gateway, orchestrator and payment
+#   --capability  default $CAPABILITY_NAME, or agent-net
+#   --jobs        number of jobs; default: until Ctrl-C (statistics are printed either way)
 #   --agent       agent_id of the jobs; default job-sh
 #   --timeout     seconds that a job may take; default 60
-#   --delay       always so many seconds between two jobs, instead of what the answer says: none while Ollama's models hold
-#                 over 30,000 MB of VRAM, 5 s over 1,000 MB, else 15 s
+#   --delay       fixed delay between jobs, in seconds; by default it depends on the VRAM of Ollama's models: none above
+#                 30,000 MB, 5 s above 1,000 MB, otherwise 15 s
 #
-# WORKER_TOKEN is sent to a --worker where it is set. Needs curl.
+# Sends WORKER_TOKEN to a --worker if it is set. Requires curl.
 #
-# Exit codes: 0 every job was answered, 1 not every one, 64 usage
+# Exit codes: 0 every job succeeded, 1 a job failed, 64 usage
 set -eu
 
 usage() {
@@ -39,11 +39,11 @@ while [ $# -gt 0 ]; do
     *) wrong "unknown argument: $1" ;;
     esac
     case $1:$2 in
-    --jobs:*[!0-9]* | --timeout:*[!0-9]* | --delay:*[!0-9]* | *:) wrong "$1: a number is needed, not '$2'" ;;
+    --jobs:*[!0-9]* | --timeout:*[!0-9]* | --delay:*[!0-9]* | *:) wrong "$1 '$2': must be a number" ;;
     --gateway:http://* | --gateway:https://* | --worker:http://* | --worker:https://*) ;;
-    --gateway:* | --worker:*) wrong "$1: a URL is needed, such as http://127.0.0.1:9935, not '$2'" ;;
-    # They stand in JSON that stands in JSON.
-    --capability:*[!A-Za-z0-9._,-]* | --agent:*[!A-Za-z0-9._-]*) wrong "$1: letters, digits, '.', '_' and '-' are taken, not '$2'" ;;
+    --gateway:* | --worker:*) wrong "$1 '$2': must be a URL such as http://127.0.0.1:9935" ;;
+    # They are put into JSON inside JSON.
+    --capability:*[!A-Za-z0-9._,-]* | --agent:*[!A-Za-z0-9._-]*) wrong "$1 '$2': use letters, digits, '.', '_' and '-'" ;;
     esac
     [ "$name" != capability ] || name=capabilities
     eval "$name=\$2"
@@ -57,7 +57,7 @@ command -v curl >/dev/null 2>&1 || {
 work=$(mktemp -d)
 : >"$work/results"
 
-# Each capability's line, and the rest of the story.
+# One line per capability, and the reasons of failures.
 summary() {
     trap - INT TERM
     awk -v now="$(date +%s)" -v began="$began" '
@@ -77,7 +77,7 @@ summary() {
                 if (good[n]) printf "; %.0f ms on average, %.0f to %.0f ms", total[n] / good[n] * 1000, low[n] * 1000, high[n] * 1000
                 printf "\n"
             }
-            for (w in why) printf "  %d times %s\n", why[w], w
+            for (w in why) printf "  %d× %s\n", why[w], w
             printf "%d s in all\n", now - began
         }' "$work/results"
     rc=0
@@ -90,7 +90,7 @@ summary() {
 began=$(date +%s)
 trap summary INT TERM
 
-# send CAPABILITY: one job; its result is a line of $work/results, its answer $work/body
+# send CAPABILITY: one job; its result is a line of $work/results, its response $work/body
 send() {
     job="{\"agent_id\":\"$agent\"}"
     set -- "$1" "$gateway/process/request/agent-net"
@@ -107,7 +107,7 @@ send() {
     found=$(curl -sS -m "$((timeout + 10))" -K "$work/headers" -o "$work/body" -w '%{http_code} %{time_total}' \
         -H 'Content-Type: application/json' -d "$job" "$2" 2>"$work/error") || found="000 0"
     status=${found% *} seconds=${found#* }
-    # A gateway says 200 without a body when it has lost the job.
+    # A gateway returns 200 without a body when it has lost the job.
     if [ "$status" = 000 ]; then
         result=no_answer
     elif [ "$status" != 200 ]; then
@@ -130,7 +130,7 @@ send() {
     printf '%s %s %s in %s s: %s\n' "$(date -u +%H:%M:%S)" "$1" "$result" "$seconds" "$text"
 }
 
-# MB that Ollama's models hold, by the last answer
+# MB of VRAM of Ollama's models, from the last response
 vram() {
     mb=$(sed -n 's/.*"vram_usage_mb":\([0-9]*\).*/\1/p' "$work/body")
     printf %s "${mb:-0}"

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Asks a worker how its GPUs and models are, and prints one line each time.
+# Prints the state of a worker's GPUs and models, one line at a time.
 #
 # Usage: scripts/poll.sh [--once] [--interval SECONDS] [--csv] [URL]
-#   --once      one line, and the verdict as the exit code
-#   --interval  seconds between two lines; default 5
-#   --csv       comma-separated, with a line of names first
-#   URL         the worker's; default http://127.0.0.1:9876
+#   --once      print one line and exit with the verdict
+#   --interval  seconds between lines; default 5
+#   --csv       comma-separated, with a header line
+#   URL         of the worker; default http://127.0.0.1:9876
 #
-# WORKER_TOKEN is sent where it is set. Needs curl or wget, and nothing else that is not everywhere.
+# Sends WORKER_TOKEN if it is set. Requires curl or wget.
 #
-# Exit codes: that of the last verdict, also after Ctrl-C: 0 ok, 1 degraded, 2 unhealthy, 3 unknown or no answer; 64 usage
+# Exit codes: of the last verdict, also after Ctrl-C: 0 ok, 1 degraded, 2 unhealthy, 3 unknown or no response; 64 usage
 set -eu
 
 usage() {
@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# The token comes by stdin where that is possible: arguments can be read by everybody on this machine.
+# The token is passed on stdin if possible, since every user of this machine can read arguments.
 fetch() {
     if command -v curl >/dev/null 2>&1; then
         printf '%s' "${WORKER_TOKEN:+header = \"Authorization: Bearer $WORKER_TOKEN\"}" |
@@ -51,19 +51,19 @@ fetch() {
     elif command -v wget >/dev/null 2>&1; then
         wget -q -T 10 -O - ${WORKER_TOKEN:+--header "Authorization: Bearer $WORKER_TOKEN"} "$url/gpu?format=text"
     else
-        printf 'poll: curl or wget is needed\n' >&2
+        printf 'poll: curl or wget is missing: install one of them\n' >&2
         return 1
     fi
 }
 
-# The worker's key=value lines as one; its exit status is the verdict's.
+# Joins the worker's key=value lines into one. The exit status is that of the verdict.
 line() {
     awk -v csv="$1" -v now="$(date -u +%Y-%m-%dT%H:%M:%SZ)" -v quote="'" '
         {
             at = index($0, "=")
             key = substr($0, 1, at - 1)
             text = substr($0, at + 1)
-            # Quoted as for a shell: a quote within is four characters.
+            # Quoted for a shell: a quote inside is four characters.
             if (substr(text, 1, 1) == quote) {
                 text = substr(text, 2, length(text) - 2)
                 gsub(quote "\\\\" quote quote, quote, text)
@@ -71,7 +71,7 @@ line() {
             value[key] = text
             if (at == 0 && NR == 1) error = $0
         }
-        # Of all GPUs: their readings beside each other.
+        # The readings of all GPUs, separated by slashes.
         function each(name,   i, all, one) {
             for (i = 0; i < 64 && ("gpu" i "_index") in value; i++) {
                 one = ("gpu" i "_" name) in value ? value["gpu" i "_" name] : "-"
@@ -88,7 +88,7 @@ line() {
         }
         END {
             verdict = ("verdict" in value) ? value["verdict"] : "unknown"
-            reasons = ("verdict" in value) ? value["reasons"] : (error == "" ? "no answer" : error)
+            reasons = ("verdict" in value) ? value["reasons"] : (error == "" ? "no response" : error)
             if (csv == "true") {
                 print now "," verdict "," value["gpu_count"] "," field(each("temperature_c")) "," field(each("vram_used_mb")) "," \
                     field(each("power_w")) "," field(each("utilization_percent")) "," value["total_models"] "," \

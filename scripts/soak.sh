@@ -1,16 +1,16 @@
 #!/bin/sh
-# Lets one worker serve jobs at full speed while everything around it fails again and again, and looks whether it
-# stays as small and as right as it was.
+# Runs one worker at full speed while everything around it fails repeatedly, and checks that memory stays flat and
+# answers stay correct.
 #
 # Usage: scripts/soak.sh [--minutes N]
-#   defaults: 10 minutes
+#   --minutes  duration; default 10
 #
-# The programs of dist/rootfs (scripts/build-static.sh) run on the tests' fake libnvidia-ml.so.1 and a made-up Ollama.
-# Meanwhile: the helper is killed with kill -9, hangs, loses GPUs and finds them; Ollama hangs; clients send garbage, are
-# slow, or leave. Each answer to a job must be a 200 for that job's agent. In the end memory, descriptors and threads must
-# be what they were after the first third, and the verdict ok. Needs wrk and curl.
+# Runs the programs of dist/rootfs (scripts/build-static.sh) with a simulated GPU and Ollama. Meanwhile the helper is
+# killed with kill -9, hangs, loses GPUs and finds them again, Ollama hangs, and clients send garbage, are slow, or
+# leave. Each response to a job must be a 200 for that job's agent. At the end memory, descriptors and threads must be
+# what they were after the first third, and the verdict ok. Requires wrk and curl.
 #
-# Exit codes: 0 as right and small as before, 1 something is missing, or not so, 64 usage
+# Exit codes: 0 passed, 1 failed or a tool is missing, 64 usage
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -76,7 +76,7 @@ gpus() {
     mv "$work/gpus.new" "$work/gpus"
 }
 
-# faults: one round of everything that may happen around a worker, 20 s
+# faults: one round of everything that can go wrong around a worker, 20 s
 faults() {
     now=$(child_of "$worker")
     [ -z "$now" ] || kill -9 "$now" 2>/dev/null || :
@@ -101,7 +101,7 @@ faults() {
     sleep 2
 }
 
-# size: KiB that are resident, descriptors and threads, once everything is at rest
+# size: resident KiB, descriptors and threads, once the load has ended
 size() {
     sleep 5
     resident=$(awk '$1 == "VmRSS:" { print $2 }' "/proc/$worker/status")
@@ -111,7 +111,7 @@ size() {
     printf '%s %s %s\n' "$resident" "$descriptors" "$threads"
 }
 
-# load SECONDS: jobs at full speed and faults for so long
+# load SECONDS: jobs at full speed, and faults
 load() {
     wrk -t 2 -c 20 -d "${1}s" --timeout 10s -s "$work/job.lua" "http://$addr/gpu-check" >"$work/out" &
     load=$!
@@ -131,11 +131,11 @@ load "$third"
 after=$(size)
 
 kill -0 "$worker" 2>/dev/null || fail "the worker has ended: $(tail -n 5 "$work/log")"
-[ "$(grep -c 'listening on' "$work/log")" = 1 ] || fail "the worker was started anew"
+[ "$(grep -c 'listening on' "$work/log")" = 1 ] || fail "the worker was restarted"
 ! grep -i 'panicked' "$work/log" >&2 || fail "a thread of the worker panicked"
 verdict=$(curl -s -m 5 "http://$addr/gpu?format=text" | sed -n 's/^verdict=//p')
 awk '{ good += $1; bad += $2; if ($2 > 0) print "soak: wrong: " $0 } END { printf "soak: %d jobs, %d wrong\n", good, bad; exit bad > 0 }' \
-    "$work/jobs" || fail "there were wrong answers"
+    "$work/jobs" || fail "there were wrong responses"
 printf 'soak: KiB resident, descriptors, threads: %s after a third, %s at the end; verdict %s\n' "$before" "$after" "$verdict"
 [ "$verdict" = ok ] || fail "the verdict is $verdict: $(curl -s -m 5 "http://$addr/gpu?format=text" | sed -n 's/^reasons=//p')"
 # shellcheck disable=SC2086 # three numbers each

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Installs what the tests need, where it may, and runs all of them: format, lints, scripts, compose files,
-# the static build, the image, and cargo test as the last, so that its summary ends the output.
+# Installs what the tests need, if it may, and runs all of them: format, lints, scripts, Compose files, the static
+# build, the image, and finally cargo test, so that its summary ends the output.
 #
 # Usage: scripts/test.sh [--quick]
-#   --quick  format, lints and cargo test alone; the tests of the static build, of the image, of NVIDIA's own
-#            libraries and of Livepeer's Python SDK are skipped
+#   --quick  only format, lints and cargo test; skip the tests of the static build, the image, NVIDIA's own libraries and
+#            Livepeer's Python SDK
 #
-# As root on Debian or Ubuntu it installs missing packages and starts a Docker daemon if none answers (and
-# stops it at the end). Elsewhere it says what is missing and which tests are skipped for that; with
-# CI=true that is a failure instead. Into .run/ come schemathesis, kubernetes-validate and Livepeer's Python
-# SDK from PyPI, and NVIDIA's own libnvidia-ml, of several driver branches, from the machine's Debian mirror.
-# The SDK needs Python 3.12 or newer: on Debian 12, that of Debian 13 comes into .run/ as well.
+# As root on Debian or Ubuntu it installs missing packages, and starts a Docker daemon if none responds (and stops it at
+# the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. It
+# downloads into .run/: schemathesis, kubernetes-validate and Livepeer's Python SDK from PyPI, and NVIDIA's libnvidia-ml
+# of several driver branches from the machine's Debian mirror. The SDK needs Python 3.12 or newer: on Debian 12 that of
+# Debian 13 is downloaded as well.
 #
-# Exit codes: 0 all passed, 64 usage, else that of the step that failed
+# Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
 set -eu
 
 usage() {
@@ -27,7 +27,7 @@ step() {
     printf '\n== %s\n' "$*" >&2
 }
 
-# Something is not to be had: a failure on a CI machine, a smaller test run elsewhere.
+# Something is unavailable: a failure with CI=true, otherwise fewer tests.
 without() {
     say "$*"
     [ "${CI:-}" != true ] || exit 1
@@ -73,19 +73,19 @@ refresh() {
     apt_fresh=true
 }
 
-# install PACKAGE...: false where that is not possible
+# install PACKAGE...: false if that is not possible
 install() {
     refresh || return 1
     say "installing $*"
     DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@" >/dev/null
 }
 
-# available PACKAGE: this distribution has it
+# available PACKAGE: true if this distribution has it
 available() {
     refresh && apt-cache show "$1" >/dev/null 2>&1
 }
 
-# want COMMAND PACKAGE, noted in $packages when the command is missing
+# want COMMAND PACKAGE: adds the package to $packages if the command is missing
 want() {
     has "$1" || packages="$packages $2"
 }
@@ -116,8 +116,8 @@ prepare_rust() {
     done
 }
 
-# Sets docker to a client that can use BuildKit: before version 23 it did so by itself, since then it needs
-# its buildx plugin. Where a newer client lacks that, the distribution's own may do.
+# Sets docker to a client that can use BuildKit. Before version 23 every client could, since then it needs its buildx
+# plugin. If a newer client lacks it, the distribution's client may work.
 find_builder() {
     for docker in docker /usr/bin/docker; do
         has "$docker" || continue
@@ -129,8 +129,8 @@ find_builder() {
     return 1
 }
 
-# Distributions cut Docker into packages in different ways. The client comes with docker.io or as docker-cli;
-# BuildKit needs docker-buildx where there is such a package; Compose is version 1 or 2.
+# Distributions package Docker in different ways. The client is in docker.io or docker-cli. BuildKit needs docker-buildx
+# if that package exists. Compose is version 1 or 2.
 prepare_docker() {
     if ! has docker && available docker-cli; then
         install docker-cli || :
@@ -148,7 +148,7 @@ prepare_docker() {
     fi
 }
 
-# python_tool PROGRAM VERSION LOSS: from PyPI, in a folder of its own; LOSS says what comes of its absence.
+# python_tool PROGRAM VERSION LOSS: installs it from PyPI into its own folder; LOSS says what its absence means.
 python_tool() {
     [ ! -x "$run/$1/bin/$1" ] || return 0
     python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv || :
@@ -188,13 +188,13 @@ prepare_rest() {
     if ! musl_std; then
         { has rustup && rustup target add "$musl"; } ||
             install rustc-web cargo-web rust-web-src libunwind-14-dev ||
-            without "there is no standard library for $musl"
+            without "the standard library for $musl is missing"
     fi
 }
 
 # ---- packages of other Debian releases ----
 
-# own_apt PROGRAM ARGUMENT...: apt with its own sources, lists and cache below .run/. The machine's are not changed; its
+# own_apt PROGRAM ARGUMENT...: apt with its own sources, lists and cache in .run/. The machine's stay unchanged. Its
 # proxies apply.
 own_apt() {
     program=$1
@@ -202,8 +202,8 @@ own_apt() {
     "$program" -c "$run/apt/apt.conf" "$@"
 }
 
-# configure_own_apt COMPONENT RELEASE...: its sources, on the mirror that the machine uses for Debian. A mirror may lack
-# one of the releases.
+# configure_own_apt COMPONENT RELEASE...: sets its sources to the mirror that the machine uses for Debian. A mirror may
+# lack one of the releases.
 configure_own_apt() {
     component=$1
     shift
@@ -280,18 +280,18 @@ install_sdk() {
         say "installing livepeer-gateway for $("$python" --version)"
         "$python" -m venv "$sdk" && "$sdk/bin/pip" install -q -r "$pins" || return 1
     else
-        say "installing livepeer-gateway, and Python 3.13 of Debian 13 for it"
+        say "installing livepeer-gateway with Python 3.13 of Debian 13"
         unpack_python || return 1
     fi
     sdk_works && cp "$pins" "$sdk/pins"
 }
 
-# The Python that it was installed for may be gone.
+# The Python that it was installed for may have been removed.
 sdk_works() {
     "$sdk/bin/python3" -c 'import livepeer_gateway'
 }
 
-# Sets AGENT_NET_SDK_PYTHON to a Python that has the SDK. It is kept for the next run.
+# Sets AGENT_NET_SDK_PYTHON to a Python with the SDK, which is kept for the next run.
 prepare_sdk() {
     sdk=$run/livepeer-gateway
     pins=$PWD/tests/it/sdk/requirements.txt
@@ -320,8 +320,8 @@ download_nvml() {
         return 1
     fi
     say "downloading NVIDIA's libnvidia-ml"
-    # bookworm and trixie are stable and have four branches of the driver, so that a package that leaves the others does
-    # not break the tests.
+    # bookworm and trixie are stable and have four driver branches, so that a package that leaves the other releases
+    # does not break the tests.
     configure_own_apt non-free bookworm trixie sid experimental
     for package in $(nvml_packages); do
         new=$run/nvml/new
@@ -345,7 +345,7 @@ nvml_versions() {
     done
 }
 
-# Sets AGENT_NET_NVML_LIBS if at least four branches are there. Downloads are kept for the next run.
+# Sets AGENT_NET_NVML_LIBS if there are at least four branches. Downloads are kept for the next run.
 prepare_nvml() {
     [ "$(nvml_versions | wc -l)" -ge 4 ] || download_nvml || :
     # shellcheck disable=SC2046 # a list of words
@@ -364,7 +364,7 @@ prepare_nvml() {
 # start_daemon OPTION...: true when it answers within 30 s
 start_daemon() {
     say "starting dockerd $*"
-    # All its own: no trace of another daemon, alive or dead, can be in its way, and it leaves none.
+    # With its own folders it is independent of other daemons, running or dead, and leaves nothing behind.
     daemon_home=$(mktemp -d)
     DOCKER_HOST=unix://$daemon_home/socket
     export DOCKER_HOST
@@ -389,7 +389,7 @@ stop_daemon() {
     rm -rf "$daemon_home" 2>/dev/null || say "could not remove $daemon_home"
 }
 
-# Sets docker to a client that can build the image, and makes sure that a daemon answers.
+# Sets docker to a client that can build the image, and makes sure that a daemon responds.
 find_docker() {
     find_builder || return 1
     docker info >/dev/null 2>&1 && return 0
@@ -397,7 +397,7 @@ find_docker() {
     mkdir -p "$run"
     chmod 700 "$run"
     : >"$run/dockerd.log"
-    # Machines that are containers themselves may lack overlay mounts or the right to change iptables.
+    # A container may lack overlay mounts or the permission to change iptables.
     start_daemon || start_daemon --storage-driver=vfs || start_daemon --storage-driver=vfs --iptables=false || {
         say "dockerd did not start; the end of .run/dockerd.log:"
         tail -n 5 "$run/dockerd.log" >&2
@@ -407,9 +407,9 @@ find_docker() {
 
 # ---- the steps ----
 
-# Without an exit of its own, the trap keeps the status that the script ends with.
+# The trap has no exit, so that the script's status is kept.
 trap stop_daemon EXIT
-# Each ends through the trap above.
+# Each of these runs the trap above.
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -436,7 +436,7 @@ if has rustup && { rustup run "$oldest" rustc --version >/dev/null 2>&1 ||
     rustup toolchain install "$oldest" --profile minimal >/dev/null 2>&1; }; then
     cargo "+$oldest" check --locked --all-targets --target-dir "${CARGO_TARGET_DIR:-target}/oldest"
 else
-    say "Rust $oldest is not to be had: that it suffices is what clippy's incompatible_msrv says alone"
+    say "Rust $oldest is unavailable: only clippy's incompatible_msrv checks the minimum version"
 fi
 
 if ! $quick; then
@@ -444,7 +444,7 @@ if ! $quick; then
     if has cargo-deny; then
         cargo deny --offline check licenses bans sources
     else
-        say "licences and duplicates are not checked: cargo-deny is missing (cargo install cargo-deny)"
+        say "licenses and duplicates are not checked: cargo-deny is missing (cargo install cargo-deny)"
     fi
 
     step "scripts"
@@ -477,7 +477,7 @@ if ! $quick; then
     [ ! -x "$validate" ] || "$validate" --strict compose/kubernetes.yaml
 
     step "systemd unit"
-    # The program need not be installed here.
+    # The program may not be installed here.
     if has systemd-analyze; then
         mkdir -p "$run"
         sed 's,^ExecStart=[^ ]*,ExecStart=/bin/true,' compose/agent-net.service >"$run/agent-net.service"
@@ -501,7 +501,7 @@ if ! $quick; then
         if has wrk; then
             scripts/soak.sh --minutes 1
         else
-            without "nothing is soaked: wrk is missing"
+            without "the soak test is skipped: wrk is missing"
         fi
         step "image"
         if find_docker; then
@@ -509,10 +509,10 @@ if ! $quick; then
             AGENT_NET_IMAGE=agent-net:test
             export AGENT_NET_IMAGE
         else
-            without "no Docker that can build: the tests of the image are skipped"
+            without "Docker cannot build images: the tests of the image are skipped"
         fi
     else
-        without "no musl target: the tests of the static binary and of the image are skipped"
+        without "the musl target is missing: the tests of the static binary and of the image are skipped"
     fi
 fi
 

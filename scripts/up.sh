@@ -1,16 +1,16 @@
 #!/bin/sh
-# Starts the worker on a fresh machine, waits until it answers, and shows a first answer.
+# Starts the worker on a fresh machine, waits until it responds, and prints a first report.
 #
 # Usage: scripts/up.sh [--docker|--native|--down]
-#   (nothing)  with Docker Compose, beside an Ollama container, where Docker works; else natively
-#   --docker   with Docker Compose or not at all
-#   --native   builds with cargo and runs in the background; pid and log are under .run/
-#   --down     stops what this script started, in either way
+#   (nothing)  use Docker Compose, next to an Ollama container, if Docker works; otherwise run natively
+#   --docker   use Docker Compose; fail if it is unavailable
+#   --native   build with cargo and run in the background; pid and log are in .run/
+#   --down     stop what this script started
 #
-# Settings are the worker's own environment variables (SERVER_PORT, ORCH_URL, ...). With Docker they may
-# also stand in compose/.env, see compose/.env.example. A worker that runs already is left alone.
+# Settings are the worker's own environment variables (SERVER_PORT, ORCH_URL, ...). With Docker they may also be in
+# compose/.env, see compose/.env.example. A worker that is already running is left alone, with its settings.
 #
-# Exit codes: 0 it runs (with --down: it does not), 1 it could not be started or stopped, 64 usage
+# Exit codes: 0 running (with --down: stopped), 1 could not be started or stopped, 64 usage
 set -eu
 
 usage() {
@@ -47,14 +47,14 @@ log=$run/agent-net.log
 pidfile=$run/agent-net.pid
 program=${CARGO_TARGET_DIR:-target}/release/agent-net
 
-# ---- what both ways need ----
+# ---- for Docker and native ----
 
-# setting NAME: from the environment, else from compose/.env, which counts with Docker only.
+# setting NAME: from the environment, or from compose/.env with Docker.
 setting() {
     eval "value=\${$1:-}"
     if [ -z "$value" ] && [ "$mode" != native ] && [ -f compose/.env ]; then
         value=$(sed -n "s/^$1=//p" compose/.env | tail -n 1)
-        # Compose takes one pair of quotes off.
+        # Compose removes one pair of quotes.
         case $value in
         \"*\" | \'*\') value=${value#?} value=${value%?} ;;
         esac
@@ -62,7 +62,7 @@ setting() {
     printf %s "$value"
 }
 
-# Where to ask. A worker that took a free port or another address says so in its log.
+# The worker's URL. If it took a free port or another address, its log has them.
 base_url() {
     port=$(setting SERVER_PORT)
     host=127.0.0.1
@@ -83,7 +83,7 @@ healthy() {
     curl -fsS -m 2 "$(base_url)/health" >/dev/null 2>&1
 }
 
-# wait_healthy SECONDS ALIVE: until it answers, while the command ALIVE succeeds.
+# wait_healthy SECONDS ALIVE: waits until it responds, while the command ALIVE succeeds.
 wait_healthy() {
     tries=$(($1 * 5))
     while [ "$tries" -gt 0 ]; do
@@ -103,21 +103,21 @@ show_answer() {
     header=
     # shellcheck disable=SC2016 # it is printed for the reader's shell to expand
     [ -z "$token$file" ] || header=' -H "Authorization: Bearer $WORKER_TOKEN"'
-    say "the worker answers at $url, where a browser finds its status page; ask it like this:"
+    say "worker is up. Status page: $url. Try:"
     printf "curl -sS%s -d '{\"agent_id\":\"demo-agent\"}' %s/gpu-check\n" "$header" "$url"
-    # The header comes by standard input, since other users can read a command line.
+    # The header is passed on standard input, since other users can read a command line.
     if printf 'Authorization: Bearer %s\n' "$token" |
         curl -sS -m 10 ${token:+-H @-} -d '{"agent_id":"demo-agent"}' "$url/gpu-check"; then
         echo
     else
-        fail "the first job got no answer"
+        fail "the first job got no response"
     fi
 }
 
 # ---- native ----
 
-# The pid of our worker, if it lives: a pid file may be older than the machine's last start, and its number
-# another program's by now.
+# The pid of our worker, if it runs. A pid file may be older than the last boot, so that its number now belongs to
+# another program.
 native_pid() {
     [ -f "$pidfile" ] || return 1
     pid=$(cat "$pidfile")
@@ -125,7 +125,7 @@ native_pid() {
     '' | *[!0-9]*) pid=0 ;;
     esac
     if [ "$pid" -gt 0 ]; then
-        # A program that was rebuilt since shows as deleted.
+        # A program that was rebuilt shows as deleted.
         exe=$(readlink "/proc/$pid/exe" 2>/dev/null) || exe=
         case ${exe% (deleted)} in
         */agent-net)
@@ -154,16 +154,16 @@ native_up() {
     mkdir -p "$run"
     chmod 700 "$run"
     if [ -f "$pidfile" ]; then
-        say "$pidfile was left behind by a worker that is gone"
+        say "removing $pidfile of a worker that no longer runs"
         rm -f "$pidfile"
     fi
-    # The log of the run before is kept, since it may say why that one ended.
+    # Keep the previous log, since it may say why that run ended.
     [ ! -f "$log" ] || mv "$log" "$log.old"
-    # nohup: it outlives this terminal.
+    # nohup: it keeps running after this terminal closes.
     nohup "$program" serve >"$log" 2>&1 </dev/null &
     started=$!
     echo "$started" >"$pidfile"
-    # Until the shell's child has become the worker, /proc shows the shell.
+    # /proc shows the shell until its child has become the worker.
     tries=20
     until native_alive || [ "$tries" = 0 ]; do
         tries=$((tries - 1))
@@ -174,19 +174,19 @@ native_up() {
         if native_alive; then
             kill "$started" 2>/dev/null || :
             rm -f "$pidfile"
-            fail "the worker did not answer at $(base_url) within 30 s"
+            fail "the worker did not respond at $(base_url) within 30 s"
         fi
         rm -f "$pidfile"
-        fail "the worker ended at once"
+        fail "the worker exited immediately"
     fi
-    # Another worker on this port would have answered while ours was still failing to take it.
+    # Another worker on this port may have responded while ours was still failing to take it.
     sleep 0.3
     if ! native_alive; then
         show_log
         rm -f "$pidfile"
-        fail "the worker ended at once, and something else answers at $(base_url)"
+        fail "the worker exited immediately; something else responds at $(base_url)"
     fi
-    say "started with pid $started; log: $log; stop it with scripts/up.sh --down"
+    say "started with pid $started. Log: $log. Stop: scripts/up.sh --down"
     show_answer
 }
 
@@ -200,7 +200,7 @@ native_down() {
             tries=$((tries - 1))
         done
         if native_alive; then
-            say "pid $pid did not stop within 15 s and was killed"
+            say "pid $pid did not stop within 15 s: killing it"
             kill -9 "$pid" 2>/dev/null || :
         fi
         say "stopped the worker with pid $pid"
@@ -211,7 +211,7 @@ native_down() {
 
 # ---- Docker ----
 
-# Sets compose to the words of a command that works; says why not otherwise.
+# Sets compose to the words of a working command, or why to the reason there is none.
 find_compose() {
     compose=
     compose_path=$PATH
@@ -221,10 +221,10 @@ find_compose() {
         compose="docker compose"
     elif command -v docker-compose >/dev/null 2>&1; then
         compose=docker-compose
-        # Version 1 builds by itself unless told to use the client, and without BuildKit unless told so.
+        # Version 1 builds without the client and without BuildKit by default.
         export COMPOSE_DOCKER_CLI_BUILD=1 DOCKER_BUILDKIT=1
         if ! docker buildx version >/dev/null 2>&1 && [ -x /usr/bin/docker ]; then
-            # A newer client that lacks its buildx plugin cannot use BuildKit; the distribution's can.
+            # A newer client without its buildx plugin cannot use BuildKit. The distribution's client can.
             compose_path=/usr/bin:$PATH
         fi
     else
@@ -232,34 +232,35 @@ find_compose() {
     fi
     [ -n "$compose" ] || return 1
     if ! docker info >/dev/null 2>&1; then
-        why="the Docker daemon does not answer"
+        why="the Docker daemon does not respond"
         return 1
     fi
 }
 
-# A GPU request on a machine that cannot serve it keeps everything from starting: ask for it only where
-# both the GPU and NVIDIA's container tools are there.
+# If Docker cannot provide a requested GPU, nothing starts. So request it only if the GPU and NVIDIA's container tools
+# are there.
 find_gpu() {
     files="-f compose/compose.yaml"
     if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
-        say "no NVIDIA GPU here: starting without"
+        say "no NVIDIA GPU found: starting without one"
     elif docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
         command -v nvidia-container-cli >/dev/null 2>&1 || command -v nvidia-ctk >/dev/null 2>&1; then
         files="$files -f compose/gpu.yaml"
     else
-        say "there is a GPU, but the NVIDIA Container Toolkit is not installed: the containers will not see it"
+        say "NVIDIA GPU found, but the NVIDIA Container Toolkit is missing: containers cannot use it"
+        say "install: https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/"
     fi
 }
 
-# One project name, whatever the folder is called.
+# One project name, independent of the folder's.
 run_compose() {
-    # shellcheck disable=SC2086 # both are lists of words
+    # shellcheck disable=SC2086 # lists of words
     PATH=$compose_path $compose -p agent-net $files "$@"
 }
 
 project=label=com.docker.compose.project=agent-net
 
-# The worker's container runs.
+# The worker's container is running.
 docker_alive() {
     [ -n "$(docker ps -q --filter "$project" --filter label=com.docker.compose.service=agent-net)" ]
 }
@@ -267,20 +268,20 @@ docker_alive() {
 docker_up() {
     find_gpu
     if ! run_compose up -d --build; then
-        # A native worker is to find the port free.
+        # Free the port for a native worker.
         run_compose rm -s -f agent-net >/dev/null 2>&1 || :
         why="Compose could not build or start the containers (see above)"
         return 1
     fi
     if ! wait_healthy 60 docker_alive; then
         run_compose logs --tail 15 agent-net >&2 || :
-        fail "the worker does not answer at $(base_url); its log is above"
+        fail "the worker does not respond at $(base_url); its log is above"
     fi
-    say "started with $compose; log: $compose -p agent-net $files logs agent-net; stop it with scripts/up.sh --down"
+    say "started with $compose. Log: $compose -p agent-net $files logs agent-net. Stop: scripts/up.sh --down"
     show_answer
 }
 
-# ---- what was asked for ----
+# ---- start or stop ----
 
 command -v curl >/dev/null 2>&1 || fail "curl is missing: install the package curl"
 
@@ -299,7 +300,7 @@ fi
 if pid=$(native_pid); then
     mode=native
     say "already running with pid $pid"
-    wait_healthy 5 native_alive || fail "but it does not answer at $(base_url); see $log"
+    wait_healthy 5 native_alive || fail "it does not respond at $(base_url); see $log"
     show_answer
     exit 0
 fi
@@ -308,7 +309,7 @@ if [ "$mode" != native ]; then
     if find_compose; then
         if docker_alive; then
             say "already running in Docker"
-            wait_healthy 30 docker_alive || fail "but it does not answer at $(base_url); see docker logs"
+            wait_healthy 30 docker_alive || fail "it does not respond at $(base_url); see docker logs"
             show_answer
             exit 0
         fi

@@ -1,4 +1,4 @@
-# What scripts/bench.sh, soak.sh, attack.sh and demo.sh share; sourced by them in the project's folder.
+# Shared by scripts/bench.sh, soak.sh, attack.sh and demo.sh, which source it in the project's folder.
 # shellcheck shell=sh
 
 name=$(basename "$0" .sh)
@@ -8,13 +8,13 @@ fail() {
     exit 1
 }
 
-# misused WHY: ends with 64
+# misused WHY: exits with 64
 misused() {
     printf '%s: %s (see --help)\n' "$name" "$*" >&2
     exit 64
 }
 
-# number OPTION VALUE...: the value, if it is a number
+# number OPTION VALUE...: prints the value if it is a number
 number() {
     case ${2:-} in
     '' | *[!0-9]*) misused "$1 needs a number" ;;
@@ -22,7 +22,7 @@ number() {
     printf %s "$2"
 }
 
-# other ARGUMENT: shows the help, which is the script's first comment, or refuses the argument
+# other ARGUMENT: prints the help, which is the script's first comment, or rejects the argument
 other() {
     case $1 in
     -h | --help) sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "scripts/$name.sh" ;;
@@ -31,7 +31,7 @@ other() {
     exit 0
 }
 
-# begin: sets work to a folder with the tests' libnvidia-ml.so.1, and pids to the processes that end with the script
+# begin: sets work to a folder with the simulated libnvidia-ml.so.1, and pids to the processes to stop at the end
 begin() {
     work=$(mktemp -d)
     pids=
@@ -49,7 +49,7 @@ stop() {
     rm -rf "$work"
 }
 
-# start_hello THREADS: tests/bench/hello with so many; sets hello to where it listens, and hello_program
+# start_hello THREADS: starts tests/bench/hello with that many threads; sets hello to its address, and hello_program
 start_hello() {
     built_hello=${CARGO_TARGET_DIR:-target}/hello
     cargo build --quiet --locked --release --manifest-path tests/bench/hello/Cargo.toml --target-dir "$built_hello"
@@ -57,16 +57,16 @@ start_hello() {
     : >"$work/hello"
     "$hello_program" "$@" >"$work/hello" &
     pids="$pids $!"
-    # shellcheck disable=SC2034 # for those who source this
+    # shellcheck disable=SC2034 # used by the scripts that source this
     hello=$(await "$work/hello" 's/^\(.*:.*\)$/\1/p')
 }
 
-# compile_fake_nvml FOLDER: the tests' libnvidia-ml.so.1, there
+# compile_fake_nvml FOLDER: builds the simulated libnvidia-ml.so.1 there
 compile_fake_nvml() {
     rustc --edition 2024 --crate-type cdylib -O -C panic=abort -o "$1/libnvidia-ml.so.1" tests/it/nvml/fake.rs
 }
 
-# await FILE PATTERN: the text that PATTERN finds in FILE, waiting 10 s for it
+# await FILE PATTERN: waits up to 10 s for the text that PATTERN finds in FILE, and prints it
 await() {
     tries=100
     while [ "$tries" -gt 0 ]; do
@@ -75,7 +75,7 @@ await() {
         sleep 0.1
         tries=$((tries - 1))
     done
-    [ -n "$found" ] || fail "nothing listens: $(cat "$1")"
+    [ -n "$found" ] || fail "nothing is listening: $(cat "$1")"
     printf %s "$found"
 }
 

@@ -1,7 +1,7 @@
-//! Starts a worker and tells how long it takes until GET /health is answered, for scripts/bench.sh.
+//! Starts a worker and measures how long it takes to answer GET /health, for scripts/bench.sh.
 //!
 //! Usage: first PORT TIMES PROGRAM [ARGUMENT...]
-//!   PORT: where the program will listen on 127.0.0.1. Prints milliseconds, a line for each time.
+//!   PORT: of the program on 127.0.0.1. Prints milliseconds, one line per start.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

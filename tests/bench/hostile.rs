@@ -1,11 +1,11 @@
-//! What scripts/attack.sh runs: clients that mean no good, and one that does, against the worker at ADDRESS.
+//! Misbehaving clients and a well-behaved one against the worker at ADDRESS, for scripts/attack.sh.
 //!
 //! Usage: hostile ADDRESS SECONDS [SCALE]
-//!   SCALE: percent of the usual crowd, 100 without it; 0 for the good client alone
+//!   SCALE: percent of the usual number of clients, default 100; 0: only the well-behaved client
 //!
-//! The crowd: 2,000 idle clients, 300 that send a header byte by byte, 300 that send a body so, 50 with a header line
-//! without an end, 100 that ask for much and read nothing. Whoever is thrown out comes back within a second. The good client
-//! sends a job every 5 ms, in turn on a connection that it keeps and on a new one. Prints one line:
+//! Misbehaving: 2,000 idle clients, 300 that send a header byte by byte, 300 that send a body byte by byte, 50 with an
+//! endless header line, 100 that request much and read nothing. A disconnected client returns within a second. The
+//! well-behaved client sends a job every 5 ms, alternating between a kept connection and a new one. Prints one line:
 //! `jobs N failed N p50_ms X p99_ms X p999_ms X max_ms X reconnects N`
 
 use std::io::{ErrorKind, Read, Write};
@@ -19,10 +19,10 @@ use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 const JOB: &[u8] = b"POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 19\r\n\r\n{\"agent_id\":\"good\"}";
-/// Between two bytes of a slow client, and between two looks at all of a kind.
+/// Between two bytes of a slow client, and between two rounds over all clients of a kind.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A kind of bad client: what it sends first, and with every tick.
+/// A kind of misbehaving client: what it sends first, and with every tick.
 #[derive(Clone, Copy)]
 struct Kind {
     count: usize,
@@ -63,7 +63,7 @@ fn main() {
         })
         .collect();
     if scale > 0 {
-        // They are all there.
+        // All are connected.
         thread::sleep(Duration::from_secs(2));
     }
     let line = good_client(address, Duration::from_secs(seconds));
@@ -84,7 +84,7 @@ fn attack(address: SocketAddr, kind: Kind, count: usize, over: &AtomicBool, reco
             let lives = one.as_mut().is_some_and(|stream| goes_on(stream, kind));
             if !lives {
                 *one = None;
-                // One in ten tries again with each tick.
+                // One in ten reconnects with each tick.
                 if number % 10 == tick % 10 {
                     *one = connect(address, kind).ok();
                     reconnects.fetch_add(1, Ordering::AcqRel);
@@ -105,7 +105,7 @@ fn connect(address: SocketAddr, kind: Kind) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// One tick of a bad client; false when it was thrown out.
+/// One tick of a misbehaving client; false if it was disconnected.
 fn goes_on(stream: &mut TcpStream, kind: Kind) -> bool {
     let blocked = |why: &std::io::Error| why.kind() == ErrorKind::WouldBlock;
     if kind.reads {
@@ -115,7 +115,7 @@ fn goes_on(stream: &mut TcpStream, kind: Kind) -> bool {
             _ => {}
         }
     }
-    // What does not fit now is sent at another time.
+    // What does not fit now is sent later.
     kind.more.is_empty() || stream.write(kind.more).map_or_else(|why| blocked(&why), |_| true)
 }
 
@@ -153,7 +153,7 @@ fn good_client(address: SocketAddr, time: Duration) -> String {
     )
 }
 
-/// One job; the connection is opened where there is none.
+/// One job; opens a connection if there is none.
 fn job_on(connection: &mut Option<TcpStream>, address: SocketAddr) -> std::io::Result<()> {
     let stream = match connection {
         Some(stream) => stream,
@@ -166,7 +166,7 @@ fn job_on(connection: &mut Option<TcpStream>, address: SocketAddr) -> std::io::R
     loop {
         let mut piece = [0; 16 * 1024];
         match stream.read(&mut piece)? {
-            0 => return Err(std::io::Error::other(format!("it ends early: {}", String::from_utf8_lossy(&answer)))),
+            0 => return Err(std::io::Error::other(format!("cut short: {}", String::from_utf8_lossy(&answer)))),
             read => answer.extend_from_slice(&piece[..read]),
         }
         if is_whole(&answer) {

@@ -8,7 +8,7 @@ use crate::tidy::sources;
 
 /// What `agent-net` prints with these arguments.
 #[track_caller]
-fn printed(args: &[&str]) -> String {
+pub fn printed(args: &[&str]) -> String {
     let (status, out, err) = run(agent_net().args(args));
     assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{args:?}");
     out
@@ -22,7 +22,7 @@ fn listed(text: &str, head: &str) -> Vec<String> {
 }
 
 /// All commands: `check`, `pm check` and so on.
-fn commands() -> Vec<Vec<String>> {
+pub fn commands() -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for first in listed(&printed(&["--help"]), "Usage: ") {
         if first == "pm" {
@@ -36,7 +36,7 @@ fn commands() -> Vec<Vec<String>> {
     all
 }
 
-fn help(name: &[String]) -> String {
+pub fn help(name: &[String]) -> String {
     let args: Vec<&str> = name.iter().map(String::as_str).chain(["--help"]).collect();
     printed(&args)
 }

@@ -10,6 +10,11 @@ fn root() -> &'static Path {
 
 /// All Rust files below `folder`: path from the root, text without comments and unit tests.
 pub fn sources(folder: &str) -> Vec<(String, String)> {
+    files_below(folder, "rs")
+}
+
+/// All files below `folder` with this extension: path from the root, text.
+pub fn files_below(folder: &str, extension: &str) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -17,7 +22,7 @@ pub fn sources(folder: &str) -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
+            } else if path.extension().is_some_and(|e| e == extension) {
                 let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
                 all.push((name, fs::read_to_string(&path).unwrap()));
             }
@@ -77,13 +82,15 @@ pub fn routes() -> Vec<String> {
 }
 
 #[test]
-fn the_readme_lists_everything_there_is() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_documents_list_everything_there_is() {
+    let documents = crate::tables::documents();
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let config = read("src/config/table.rs");
     let table = config.split("SETTINGS: &[Setting] = &[").nth(1).unwrap().split("\n];").next().unwrap();
     let settings = [between(table, "setting(\"", "\""), between(table, "secret(\"", "\"")].concat();
     assert!(settings.len() >= 30, "{settings:?}");
+    // For tests only.
+    let settings = settings.into_iter().filter(|name| *name != "AGENT_NET_FAULT");
     let routes = routes();
     let verdict = read("src/health/verdict.rs");
     let codes = between(&verdict, "pub(crate) enum Code {\n", "\n}")[0];
@@ -99,17 +106,22 @@ fn the_readme_lists_everything_there_is() {
     let commands = read("src/cli/manual/commands.rs");
     let commands = between(&commands, "name: \"", "\"").into_iter().filter(|name| *name != "serve");
     let commands = commands.map(|name| format!("`agent-net {name}`"));
-    let wanted = settings.into_iter().chain(routes.iter().map(String::as_str)).map(|name| format!("`{name}"));
+    let wanted = settings.chain(routes.iter().map(String::as_str)).map(|name| format!("`{name}"));
     let missing: Vec<_> = wanted
         .chain(codes.iter().map(|code| format!("`{code}`")))
         .chain(exits)
         .chain(metrics)
         .chain(commands)
         .filter(|name| {
-            !readme.contains(name.as_str()) && !readme.contains(&format!(" {}`", name.trim_start_matches('`')))
+            !documents.contains(name.as_str()) && !documents.contains(&format!(" {}`", name.trim_start_matches('`')))
         })
         .collect();
-    assert!(missing.is_empty(), "the README lacks {missing:?}");
+    assert!(missing.is_empty(), "the documents lack {missing:?}");
+    let readme = read("README.md");
+    let alerts = read("compose/monitoring/alerts.yaml").matches("- alert: ").count();
+    for count in [format!("{} reason codes", codes.len()), format!("{alerts} alert rules")] {
+        assert!(readme.contains(&count), "the README does not say {count:?}");
+    }
 }
 
 /// `NoGpu` as `NO_GPU`.

@@ -1,11 +1,11 @@
-//! An Ollama and an orchestrator as programs, for containers that a test can kill and part from each other.
+//! A fake Ollama and orchestrator as programs, for containers that a test can kill and disconnect.
 //!
 //! Usage: fakes serve|list|orchestrator [PORT]
-//!   serve         an Ollama on port 11434; what it pulled is a file in /root/.ollama, what is loaded is lost with it
-//!   list          exit code 0 when that Ollama answers: the health check of Ollama's image
-//!   orchestrator  go-livepeer's registry on port 8935, or PORT; POST /job, or /process/request/…, where a gateway's
-//!                 clients send jobs, passes a job on to who registered last; GET /registered says how often somebody
-//!                 did since it was started
+//!   serve         an Ollama on port 11434; a pulled model is a file in /root/.ollama, a loaded one is lost on exit
+//!   list          exits with 0 if that Ollama responds: the health check of Ollama's image
+//!   orchestrator  go-livepeer's registry on port 8935, or PORT; POST /job and /process/request/…, to which a
+//!                 gateway's clients send jobs, forward a job to the worker that registered last; GET /registered
+//!                 counts the registrations since the start
 
 #[path = "request.rs"]
 mod request;
@@ -28,11 +28,11 @@ const SIZE: u64 = 14_000_000_000;
 const PULL_STEPS: u64 = 20;
 const STEP: Duration = Duration::from_millis(100);
 const LOAD: Duration = Duration::from_secs(1);
-/// Nobody is waited for longer.
+/// The timeout of a read.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    // PID 1 gets no default handling of SIGTERM.
+    // SIGTERM has no default handler for PID 1.
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]).expect("signals");
     thread::spawn(move || {
         signals.forever().next();
@@ -64,7 +64,7 @@ fn answer(mut out: &TcpStream, status: u16, body: &str) -> io::Result<()> {
     write!(out, "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Serves every connection in a thread of its own.
+/// Serves every connection on its own thread.
 fn listen(
     port: u16,
     handle: impl Fn(&TcpStream, &Request) -> io::Result<()> + Send + Sync + 'static,

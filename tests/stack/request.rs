@@ -1,17 +1,17 @@
-//! A request as the stand-ins for Ollama read it, in the tests and in containers.
+//! Requests as the fake Ollama reads them, in the tests and in containers.
 
 use std::io::{self, BufRead, Read};
 
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
-    /// With its query.
+    /// With the query.
     pub(crate) target: String,
     pub(crate) body: String,
 }
 
 impl Request {
-    /// The next one of a connection; None at its end.
+    /// The next request of a connection; None at its end.
     pub(crate) fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
@@ -23,7 +23,7 @@ impl Request {
     }
 }
 
-/// What follows the first line: the headers up to their end, and the body that they announce.
+/// What follows the first line: the headers, and the body that they announce.
 pub(crate) fn rest(reader: &mut impl BufRead) -> io::Result<String> {
     let (mut line, mut length) = (String::new(), 0);
     loop {

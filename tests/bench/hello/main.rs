@@ -1,11 +1,10 @@
-//! What scripts/bench.sh runs beside the worker: the floor, which is rouille alone with one fixed JSON and no guard in
-//! front; and, at /ollama/MODELS, an Ollama with so many models, of which one in ten is loaded.
+//! The baseline of scripts/bench.sh: rouille alone with a fixed JSON and without limits. At /ollama/MODELS it is an Ollama
+//! with MODELS models, one in ten of them loaded.
 //!
 //! Usage: hello [THREADS]
 //!        hello warm ADDRESS CONNECTIONS
-//!   warm: gives the server at ADDRESS a thread for each of so many connections, for the next 5 s. tiny_http, which is
-//!   below rouille, puts connections that come in a burst behind threads that serve others: they wait until those end,
-//!   and a benchmark measures fewer connections than it says.
+//!   warm: gives the server at ADDRESS one thread per connection for the next 5 s. tiny_http, below rouille, queues a
+//!   burst of connections behind threads that serve others, so a benchmark would measure fewer connections than it says.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,11 +19,11 @@ fn main() {
         }
         [] => serve(8),
         [threads] => serve(threads.parse().expect("a number of threads")),
-        _ => panic!("see the usage at the begin of this file"),
+        _ => panic!("see the usage at the start of this file"),
     }
 }
 
-/// One that has been answered has a thread of its own, which waits for another when it is closed.
+/// A connection that was answered has its own thread, which waits for another one when it is closed.
 fn warm(address: &str, connections: usize) {
     let open = |_| {
         let mut stream = TcpStream::connect(address).expect("a server");
