@@ -171,6 +171,7 @@ prepare_rest() {
     want curl curl
     want wrk wrk
     want nginx nginx-light
+    want strace strace
     want valgrind valgrind
     want busybox busybox
     want promtool prometheus

@@ -5,14 +5,10 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agents::Agents;
-use super::answers;
-use super::contract;
 use super::hardware::{self, Identity};
-use super::metrics;
-use super::openapi;
-use super::page;
 use super::report::{Moment, Published};
 use super::route::{Asked, Job, Refusal};
+use super::{answers, contract, metrics, openapi, page};
 use crate::config::{Config, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::Board;
@@ -26,16 +22,15 @@ use crate::ollama::keepers::Keepers;
 use crate::sys::counters::{Gauge, JobStats};
 use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition, Kind};
 use crate::sys::limits::unix_now;
-use crate::sys::logger;
-use crate::sys::process;
+use crate::sys::{logger, process};
 
+/// A job that comes while as many as may be are in progress waits for a slot this long.
+const SLOT_TIMEOUT: Duration = Duration::from_millis(20);
 /// A job that comes before the first sample waits for it this long.
-const FIRST_SAMPLE: Duration = Duration::from_secs(2);
-
-/// Most time of a job, the first sample's wait aside.
+const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
+/// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.
 const JOB_DEADLINE: Duration = Duration::from_millis(1800);
-/// What the disk gets at least for a job's tickets.
-const LEDGER_PATIENCE: Duration = Duration::from_millis(200);
+const LEDGER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Answers requests from the last snapshot.
 #[derive(Debug)]
@@ -55,9 +50,6 @@ pub(crate) struct Worker {
     /// METRICS_COMPAT=nvidia_smi.
     nvidia_smi_metrics: bool,
     jobs: Gauge,
-    /// Jobs that wait for the first sample, and how many may: the other threads answer at once.
-    waiting: Gauge,
-    max_waiting: usize,
     stats: JobStats,
     agents: Mutex<Agents>,
     /// The log says that a job lacked the token.
@@ -81,8 +73,8 @@ pub(crate) struct Sources {
 }
 
 impl Worker {
-    /// `config`: capacity, interval and fault of the settings. `max_waiting` must leave threads for other requests.
-    pub(crate) fn new(seen: Sources, config: &Config, max_waiting: usize) -> Self {
+    /// `config`: capacity, interval and fault of the settings.
+    pub(crate) fn new(seen: Sources, config: &Config) -> Self {
         let Sources { board, recorder, registrations, keepers, cashier } = seen;
         Self {
             board,
@@ -96,8 +88,6 @@ impl Worker {
             interval: config.sample_interval,
             nvidia_smi_metrics: config.nvidia_smi_metrics,
             jobs: Gauge::default(),
-            waiting: Gauge::default(),
-            max_waiting,
             stats: JobStats::default(),
             agents: Mutex::default(),
             tokenless_logged: Once::new(),
@@ -189,8 +179,9 @@ impl Worker {
     }
 
     fn job(&self, agent_id: &str, tickets: Option<Tickets>, start: Instant) -> Result<Reply, Refusal> {
-        let Some(_ticket) = self.jobs.enter(self.capacity) else {
-            let message = format!("{} jobs are under way, which is CAPABILITY_CAPACITY; try again", self.capacity);
+        // Most jobs end within microseconds, and free a slot.
+        let Some(_slot) = self.jobs.enter_within(self.capacity, SLOT_TIMEOUT) else {
+            let message = format!("{} jobs are in progress, which is CAPABILITY_CAPACITY; try again", self.capacity);
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
         };
         let paid = self.cashier.as_ref().zip(tickets);
@@ -198,14 +189,12 @@ impl Worker {
         let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
-        let latest = self.latest().or_else(|| {
-            let _ticket = self.waiting.enter(self.max_waiting)?;
-            self.board.wait_first(FIRST_SAMPLE).map(|snapshot| self.publish(snapshot))
-        });
+        let first = || self.board.wait_first(FIRST_SAMPLE).map(|snapshot| self.publish(snapshot));
+        let latest = self.latest().or_else(first);
         let latest = latest.ok_or_else(no_sample)?;
         if let Some((cashier, received)) = paid {
-            let patience = JOB_DEADLINE.saturating_sub(start.elapsed()).max(LEDGER_PATIENCE);
-            cashier.take(received, patience)?;
+            let timeout = JOB_DEADLINE.saturating_sub(start.elapsed()).max(LEDGER_TIMEOUT);
+            cashier.take(received, timeout)?;
         }
         Ok(self.at(&latest, |at| {
             let report = latest.report(Some(agent_id), at);

@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::control;
-use super::probe;
+use super::{control, probe};
 use crate::api::contract;
 use crate::api::route::{self, Routes};
 use crate::api::worker::{Sources, Worker};
@@ -17,20 +15,18 @@ use crate::config::url::HttpUrl;
 use crate::config::{Config, TlsRule, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::{self, Board};
-use crate::http::rouille;
-use crate::http::{self, Gate, Port};
+use crate::http::rouille::Service;
+use crate::http::{self, GateLimits, Port};
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::registrar::{Offer, Registrar, Registrations};
 use crate::livepeer::tickets::intake::Cashier;
 use crate::ollama::keepers::{self, Keepers};
 use crate::outgoing;
-use crate::sys::counters::{Gauge, Pulse};
+use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
-use crate::sys::limits;
 use crate::sys::logger::Background;
-use crate::sys::resolver;
 use crate::sys::signals::{self, Signal};
-use crate::sys::threads;
+use crate::sys::{limits, resolver, threads};
 
 /// Requests that have begun get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -39,18 +35,20 @@ const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
 const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
 const WATCHDOG_FAILURES: u32 = 3;
 /// Most connections at a time, if the process may have that many files.
-const MAX_CONNECTIONS: u64 = 512;
+const MAX_CONNECTIONS: u64 = 1024;
 const MIN_CONNECTIONS: u64 = 16;
-/// Files beyond the seats: those who are turned away or leave, standard ones, listeners, pipes, Ollama, orchestrators.
+/// Files beyond those of connections: those who are turned away or leave, standard ones, listeners, pipes, Ollama,
+/// orchestrators.
 const OTHER_FILES: u64 = 96;
-/// What a connection takes at most, measured with a head and a body as large as they may be, and all else with many GPUs
-/// and models: where the memory is limited, slow clients with large requests must not end the worker.
-const CONNECTION_MEMORY: u64 = 192 << 10;
-const OTHER_MEMORY: u64 = 24 << 20;
-/// Threads that answer beyond CAPABILITY_CAPACITY: for /health, /gpu and refusals while all jobs wait.
-const SPARE_THREADS: usize = 4;
-/// A job takes microseconds, so that more threads would only wait for each other.
-const MAX_JOB_THREADS: usize = 60;
+/// What a connection takes, 25 KiB of it in the kernel for its thread and its socket; what large requests and answers of all
+/// of them take beside that; and all else with many GPUs and models. Where the memory is limited, slow clients with large
+/// requests must not end the worker.
+const CONNECTION_MEMORY: u64 = 40 << 10;
+const LARGE_MEMORY: u64 = 8 << 20;
+const MOST_LARGE_MEMORY: u64 = 256 << 20;
+const OTHER_MEMORY: u64 = 16 << 20;
+/// POSTs that are answered at a time beyond CAPABILITY_CAPACITY: refusals, while all jobs wait.
+const SPARE_JOBS: usize = 64;
 
 /// Everything that can fail before the first request.
 type Started<T> = Result<T, (Exit, String)>;
@@ -88,7 +86,7 @@ fn serve(config: &Config) -> Started<()> {
     resolver::start().map_err(failed)?;
     let orchestrators = orchestrators(config)?;
     ollama_tls(config)?;
-    let room = room(config)?;
+    let limits = gate_limits(config)?;
     let addr = SocketAddr::new(config.host, config.port);
     let listener = http::bind(addr, config.host_chosen)
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
@@ -109,25 +107,14 @@ fn serve(config: &Config) -> Started<()> {
         keepers,
         cashier: cashier.clone(),
     };
-    let worker = Arc::new(Worker::new(seen, config, room.job_threads));
-    let (active, pulse) = (Gauge::default(), Pulse::default());
+    let worker = Arc::new(Worker::new(seen, config));
+    let pulse = Pulse::default();
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
     let routes = Routes::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
     let handler = Arc::clone(&worker);
-    let poll = rouille::start(room.job_threads + SPARE_THREADS, routes, Box::new(move |asked| handler.handle(asked)));
-    let gate = Gate {
-        poll: poll.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?,
-        max_body: route::MAX_BODY,
-        max_connections: room.connections,
-        connections: Gauge::default(),
-        turned_away: Gauge::default(),
-        active: active.clone(),
-        draining: AtomicBool::new(false),
-        pulse: pulse.clone(),
-        deaf: config.watchdog == Some(WatchdogTest::Deaf),
-        error_body: |code, message| contract::error_body(code, message, limits::unix_now()),
-    };
-    let port = http::start(listener, gate).map_err(failed)?;
+    let service = Service::new(routes, Box::new(move |asked| handler.handle(asked)));
+    let deaf = config.watchdog == Some(WatchdogTest::Deaf);
+    let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("listening on http://{addr}");
     watch_over(addr, port.clone(), config).map_err(failed)?;
     listen_to_commands(&worker, config);
@@ -135,11 +122,11 @@ fn serve(config: &Config) -> Started<()> {
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
     let signal = wait_for_stop(&signals, &worker, &registrar);
-    log::info!("{signal}: stopping; {} requests in flight", active.now());
+    log::info!("{signal}: stopping; {} requests in flight", port.active());
     port.drain();
     worker.drain();
     registrar.stop();
-    drain(&active);
+    drain(&port);
     if let Some(cashier) = cashier {
         cashier.stop();
     }
@@ -181,7 +168,7 @@ fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<
         );
         Exit::Failed.now();
     };
-    threads::essential("watchdog", watch)
+    threads::service("watchdog", watch)
 }
 
 /// Only a 200 of /health is life. It is asked for through the public port, where a slow driver or Ollama holds nothing
@@ -214,13 +201,7 @@ fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
 }
 
 /// How much this process can do at a time.
-struct Room {
-    job_threads: usize,
-    connections: usize,
-}
-
-fn room(config: &Config) -> Started<Room> {
-    let job_threads = (config.capability.capacity as usize).min(MAX_JOB_THREADS);
+fn gate_limits(config: &Config) -> Started<GateLimits> {
     let files = limits::raise_open_files();
     let wanted = OTHER_FILES + MIN_CONNECTIONS;
     if files < wanted {
@@ -229,7 +210,8 @@ fn room(config: &Config) -> Started<Room> {
     }
     let by_files = files - OTHER_FILES;
     let memory = limits::memory();
-    let by_memory = memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY) / CONNECTION_MEMORY);
+    let by_memory =
+        memory.map_or(u64::MAX, |bytes| bytes.saturating_sub(OTHER_MEMORY + LARGE_MEMORY) / CONNECTION_MEMORY);
     let by_memory = by_memory.max(MIN_CONNECTIONS);
     let connections = by_files.min(by_memory).min(MAX_CONNECTIONS);
     if connections < MAX_CONNECTIONS {
@@ -239,15 +221,25 @@ fn room(config: &Config) -> Started<Room> {
         };
         log::info!("at most {connections} connections at a time: this process may have {limit}");
     }
-    Ok(Room { job_threads, connections: usize::try_from(connections).unwrap_or(usize::MAX) })
+    let large = memory.map_or(MOST_LARGE_MEMORY, |bytes| {
+        let left = bytes.saturating_sub(OTHER_MEMORY + connections * CONNECTION_MEMORY);
+        left.clamp(LARGE_MEMORY, MOST_LARGE_MEMORY)
+    });
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Ok(GateLimits {
+        connections: size(connections),
+        jobs: config.capability.capacity as usize + SPARE_JOBS,
+        body: route::MAX_BODY,
+        memory: size(large),
+    })
 }
 
 /// Waits for the requests in flight.
-fn drain(active: &Gauge) {
+fn drain(port: &Port) {
     let end = Instant::now() + DRAIN;
-    while active.now() > 0 {
+    while port.active() > 0 {
         if Instant::now() > end {
-            log::warn!("{} requests did not end within {} s", active.now(), DRAIN.as_secs());
+            log::warn!("{} requests did not end within {} s", port.active(), DRAIN.as_secs());
             return;
         }
         thread::sleep(Duration::from_millis(5));

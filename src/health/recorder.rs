@@ -39,14 +39,14 @@ impl Recorder {
     /// # Errors
     /// The kernel's, when no thread can be started.
     pub(crate) fn start(board: &Arc<Board>, dir: Option<&str>, interval: Duration) -> io::Result<Arc<Self>> {
-        let (file, records) = match dir.map(UptimeFile::start).transpose()? {
+        let (file, mut records) = match dir.map(UptimeFile::start).transpose()? {
             Some((file, records)) => (Some(file), Some(records)),
             None => (None, None),
         };
         let recorder = Arc::new(Self { uptime: Mutex::new(Uptime::new()), file });
         let (work, board) = (Arc::clone(&recorder), Arc::clone(board));
         let max_age = (interval * 3).max(SAMPLE_MAX_AGE);
-        threads::essential("uptime", move || work.record(&board, records, max_age))?;
+        threads::service("uptime", move || work.record(&board, &mut records, max_age))?;
         Ok(recorder)
     }
 
@@ -79,14 +79,14 @@ impl Recorder {
         out.single("agent_net_state_last_write_timestamp_seconds", Kind::Gauge, help, last);
     }
 
-    fn record(&self, board: &Board, mut records: Option<Receiver<Vec<u8>>>, max_age: Duration) {
+    fn record(&self, board: &Board, records: &mut Option<Receiver<Vec<u8>>>, max_age: Duration) {
         let mut patience = LOAD_PATIENCE;
         let mut written = Instant::now();
         loop {
-            if let Some(channel) = &records {
+            if let Some(channel) = records {
                 match channel.recv_timeout(patience) {
                     Ok(bytes) => self.load(&bytes),
-                    Err(RecvTimeoutError::Disconnected) => records = None,
+                    Err(RecvTimeoutError::Disconnected) => *records = None,
                     Err(RecvTimeoutError::Timeout) => {}
                 }
                 patience = Duration::ZERO;

@@ -325,9 +325,9 @@ impl Source {
 /// # Errors
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
-    let spawn = |name: &'static str, work: Box<dyn FnOnce(&Board) + Send>| {
+    let spawn = |name: &'static str, mut work: Box<dyn FnMut(&Board) + Send>| {
         let board = Arc::clone(board);
-        threads::essential(name, move || work(&board))
+        threads::service(name, move || work(&board))
     };
     let root = PathBuf::from(&config.host_root);
     let log = Kmsg::open(&root);
@@ -365,7 +365,8 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
         }),
     )?;
     let look_every = (interval * SURROUNDINGS_SAMPLES).min(SURROUNDINGS_INTERVAL);
-    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.ok(), look_every)))?;
+    let mut log = log.ok();
+    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.as_mut(), look_every)))?;
     spawn(
         "first-snapshot",
         Box::new(|board| {
@@ -376,14 +377,14 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
 }
 
 /// Reads the kernel's log and looks at devices: one that hangs when it is opened holds up nothing else.
-fn watch_kernel(board: &Board, root: &Path, mut log: Option<Kmsg>, look_every: Duration) {
+fn watch_kernel(board: &Board, root: &Path, mut log: Option<&mut Kmsg>, look_every: Duration) {
     let mut looked: Option<Instant> = None;
     loop {
-        if let Some(log) = &mut log {
+        if let Some(log) = log.as_deref_mut() {
             board.put_kernel_events(&log.read());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
-            board.put_surroundings(look_around(root, log.as_ref()));
+            board.put_surroundings(look_around(root, log.as_deref()));
             looked = Some(Instant::now());
         }
         thread::sleep(KERNEL_INTERVAL);

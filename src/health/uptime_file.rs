@@ -65,15 +65,19 @@ impl UptimeFile {
         let (sender, records) = mpsc::sync_channel(1);
         let path = Path::new(dir).join(NAME);
         let work = Arc::clone(&shared);
-        threads::essential("uptime-file", move || {
+        let mut sender = Some(sender);
+        threads::service("uptime-file", move || {
             let mut file = open(&path);
-            match &mut file {
-                Ok(file) => send_records(file, &path, &sender),
+            // A restart leaves the records as they were loaded.
+            let sender = sender.take();
+            match (&mut file, &sender) {
+                (Ok(file), Some(sender)) => send_records(file, &path, sender),
+                (Ok(_), None) => {}
                 // It may be readable all the same: then the past is known, and only the future is lost.
-                Err(why) => {
+                (Err(why), sender) => {
                     work.failed(&path, why);
-                    if let Ok(mut file) = is_regular(&path).and_then(|()| File::open(&path)) {
-                        send_records(&mut file, &path, &sender);
+                    if let (Ok(mut file), Some(sender)) = (is_regular(&path).and_then(|()| File::open(&path)), sender) {
+                        send_records(&mut file, &path, sender);
                     }
                 }
             }

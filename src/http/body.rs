@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::connection::Peer;
-use super::head::{Framing, Refusal, refusal};
+use super::head::{Framing, Refusal, out_of_memory, refusal};
+use super::peer::Peer;
 
 /// A larger body is not read to its end before the answer.
 const MAX_DRAIN: u64 = 8 << 20;
@@ -37,7 +37,7 @@ impl Body {
 #[derive(Debug)]
 pub(super) enum Error {
     Refused(Refusal),
-    /// Nobody is left to answer to.
+    /// The client is gone.
     Gone,
 }
 
@@ -56,6 +56,7 @@ impl From<io::Error> for Error {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 refusal(408, "timeout", "the body did not come in time; send it in one go").into()
             }
+            io::ErrorKind::OutOfMemory => out_of_memory().into(),
             _ => Self::Gone,
         }
     }
@@ -70,7 +71,7 @@ pub(super) fn announced_too_large(framing: Framing, max: usize) -> bool {
 ///
 /// # Errors
 /// 400 for a broken or incomplete body, 408 for one that does not come.
-pub(super) fn read(peer: &mut Peer, framing: Framing, max: usize) -> Result<Body, Error> {
+pub(super) fn read(peer: &mut Peer<'_>, framing: Framing, max: usize) -> Result<Body, Error> {
     let mut sink = Sink { kept: Vec::new(), max, seen: 0 };
     match framing {
         Framing::Length(length) if length > MAX_DRAIN => return Ok(Body::Coming),
@@ -104,30 +105,36 @@ struct Sink {
 }
 
 impl Sink {
-    fn take(&mut self, peer: &mut Peer, mut left: u64) -> io::Result<()> {
+    fn take(&mut self, peer: &mut Peer<'_>, mut left: u64) -> io::Result<()> {
         while left > 0 {
             let piece = peer.some(usize::try_from(left).unwrap_or(usize::MAX))?;
             left -= piece.len() as u64;
             self.seen += piece.len() as u64;
             if self.seen <= self.max as u64 {
                 self.kept.extend_from_slice(piece);
+                // Twice: for the handler, which reads it.
+                if !peer.hold(2 * self.kept.capacity()) {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+            } else {
+                self.kept = Vec::new();
             }
         }
         Ok(())
     }
 }
 
-fn chunk_size(peer: &mut Peer) -> Result<u64, Error> {
+fn chunk_size(peer: &mut Peer<'_>) -> Result<u64, Error> {
     let line = peer.line(MAX_SIZE_LINE)?;
     // httparse takes white space where none is allowed, and a bare LF.
     let honest = line.ends_with(b"\r\n") && line.first().is_some_and(u8::is_ascii_hexdigit);
     match httparse::parse_chunk_size(line) {
         Ok(httparse::Status::Complete((_, size))) if honest => Ok(size),
-        _ => Err(broken("a chunk's size is no hexadecimal number").into()),
+        _ => Err(broken("a chunk's size is not a hexadecimal number").into()),
     }
 }
 
-fn trailers(peer: &mut Peer) -> Result<(), Error> {
+fn trailers(peer: &mut Peer<'_>) -> Result<(), Error> {
     let mut left = MAX_TRAILERS;
     loop {
         let line = peer.line(left)?;

@@ -75,6 +75,15 @@ impl io::Read for Reader {
         }
         Ok(0)
     }
+
+    /// Without a look at each piece's end.
+    fn read_to_end(&mut self, all: &mut Vec<u8>) -> io::Result<usize> {
+        let before = all.len();
+        for mut piece in self.0.drain(..) {
+            piece.read_to_end(all)?;
+        }
+        Ok(all.len() - before)
+    }
 }
 
 struct Sink<'a> {

@@ -1,13 +1,14 @@
-//! A request's head: read whole, judged strictly, reduced to what is relayed.
+//! A request's head: read whole, checked strictly, reduced to what is passed on.
 
 use httparse::{Header, Request, Status};
 
 use super::inside;
+use crate::http::rouille::HttpAnswer;
 
 /// Largest head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// A request that is answered by the guard itself.
+/// A request that no handler sees.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -17,6 +18,25 @@ pub(super) struct Refusal {
 
 pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
     Refusal { status, code, message: message.into() }
+}
+
+/// The budget for large requests is spent.
+const OUT_OF_MEMORY: &str = "too many large requests are in progress; try again";
+
+pub(super) fn out_of_memory() -> Refusal {
+    refusal(503, "at_capacity", OUT_OF_MEMORY)
+}
+
+impl Refusal {
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.message == OUT_OF_MEMORY
+    }
+}
+
+impl From<&Refusal> for HttpAnswer {
+    fn from(why: &Refusal) -> Self {
+        Self::refused(why.status, why.code, &why.message)
+    }
 }
 
 fn bad_request(message: &str) -> Refusal {
@@ -47,7 +67,7 @@ pub(super) struct Head {
     /// HTTP/1.0: a connection that stays open has to be announced.
     pub(super) old: bool,
     /// Those of [`inside::PASSED`] that it has.
-    pub(super) passed: Vec<(&'static str, String)>,
+    pub(super) passed: Vec<(String, String)>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
 }
@@ -55,7 +75,7 @@ pub(super) struct Head {
 /// Bytes of the whole head at the start of `buf`, looking from `from` on; None when more must be read.
 ///
 /// # Errors
-/// Bytes that can never become a head, so that nobody waits for its end.
+/// Bytes that can never become a head, so that the connection does not wait for its end.
 pub(super) fn end(buf: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
     for at in from..buf.len() {
         match buf[at] {
@@ -69,7 +89,7 @@ pub(super) fn end(buf: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
             }
             b'\r' => {}
             control if control < b' ' || control == 0x7f => {
-                return Err(bad_request("this is no HTTP/1 request; this port speaks plain HTTP, not TLS"));
+                return Err(bad_request("this is not an HTTP/1 request; this port speaks plain HTTP, not TLS"));
             }
             _ => {}
         }
@@ -107,7 +127,7 @@ fn reduce<'a>(bytes: &'a [u8], headers: &mut [Header<'a>]) -> Result<Head, Optio
         Ok(Status::Complete(_)) => {}
         Ok(Status::Partial) => return Err(Some(bad_request("the request's head is incomplete"))),
         Err(httparse::Error::TooManyHeaders) => return Err(None),
-        Err(why) => return Err(Some(bad_request(&format!("this is no HTTP/1 request: {why}")))),
+        Err(why) => return Err(Some(bad_request(&format!("this is not an HTTP/1 request: {why}")))),
     }
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Some(bad_request("the request's head is incomplete")));
@@ -117,50 +137,89 @@ fn reduce<'a>(bytes: &'a [u8], headers: &mut [Header<'a>]) -> Result<Head, Optio
 
 fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> Result<Head, Refusal> {
     let old = version == 0;
-    let all = |name: &str| -> Vec<&[u8]> {
-        headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value).collect()
-    };
-    let tokens = |name: &str| -> Vec<String> {
-        let values = all(name).into_iter().map(String::from_utf8_lossy);
-        values.flat_map(|v| v.split(',').map(|t| t.trim().to_ascii_lowercase()).collect::<Vec<_>>()).collect()
-    };
-    let hosts = all("host");
-    if hosts.len() > 1 || (hosts.is_empty() && !old) {
+    let (mut hosts, mut close, mut stay, mut expects, mut proxied) = (0, false, false, false, false);
+    let mut body = BodyHeaders::default();
+    let mut passed = Vec::new();
+    let mut seen = [false; inside::PASSED.len()];
+    for Header { name, value } in headers {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let has = |token: &str| tokens(value).any(|t| t.eq_ignore_ascii_case(token.as_bytes()));
+        if is("host") {
+            hosts += 1;
+        } else if is("content-length") {
+            body.lengths += 1;
+            body.length = value;
+        } else if is("transfer-encoding") {
+            body.codings += tokens(value).count();
+            body.chunked = has("chunked");
+        } else if is("connection") {
+            close |= has("close");
+            stay |= has("keep-alive");
+        } else if is("expect") {
+            expects |= has("100-continue");
+        } else if is(inside::PROXIED) {
+            proxied = true;
+        } else if let Some(at) = inside::PASSED.iter().position(|known| is(known))
+            && !std::mem::replace(&mut seen[at], true)
+            && let Some(value) = ascii(value)
+        {
+            passed.push((inside::PASSED[at].to_owned(), value));
+        }
+    }
+    if hosts > 1 || (hosts == 0 && !old) {
         return Err(bad_request("an HTTP/1.1 request has exactly one Host header"));
     }
-    let connection = tokens("connection");
-    let has = |token: &str| connection.iter().any(|t| t == token);
     Ok(Head {
         method: method.to_owned(),
         target: origin_form(target)?,
-        framing: framing(&all("content-length"), &tokens("transfer-encoding"), old)?,
-        expects_continue: !old && tokens("expect").iter().any(|t| t == "100-continue"),
-        keep_alive: !has("close") && (!old || has("keep-alive")),
+        framing: body.framing(old)?,
+        expects_continue: !old && expects,
+        keep_alive: !close && (!old || stay),
         old,
-        passed: inside::PASSED.iter().filter_map(|name| Some((*name, ascii(all(name).first())?))).collect(),
-        proxied: !all(inside::PROXIED).is_empty(),
+        passed,
+        proxied,
     })
 }
 
-fn framing(lengths: &[&[u8]], codings: &[String], old: bool) -> Result<Framing, Refusal> {
-    match (lengths, codings) {
-        ([], []) => Ok(Framing::Length(0)),
-        ([length], []) => {
-            let digits =
-                std::str::from_utf8(length).ok().filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
-            let length = digits.and_then(|v| v.parse().ok());
-            length.map(Framing::Length).ok_or_else(|| bad_framing("Content-Length is no number of bytes"))
+/// The elements of a header that is a list.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+/// What the headers say about the body.
+#[derive(Default)]
+struct BodyHeaders<'a> {
+    lengths: usize,
+    length: &'a [u8],
+    codings: usize,
+    /// One of the codings is.
+    chunked: bool,
+}
+
+impl BodyHeaders<'_> {
+    fn framing(&self, old: bool) -> Result<Framing, Refusal> {
+        match (self.lengths, self.codings) {
+            (0, 0) => Ok(Framing::Length(0)),
+            (1, 0) => {
+                let digits = std::str::from_utf8(self.length).ok();
+                let digits = digits.filter(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()));
+                let length = digits.and_then(|v| v.parse().ok());
+                length.map(Framing::Length).ok_or_else(|| bad_framing("Content-Length is not a number of bytes"))
+            }
+            (0, 1) if self.chunked && !old => Ok(Framing::Chunked),
+            (0, _) => Err(bad_framing("the only transfer coding supported is HTTP/1.1's chunked")),
+            // Even equal ones: another reader on the way may have taken the other.
+            (_, 0) => Err(bad_framing("there is more than one Content-Length")),
+            _ => Err(bad_framing("there are both Content-Length and Transfer-Encoding")),
         }
-        ([], [coding]) if coding == "chunked" && !old => Ok(Framing::Chunked),
-        ([], _) => Err(bad_framing("of all transfer codings only HTTP/1.1's chunked is understood")),
-        // Even equal ones: another reader on the way may have taken the other.
-        (_, []) => Err(bad_framing("there is more than one Content-Length")),
-        _ => Err(bad_framing("there are both Content-Length and Transfer-Encoding")),
     }
 }
 
 /// Path and query of a target; what is not visible ASCII is percent-encoded, nothing is resolved.
 fn origin_form(target: &str) -> Result<String, Refusal> {
+    if target.starts_with('/') && target.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(target.to_owned());
+    }
     let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
     let path = match lower.find("://") {
         Some(at) if lower.starts_with("http") => {
@@ -180,14 +239,14 @@ fn origin_form(target: &str) -> Result<String, Refusal> {
     if out.is_empty() { Err(bad_request("the request has no target")) } else { Ok(out) }
 }
 
-/// A header's value if it is printable ASCII; anything else matches nothing that we look for.
-fn ascii(value: Option<&&[u8]>) -> Option<String> {
-    let value = std::str::from_utf8(value?).ok()?;
+/// A header's value if it is printable ASCII; nothing else can match.
+fn ascii(value: &[u8]) -> Option<String> {
+    let value = std::str::from_utf8(value).ok()?;
     value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)).then(|| value.trim().to_owned())
 }
 
 #[test]
-fn ends_are_found_and_rubbish_is_refused_at_once() {
+fn ends_are_found_and_rubbish_is_refused_immediately() {
     #[track_caller]
     fn check(bytes: &[u8], expect: Result<Option<usize>, u16>) {
         assert_eq!(end(bytes, 0).map_err(|r| r.status), expect, "{:?}", String::from_utf8_lossy(bytes));

@@ -8,6 +8,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 /// Connections that the kernel holds until they are accepted.
 const QUEUE: i32 = 1024;
+/// Bytes that the kernel holds for each connection and direction; it takes twice that. Without a word it takes megabytes,
+/// which count as the container's memory.
+const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// Listens on `addr`; `::` takes IPv4 as well. `chosen`: the operator named the address. Otherwise `::` becomes 0.0.0.0
 /// where there is no IPv6.
@@ -29,6 +32,9 @@ pub(crate) fn bind(addr: SocketAddr, chosen: bool) -> io::Result<TcpListener> {
     } else {
         TcpListener::bind(addr)?
     };
+    // Accepted connections inherit them.
+    sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER)?;
+    sockopt::set_socket_send_buffer_size(&listener, SOCKET_BUFFER)?;
     // The standard library asks for 128.
     rustix::net::listen(&listener, QUEUE)?;
     Ok(listener)

@@ -1,74 +1,105 @@
-//! Owns the public port: caps connections, head sizes and times, frames every request strictly and hands it to rouille in
-//! memory, by src/tiny_http. The published tiny_http has none of these limits, and an error of accept ends its loop.
+//! Owns the public port: limits connections, sizes, memory and times, reads every request strictly, and has it answered on
+//! the connection's own thread.
+//!
+//! The sockets are ours because tiny_http, on which `rouille::Server` runs, limits neither heads nor times nor connections:
+//! with 256 open files `Server::run` returns at 163 idle connections, since an error of accept ends its loop. rouille is
+//! what requests, handlers and answers are made of (http/rouille.rs).
 
+mod answer;
 mod body;
 pub(crate) mod body_parts;
+mod budget;
 mod connection;
 mod connections;
 mod head;
 pub(crate) mod inside;
 mod listen;
-mod relay;
+mod peer;
 pub(crate) mod reply;
 pub(crate) mod rouille;
 
-use std::fmt;
 use std::io;
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::counters::{Gauge, Pulse, Ticket};
-use crate::sys::threads::{self, Crew};
+use crate::sys::counters::{Gauge, Permit, Pulse};
+use crate::sys::threads;
 
-use connections::{GRACE, LONG_GRACE, Room, Seats};
+use self::connections::{ConnectionTable, GRACE, LONG_GRACE, Room};
+use self::rouille::{Marks, Service, WholeRequest};
+use crate::sys::threads::ThreadPool;
+use budget::Budget;
 
 pub(crate) use listen::bind;
 
-/// Connections above the cap that are told so; more are closed without a word.
+/// Connections above the limit that are answered with 503; more are closed without an answer.
 const TURNED_AWAY: usize = 32;
-/// Connections that were told to leave to make room for others, and have not yet.
+/// Connections that are being closed to make room for others, and still count.
 const LEAVING: usize = 32;
-/// How long a newcomer tries to get a seat while there are others who have just come, and how often it looks.
+/// How long a new connection waits for room while others have just come, and how often it looks.
 const RUSH: Duration = Duration::from_millis(100);
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
-/// The same while somebody is leaving.
+/// The same while a connection is being closed.
 const LEAVING_PAUSE: Duration = Duration::from_micros(100);
-/// Every connection has a thread, which keeps its buffers on the heap.
-const STACK: usize = 96 * 1024;
+/// Every connection has a thread, on which its requests are answered. Memory is taken only where it is used: 12 KiB.
+const STACK: usize = 256 * 1024;
 /// Threads that wait for connections even when there are none.
 const STAYING: usize = 8;
-/// After an error of accept: without descriptors it would fail again at once.
+/// Requests that are not POSTs and whose answer is being made: they wait for nothing, and some answers are large.
+const READS: usize = 4;
+/// After an error of accept: without descriptors it would fail again immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How much there may be at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GateLimits {
+    pub(crate) connections: usize,
+    /// POSTs whose answer is being made.
+    pub(crate) jobs: usize,
+    /// Largest body that is passed on, in bytes.
+    pub(crate) body: usize,
+    /// For large requests and answers of all connections, half for each, in bytes.
+    pub(crate) memory: usize,
+}
+
 /// What every connection needs.
-pub(crate) struct Gate {
-    /// Has the server take what was put into tiny_http.
-    pub(crate) poll: Box<dyn Fn() + Send + Sync>,
-    /// Largest body that is relayed, in bytes.
-    pub(crate) max_body: usize,
-    /// Most connections at a time.
-    pub(crate) max_connections: usize,
-    pub(crate) connections: Gauge,
-    pub(crate) turned_away: Gauge,
+#[derive(Debug)]
+struct Gate {
+    service: Service,
+    limits: GateLimits,
+    /// Memory for large requests, and for large answers.
+    requests: Budget,
+    answers: Budget,
+    connections: Gauge,
+    turned_away: Gauge,
     /// Requests from their first byte to the end of their answer.
-    pub(crate) active: Gauge,
+    active: Gauge,
+    /// POSTs and other requests whose answer is being made.
+    jobs: Gauge,
+    reads: Gauge,
     /// The worker stops: no request after this one on any connection.
-    pub(crate) draining: AtomicBool,
+    draining: AtomicBool,
     /// What the registrations must know.
-    pub(crate) pulse: Pulse,
-    /// For tests: accepts nothing more after the first connection.
-    pub(crate) deaf: bool,
-    /// The JSON of an error, from its code and its message.
-    pub(crate) error_body: fn(code: &str, message: &str) -> String,
+    pulse: Pulse,
+    /// Connections that were accepted so far, whatever became of them.
+    accepted: AtomicU64,
+    pool: Arc<ThreadPool>,
+    table: Arc<ConnectionTable>,
 }
 
 impl Gate {
-    /// Slots are getting rare: those who say nothing are given less time.
+    /// Few places are left: idle clients are given less time.
     fn crowded(&self) -> bool {
-        self.connections.now() > self.max_connections / 4 * 3
+        self.connections.now() > self.limits.connections / 4 * 3
+    }
+
+    /// Leave to make one more answer, as soon as others have ended.
+    fn work(&self, job: bool, timeout: Duration) -> Option<Permit> {
+        let (work, limit) = if job { (&self.jobs, self.limits.jobs) } else { (&self.reads, READS) };
+        work.enter_within(limit, timeout)
     }
 
     fn draining(&self) -> bool {
@@ -76,115 +107,147 @@ impl Gate {
     }
 }
 
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("max_connections", &self.max_connections).finish_non_exhaustive()
-    }
-}
-
 /// The port while it is open. Shows that this process still serves even when no answer comes by the port itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Port {
-    gate: Arc<Gate>,
-    accepted: Arc<AtomicU64>,
-}
+pub(crate) struct Port(Arc<Gate>);
 
 impl Port {
     /// From now on each answer is the last one on its connection, and requests that begin are marked as late. Idle
-    /// connections stay: a POST that is on its way to one must get an answer, since nobody sends it a second time.
+    /// connections stay: a POST that is on its way to one must get an answer, since no client sends it a second time.
     pub(crate) fn drain(&self) {
-        self.gate.draining.store(true, Ordering::Release);
+        self.0.draining.store(true, Ordering::Release);
+    }
+
+    /// Requests from their first byte to the end of their answer.
+    pub(crate) fn active(&self) -> usize {
+        self.0.active.now()
     }
 
     /// Connections that were accepted so far, whatever became of them.
     pub(crate) fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Acquire)
+        self.0.accepted.load(Ordering::Acquire)
     }
 
     /// The status of GET /health, asked without a connection; None: no answer in time.
     pub(crate) fn health(&self, timeout: Duration) -> Option<u16> {
-        relay::health(&self.gate, timeout).ok()
+        let gate = Arc::clone(&self.0);
+        let (sender, answer) = mpsc::channel();
+        let ask = move || {
+            let _work = gate.work(false, timeout)?;
+            let request = WholeRequest {
+                from: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                method: "GET".into(),
+                target: "/health".into(),
+                headers: Vec::new(),
+                body: Some(Vec::new()),
+                marks: Marks::default(),
+            };
+            sender.send(gate.service.answer(request).status).ok()
+        };
+        // On a thread of its own: an answer that never comes must not stop the watchdog.
+        thread::Builder::new().name("health".into()).spawn(ask).ok()?;
+        answer.recv_timeout(timeout).ok()
     }
 }
 
-/// Accepts connections in a thread of its own as long as the process runs.
+/// Accepts connections in a thread of its own as long as the process runs. `deaf`, for tests: only the first one.
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(listener: TcpListener, gate: Gate) -> io::Result<Port> {
-    let gate = Arc::new(gate);
-    let (seats, accepted) = (Arc::new(Seats::default()), Arc::<AtomicU64>::default());
-    let port = Port { gate: Arc::clone(&gate), accepted: Arc::clone(&accepted) };
-    let crew = Crew::start("connection", STACK, STAYING)?;
-    threads::essential("accept", move || {
-        let mut failing = false;
-        loop {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    failing = false;
-                    accepted.fetch_add(1, Ordering::AcqRel);
-                    admit(stream, &gate, &seats, &crew);
-                    if gate.deaf {
-                        loop {
-                            thread::park();
-                        }
-                    }
-                }
-                Err(why) => {
-                    if !failing {
-                        log::warn!("cannot accept connections: {why}; trying on");
-                    }
-                    failing = true;
-                    thread::sleep(ACCEPT_PAUSE);
-                }
-            }
-        }
-    })?;
+pub(crate) fn start(
+    listener: TcpListener,
+    service: Service,
+    limits: GateLimits,
+    pulse: Pulse,
+    deaf: bool,
+) -> io::Result<Port> {
+    let gate = Arc::new(Gate {
+        service,
+        limits,
+        requests: Budget::new(limits.memory / 2),
+        answers: Budget::new(limits.memory / 2),
+        connections: Gauge::default(),
+        turned_away: Gauge::default(),
+        active: Gauge::default(),
+        jobs: Gauge::default(),
+        reads: Gauge::default(),
+        draining: AtomicBool::new(false),
+        pulse,
+        accepted: AtomicU64::new(0),
+        pool: ThreadPool::start("connection", STACK, STAYING)?,
+        table: Arc::default(),
+    });
+    let port = Port(Arc::clone(&gate));
+    threads::service("accept", move || accept(&listener, &gate, deaf))?;
     Ok(port)
 }
 
-fn admit(stream: TcpStream, gate: &Arc<Gate>, seats: &Arc<Seats>, crew: &Arc<Crew>) {
+fn accept(listener: &TcpListener, gate: &Arc<Gate>, deaf: bool) {
+    let mut failing = false;
+    loop {
+        match listener.accept() {
+            Ok((stream, from)) => {
+                failing = false;
+                gate.accepted.fetch_add(1, Ordering::AcqRel);
+                admit(stream, from, gate);
+                if deaf {
+                    loop {
+                        thread::park();
+                    }
+                }
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut failing, true) {
+                    log::warn!("cannot accept connections: {why}; trying again until it works");
+                }
+                thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, from: SocketAddr, gate: &Arc<Gate>) {
     let stream = Arc::new(stream);
-    let gate = Arc::clone(gate);
-    if let Some(ticket) = seat_for(&gate, seats) {
-        let seat = Seats::take(seats, &stream);
-        let others = Arc::clone(crew);
-        let has_thread = crew.give(move || {
-            seat.listen();
-            connection::serve(stream, &gate, &seat, gate.crowded() || others.is_short());
-            // The stream is closed by it, before somebody else may come.
-            drop(seat);
-            drop(ticket);
+    let shared = Arc::clone(gate);
+    if let Some(permit) = room_for_one(gate) {
+        let entry = ConnectionTable::add(&gate.table, &stream, from.ip());
+        let has_thread = gate.pool.submit(move || {
+            entry.listen();
+            let crowded = shared.crowded() || shared.pool.is_short();
+            connection::serve(stream, from, &shared, &entry, crowded);
+            // The stream is closed by it, before another one may come.
+            drop(entry);
+            drop(permit);
         });
         if !has_thread {
-            // Whoever says nothing takes a thread from it.
-            seats.make_room(LONG_GRACE);
+            // Idle clients hold the threads.
+            gate.table.make_room(LONG_GRACE);
         }
-    } else if let Some(ticket) = gate.turned_away.enter(TURNED_AWAY) {
-        crew.give(move || {
-            connection::turn_away(stream, &gate);
-            drop(ticket);
+    } else if let Some(permit) = gate.turned_away.enter(TURNED_AWAY) {
+        gate.pool.submit(move || {
+            connection::turn_away(stream, &shared);
+            drop(permit);
         });
     }
 }
 
-/// A place among the connections. In a rush of newcomers the next one waits a moment, and all behind it in the kernel's
-/// queue; None: everybody is of use.
-fn seat_for(gate: &Gate, seats: &Seats) -> Option<Ticket> {
+/// A place for one more connection. In a rush the next one waits a moment, and all behind it in the kernel's queue; None:
+/// all connections are of use.
+fn room_for_one(gate: &Gate) -> Option<Permit> {
     let mut room = Room::Later;
     let end = Instant::now() + RUSH;
     while Instant::now() < end {
-        let free = gate.connections.enter(gate.max_connections);
+        let free = gate.connections.enter(gate.limits.connections);
         if free.is_some() {
             return free;
         }
         if room != Room::Made {
-            room = seats.make_room(GRACE);
+            room = gate.table.make_room(GRACE);
         }
         match room {
             Room::Made => {
-                // Whoever was told to leave still counts until its thread has noticed.
-                let soon_free = gate.connections.enter(gate.max_connections + LEAVING);
+                // The closed one still counts until its thread has noticed.
+                let soon_free = gate.connections.enter(gate.limits.connections + LEAVING);
                 if soon_free.is_some() {
                     return soon_free;
                 }

@@ -1,38 +1,82 @@
-//! rouille: its request as a `route::Request`, a `Reply` as its response. The only file that names it.
+//! rouille: a request that was read whole becomes a `rouille::Request`, and the `rouille::Response` of its handler the
+//! answer to write. The only file that names it.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rouille::{Response, ResponseBody, Server};
+use rouille::{Request, Response, ResponseBody};
 
 use super::inside;
 use super::reply::Reply;
 use crate::api::route::{self, Asked, Refusal, Routes};
 
-/// Compiles only where rouille stands on our tiny_http: without Cargo.toml's [patch] nobody would take its requests.
-const _: fn(Box<dyn tiny_http::ReadWrite>) -> Box<dyn rouille::ReadWrite> = |same| same;
+/// A request that was read whole.
+#[derive(Debug)]
+pub(crate) struct WholeRequest {
+    /// The client's address.
+    pub(crate) from: SocketAddr,
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) target: String,
+    /// Those of [`inside::PASSED`] that it has.
+    pub(crate) headers: Vec<(String, String)>,
+    /// None: larger than the limit, and thrown away.
+    pub(crate) body: Option<Vec<u8>>,
+    pub(crate) marks: Marks,
+}
 
-/// What answers requests.
-type Handler = dyn Fn(Asked) -> Reply + Send + Sync;
+/// What the connection knows about a request beside its text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Marks {
+    /// An orchestrator's proxy forwarded it for an unknown client.
+    pub(crate) proxied: bool,
+    /// It began after SIGTERM.
+    pub(crate) late: bool,
+}
 
-/// rouille wants an address; nothing listens there.
-const NOWHERE: &str = "127.0.0.1:0";
+/// An answer, to be written with the framing that the connection needs.
+pub(crate) struct HttpAnswer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    pub(crate) body: Box<dyn Read + Send>,
+    /// Of the body, in bytes.
+    pub(crate) length: usize,
+}
 
-/// A rouille server with `pool` threads: what is returned has it take the requests that were put into tiny_http.
-///
-/// # Errors
-/// One sentence when there is no server.
-pub(crate) fn start(pool: usize, routes: Routes, handler: Box<Handler>) -> Result<Box<dyn Fn() + Send + Sync>, String> {
-    let server = Server::new(NOWHERE, move |request| {
+/// Answers requests on the thread that read them.
+pub(crate) struct Service {
+    routes: Routes,
+    handler: Box<dyn Fn(Asked) -> Reply + Send + Sync>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    pub(crate) fn new(routes: Routes, handler: Box<dyn Fn(Asked) -> Reply + Send + Sync>) -> Self {
+        Self { routes, handler }
+    }
+
+    pub(crate) fn answer(&self, request: WholeRequest) -> HttpAnswer {
+        let WholeRequest { from, method, target, headers, body, marks } = request;
+        let too_large = body.is_none();
+        let request = Request::fake_http_from(from, method, target, headers, body.unwrap_or_default());
+        HttpAnswer::of(self.respond(&request, marks, too_large))
+    }
+
+    fn respond(&self, request: &Request, marks: Marks, too_large: bool) -> Response {
         let mut body = Vec::new();
-        // The guard has counted it: this limit only holds if the guard is wrong.
-        let read = request.data().map(|data| data.take(route::MAX_BODY as u64 + 1).read_to_end(&mut body));
-        if !matches!(read, Some(Ok(_))) {
-            // The guard has given it up: nothing may be done that nobody hears of.
-            return Response::text("").with_status_code(503);
+        if let Some(mut data) = request.data() {
+            // It is in memory: reading it cannot fail.
+            let _ = data.read_to_end(&mut body);
         }
-        let too_large = request.header(inside::TOO_LARGE).is_some() || body.len() > route::MAX_BODY;
         let asked = route::Request {
             method: request.method(),
             target: request.raw_url(),
@@ -41,18 +85,32 @@ pub(crate) fn start(pool: usize, routes: Routes, handler: Box<Handler>) -> Resul
             payment: request.header(inside::PAYMENT),
             job: request.header(inside::JOB),
             if_none_match: request.header(inside::IF_NONE_MATCH),
-            proxied: request.header(inside::PROXIED).is_some(),
-            late: request.header(inside::LATE).is_some(),
-            body: (!too_large).then_some(&body),
+            proxied: marks.proxied,
+            late: marks.late,
+            body: (!too_large && body.len() <= route::MAX_BODY).then_some(&body),
         };
-        let route = routes.job_route(&asked);
+        let route = self.routes.job_route(&asked);
         let of = |job| Asked { route, late: asked.late, tokenless: asked.authorization.is_none(), job };
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| handler(of(routes.parse(&asked)))));
-        response(answer.unwrap_or_else(|_| handler(of(Err(panicked())))))
-    })
-    .map_err(|why| format!("no server: {why}"))?;
-    let server = server.pool_size(pool);
-    Ok(Box::new(move || server.poll()))
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(of(self.routes.parse(&asked)))));
+        response(answer.unwrap_or_else(|_| (self.handler)(of(Err(panicked())))))
+    }
+}
+
+impl HttpAnswer {
+    fn of(response: Response) -> Self {
+        let Response { status_code, headers, data, .. } = response;
+        let (body, length) = data.into_reader_and_size();
+        // Only a stream has no size, and no handler of ours makes one.
+        Self { status: status_code, headers, body, length: length.unwrap_or_default() }
+    }
+
+    /// The answer to a request that no handler sees.
+    pub(crate) fn refused(status: u16, code: &'static str, message: &str) -> Self {
+        let refusal = Refusal::new(status, code, message);
+        let refusal = if status == 503 { refusal.with("Retry-After", "1") } else { refusal };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::of(response(refusal.reply(now.as_secs_f64())))
+    }
 }
 
 /// A defect of ours ends one answer, not the worker.
@@ -67,10 +125,13 @@ const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
 fn response(reply: Reply) -> Response {
     let date = httpdate::fmt_http_date(SystemTime::now().clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_DATE));
     let length = reply.body.len();
-    let headers = [("Content-Type", reply.content_type.to_owned()), ("Date", date)].into_iter().chain(reply.headers);
+    let mut headers: Vec<(Cow<'static, str>, Cow<'static, str>)> = Vec::with_capacity(2 + reply.headers.len());
+    headers.push(("Content-Type".into(), reply.content_type.into()));
+    headers.push(("Date".into(), date.into()));
+    headers.extend(reply.headers.into_iter().map(|(name, value)| (name.into(), value.into())));
     Response {
         status_code: reply.status,
-        headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
+        headers,
         data: ResponseBody::from_reader_and_size(reply.body.into_reader(), length),
         upgrade: None,
     }
@@ -78,43 +139,53 @@ fn response(reply: Reply) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use tiny_http::Answer;
-
     use super::*;
 
-    /// One test, since a process has one queue of requests.
+    fn request(method: &str, target: &str, body: Option<&str>) -> WholeRequest {
+        WholeRequest {
+            from: "127.0.0.1:1".parse().unwrap(),
+            method: method.into(),
+            target: target.into(),
+            headers: vec![("accept".into(), "text/plain".into())],
+            body: body.map(Into::into),
+            marks: Marks { proxied: false, late: true },
+        }
+    }
+
+    fn text(answer: HttpAnswer) -> (u16, String) {
+        let mut text = String::new();
+        let HttpAnswer { status, mut body, length, .. } = answer;
+        body.read_to_string(&mut text).unwrap();
+        assert_eq!(text.len(), length);
+        (status, text)
+    }
+
     #[test]
-    fn what_has_been_given_up_is_not_done_and_what_fails_is_heard_of() {
-        let put = || tiny_http::put("GET".into(), "/gpu".into(), Vec::new(), Vec::new());
-        let failure = |answer: io::Result<Answer>| answer.map(|answer| answer.status).unwrap_err().kind();
-
-        let server = tiny_http::Server::http(NOWHERE).unwrap();
-        let next = || server.try_recv().unwrap().expect("it was put in");
-        let pending = put();
-        drop(next());
-        assert_eq!(failure(pending.answer(Duration::from_secs(60))), io::ErrorKind::ConnectionAborted);
-        let pending = put();
-        let mut begun = next();
-        assert_eq!(begun.as_reader().read(&mut [0; 1]).unwrap(), 0);
-        assert_eq!(failure(pending.answer(Duration::ZERO)), io::ErrorKind::TimedOut);
-        begun.respond(tiny_http::Response::empty(200)).unwrap();
-
-        let done = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&done);
-        let handler = move |_| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            Reply::json(200, "{}")
+    fn a_request_reaches_the_handler_with_its_marks_on_the_thread_that_brings_it() {
+        let here = std::thread::current().id();
+        let handler = move |asked: Asked| {
+            assert_eq!(std::thread::current().id(), here);
+            assert!(asked.late && asked.tokenless);
+            Reply::json(200, format!("{:?}", asked.job))
         };
-        let poll = start(1, Routes::default(), Box::new(handler)).unwrap();
-        assert_eq!(failure(put().answer(Duration::ZERO)), io::ErrorKind::WouldBlock);
-        let pending = put();
-        poll();
-        // One thread does one after the other.
-        assert_eq!(pending.answer(Duration::from_secs(60)).unwrap().status, 200);
-        assert_eq!(done.load(Ordering::SeqCst), 1);
+        let service = Service::new(Routes::default(), Box::new(handler));
+        assert_eq!(text(service.answer(request("GET", "/gpu", Some("")))), (200, "Ok(Gpu { text: true })".into()));
+        let (_, job) = text(service.answer(request("POST", "/gpu-check", Some(r#"{"agent_id":"a"}"#))));
+        assert!(job.starts_with(r#"Ok(Report { agent_id: "a""#), "{job}");
+        let (_, large) = text(service.answer(request("POST", "/gpu-check", None)));
+        assert!(large.contains("body_too_large"), "{large}");
+    }
+
+    #[test]
+    fn a_panic_of_the_handler_is_a_500_and_nothing_more() {
+        let handler = |asked: Asked| match asked.job {
+            Ok(_) => panic!("expected by this test"),
+            Err(refusal) => refusal.reply(0.0),
+        };
+        let service = Service::new(Routes::default(), Box::new(handler));
+        for _ in 0..2 {
+            let (status, body) = text(service.answer(request("GET", "/gpu", Some(""))));
+            assert!(status == 500 && body.contains("internal"), "{status} {body}");
+        }
     }
 }

@@ -18,9 +18,8 @@ use crate::config::{Capability, Protocol, RunnerConfig, Secret};
 use crate::health::sampler::Board;
 use crate::health::verdict::Verdict;
 use crate::sys::counters::Pulse;
-use crate::sys::secrets;
 use crate::sys::status_table::Rows;
-use crate::sys::threads;
+use crate::sys::{secrets, threads};
 
 /// What operators see of all registrations.
 pub(crate) type Registrations = Rows<Row>;
@@ -142,7 +141,7 @@ impl Registrar {
             });
             let start = |side, name, keep: fn(&Tenure)| {
                 let work = Arc::clone(&tenure);
-                let started = offer.uses(side).then(|| threads::essential(name, move || keep(&work)));
+                let started = offer.uses(side).then(|| threads::service(name, move || keep(&work)));
                 if let Some(Err(why)) = started {
                     log::error!("no thread to register with: {why}");
                 }

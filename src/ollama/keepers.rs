@@ -6,8 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fetch::{Client, Look};
-use super::keeper::Stuck;
-use super::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State, UNANSWERED};
+use super::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State, Stuck, UNANSWERED};
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive};
 use crate::sys::limits::unix_now;
@@ -39,7 +38,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
             started,
             hurry: config.hurry,
         };
-        threads::essential("keeper", move || one.keep())?;
+        threads::service("keeper", move || one.keep())?;
     }
     Ok(())
 }

@@ -1,36 +1,72 @@
-//! What is going on right now and what has gone on since the start, in plain numbers.
+//! What is in progress now and what has happened since the start, in plain numbers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::exposition::{Exposition, Kind};
 
-/// A number of things that are under way, counted down by their tickets' drop, panics included.
+/// A number of things that are in progress, counted down by the drop of their permits, panics included.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Gauge(Arc<AtomicUsize>);
+pub(crate) struct Gauge(Arc<Count>);
 
-/// Stands for one thing under way.
+#[derive(Debug, Default)]
+struct Count {
+    now: AtomicUsize,
+    /// Threads that wait for it to become less.
+    waiting: AtomicUsize,
+    lock: Mutex<()>,
+    less: Condvar,
+}
+
+/// Stands for one thing in progress.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<AtomicUsize>);
+pub(crate) struct Permit(Arc<Count>);
 
 impl Gauge {
     /// One more, unless there are `limit` already.
-    pub(crate) fn enter(&self, limit: usize) -> Option<Ticket> {
+    pub(crate) fn enter(&self, limit: usize) -> Option<Permit> {
         let more = |now: usize| (now < limit).then_some(now + 1);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        Some(Ticket(Arc::clone(&self.0)))
+        self.0.now.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Permit(Arc::clone(&self.0)))
+    }
+
+    /// The same, waiting at most `timeout` for one to end. Without a wait it takes no lock.
+    pub(crate) fn enter_within(&self, limit: usize, timeout: Duration) -> Option<Permit> {
+        let entered = self.enter(limit);
+        if entered.is_some() {
+            return entered;
+        }
+        let end = Instant::now() + timeout;
+        let mut lock = self.0.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        let entered = loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let entered = self.enter(limit);
+            if entered.is_some() || left.is_zero() {
+                break entered;
+            }
+            (lock, _) = self.0.less.wait_timeout(lock, left).unwrap_or_else(PoisonError::into_inner);
+        };
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        drop(lock);
+        entered
     }
 
     pub(crate) fn now(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.now.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+        // A thread that waits has said so before it looked at the number.
+        if self.0.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.0.less.notify_one();
+        }
     }
 }
 
@@ -44,7 +80,7 @@ pub(crate) struct Pulse {
     foreign: Arc<AtomicUsize>,
 }
 
-/// How much of it somebody has heard of.
+/// How much of it one reader has seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard {
     vanished: usize,
@@ -68,8 +104,8 @@ pub(crate) enum Hint {
 }
 
 impl Pulse {
-    /// One job more, until the ticket is dropped.
-    pub(crate) fn job(&self) -> Option<Ticket> {
+    /// One job more, until the permit is dropped.
+    pub(crate) fn job(&self) -> Option<Permit> {
         self.jobs.enter(usize::MAX)
     }
 
@@ -189,4 +225,23 @@ fn a_gauge_counts_up_to_its_limit_and_back() {
     drop(first);
     assert_eq!(gauge.now(), 1);
     assert!(gauge.enter(2).is_some());
+}
+
+#[test]
+fn whoever_waits_for_a_gauge_enters_as_soon_as_another_leaves() {
+    let gauge = Gauge::default();
+    let first = gauge.enter_within(1, Duration::ZERO).unwrap();
+    assert!(gauge.enter_within(1, Duration::from_millis(1)).is_none(), "it is full");
+    let others: Vec<_> = (0..4)
+        .map(|_| {
+            let gauge = gauge.clone();
+            std::thread::spawn(move || gauge.enter_within(1, Duration::from_secs(60)).is_some())
+        })
+        .collect();
+    while gauge.0.waiting.load(Ordering::SeqCst) < 4 {
+        std::thread::yield_now();
+    }
+    drop(first);
+    assert!(others.into_iter().all(|other| other.join().unwrap()));
+    assert_eq!((gauge.now(), gauge.0.waiting.load(Ordering::SeqCst)), (0, 0));
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::Gauge;
-use super::threads::Crew;
+use crate::sys::threads::ThreadPool;
 use cache::{Cache, WITH_ADDRESSES};
 
 /// The C library's own look-up needs no more.
@@ -20,7 +20,7 @@ const STAYING: usize = 2;
 /// Look-ups that have not come back: while none does, more of them do not help.
 const MOST: usize = 16;
 
-static CREW: Mutex<Option<Arc<Crew>>> = Mutex::new(None);
+static POOL: Mutex<Option<Arc<ThreadPool>>> = Mutex::new(None);
 static NAMES: LazyLock<Arc<Names>> = LazyLock::new(Arc::default);
 
 type Resolve = fn(&str) -> io::Result<Vec<SocketAddr>>;
@@ -29,11 +29,11 @@ type Resolve = fn(&str) -> io::Result<Vec<SocketAddr>>;
 ///
 /// # Errors
 /// The kernel's, when it gives no threads.
-pub(crate) fn start() -> io::Result<Arc<Crew>> {
-    let mut crew = CREW.lock().unwrap_or_else(PoisonError::into_inner);
-    match &*crew {
-        Some(crew) => Ok(Arc::clone(crew)),
-        None => Ok(Arc::clone(crew.insert(Crew::start("names", STACK, STAYING)?))),
+pub(crate) fn start() -> io::Result<Arc<ThreadPool>> {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*pool {
+        Some(pool) => Ok(Arc::clone(pool)),
+        None => Ok(Arc::clone(pool.insert(ThreadPool::start("names", STACK, STAYING)?))),
     }
 }
 
@@ -122,12 +122,12 @@ impl Names {
         let Some(ticket) = self.under_way.enter(MOST) else {
             return not_asked(format!("{MOST} look-ups have not come back: is the DNS server reachable?"));
         };
-        let crew = match start() {
-            Ok(crew) => crew,
+        let pool = match start() {
+            Ok(pool) => pool,
             Err(why) => return not_asked(format!("no thread can be started: {why}")),
         };
         let (names, name) = (Arc::clone(self), name.to_owned());
-        crew.give(move || {
+        pool.submit(move || {
             let answer = match resolve(&name) {
                 Ok(addresses) if addresses.is_empty() => Err("it has no address".into()),
                 Ok(addresses) => Ok(addresses),

@@ -2,19 +2,29 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use crate::harness::{PATIENCE, Worker};
+use crate::harness::{PATIENCE, Worker, command};
 use crate::http::{Connection, Response};
 use crate::jobs::{bytes, job};
 
-/// More than there are seats.
+/// Connections that the worker may have.
+const CONNECTIONS: usize = 512;
+/// More than that.
 const CROWD: usize = 600;
+
+/// 96 files are for other things.
+fn worker() -> Worker {
+    let mut limited = command("/bin/sh");
+    let files = format!("ulimit -n {} && exec \"$0\" \"$@\"", CONNECTIONS + 96);
+    limited.args(["-c", &files, env!("CARGO_BIN_EXE_agent-net")]);
+    Worker::of(limited, &[])
+}
 
 /// From this address of our own machine.
 fn from(address: [u8; 4], worker: &Worker) -> Connection {
     let std::net::SocketAddr::V4(to) = worker.addr else { panic!("an IPv4 address") };
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::from(address), 0)).expect("all of 127 is ours");
     connect(&socket, &to).expect("the worker accepts");
     let stream = TcpStream::from(socket);
@@ -37,7 +47,7 @@ fn jobs_are_answered(worker: &Worker, address: [u8; 4]) {
 
 #[test]
 fn idlers_and_slow_senders_keep_nobody_out() {
-    let worker = Worker::start(&[]);
+    let worker = worker();
     let mut regular = from([127, 0, 0, 1], &worker);
     assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200);
     let crowd: Vec<Connection> = (0..CROWD)
@@ -60,7 +70,7 @@ fn idlers_and_slow_senders_keep_nobody_out() {
 
 #[test]
 fn a_stranger_who_holds_most_seats_gives_some_back() {
-    let worker = Worker::start(&[]);
+    let worker = worker();
     // An orchestrator's connections, which it wants to use again.
     let mut regulars: Vec<Connection> = (0..20).map(|_| from([127, 0, 0, 2], &worker)).collect();
     for regular in &mut regulars {
@@ -83,8 +93,8 @@ fn a_stranger_who_holds_most_seats_gives_some_back() {
 /// They may all be of one orchestrator: it takes up again what it used last.
 #[test]
 fn of_all_idle_connections_of_one_address_those_used_last_stay() {
-    let worker = Worker::start(&[]);
-    let mut all: Vec<Connection> = (0..512).map(|_| from([127, 0, 0, 2], &worker)).collect();
+    let worker = worker();
+    let mut all: Vec<Connection> = (0..CONNECTIONS).map(|_| from([127, 0, 0, 2], &worker)).collect();
     for one in &mut all {
         assert_eq!(ask(one, "GET", "/health", "").unwrap().status, 200);
     }

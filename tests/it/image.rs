@@ -223,7 +223,7 @@ fn little_memory_is_enough_for_all_connections() {
     let addr = container.inspect("{{.NetworkSettings.IPAddress}}:9876").parse().expect("an address of its own");
     let fill = "x".repeat(60_000);
     let request = format!("POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 65000\r\nX-A: {fill}\r\n\r\n{fill}");
-    let slow: Vec<Connection> = (0..600)
+    let slow: Vec<Connection> = (0..1200)
         .filter_map(|_| {
             let mut connection = Connection::try_open(addr).ok()?;
             connection.send(request.as_bytes()).ok()?;

@@ -60,6 +60,7 @@ const TOUCHING: &[&str] = &[
     "http/connections.rs",
     "http/listen.rs",
     "http/mod.rs",
+    "http/peer.rs",
     "http/rouille.rs",
     "lib.rs",
     "livepeer/orchestrator.rs",
@@ -79,6 +80,7 @@ const TOUCHING: &[&str] = &[
     "outgoing/tls.rs",
     "outgoing/watched.rs",
     "outgoing/words.rs",
+    "sys/counters.rs",
     "sys/exit.rs",
     "sys/files.rs",
     "sys/limits.rs",
@@ -108,7 +110,7 @@ const OUTSIDE: &[&str] = &[
     "log::debug",
     "println",
     "eprintln",
-    "rouille",
+    "rouille::",
     "ureq",
     "pico_args",
     "nvml_wrapper",
@@ -118,7 +120,7 @@ const OUTSIDE: &[&str] = &[
 
 /// What only some files may name: (words, where they may stand).
 const RESERVED: &[(&[&str], &[&str])] = &[
-    (&["rouille"], &["src/http/rouille.rs", "src/http/mod.rs", "src/cli/serve.rs"]),
+    (&["rouille::"], &["src/http/rouille.rs"]),
     (&["nvml_wrapper"], &["src/gpu/helper/"]),
     (&["unsafe {", "unsafe_code"], &["src/gpu/helper/raw.rs"]),
     (&["httparse"], &["src/http/"]),
@@ -137,6 +139,11 @@ fn room(path: &str) -> &str {
     path.trim_start_matches("src/").split('/').next().unwrap_or_default()
 }
 
+/// `word` stands in the code, or begins a path of it, where it ends with `::`.
+fn holds(searched: &str, full: &[String], word: &str) -> bool {
+    if word.ends_with("::") { full.iter().any(|path| path.starts_with(word)) } else { names(searched, word) }
+}
+
 /// What `text` may not hold when it stands at `path`.
 fn violations(path: &str, text: &str) -> Vec<String> {
     let code = code(text);
@@ -148,11 +155,15 @@ fn violations(path: &str, text: &str) -> Vec<String> {
     }
     for (words, allowed) in RESERVED {
         if !allowed.iter().any(|start| path.starts_with(start)) {
-            found.extend(words.iter().filter(|word| names(&searched, word)).map(|word| format!("{path} names {word}")));
+            found.extend(
+                words.iter().filter(|word| holds(&searched, &full, word)).map(|word| format!("{path} names {word}")),
+            );
         }
     }
     if !TOUCHING.contains(&path.trim_start_matches("src/")) {
-        found.extend(OUTSIDE.iter().filter(|word| names(&searched, word)).map(|word| format!("{path} touches {word}")));
+        found.extend(
+            OUTSIDE.iter().filter(|word| holds(&searched, &full, word)).map(|word| format!("{path} touches {word}")),
+        );
     }
     let own = room(path);
     let place = |room: &str| ROOMS.iter().position(|each| *each == room);
@@ -281,8 +292,9 @@ fn the_list_of_touching_files_is_not_longer_than_it_has_to_be() {
     for listed in TOUCHING {
         let (path, text) = all.iter().find(|(path, _)| path.trim_start_matches("src/") == *listed).expect(listed);
         let code = code(text);
-        let searched = format!("{code}\n{}", full_paths(path, &code).join("\n"));
-        assert!(OUTSIDE.iter().any(|word| names(&searched, word)), "{listed} touches nothing");
+        let full = full_paths(path, &code);
+        let searched = format!("{code}\n{}", full.join("\n"));
+        assert!(OUTSIDE.iter().any(|word| holds(&searched, &full, word)), "{listed} touches nothing");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::harness::{PATIENCE, Worker, command, wait_for};
 use crate::http::Connection;
@@ -24,7 +24,7 @@ fn a_worker_that_does_not_serve_any_more_ends() {
 /// A connection from this address of our own machine; None: it was closed.
 fn stranger(last: u8, worker: &Worker) -> Option<Connection> {
     let std::net::SocketAddr::V4(to) = worker.addr else { panic!("an IPv4 address") };
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, last), 0)).expect("all of 127 is ours");
     connect(&socket, &to).ok()?;
     let stream = TcpStream::from(socket);

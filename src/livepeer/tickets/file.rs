@@ -96,7 +96,7 @@ impl LedgerFile {
             compacted: Cell::new(0),
             cannot_compact: Cell::new(None),
         };
-        threads::essential("ledger", move || writer.run(&waiting))?;
+        threads::service("ledger", move || writer.run(&waiting))?;
         Ok(file)
     }
 

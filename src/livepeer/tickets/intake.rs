@@ -80,7 +80,7 @@ impl Cashier {
         // Nothing else sets it.
         let _ = cashier.file.set(file);
         let clerk = Arc::clone(&cashier);
-        threads::essential("cashier", move || clerk.submit_forever(&to, hurry))?;
+        threads::service("cashier", move || clerk.submit_forever(&to, hurry))?;
         Ok(cashier)
     }
 
