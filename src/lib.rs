@@ -29,3 +29,7 @@ pub fn run() -> ExitCode {
 pub fn run_helper() -> ExitCode {
     gpu::helper::run()
 }
+
+#[cfg(test)]
+#[path = "../tests/it/tables.rs"]
+mod tables;

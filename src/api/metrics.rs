@@ -197,7 +197,7 @@ fn machine(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) {
     let counts = &snapshot.counts;
     let help = "Unix time of the last sample that succeeded.";
     out.single("agent_net_collect_last_success_timestamp_seconds", Kind::Gauge, help, counts.last_success);
-    let rows = counts.failures.iter().map(|(code, n)| (vec![("code", code.as_str())], Some(*n as f64)));
+    let rows = counts.failures.iter().map(|(code, n)| (vec![("code", *code)], Some(*n as f64)));
     family(out, "agent_net_collect_failures_total", Kind::Counter, "Samples that failed, by reason.", rows);
     let help = "Times that NVML was started anew.";
     out.single("agent_net_nvml_reinits_total", Kind::Counter, help, count(Some(counts.reinits)));
@@ -211,8 +211,8 @@ pub(crate) fn health(out: &mut Exposition, snapshot: &Snapshot, stale: Option<&R
     for verdict in Verdict::ALL {
         out.sample(&[("verdict", verdict.name())], flag(now == verdict));
     }
-    let codes: BTreeSet<String> = reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name()).collect();
-    let rows = codes.iter().map(|code| (vec![("code", code.as_str())], Some(1.0)));
+    let codes: BTreeSet<&str> = reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name()).collect();
+    let rows = codes.iter().map(|code| (vec![("code", *code)], Some(1.0)));
     family(out, "agent_net_node_health_reason", Kind::Gauge, "Present while a reason about the machine holds.", rows);
 }
 
@@ -240,10 +240,10 @@ fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
     });
     family(out, "agent_net_gpu_health", Kind::Gauge, "1 for the verdict that holds for this GPU.", rows);
     let reasons = snapshot.reasons.iter().filter_map(|r| Some((r.gpu.as_deref()?, r.code.name())));
-    let mut reasons: Vec<(&str, String)> = reasons.collect();
+    let mut reasons: Vec<(&str, &str)> = reasons.collect();
     reasons.sort();
     reasons.dedup();
-    let rows = reasons.iter().map(|(uuid, code)| (vec![("uuid", *uuid), ("code", code.as_str())], Some(1.0)));
+    let rows = reasons.iter().map(|(uuid, code)| (vec![("uuid", *uuid), ("code", *code)], Some(1.0)));
     family(out, "agent_net_gpu_health_reason", Kind::Gauge, "Present while a reason about this GPU holds.", rows);
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod answers;
+pub(crate) mod codes_answer;
 pub(crate) mod contract;
 pub(crate) mod gpu_row;
 pub(crate) mod hardware;

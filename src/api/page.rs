@@ -21,19 +21,25 @@ pub(crate) struct Headers {
 }
 
 /// Worked out once.
-pub(crate) static HEADERS: LazyLock<Headers> = LazyLock::new(|| {
-    let hash = |text: &str| STANDARD.encode(Sha256::digest(text));
-    let (style, script) = (inside("style"), inside("script"));
-    Headers {
-        etag: format!("\"{}\"", hash(HTML)),
-        policy: format!(
-            "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
-             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            hash(style),
-            hash(script)
-        ),
-    }
+pub(crate) static HEADERS: LazyLock<Headers> = LazyLock::new(|| Headers {
+    etag: format!("\"{}\"", hash(HTML)),
+    policy: policy(inside("style"), Some(inside("script"))),
 });
+
+/// The Content-Security-Policy of a page with this style and script: these two, and requests to the worker by the script.
+pub(crate) fn policy(style: &str, script: Option<&str>) -> String {
+    let script = script.map(|script| format!(" script-src 'sha256-{}'; connect-src 'self';", hash(script)));
+    format!(
+        "default-src 'none'; style-src 'sha256-{}';{} img-src data:; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+        hash(style),
+        script.unwrap_or_default()
+    )
+}
+
+fn hash(text: &str) -> String {
+    STANDARD.encode(Sha256::digest(text))
+}
 
 /// The text of the page's one element of this name.
 fn inside(name: &str) -> &'static str {
@@ -43,11 +49,16 @@ fn inside(name: &str) -> &'static str {
 
 /// The answer; `known`: the browser has it.
 pub(crate) fn reply(known: bool) -> Reply {
-    let body = if known { "" } else { HTML };
-    let page = Reply { content_type: "text/html; charset=utf-8", ..Reply::json(if known { 304 } else { 200 }, body) };
-    page.with("ETag", HEADERS.etag.as_str())
+    let page = html(if known { "" } else { HTML }, &HEADERS.policy);
+    Reply { status: if known { 304 } else { 200 }, ..page }
+        .with("ETag", HEADERS.etag.as_str())
         .with("Cache-Control", "no-cache")
-        .with("Content-Security-Policy", HEADERS.policy.as_str())
+}
+
+/// A page for browsers. `policy`: its Content-Security-Policy.
+pub(crate) fn html(body: &'static str, policy: &str) -> Reply {
+    Reply { content_type: "text/html; charset=utf-8", ..Reply::json(200, body) }
+        .with("Content-Security-Policy", policy)
         .with("X-Content-Type-Options", "nosniff")
         .with("Referrer-Policy", "no-referrer")
 }

@@ -247,7 +247,7 @@ impl Published {
     pub(crate) fn text(&self, at: &Moment<'_>) -> String {
         let mut report = self.report(None, at);
         let (verdict, reasons) = self.reasons(at);
-        let codes: Vec<String> = reasons.map(|r| r.code.name()).collect();
+        let codes: Vec<&str> = reasons.map(|r| r.code.name()).collect();
         let mut lines = text::Lines::default();
         lines.word("verdict", verdict.name());
         lines.quote("reasons", &codes.join(" "));

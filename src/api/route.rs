@@ -34,6 +34,10 @@ pub(crate) enum Job {
     HardwareStats,
     /// What can be registered here, as Livepeer's Python SDK reads it.
     Capabilities,
+    /// The reason codes.
+    Codes {
+        html: bool,
+    },
     /// The last hour of each GPU.
     History,
     /// The minutes on record of this many last minutes, and the window's name.
@@ -136,6 +140,7 @@ enum Path {
     Hardware,
     HardwareStats,
     Capabilities,
+    Codes,
     History,
     Uptime,
     OpenApi,
@@ -157,6 +162,7 @@ const PATHS: &[(&str, Path)] = &[
     ("/hardware/info", Path::Hardware),
     ("/hardware/stats", Path::HardwareStats),
     ("/capabilities", Path::Capabilities),
+    ("/codes", Path::Codes),
     ("/history", Path::History),
     ("/openapi.json", Path::OpenApi),
     ("/", Path::Root),
@@ -249,6 +255,7 @@ impl Routes {
             Path::Hardware => Ok(Job::Hardware),
             Path::HardwareStats => Ok(Job::HardwareStats),
             Path::Capabilities => Ok(Job::Capabilities),
+            Path::Codes => Ok(Job::Codes { html: request.accept.is_some_and(|accept| accept.contains("text/html")) }),
             Path::History => Ok(Job::History),
             Path::OpenApi => Ok(Job::OpenApi),
             Path::Root => Ok(Job::Page { known: has_page(request.if_none_match) }),

@@ -8,10 +8,10 @@ use super::agents::Agents;
 use super::hardware::{self, Identity};
 use super::report::{Moment, Published};
 use super::route::{Asked, Job, Refusal};
-use super::{answers, contract, metrics, openapi, page};
+use super::{answers, codes_answer, contract, metrics, openapi, page};
 use crate::config::{Config, WatchdogTest};
 use crate::health::recorder::Recorder;
-use crate::health::sampler::Board;
+use crate::health::sampler::SnapshotStore;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict;
 use crate::http::reply::Reply;
@@ -35,7 +35,7 @@ const LEDGER_TIMEOUT: Duration = Duration::from_millis(200);
 /// Answers requests from the last snapshot.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    board: Arc<Board>,
+    board: Arc<SnapshotStore>,
     published: Mutex<Option<Arc<Published>>>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
@@ -64,7 +64,7 @@ pub(crate) struct Worker {
 /// Where answers come from.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    pub(crate) board: Arc<Board>,
+    pub(crate) board: Arc<SnapshotStore>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) keepers: Arc<Keepers>,
@@ -147,6 +147,7 @@ impl Worker {
                 let latest = self.latest();
                 Ok(Reply::json(200, hardware::capabilities(&self.capabilities, latest.as_deref(), self.capacity)))
             }
+            Job::Codes { html } => Ok(codes_answer::reply(html)),
             Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
             Job::OpenApi => Ok(Reply::json(200, openapi::DOCUMENT.as_str())),
             Job::Page { known } => Ok(page::reply(known)),

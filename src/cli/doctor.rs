@@ -1,4 +1,4 @@
-//! `doctor`: what is wrong on this machine and how to mend it.
+//! `doctor`: diagnoses this machine and suggests fixes.
 
 pub(crate) mod diagnosis;
 pub(super) mod looks;
@@ -16,7 +16,7 @@ pub(super) fn run(settings: &Settings, json: bool) -> Exit {
     let mut all: Vec<Finding> = ["ORCH_SECRET", "WORKER_TOKEN"]
         .into_iter()
         .filter(|name| matches!(settings.set(name), Some((_, Source::File))))
-        .map(|name| Finding::pass("settings", format!("the file of {name}_FILE holds a secret and can be read")))
+        .map(|name| Finding::pass("settings", format!("{name}_FILE is readable and holds a secret")))
         .collect();
     all.extend(looks::examine(&settings.config));
     let exit = match diagnosis::worst(&all) {
@@ -27,10 +27,10 @@ pub(super) fn run(settings: &Settings, json: bool) -> Exit {
     show(&all, json, exit)
 }
 
-/// The same when the settings cannot be used: nothing else can be looked at then.
+/// The same when the settings cannot be used: then nothing else can be checked.
 pub(super) fn refuse(why: &str, json: bool) -> Exit {
     show(
-        &[Finding::fail("settings", why, "mend the setting that is named; agent-net config shows all")],
+        &[Finding::fail("settings", why, "Fix the setting that is named. `agent-net config` shows all.")],
         json,
         Exit::Config,
     )

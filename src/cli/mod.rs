@@ -6,9 +6,11 @@ mod completions;
 mod config;
 mod control;
 pub(crate) mod doctor;
+mod explain;
 mod health;
 mod man;
 mod manual;
+mod names;
 mod pm;
 mod probe;
 mod pull;
@@ -40,6 +42,7 @@ pub(crate) fn run() -> ExitCode {
     // They need none of the settings.
     match named.as_deref() {
         Some("completions") => return completions::run(args).into(),
+        Some("explain") => return explain::run(args).into(),
         Some("man") => return man::run(args).into(),
         _ => {}
     }

@@ -14,7 +14,7 @@ use crate::config::settings::{self, Settings, Source};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, TlsRule, WatchdogTest};
 use crate::health::recorder::Recorder;
-use crate::health::sampler::{self, Board};
+use crate::health::sampler::{self, SnapshotStore};
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
 use crate::livepeer::orchestrator::Orchestrator;
@@ -93,7 +93,7 @@ fn serve(config: &Config) -> Started<()> {
     let addr = listener.local_addr().map_err(failed)?;
 
     let keepers = Arc::new(Keepers::default());
-    let board = Arc::new(Board::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
+    let board = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
     sampler::start(&board, config).map_err(failed)?;
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 

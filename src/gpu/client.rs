@@ -1,5 +1,5 @@
 //! The helper's client: finds and starts `agent-net-nvml`, asks it with a deadline, kills it when it does not answer.
-//! NVML may hang, crash or lie; all of that ends here, as a `GpuFault`.
+//! NVML may hang, crash or return nonsense; all of that becomes a `GpuFault` here.
 
 mod process;
 
@@ -14,13 +14,13 @@ use crate::gpu::state::GpuState;
 use crate::sys::backoff::Backoff;
 use process::{End, HELPER, Process, START_QUIET, find, wait};
 
-/// A sample that takes longer means that the driver hangs: a GPU that is slow holds up only what is said of itself.
+/// A sample that takes longer means that the driver hangs: a slow GPU delays only its own readings.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
-/// A start that took longer is worth a line in the log.
+/// A slower start is logged.
 const SLOW_START: Duration = Duration::from_secs(5);
-/// A GPU that has not answered for so long is tried with a new helper.
+/// A GPU that has not answered for this long is tried with a new helper.
 const RENEW_SILENT: Duration = Duration::from_secs(30);
-/// A helper that cannot be killed sits in the driver; more than this many of them help nobody.
+/// A helper that cannot be killed is stuck in the driver; more than this many are useless.
 const MAX_ABANDONED: usize = 3;
 /// How long a killed helper is waited for before it is abandoned.
 const REAP_TIMEOUT: Duration = Duration::from_millis(200);
@@ -35,46 +35,46 @@ pub(crate) struct Gpus {
     /// NVML_LIB.
     library: Option<String>,
     process: Option<Process>,
-    /// A second helper, which takes the place of the first once it has answered: while it starts, the first goes on.
+    /// A second helper, which replaces the first once it has answered. The first is used until then.
     successor: Option<Process>,
     abandoned: Vec<Child>,
     backoff: Backoff,
     retry_at: Instant,
-    /// The same for a library that must be started anew although it answers: a GPU of its list is lost.
+    /// The same for a library that must be restarted although it answers: a GPU of its list is lost.
     renewal: Backoff,
     renew_at: Instant,
     /// How long a helper's first answer may take.
     first_deadline: Duration,
     /// After how long a GPU that does not answer is tried with a new helper.
     renew_silent: Duration,
-    /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last new.
+    /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last read.
     slow_interval: Duration,
     slow_at: Option<Instant>,
     starts: u64,
     next_id: u64,
-    /// The fault that lasts, and since when faults follow each other.
+    /// The current fault, and the start of the series of faults.
     fault: Option<(Instant, GpuFault)>,
-    /// When the first helper was started of those that have not answered.
+    /// The start of the first helper of those that have not answered.
     unanswered: Option<Instant>,
-    /// The last start failed, and took as long as one that succeeds may.
+    /// The last start failed, and took as long as a successful one may.
     fails_slowly: bool,
     /// GPUs of the last good sample.
     known: Vec<Gpu>,
-    /// Since when a GPU does not answer, by index: a new helper does not know.
+    /// Since when a GPU has not answered, by index: a new helper does not know it.
     silent: BTreeMap<u32, Instant>,
 }
 
-/// What came of waiting for an answer.
+/// The result of waiting for an answer.
 #[derive(Debug)]
 enum Wait {
     Answer(Result<GpuSample, GpuFault>),
-    /// The helper starts; there is time left.
+    /// The helper is starting, and its time is not over.
     Starting,
     Ended(End),
 }
 
 impl Gpus {
-    /// `hurry`: a helper's start, and a GPU that does not answer, may take so many times less.
+    /// `hurry`: divides the timeouts of a helper's start and of a GPU that does not answer.
     pub(crate) fn new(helper: Option<String>, library: Option<String>, slow_interval: Duration, hurry: u32) -> Self {
         let backoff = Backoff::new(RESPAWN.0, RESPAWN.1);
         Self {
@@ -102,7 +102,7 @@ impl Gpus {
     }
 
     /// Asks for one sample; returns within [`SAMPLE_DEADLINE`] whatever driver and helper do.
-    /// `events`: also for what the driver reports.
+    /// `events`: XID events as well.
     pub(crate) fn sample(&mut self, events: bool) -> GpuState {
         let resting = self.process.is_none() && Instant::now() < self.retry_at;
         if let Some((_, fault)) = self.fault.as_ref().filter(|_| resting) {
@@ -142,8 +142,8 @@ impl Gpus {
         GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), last_known }
     }
 
-    /// The helper has not answered yet. A fault of the driver or the helper lasts until one does, and so does a refusal
-    /// that has taken its time before.
+    /// The helper has not answered yet. A fault of the driver or the helper stays until one does, and so does an error
+    /// that took long before.
     fn starting(&mut self) -> GpuState {
         let started = self.process.as_ref().map_or_else(Instant::now, |process| process.started);
         let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperFailed | FaultKind::HelperMissing);
@@ -154,7 +154,7 @@ impl Gpus {
         GpuState::Starting { lasting_s: started.elapsed().as_secs_f64(), last_known }
     }
 
-    /// Says of a GPU that does not answer for how long it has not.
+    /// Sets how long each GPU that does not answer has been silent.
     fn time_the_silent(&mut self, sample: &mut GpuSample) {
         let now = Instant::now();
         self.silent.retain(|index, _| sample.gpus.iter().any(|gpu| gpu.index == *index && gpu.is_slow()));
@@ -163,17 +163,17 @@ impl Gpus {
             let begun = now.checked_sub(waited).unwrap_or(now);
             let silent = now.duration_since(*self.silent.entry(gpu.index).or_insert(begun));
             gpu.read_us = u64::try_from(silent.as_micros()).ok();
-            let message = format!("it has not answered for {} s", silent.as_secs());
+            let message = format!("has not answered for {} s", silent.as_secs());
             gpu.error = Some(GpuError { kind: GpuErrorKind::Slow, message });
         }
     }
 
-    /// Times that NVML was started anew.
+    /// Times that NVML was restarted.
     pub(crate) fn reinits(&self) -> u64 {
         self.starts.saturating_sub(1)
     }
 
-    /// A lost GPU comes back only to a library that is started again, and a new process is the cleanest start.
+    /// A lost GPU returns only to a restarted library, and a new process is the cleanest restart.
     fn renew_if_stale(&mut self, sample: &GpuSample) {
         let stale = |gpu: &Gpu| match gpu.error.as_ref().map(|error| error.kind) {
             Some(GpuErrorKind::Lost | GpuErrorKind::Stale) => true,
@@ -187,12 +187,12 @@ impl Gpus {
             self.renew_at = Instant::now() + self.renewal.after_failure(0.0);
             match self.spawn() {
                 Ok(successor) => self.successor = Some(successor),
-                Err(why) => log::debug!("no second helper: {why}"),
+                Err(why) => log::debug!("cannot start a second helper: {why}"),
             }
         }
     }
 
-    /// What the second helper answers, if that counts: it is then the first one.
+    /// The second helper's answer, if it counts: then it replaces the first one.
     fn succeed(&mut self, events: bool) -> Option<Result<GpuSample, GpuFault>> {
         let mut successor = self.successor.take()?;
         match self.wait(&mut successor, events, Duration::ZERO) {
@@ -205,9 +205,9 @@ impl Gpus {
                 self.process = Some(successor);
                 Some(Ok(sample))
             }
-            // What is loaded already may still read some GPUs. If it reads none, the newer answer is the better one.
+            // The loaded library may still read some GPUs. If it reads none, the newer answer is better.
             Wait::Answer(Err(fault)) => {
-                self.end(successor, End::Bad("it is not needed".into()));
+                self.end(successor, End::Bad("not needed".into()));
                 let none = !self.known.iter().any(Gpu::usable);
                 none.then(|| {
                     self.retire();
@@ -216,7 +216,7 @@ impl Gpus {
             }
             Wait::Ended(end) => {
                 let fault = self.end(successor, end);
-                log::debug!("a second helper has failed: {fault}");
+                log::debug!("a second helper failed: {fault}");
                 None
             }
         }
@@ -225,7 +225,7 @@ impl Gpus {
     /// Ends the helper, if there is one.
     fn retire(&mut self) {
         if let Some(process) = self.process.take() {
-            self.end(process, End::Bad("it is replaced".into()));
+            self.end(process, End::Bad("replaced".into()));
         }
     }
 
@@ -244,7 +244,7 @@ impl Gpus {
             Wait::Answer(answer) => {
                 self.process = Some(process);
                 if answer.is_err() {
-                    // What is loaded stays loaded: only another process sees another driver.
+                    // A loaded library stays loaded: only another process sees another driver.
                     self.retire();
                 }
                 Ok(Some(answer))
@@ -257,14 +257,14 @@ impl Gpus {
         }
     }
 
-    /// Waits for an answer of `process`, which is asked unless it has been already. One that has answered before must
-    /// do so before its deadline; one that starts is left alone after `timeout`.
+    /// Waits for an answer of `process`, which is asked unless it has been already. A process that has answered before
+    /// has until its deadline; one that is starting is left alone after `timeout`.
     fn wait(&mut self, process: &mut Process, events: bool, timeout: Duration) -> Wait {
         let (id, at) = *process.asked.get_or_insert_with(|| {
             let slow = self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
             let ask = Ask { id: self.next_id, ask: Question::Sample(Wanted { slow, events }) };
             self.next_id += 1;
-            // A write error is the end of the helper: its stdout says more about it.
+            // After a write error the helper's stdout says more about its end.
             let _ = process.stdin.write_all(wire::line(&ask).as_bytes());
             (ask.id, Instant::now())
         });
@@ -288,7 +288,7 @@ impl Gpus {
                         continue;
                     }
                     Ok(hello) => End::Bad(format!(
-                        "it is version {} and speaks protocol {}, this worker {}: install both from one build",
+                        "its version is {} with protocol {}, but the worker has protocol {}: install both from one build",
                         hello.version,
                         hello.protocol,
                         wire::PROTOCOL
@@ -298,9 +298,9 @@ impl Gpus {
             };
             return match ended {
                 End::Late if Instant::now() < deadline => Wait::Starting,
-                // It greets before it touches NVML: silence is its own.
+                // It greets before it calls NVML: silence is the helper's own fault.
                 End::Late if !process.greeted => {
-                    Wait::Ended(End::Bad(format!("it said nothing for {} s", self.first_deadline.as_secs())))
+                    Wait::Ended(End::Bad(format!("no output for {} s", self.first_deadline.as_secs())))
                 }
                 end => Wait::Ended(end),
             };
@@ -315,7 +315,7 @@ impl Gpus {
         let sample = answer?;
         if first && took >= SLOW_START {
             log::warn!(
-                "the driver took {} s to start: it starts again for each program unless nvidia-persistenced runs on the host",
+                "The NVIDIA driver took {} s to start: it starts again for each program unless nvidia-persistenced runs on the host",
                 took.as_secs()
             );
         }
@@ -335,7 +335,7 @@ impl Gpus {
         let path = find(self.helper.as_deref()).ok_or_else(|| {
             missing(match &self.helper {
                 Some(path) => format!("NVML_HELPER={path} is not a file"),
-                None => format!("{HELPER} is neither beside agent-net nor in PATH"),
+                None => format!("{HELPER} is neither in the directory of agent-net nor in PATH"),
             })
         })?;
         let process = Process::start(&path, self.library.as_deref())
@@ -344,10 +344,10 @@ impl Gpus {
         Ok(process)
     }
 
-    /// Kills the process and says what happened to it.
+    /// Kills the process and reports what happened to it.
     fn end(&mut self, process: Process, end: End) -> GpuFault {
         let Process { mut child, answered, .. } = process;
-        // A helper that ended by itself: how it did is the best that can be said.
+        // A helper that ended by itself: its exit status says most.
         let ended = match end {
             End::Closed(_) => wait(&mut child, REAP_TIMEOUT),
             _ => None,
@@ -360,7 +360,7 @@ impl Gpus {
         match (end, ended) {
             (End::Late, _) => {
                 let deadline = if answered { SAMPLE_DEADLINE } else { self.first_deadline };
-                let detail = format!("NVML did not answer within {} s; its reader was killed", deadline.as_secs());
+                let detail = format!("NVML did not answer within {} s; its helper was killed", deadline.as_secs());
                 GpuFault { kind: FaultKind::Stuck, detail }
             }
             (End::Closed(_), Some(status)) => {

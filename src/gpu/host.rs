@@ -1,17 +1,43 @@
-//! What the machine shows of its GPUs without NVML: the PCI bus, the device nodes, and whether they can be opened.
+//! What the host shows of its GPUs without NVML: the PCI bus, the device nodes, and whether they can be opened. And
+//! where this process runs.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::legacy::Legacy;
 use super::pci::PciId;
-use crate::gpu::surroundings::Node;
-use crate::gpu::surroundings::{Access, Surroundings};
+use super::place::Place;
+use crate::gpu::host_facts::Node;
+use crate::gpu::host_facts::{Access, HostFacts};
 
-/// Looks around below `root`, which is `/` or where the machine's own /dev, /proc and /sys are mounted.
-pub(crate) fn look(root: &Path) -> Surroundings {
+/// Where this process runs; it does not change.
+pub(crate) static PLACE: LazyLock<Place> = LazyLock::new(|| {
+    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    place_of(Path::new("/"), set("KUBERNETES_SERVICE_HOST"), set("container") || std::process::id() == 1)
+});
+
+/// `kubernetes`: its variable is set. `contained`: an environment variable says so (podman, LXC, systemd-nspawn), or
+/// this is process 1, as in an image without an init.
+fn place_of(root: &Path, kubernetes: bool, contained: bool) -> Place {
+    const RUNTIMES: [&str; 6] = ["docker", "containerd", "kubepods", "libpod", "lxc", "machine.slice"];
+    if kubernetes {
+        return Place::Kubernetes;
+    }
+    let marked = || [".dockerenv", "run/.containerenv"].iter().any(|file| root.join(file).exists());
+    let cgroup = || fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let by_cgroup = || {
+        let cgroup = cgroup();
+        RUNTIMES.iter().any(|runtime| cgroup.contains(runtime))
+    };
+    if contained || marked() || by_cgroup() { Place::Container } else { Place::Host }
+}
+
+/// Looks at the host below `root`, which is `/` or where the host's own /dev, /proc and /sys are mounted.
+pub(crate) fn look(root: &Path) -> HostFacts {
     let wsl = is_wsl(root);
     let cards = cards(root).filter(|_| !wsl);
     let count = |wanted: fn(&Card) -> bool| {
@@ -23,7 +49,7 @@ pub(crate) fn look(root: &Path) -> Surroundings {
         all().filter(|card| !card.for_nvidia()).filter_map(|c| c.driver.clone()).collect();
     other_drivers.sort();
     other_drivers.dedup();
-    Surroundings {
+    HostFacts {
         pci_gpus: count(|_| true),
         pci_gpus_for_nvidia: count(Card::for_nvidia),
         unbound: all().filter(|card| card.driver.is_none()).filter_map(|card| card.place).collect(),
@@ -31,6 +57,7 @@ pub(crate) fn look(root: &Path) -> Surroundings {
         legacy: Legacy::default(),
         device_nodes: device_nodes(&root.join("dev")),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
+        place: *PLACE,
         access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
     }
 }
@@ -42,12 +69,12 @@ pub(crate) fn count_cards(root: &Path) -> Option<u32> {
 
 const DEVICES: &str = "sys/bus/pci/devices";
 
-/// WSL lends its GPU through /dev/dxg; it shows no device on the bus and has no NVIDIA nodes.
+/// WSL passes its GPU through /dev/dxg; it has no device on the bus and no NVIDIA nodes.
 pub(crate) fn is_wsl(root: &Path) -> bool {
     root.join("dev/dxg").exists()
 }
 
-/// The kernel module's own words, where it is loaded.
+/// The kernel module's version text, where it is loaded.
 pub(crate) fn driver(root: &Path) -> Option<String> {
     fs::read_to_string(root.join("proc/driver/nvidia/version")).ok()
 }
@@ -71,13 +98,13 @@ pub(crate) fn nodes(root: &Path) -> Vec<Node> {
 #[derive(Debug)]
 struct Card {
     place: Option<PciId>,
-    /// The driver that has it, or the one that it is reserved for.
+    /// The driver that has it, or that it is reserved for.
     driver: Option<String>,
 }
 
 impl Card {
-    /// It has NVIDIA's driver or none: one that was lent to a virtual machine (vfio-pci, pci-stub, xen-pciback) or runs
-    /// on another driver (nouveau, nvidiafb) is not missing.
+    /// It has NVIDIA's driver or none: a card that is passed to a virtual machine (vfio-pci, pci-stub, xen-pciback) or
+    /// runs on another driver (nouveau, nvidiafb) is not missing.
     fn for_nvidia(&self) -> bool {
         self.driver.as_deref().is_none_or(|driver| driver == "nvidia")
     }
@@ -85,7 +112,7 @@ impl Card {
 
 /// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None where the bus cannot be seen.
 /// Virtual functions (SR-IOV) are parts of another one, meant for virtual machines.
-/// A container sees the host's bus, so this tells "no GPU in the machine" from "no GPU given to the container".
+/// A container sees the host's bus, so this separates "no GPU in the machine" from "no GPU given to the container".
 fn cards(root: &Path) -> Option<Vec<Card>> {
     let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
     let devices = fs::read_dir(root.join(DEVICES)).ok()?.flatten().map(|entry| entry.path());
@@ -119,24 +146,24 @@ fn device_nodes(dev: &Path) -> Option<u32> {
     u32::try_from(nodes.count()).ok()
 }
 
-/// Only the kernel's own device folder is of the type devtmpfs; containers get one that was made for them.
+/// Only the kernel's own /dev is a devtmpfs; a container gets one that was made for it.
 fn in_container(mountinfo: &str) -> bool {
     let on_dev = mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some("/dev"));
     let kind = on_dev.filter_map(|line| line.split(" - ").nth(1)?.split(' ').next()).next_back();
     kind != Some("devtmpfs")
 }
 
-/// The right to a device is checked when it is opened: a library that has it open already notices nothing.
+/// Access to a device is checked when it is opened: a library that has it open does not notice.
 fn access(node: &Path) -> Access {
-    // What is no device but a pipe must not be waited for.
+    // A pipe in the place of a device must not be waited for.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     match OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(node) {
         Ok(_) => Access::Open,
-        Err(why) => judge(&why),
+        Err(why) => access_error(&why),
     }
 }
 
-fn judge(why: &io::Error) -> Access {
+fn access_error(why: &io::Error) -> Access {
     match why.raw_os_error() {
         Some(code) if code == rustix::io::Errno::PERM.raw_os_error() => Access::Revoked,
         _ if why.kind() == io::ErrorKind::NotFound => Access::Untested,
@@ -187,10 +214,10 @@ fn only_nvidia_display_controllers_count() {
             link("../0000:00:00.0", "physfn");
         }
     }
-    let around = look(&root);
-    assert_eq!((count_cards(&root), around.pci_gpus, around.pci_gpus_for_nvidia), (Some(8), Some(8), Some(2)));
-    assert_eq!(around.unbound, [PciId::parse("0000:07:00.0").unwrap()]);
-    assert_eq!(around.other_drivers, ["nouveau", "nvidiafb", "pci-stub", "vfio-pci", "xen-pciback"]);
+    let host = look(&root);
+    assert_eq!((count_cards(&root), host.pci_gpus, host.pci_gpus_for_nvidia), (Some(8), Some(8), Some(2)));
+    assert_eq!(host.unbound, [PciId::parse("0000:07:00.0").unwrap()]);
+    assert_eq!(host.other_drivers, ["nouveau", "nvidiafb", "pci-stub", "vfio-pci", "xen-pciback"]);
     fs::remove_dir_all(&root).unwrap();
     assert_eq!((count_cards(&root), look(&root).pci_gpus_for_nvidia), (None, None));
 }
@@ -216,9 +243,36 @@ fn a_container_has_a_device_folder_of_its_own() {
 
 #[test]
 fn why_a_node_cannot_be_opened() {
-    let os = |code: rustix::io::Errno| judge(&io::Error::from_raw_os_error(code.raw_os_error()));
+    let os = |code: rustix::io::Errno| access_error(&io::Error::from_raw_os_error(code.raw_os_error()));
     assert_eq!(os(rustix::io::Errno::PERM), Access::Revoked);
     assert_eq!(os(rustix::io::Errno::NOENT), Access::Untested);
     assert!(matches!(os(rustix::io::Errno::ACCESS), Access::Refused(_)));
     assert!(matches!(os(rustix::io::Errno::NXIO), Access::Refused(_)));
+}
+
+#[test]
+fn a_container_is_recognized_by_what_its_runtime_leaves() {
+    let root = tree("place");
+    let check = |kubernetes, contained, expect| assert_eq!(place_of(&root, kubernetes, contained), expect);
+    check(false, false, Place::Host);
+    check(true, false, Place::Kubernetes);
+    check(false, true, Place::Container);
+    for mark in [".dockerenv", "run/.containerenv"] {
+        fs::create_dir_all(root.join("run")).unwrap();
+        fs::write(root.join(mark), "").unwrap();
+        check(false, false, Place::Container);
+        fs::remove_file(root.join(mark)).unwrap();
+    }
+    fs::create_dir_all(root.join("proc/self")).unwrap();
+    for (cgroup, expect) in [
+        ("0::/system.slice/agent-net.service\n", Place::Host),
+        ("0::/user.slice/user-1000.slice/session-1.scope\n", Place::Host),
+        ("0::/\n", Place::Host),
+        ("4:memory:/docker/0123abcd\n", Place::Container),
+        ("0::/kubepods.slice/kubepods-pod1.slice\n", Place::Container),
+    ] {
+        fs::write(root.join("proc/self/cgroup"), cgroup).unwrap();
+        check(false, false, expect);
+    }
+    fs::remove_dir_all(&root).unwrap();
 }

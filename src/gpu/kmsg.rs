@@ -1,4 +1,4 @@
-//! The kernel's log, where it may be read: one record a read, from the start of the ring on, never waiting.
+//! Reads the kernel's log, where that is allowed: one record a read, from the start of the ring, without blocking.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -8,9 +8,9 @@ use std::path::Path;
 use super::legacy::Legacy;
 use super::xid::{KernelEvent, KernelLog};
 
-/// Larger than any record, which the kernel limits to 8 KiB: it loses one that a read has no room for.
+/// Larger than any record (at most 8 KiB): the kernel drops a record that does not fit the read.
 const BUFFER: usize = 16 * 1024;
-/// Records that are read in one go; the others come at the next look.
+/// Records that are read at once; the next read takes the others.
 const MAX_RECORDS: usize = 200_000;
 
 /// The open log.
@@ -19,35 +19,35 @@ pub(crate) struct Kmsg {
     file: File,
     /// Room for one read.
     buffer: Box<[u8]>,
-    /// What has been read and not been looked at, and the beginning of a record whose end has not come. The kernel
-    /// gives whole ones, a file may not.
+    /// Bytes that were read and not parsed yet, with the start of an incomplete record. The kernel returns whole records,
+    /// a file may not.
     rest: Vec<u8>,
-    /// The record that is being read is too long: the rest of it is left out as well.
+    /// The current record is too long: the rest of it is skipped.
     skipping: bool,
     log: KernelLog,
 }
 
 impl Kmsg {
     /// # Errors
-    /// The system's: containers mostly may not read it, and that is no fault.
+    /// The system's: containers usually may not read it, which is not a fault.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
         let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(root.join("dev/kmsg"))?;
         let is_device = file.metadata()?.file_type().is_char_device();
         let buffer = vec![0; BUFFER].into_boxed_slice();
         let mut kmsg = Self { file, buffer, rest: Vec::new(), skipping: false, log: KernelLog::default() };
-        // Some may be opened and not be read, which only a read shows. It must have room for a whole record and keep
-        // it: the kernel gives each one once, and for a read without room it is lost.
+        // Some can be opened but not read, which only a read shows. It must have room for a whole record and keep it:
+        // the kernel returns each one once.
         match kmsg.fill() {
-            // A device that is given in its place, mostly /dev/null; the kernel's has no end.
-            Ok(0) if is_device => Err(io::Error::new(ErrorKind::Unsupported, "it is another device")),
+            // Another device in its place, usually /dev/null; the kernel's has no end.
+            Ok(0) if is_device => Err(io::Error::new(ErrorKind::Unsupported, "another device is in its place")),
             Ok(_) => Ok(kmsg),
             Err(why) if why.kind() == ErrorKind::WouldBlock || was_overtaken(&why) => Ok(kmsg),
             Err(why) => Err(why),
         }
     }
 
-    /// Cards that the driver ignores, by what was read so far.
+    /// Cards that the driver ignores, as read so far.
     pub(crate) fn legacy(&self) -> &Legacy {
         self.log.legacy()
     }
@@ -61,7 +61,7 @@ impl Kmsg {
             match self.fill() {
                 Ok(0) => break,
                 Ok(_) => self.take_records(now, &mut events),
-                // Go on with the oldest that there is.
+                // Continue with the oldest record.
                 Err(why) if was_overtaken(&why) => self.log.interrupted(),
                 Err(_) => break,
             }
@@ -82,16 +82,16 @@ impl Kmsg {
         }
     }
 
-    /// Looks at what has been read.
+    /// Parses what has been read.
     fn take_records(&mut self, now: f64, events: &mut Vec<(KernelEvent, f64)>) {
         while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            let said = self.log.read(String::from_utf8_lossy(&line).trim_end());
+            let found = self.log.read(String::from_utf8_lossy(&line).trim_end());
             // The log's clock may be a little fast.
-            events.extend(said.into_iter().map(|(event, micros)| (event, (micros as f64 / 1e6).min(now))));
+            events.extend(found.into_iter().map(|(event, micros)| (event, (micros as f64 / 1e6).min(now))));
         }
         if self.rest.len() > BUFFER {
             self.rest.clear();

@@ -1,9 +1,9 @@
-//! Cards that the installed driver ignores, by what the kernel's log says of them: they have no driver, are on the PCI
-//! bus all the same, and nothing is wrong with them.
+//! Cards that the installed driver ignores, as the kernel's log reports them: they have no driver, but are on the PCI bus
+//! and healthy.
 
 use super::pci::PciId;
 
-/// What the driver's last look at the PCI bus said.
+/// The result of the driver's last look at the PCI bus.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Legacy {
     cards: Vec<Card>,
@@ -11,7 +11,7 @@ pub(crate) struct Legacy {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Card {
-    /// The older messages name the product, the newer ones the place.
+    /// Older messages name the product, newer ones the PCI address.
     name: Option<String>,
     place: Option<PciId>,
     needs: Needs,
@@ -28,7 +28,7 @@ enum Needs {
 }
 
 impl Legacy {
-    /// Of `unbound`, the cards on the bus without a driver, how many are there for a legacy driver.
+    /// How many of `unbound`, the cards on the bus without a driver, need a legacy driver.
     pub(crate) fn ignored(&self, unbound: &[PciId]) -> usize {
         let legacy = || self.cards.iter().filter(|card| matches!(card.needs, Needs::LegacyDriver(_)));
         match legacy().any(|card| card.place.is_some()) {
@@ -37,9 +37,9 @@ impl Legacy {
         }
     }
 
-    /// What each card needs, as a sentence each.
+    /// What each card needs, one sentence each.
     pub(crate) fn sentences(&self) -> Vec<String> {
-        // A legacy driver is named together with the product; the place comes in a line of its own and adds nothing.
+        // A legacy driver is named together with the product; a line with the address alone adds nothing.
         let named = self.cards.iter().any(|card| card.name.is_some());
         let listed = |card: &&Card| !(named && matches!(card.needs, Needs::LegacyDriver(None)));
         let mut all: Vec<String> = self.cards.iter().filter(listed).map(Card::sentence).collect();
@@ -47,7 +47,7 @@ impl Legacy {
         all
     }
 
-    /// The same behind a message about a driver that is not there; empty without any.
+    /// The sentences as the end of a message about a missing driver; empty without any.
     pub(crate) fn because(&self) -> String {
         self.sentences().iter().map(|sentence| format!("; by the kernel's log {sentence}")).collect()
     }
@@ -64,14 +64,14 @@ impl Card {
             Needs::LegacyDriver(Some(branch)) => format!("{card} needs NVIDIA's legacy driver {branch}"),
             Needs::LegacyDriver(None) => format!("{card} needs one of NVIDIA's legacy drivers"),
             Needs::ProprietaryModule => {
-                format!("{card} needs NVIDIA's proprietary kernel module, the open one does not work with it")
+                format!("{card} needs NVIDIA's proprietary kernel module; the open one does not support it")
             }
             Needs::OtherRelease => format!("{card} is not supported by the installed driver"),
         }
     }
 }
 
-/// Messages of one look at the bus come within this time.
+/// The messages of one look at the bus arrive within this time.
 const ONE_LOOK_US: u64 = 5_000_000;
 /// The driver's sentences are shorter.
 const MAX_SENTENCE: usize = 600;
@@ -84,7 +84,7 @@ pub(crate) struct LegacyLog {
     found: Legacy,
     /// When the last of them was found, in the log's time.
     at: u64,
-    /// What was said in the lines so far: a sentence can go over several records.
+    /// The text so far: a sentence can continue over several records.
     sentence: String,
 }
 
@@ -99,7 +99,7 @@ impl LegacyLog {
             let Some((_, said)) = line.split_once("NVRM:") else { continue };
             let said = said.trim();
             if said.starts_with("loading NVIDIA") && micros > self.at + ONE_LOOK_US {
-                // Another driver: it will say so again where it ignores a card.
+                // Another driver: it reports again which cards it ignores.
                 self.found = Legacy::default();
             }
             if said.starts_with("The ") || said.starts_with("ignoring ") || self.sentence.len() > MAX_SENTENCE {
@@ -137,7 +137,7 @@ fn card(sentence: &str) -> Option<Card> {
     if let Some(rest) = what.strip_prefix("supported through the NVIDIA ") {
         rest.contains(" Legacy driver").then_some(())?;
         let name = who.trim().trim_end_matches("GPU").trim();
-        // Some say it twice.
+        // Some messages repeat it.
         let name = name.strip_prefix("NVIDIA NVIDIA ").map_or(name.to_owned(), |name| format!("NVIDIA {name}"));
         let needs = Needs::LegacyDriver(word(rest));
         return Some(Card { name: Some(crate::sys::text::start(&name, 96)), place: None, needs });

@@ -4,13 +4,15 @@ pub(crate) mod client;
 #[cfg(feature = "nvml")]
 pub(crate) mod helper;
 pub(crate) mod host;
+pub(crate) mod host_facts;
 pub(crate) mod kmsg;
 pub(crate) mod legacy;
 pub(crate) mod pci;
+pub(crate) mod place;
 pub(crate) mod plausible;
 pub(crate) mod sample;
 pub(crate) mod state;
-pub(crate) mod surroundings;
+
 pub(crate) mod tegra;
 pub(crate) mod wire;
 pub(crate) mod xid;

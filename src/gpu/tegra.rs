@@ -1,5 +1,5 @@
 //! Jetson and other Tegra boards: their GPU through sysfs. NVML is absent there, or loads and reads nothing.
-//! Paths and units as jetson_stats knows them.
+//! Paths and units follow jetson_stats.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,9 +17,9 @@ const LOADS: [&str; 3] =
     ["sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load", "sys/devices/platform/bus@0/17000000.gpu/load"];
 /// The rail that feeds the whole board.
 const BOARD_RAILS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
-/// Has its GPU on a PCI bus within the chip; the others have nothing of their own on it.
+/// Its GPU is on a PCI bus within the chip; the other boards' GPUs are not on PCI.
 const THOR: &str = "nvidia,tegra264";
-/// What only NVML can tell.
+/// Readings that only NVML has.
 const NEVER: [&str; 36] = [
     "uuid",
     "pci_bus_id",
@@ -87,7 +87,7 @@ impl Tegra {
         })
     }
 
-    /// Whether this many NVIDIA devices on the PCI bus are no more than the board's own GPU.
+    /// Whether the board's own GPU accounts for this many NVIDIA devices on the PCI bus.
     pub(crate) fn is_alone(&self, pci_gpus: u32) -> bool {
         pci_gpus <= u32::from(self.own_on_bus)
     }
@@ -96,7 +96,7 @@ impl Tegra {
         &self.model
     }
 
-    /// Reads it anew.
+    /// Reads it again.
     pub(crate) fn sample(&self) -> GpuSample {
         let start = Instant::now();
         let mut gpu = Gpu { name: Some(self.model.clone()), unified_memory: true, ..Gpu::default() };
@@ -135,7 +135,7 @@ impl Tegra {
         }
     }
 
-    /// The GPU has no memory but the machine's.
+    /// The GPU uses the machine's memory.
     fn memory(&self, gpu: &mut Gpu) {
         let memory = text(&self.root.join("proc/meminfo")).and_then(|text| meminfo::parse(&text));
         if let Some((total, free)) = memory {
@@ -186,7 +186,7 @@ impl Tegra {
             match kind.as_str() {
                 "critical" => fixed.temperature_shutdown_c = limit.or(fixed.temperature_shutdown_c),
                 "hot" => fixed.temperature_slowdown_c = limit.or(fixed.temperature_slowdown_c),
-                // Where the GPU is only held back a little; "hot" says more.
+                // Where the GPU is throttled only slightly; "hot" is more important.
                 "passive" => fixed.temperature_slowdown_c = fixed.temperature_slowdown_c.or(limit),
                 _ => {}
             }
@@ -242,7 +242,7 @@ impl Tegra {
     }
 }
 
-/// Takes values away that nothing can have, and says so.
+/// Removes impossible values, and records them as failures.
 fn refuse_impossible(gpu: &mut Gpu) -> BTreeMap<String, Failure> {
     let mut failed = BTreeMap::new();
     let mut refuse = |name: &str, value: Option<u32>| {

@@ -1,8 +1,8 @@
 //! XIDs: the numbered errors that NVIDIA's driver reports, from the kernel's log or from NVML's events.
 //!
-//! Their times are seconds of the monotonic clock, which is the kernel log's own and cannot be set: no step of the wall
-//! clock makes an error older, newer or settled. It stops while the machine is suspended. The Unix times that people see
-//! are computed from it, by what the two clocks show now.
+//! Their times are seconds of the monotonic clock, which the kernel's log uses and which cannot be set: no step of the
+//! wall clock makes an error older, newer or settled. It stops while the machine is suspended. Unix times are computed
+//! from the difference of the two clocks.
 
 mod catalogue;
 mod kernel;
@@ -19,13 +19,13 @@ pub(crate) use kernel::{KernelEvent, KernelLog};
 pub(crate) struct Xid {
     pub(crate) pci: PciId,
     pub(crate) number: u32,
-    /// Times that it was reported since the machine started, as far as anybody listened.
+    /// Reports since the machine started, as far as they were seen.
     pub(crate) count: u64,
     /// Unix seconds of the last one.
     pub(crate) last: f64,
 }
 
-/// All reports of one number of one GPU that mean the same.
+/// All reports of one number of one GPU with the same meaning.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Kind {
     pub(crate) pci: PciId,
@@ -34,27 +34,25 @@ pub(crate) struct Kind {
     pub(crate) count: u64,
     /// Monotonic seconds of the last one.
     pub(crate) last: f64,
-    /// Nothing of it is held against the GPU any more.
+    /// It raises no reason any more.
     settled: bool,
 }
 
 impl Kind {
     pub(crate) fn meaning(&self) -> &'static str {
         match (self.number, self.class) {
-            (RECOVERY_ACTION, Class::Fatal) => "the driver asks for a reset or a reboot",
-            (RECOVERY_ACTION, Class::Lesser) => {
-                "the driver asks for an end to peer-to-peer traffic, or for a restart of IMEX"
-            }
+            (RECOVERY_ACTION, Class::Fatal) => "driver requests a reset or a reboot",
+            (RECOVERY_ACTION, Class::Lesser) => "driver requests a peer-to-peer drain or a restart of IMEX",
             _ => meaning(self.number),
         }
     }
 }
 
-/// The kernel says "fallen off the bus" in up to three lines; they are one error.
+/// The kernel reports "fallen off the bus" in up to three lines; they are one error.
 const SAME_EVENT_S: f64 = 5.0;
-/// More kinds of errors than this are not told apart: the oldest is forgotten.
+/// At most this many kinds of errors: beyond it the oldest is forgotten.
 const MAX_KINDS: usize = 512;
-/// A difference of the wall clock that is a step; smaller corrections are normal.
+/// A larger difference of the wall clock is a step; smaller corrections are normal.
 const CLOCK_STEP_S: f64 = 1.0;
 
 /// All errors since the machine started, as far as they are known.
@@ -70,7 +68,7 @@ impl XidLog {
     pub(crate) fn record(&mut self, pci: PciId, number: u32, class: Class, at: f64) {
         let same = |kind: &Kind| kind.pci == pci && kind.number == number;
         if number == RECOVERY_ACTION && class != Class::Warn {
-            // What the driver asks for now takes the place of what it asked for before.
+            // What the driver requests now replaces what it requested before.
             self.kinds.iter_mut().filter(|kind| same(kind)).for_each(|kind| kind.settled = true);
         }
         if let Some(kind) = self.kinds.iter_mut().find(|kind| same(kind) && kind.class == class) {
@@ -88,29 +86,29 @@ impl XidLog {
         self.kinds.push(Kind { pci, number, class, count: 1, last: at, settled: false });
     }
 
-    /// Nothing that was reported before `at` (monotonic seconds) is held against a GPU any more. It stays counted.
+    /// Settles all reports from before `at` (monotonic seconds). They stay counted.
     pub(crate) fn settle_before(&mut self, at: f64) {
         self.kinds.iter_mut().filter(|kind| kind.last < at).for_each(|kind| kind.settled = true);
     }
 
-    /// The same of all that is known by now.
+    /// Settles all reports so far.
     pub(crate) fn settle(&mut self) {
         self.settle_before(f64::INFINITY);
     }
 
-    /// Those that nothing has settled.
+    /// The unsettled ones.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Kind> {
         self.kinds.iter().filter(|kind| !kind.settled)
     }
 
-    /// When the driver said of this GPU that it asks for nothing any more, if it has asked for nothing since.
+    /// When the driver last reported for this GPU that it requests nothing, if it has requested nothing since.
     pub(crate) fn all_clear(&self, pci: PciId) -> Option<f64> {
         self.open().find(|kind| kind.pci == pci && kind.class == Class::AllClear).map(|kind| kind.last)
     }
 
-    /// What the two clocks show at this moment.
+    /// The two clocks at one moment.
     pub(crate) fn see_clocks(&mut self, monotonic: f64, unix: f64) {
-        // Following every correction would make the times that people see flicker.
+        // Following every correction would make the displayed times flicker.
         if (unix - monotonic - self.zero).abs() > CLOCK_STEP_S {
             self.zero = unix - monotonic;
         }

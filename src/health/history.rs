@@ -1,5 +1,5 @@
-//! The last hour of each GPU, a mean for each minute: what GET /history answers. Minutes are counted from the worker's
-//! start, since a wall clock may jump.
+//! The last hour of each GPU, a mean for each minute, for GET /history. Minutes are counted from the worker's start,
+//! because a wall clock may step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde::Serialize;
 use crate::gpu::sample::Gpu;
 use crate::sys::json::{MIB, json, millis};
 
-/// How far back it goes; the running one counts.
+/// Minutes that are kept, the current one included.
 const MINUTES: usize = 60;
 
-/// What has been seen.
+/// The minutes.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(VecDeque<Minute>);
 
@@ -24,7 +24,7 @@ struct Minute {
     gpus: BTreeMap<String, Readings<Mean>>,
 }
 
-/// Those that are shown as curves.
+/// The readings that are shown as curves.
 #[derive(Debug, Clone, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Readings<T> {
@@ -56,7 +56,7 @@ impl Mean {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "History"))]
-pub(crate) struct Answer<'a> {
+pub(crate) struct HistoryAnswer<'a> {
     status: &'static str,
     timestamp: f64,
     /// Seconds between two values.
@@ -70,13 +70,13 @@ pub(crate) struct Answer<'a> {
 struct GpuHistory<'a> {
     /// UUID, or index where there is none.
     gpu: &'a str,
-    /// The oldest first, the running minute last; null for minutes without a reading.
+    /// From the oldest to the current minute; null for minutes without a reading.
     #[serde(flatten)]
     values: Readings<Vec<Option<f64>>>,
 }
 
 impl Recent {
-    /// One sample of all GPUs, so long after the start.
+    /// One sample of all GPUs, at this time since the start.
     pub(crate) fn see(&mut self, gpus: &[Gpu], elapsed: Duration) {
         let number = elapsed.as_secs() / 60;
         if self.0.back().is_none_or(|last| last.number < number) {
@@ -120,7 +120,7 @@ impl Recent {
 }
 
 fn answer(gpus: Vec<GpuHistory<'_>>, now: f64) -> String {
-    json(&Answer { status: "success", timestamp: millis(now), step_seconds: 60, gpus })
+    json(&HistoryAnswer { status: "success", timestamp: millis(now), step_seconds: 60, gpus })
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn minutes_are_means_and_gaps_are_null() {
         "{text}"
     );
     assert!(text.contains(r#""vram_used_mb":[3.0,null,null,3.0]"#), "{text}");
-    // An hour and no more: what was seen first is forgotten.
+    // An hour and no more: the oldest minute is dropped.
     recent.see(&[gpu(Some(60))], Duration::from_secs(60 * 60));
     let text = recent.answer(1.0);
     assert_eq!(text.matches("null").count(), 56 + 58 + 58 + 56, "{text}");

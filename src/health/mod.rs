@@ -1,10 +1,12 @@
 //! The verdict: rules and their reason codes, the sampler that applies them, uptime and history.
 
+pub(crate) mod codes;
 pub(crate) mod history;
 pub(crate) mod reading_log;
 pub(crate) mod recorder;
 pub(crate) mod rules;
 pub(crate) mod sampler;
+pub(crate) mod severity;
 pub(crate) mod snapshot;
 pub(crate) mod uptime;
 pub(crate) mod uptime_file;

@@ -1,5 +1,5 @@
-//! What the rules need of the past. Samples go in with their time, conditions that hold come out; nothing is held
-//! that the evidence has cleared.
+//! What the rules need of the past: samples with their times in, current conditions out. A condition clears as soon as
+//! the readings show it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,30 +11,30 @@ use crate::gpu::sample::{
 };
 use crate::ollama::state::OllamaState;
 
-/// Samples in a row that make a condition of it.
+/// Samples in a row that raise a condition.
 const SAMPLES: u32 = 3;
-/// A GPU is cool again this far below its limit, in degrees Celsius.
+/// A condition of heat clears this far below its limit, in degrees Celsius.
 const HYSTERESIS_C: i32 = 2;
 /// Without any threshold of the GPU, this is hot.
 const HOT_C: i32 = 90;
-/// With so many main readings gone a GPU is dead.
+/// With this many failed core readings a GPU is dead.
 const DEAD_READINGS: usize = 2;
-/// A card below this temperature is not at its limit, whatever its margin says: some H100 report a margin of 0 and less
-/// while they are cold. Every board's own limit is above it.
+/// A card below this temperature is not at its limit, whatever its margin: some H100 report a margin of 0 or less while
+/// they are cold. Every board's own limit is higher.
 const WARM_C: i32 = 80;
 /// Below the temperature at which it slows down.
 const BELOW_SLOWDOWN_C: i32 = 3;
 
-/// GPUs that are remembered: more than any machine has, lest a lying driver fill the memory.
+/// GPUs that are remembered: more than any machine has. A wrong count must not fill the memory.
 const MAX_TRACKS: usize = 512;
 
 /// The past of one machine.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     tracks: BTreeMap<String, Track>,
-    /// The most GPUs that NVML has counted and that this process was given.
+    /// The most GPUs that NVML has listed and that this process may use.
     pub(crate) most_gpus: usize,
-    /// Places of all GPUs that were ever seen.
+    /// PCI addresses of all GPUs seen so far.
     known: BTreeSet<PciId>,
     vram_mismatch: Streak,
 }
@@ -47,23 +47,23 @@ pub(crate) struct Track {
     pub(crate) narrow: Streak,
     pub(crate) thermal: Slowdown,
     pub(crate) brake: Slowdown,
-    /// Of the hardware, without a word about whether heat or power is the cause.
+    /// By the hardware, without heat or power as its reported cause.
     pub(crate) hardware: Slowdown,
-    /// It takes long to answer.
+    /// It answers slowly.
     pub(crate) slow: Streak<2>,
-    /// Its main readings fail as those of a dead GPU do.
+    /// Its core readings fail as those of a dead GPU do.
     pub(crate) dead: Streak<2>,
     pub(crate) replays: Replays,
     pub(crate) nvlink_ever: bool,
     /// Pages were retired while it was watched.
     pub(crate) retired_rise: bool,
     retired: Option<u32>,
-    /// Readings that have failed ever since the GPU was first seen; None before that.
+    /// Readings that have failed since the GPU was first seen; None before that.
     never_worked: Option<BTreeSet<String>>,
 }
 
 impl History {
-    /// One more sample. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any clock that never goes back.
+    /// Adds a sample. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any monotonic clock.
     pub(crate) fn see(&mut self, sample: &GpuSample, ollama: &OllamaState, max_temp_c: Option<u32>, at: Duration) {
         self.most_gpus = self.most_gpus.max(sample.given());
         for gpu in &sample.gpus {
@@ -87,26 +87,25 @@ impl History {
         self.known.contains(&place)
     }
 
-    /// Ollama has claimed more VRAM than the GPUs use for several samples.
+    /// For several samples Ollama has reported more VRAM than the GPUs use.
     pub(crate) fn vram_mismatch(&self) -> bool {
         self.vram_mismatch.held()
     }
 
-    /// The operator knows of what is missing.
+    /// The operator has acknowledged missing GPUs.
     pub(crate) fn forget_missing(&mut self, now_counted: usize) {
         self.most_gpus = now_counted;
     }
 }
 
-/// Bytes that Ollama says its models hold and bytes that the GPUs use, where the second is less than half of the
-/// first and the first is no trifle.
+/// Bytes of VRAM that Ollama reports and bytes that the GPUs use, where the second is less than half of the first and
+/// the first is more than 1 GiB.
 pub(crate) fn vram_mismatch(sample: &GpuSample, ollama: &OllamaState) -> Option<(u64, u64)> {
     let claimed = ollama.vram_bytes();
     if sample.gpus.is_empty() || !ollama.lists_known {
         return None;
     }
-    // One that does not tell could hold it all; and where memory is shared, what is in use says little: a model's
-    // file that is mapped counts as free.
+    // A GPU without this reading could hold it all. Shared memory says little: a model's mapped file counts as free.
     let own = |g: &Gpu| g.vram_used_bytes.filter(|_| !g.unified_memory);
     let used: u64 = sample.gpus.iter().map(own).sum::<Option<u64>>()?;
     (claimed > 1 << 30 && used < claimed / 2).then_some((claimed, used))
@@ -122,7 +121,7 @@ impl Track {
         let counter = |name: &str| gpu.throttle_ns.get(name).copied();
         self.thermal.see(at, bit(HW_THERMAL), counter("hw_thermal"));
         self.brake.see(at, bit(HW_POWER_BRAKE), counter("hw_power_brake"));
-        // At rest it says nothing: laptops set it on battery. With one of the others it is theirs.
+        // At idle it means nothing: laptops set it on battery. With one of the other bits it belongs to that one.
         let alone = |bits: u64| bits & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE | IDLE) == HW_SLOWDOWN;
         let working = gpu.utilization_percent.is_none_or(|percent| percent > 0);
         self.hardware.see(at, gpu.throttle_bits.map(|bits| alone(bits) && working), None);
@@ -150,7 +149,7 @@ impl Track {
         let slow = &gpu.slow;
         self.nvlink_ever |= slow.nvlinks_active.is_some_and(|links| links > 0);
         match (slow.pcie_width, gpu.fixed.pcie_width_max) {
-            // At rest a link may be narrower; only at work it tells something.
+            // At idle a link may be narrower; it counts only under load.
             (Some(now), Some(max)) if now < max && !gpu.unified_memory => {
                 if gpu.performance_state.is_some_and(|state| state <= 2) {
                     self.narrow.see(true, false);
@@ -166,7 +165,7 @@ impl Track {
         }
     }
 
-    /// A reading that fails now is a fault when the device is to blame, when it worked before, or when every GPU has it.
+    /// A failed reading is a fault if the device caused it, if it worked before, or if every GPU has it.
     pub(crate) fn is_fault(&self, reading: &str, why: &Failure) -> bool {
         let must_work = why.of_device || CORE_READINGS.contains(&reading);
         must_work || !self.never_worked.as_ref().is_some_and(|names| names.contains(reading))
@@ -178,10 +177,10 @@ pub(crate) fn total(pages: RetiredPages) -> u32 {
     pages.single_bit.saturating_add(pages.double_bit)
 }
 
-/// How hot a GPU is beside its own limit.
+/// A GPU's temperature relative to its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heat {
-    /// Degrees Celsius from which on it is too hot.
+    /// Degrees Celsius from which it is too hot.
     pub(crate) limit: i32,
     /// Degrees above that limit, negative below.
     pub(crate) over: i32,
@@ -203,15 +202,14 @@ pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
     Some(by_limit(fixed.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
 }
 
-/// What is left to the thermal limit. That there is nothing left counts only with a second witness, heat or a slowdown
-/// because of it.
+/// The margin to the thermal limit. A margin of 0 or less counts only together with heat or a thermal slowdown.
 pub(crate) fn credible_margin(gpu: &Gpu) -> Option<i32> {
     let warm = gpu.temperature_c.is_some_and(|celsius| degrees(celsius) >= WARM_C);
     let slowed = gpu.throttle_bits.is_some_and(|bits| bits & (HW_THERMAL | SW_THERMAL) != 0);
     gpu.temperature_margin_c.filter(|margin| *margin > 0 || warm || slowed)
 }
 
-/// A temperature as it can be calculated with; the helper lets nothing implausible through.
+/// A signed temperature; the helper lets only plausible values through.
 pub(crate) fn degrees(celsius: u32) -> i32 {
     i32::try_from(celsius).unwrap_or(i32::MAX / 2)
 }
@@ -234,19 +232,19 @@ impl<const N: u32> Streak<N> {
     }
 }
 
-/// The window in which slowdowns are counted, and which must be clean before one is over.
+/// The window in which throttling is counted, and which must be clean before the condition clears.
 const SLOWDOWN_WINDOW: Duration = Duration::from_secs(300);
-/// This share of the window makes a condition of it.
+/// This share of the window raises the condition.
 const SLOWDOWN_SHARE: f64 = 0.6;
 /// Or this share of a minute by the driver's own counter.
 const COUNTER_SHARE: f64 = 0.5;
-/// By its counter a minute with less than this was clean.
+/// A minute with less than this by the counter is clean.
 const COUNTER_NOISE: f64 = 1.0 / 60.0;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Samples that come faster are merged, so that the window stays small.
 const FINEST: Duration = Duration::from_secs(1);
 
-/// Whether the hardware holds clocks down, by its bit and by the driver's counter of nanoseconds.
+/// Whether the hardware throttles, by its bit and by the driver's counter of nanoseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Slowdown {
     seen: VecDeque<Seen>,
@@ -265,7 +263,7 @@ impl Slowdown {
     fn see(&mut self, at: Duration, bit: Option<bool>, counter: Option<u64>) {
         let active = bit == Some(true);
         if self.seen.back().zip(counter).is_some_and(|(last, now)| last.counter.is_some_and(|before| now < before)) {
-            // The driver was loaded anew: the old numbers mean nothing.
+            // The driver was reloaded: the old numbers mean nothing.
             self.seen.iter_mut().for_each(|seen| seen.counter = None);
         }
         let growing = self.growth(at, counter, FINEST).is_some_and(|share| share > COUNTER_NOISE);
@@ -284,7 +282,7 @@ impl Slowdown {
         self.held = self.active_share(at) >= SLOWDOWN_SHARE || by_counter || (self.held && !clean);
     }
 
-    /// The share of the time since the youngest sample that is at least `back` old in which the counter grew.
+    /// The share of the time since the latest sample that is at least `back` old in which the counter grew.
     fn growth(&self, at: Duration, counter: Option<u64>, back: Duration) -> Option<f64> {
         let now = counter?;
         let then = self.seen.iter().rev().find(|seen| at.saturating_sub(seen.at) >= back)?;
@@ -292,7 +290,7 @@ impl Slowdown {
         Some(grown as f64 / 1e9 / at.saturating_sub(then.at).as_secs_f64())
     }
 
-    /// The share of the whole window; each sample speaks for the time until the next.
+    /// The share of the whole window; each sample stands for the time until the next.
     fn active_share(&self, at: Duration) -> f64 {
         let ends = self.seen.iter().skip(1).map(|seen| seen.at).chain([at]);
         let active = self.seen.iter().zip(ends).filter(|(seen, _)| seen.active);
@@ -305,7 +303,7 @@ impl Slowdown {
     }
 }
 
-/// PCIe transfers that had to be repeated.
+/// PCIe replays.
 #[derive(Debug, Default)]
 pub(crate) struct Replays {
     seen: VecDeque<(Duration, u32)>,
@@ -326,7 +324,7 @@ impl Replays {
         }
     }
 
-    /// In the last minute; where readings are farther apart, what that makes a minute.
+    /// Replays in the last minute; where readings are farther apart, the rate per minute.
     pub(crate) fn per_minute(&self) -> f64 {
         let (Some((start, first)), Some((end, last))) = (self.seen.front(), self.seen.back()) else { return 0.0 };
         let span = end.saturating_sub(*start).max(MINUTE);

@@ -1,5 +1,5 @@
-//! The threads that read GPUs, Ollama and the kernel, and the one place where what they read becomes a snapshot.
-//! A thread each, because a slow Ollama may not make a GPU reading old, nor a hung driver a model list.
+//! The threads that read GPUs, Ollama and the kernel, and the store in which their readings become a snapshot.
+//! One thread each: a slow Ollama must not delay a GPU reading, nor a hung driver a model list.
 
 mod once;
 
@@ -19,10 +19,10 @@ use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::gpu::client::Gpus;
 use crate::gpu::host;
+use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::{Kmsg, monotonic_seconds};
 use crate::gpu::sample::{FaultKind, GpuSample};
 use crate::gpu::state::{GpuState, XidSource};
-use crate::gpu::surroundings::Surroundings;
 use crate::gpu::tegra::Tegra;
 use crate::gpu::xid::{self, KernelEvent, XidLog};
 use crate::ollama::fetch::Ollama;
@@ -33,42 +33,41 @@ use crate::sys::limits::unix_now;
 use crate::sys::threads;
 pub(crate) use once::{Once, once};
 
-/// After this long the first snapshot is published with whatever is known: a hung driver must not keep the first
-/// job waiting longer than it is allowed to wait.
+/// After this time the first snapshot is published with what is known: a hung driver must not delay the first job
+/// beyond its deadline.
 const FIRST_SNAPSHOT: Duration = Duration::from_millis(1500);
 
-/// A fault is looked at again this often at least, however long the interval: recovery should be seen soon.
+/// A fault is checked at least this often, however long the interval, so that recovery is seen soon.
 const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the kernel's log is read, and how often the machine is looked at: every few samples, at most this rarely.
+/// How often the kernel's log is read. The host is looked at every few samples, and at least every 30 s.
 const KERNEL_INTERVAL: Duration = Duration::from_secs(1);
-const SURROUNDINGS_INTERVAL: Duration = Duration::from_secs(30);
-const SURROUNDINGS_SAMPLES: u32 = 6;
+const HOST_INTERVAL: Duration = Duration::from_secs(30);
+const HOST_SAMPLES: u32 = 6;
 
 /// The last snapshot, replaced whole.
 #[derive(Debug)]
-pub(crate) struct Board {
+pub(crate) struct SnapshotStore {
     limits: Limits,
-    /// Models that are to be loaded.
+    /// MODEL.
     wanted: Vec<String>,
-    /// How they stand.
     keepers: Arc<Keepers>,
     started: Instant,
-    state: Mutex<State>,
+    state: Mutex<StoreState>,
     published: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
+struct StoreState {
     gpu: GpuState,
     gpu_at: Instant,
-    /// There was no driver when the GPUs were last asked.
+    /// The driver was not loaded when the GPUs were last read.
     no_driver: bool,
     ollama: OllamaState,
-    /// Ollama was asked once to the end, whatever came of it.
+    /// Ollama was asked once, with or without success.
     ollama_asked: bool,
-    /// None: nobody has looked to the end yet.
-    around: Option<Surroundings>,
+    /// None before the first look.
+    host: Option<HostFacts>,
     history: History,
     recent: Recent,
     xids: XidLog,
@@ -78,15 +77,15 @@ struct State {
     latest: Option<Arc<Snapshot>>,
 }
 
-impl Board {
+impl SnapshotStore {
     pub(crate) fn new(limits: Limits, wanted: Vec<String>, keepers: Arc<Keepers>) -> Self {
-        let state = State {
+        let state = StoreState {
             gpu: GpuState::Pending,
             gpu_at: Instant::now(),
             no_driver: false,
             ollama: OllamaState::PENDING,
             ollama_asked: false,
-            around: None,
+            host: None,
             history: History::default(),
             recent: Recent::default(),
             xids: XidLog::default(),
@@ -107,10 +106,10 @@ impl Board {
         self.lock().latest.clone()
     }
 
-    /// The last snapshot, waiting for the first at most `patience`.
-    pub(crate) fn wait_first(&self, patience: Duration) -> Option<Arc<Snapshot>> {
+    /// The last snapshot, waiting for the first at most `timeout`.
+    pub(crate) fn wait_first(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
         let state = self.lock();
-        let waited = self.published.wait_timeout_while(state, patience, |state| state.latest.is_none());
+        let waited = self.published.wait_timeout_while(state, timeout, |state| state.latest.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
     }
 
@@ -119,19 +118,19 @@ impl Board {
         self.lock().recent.answer(now)
     }
 
-    /// What the operator knows of is no longer held against the GPUs: errors so far, and GPUs that are gone. What is left.
+    /// Acknowledges errors so far and missing GPUs: they raise no reason any more. The snapshot without them.
     pub(crate) fn acknowledge(&self) -> Arc<Snapshot> {
         let mut state = self.lock();
         state.xids.settle();
         let given = state.gpu.gpus().iter().filter(|gpu| gpu.given()).count();
         state.history.forget_missing(given);
         let news = self.publish(&mut state);
-        let now = Arc::clone(&news.1);
+        let latest = Arc::clone(&news.1);
         unlock(state, Some(news));
-        now
+        latest
     }
 
-    /// From now on part of each snapshot; the first is shown at once.
+    /// Part of each snapshot from now on; the first is published immediately.
     pub(crate) fn put_uptime(&self, windows: Windows) {
         let mut state = self.lock();
         let first = state.uptime == Windows::default() && windows != Windows::default();
@@ -144,15 +143,15 @@ impl Board {
         let now = unix_now();
         let mut state = self.lock();
         if let GpuState::Sample(sample) = &gpu {
-            let State { history, recent, ollama, .. } = &mut *state;
+            let StoreState { history, recent, ollama, .. } = &mut *state;
             history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
             recent.see(&sample.gpus, self.started.elapsed());
             state.counts.last_success = Some(now);
             let reloaded = std::mem::take(&mut state.no_driver);
-            // The kernel's log has all of it, with the times at which it happened.
+            // The kernel's log has all of them, with their times.
             if !state.kernel_log {
                 if reloaded {
-                    // What the driver reported before it was loaded again is over.
+                    // Errors from before a reload of the driver are settled.
                     state.xids.settle();
                 }
                 record_events(&mut state.xids, sample, monotonic_seconds());
@@ -164,7 +163,7 @@ impl Board {
         state.counts.reinits = reinits;
         state.gpu = gpu;
         state.gpu_at = Instant::now();
-        let news = self.publish_what_is_whole(&mut state);
+        let news = self.publish_when_complete(&mut state);
         let code = state.latest.as_ref().and_then(|latest| {
             let faulty = matches!(latest.gpu, GpuState::Fault { .. });
             latest.reasons.iter().find(|r| faulty && r.gpu.is_none() && r.code.of_gpus()).map(|r| r.code)
@@ -179,14 +178,14 @@ impl Board {
         let mut state = self.lock();
         state.ollama = ollama;
         state.ollama_asked = true;
-        let news = self.publish_what_is_whole(&mut state);
+        let news = self.publish_when_complete(&mut state);
         unlock(state, news);
     }
 
-    fn put_surroundings(&self, around: Surroundings) {
+    fn put_host(&self, host: HostFacts) {
         let mut state = self.lock();
-        let before = state.around.replace(around);
-        let news = (before != state.around).then(|| self.publish_what_is_whole(&mut state));
+        let before = state.host.replace(host);
+        let news = (before != state.host).then(|| self.publish_when_complete(&mut state));
         unlock(state, news.flatten());
     }
 
@@ -202,10 +201,10 @@ impl Board {
         unlock(state, news);
     }
 
-    /// The first snapshot waits until everybody has been heard, or until `publish_the_first_anyway`.
-    fn publish_what_is_whole(&self, state: &mut State) -> Option<News> {
-        let whole = state.ollama_asked && state.gpu != GpuState::Pending && state.around.is_some();
-        (whole || state.latest.is_some()).then(|| self.publish(state))
+    /// The first snapshot waits for all sources, or for `publish_the_first_anyway`.
+    fn publish_when_complete(&self, state: &mut StoreState) -> Option<News> {
+        let complete = state.ollama_asked && state.gpu != GpuState::Pending && state.host.is_some();
+        (complete || state.latest.is_some()).then(|| self.publish(state))
     }
 
     fn publish_the_first_anyway(&self) {
@@ -214,9 +213,9 @@ impl Board {
         unlock(state, news);
     }
 
-    fn publish(&self, state: &mut State) -> News {
+    fn publish(&self, state: &mut StoreState) -> News {
         let before = state.latest.as_ref().map(|l| l.reasons.as_slice()).unwrap_or_default();
-        let unseen = Surroundings::default();
+        let unknown = HostFacts { place: *host::PLACE, ..HostFacts::default() };
         let (monotonic, unix) = (monotonic_seconds(), unix_now());
         state.xids.see_clocks(monotonic, unix);
         let keepers = self.keepers.rows();
@@ -227,12 +226,12 @@ impl Board {
             xids: &state.xids,
             monotonic,
             uptime: &state.uptime,
-            around: state.around.as_ref().unwrap_or(&unseen),
+            host: state.host.as_ref().unwrap_or(&unknown),
             limits: &self.limits,
             wanted: &self.wanted,
             keepers: &keepers,
         };
-        let reasons = rules::judge(&facts, before, millis(unix));
+        let reasons = rules::reasons(&facts, before, millis(unix));
         let listening = state.gpu.sample().is_some_and(|sample| sample.events.is_some());
         let snapshot = Snapshot {
             at: state.gpu_at,
@@ -254,8 +253,8 @@ impl Board {
         (before, now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Values are replaced whole: a panic elsewhere leaves nothing half-written.
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
+        // Values are replaced as a whole: a panic elsewhere leaves nothing half-written.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -273,18 +272,19 @@ fn record_events(xids: &mut XidLog, sample: &GpuSample, at: f64) {
 /// The snapshot before and the new one.
 type News = (Option<Arc<Snapshot>>, Arc<Snapshot>);
 
-/// Unlocks the board, whose lock every job takes, and only then logs each reason that came or went.
-fn unlock(state: MutexGuard<'_, State>, news: Option<News>) {
+/// Unlocks the store, whose lock every job takes, and then logs each reason that was raised or cleared.
+fn unlock(state: MutexGuard<'_, StoreState>, news: Option<News>) {
     drop(state);
     let Some((before, now)) = news else { return };
     let before = before.as_ref().map_or(&[][..], |before| &before.reasons);
     let now = &now.reasons;
     let missing = |all: &[Reason], one: &Reason| !all.iter().any(|r| r.same_as(one));
     for reason in now.iter().filter(|r| missing(before, r)) {
-        log::warn!("{} {}: {}; {}", reason.severity, reason.code.name(), reason.message, reason.action);
+        log::warn!("{} {}: {}", reason.severity, reason.code, reason.message);
+        log::warn!("what to do about {}: {}", reason.code, reason.action);
     }
     for reason in before.iter().filter(|r| missing(now, r)) {
-        log::info!("no longer {} {}: {}", reason.severity, reason.code.name(), reason.message);
+        log::info!("cleared: {} {}: {}", reason.severity, reason.code, reason.message);
     }
 }
 
@@ -296,7 +296,7 @@ enum Source {
 }
 
 impl Source {
-    /// A Tegra board has its own GPU only, unless there are cards in it.
+    /// A Tegra board has its own GPU only, unless it has cards.
     fn find(config: &Config) -> Self {
         let root = Path::new(&config.host_root);
         let cards = host::count_cards(root).unwrap_or(0);
@@ -324,32 +324,32 @@ impl Source {
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
-    let spawn = |name: &'static str, mut work: Box<dyn FnMut(&Board) + Send>| {
-        let board = Arc::clone(board);
-        threads::service(name, move || work(&board))
+pub(crate) fn start(store: &Arc<SnapshotStore>, config: &Config) -> io::Result<()> {
+    let spawn = |name: &'static str, mut work: Box<dyn FnMut(&SnapshotStore) + Send>| {
+        let store = Arc::clone(store);
+        threads::service(name, move || work(&store))
     };
     let root = PathBuf::from(&config.host_root);
     let log = Kmsg::open(&root);
     if let Err(why) = &log {
-        log::debug!("the kernel's log cannot be read ({why}): XIDs come from NVML");
+        log::debug!("cannot read the kernel's log ({why}): XIDs come from NVML");
     }
-    board.lock().kernel_log = log.is_ok();
+    store.lock().kernel_log = log.is_ok();
     let interval = config.sample_interval;
     let (settings, events) = (config.clone(), log.is_err());
     spawn(
         "gpus",
-        Box::new(move |board| {
+        Box::new(move |store| {
             let mut source = Source::find(&settings);
             loop {
                 let (gpu, reinits) = source.sample(events);
                 let pause = match gpu {
-                    // Waiting for it is the pause.
+                    // `sample` has waited already.
                     GpuState::Starting { .. } => Duration::ZERO,
                     GpuState::Fault { .. } => interval.min(FAULT_INTERVAL),
                     _ => interval,
                 };
-                board.put_gpu(gpu, reinits);
+                store.put_gpu(gpu, reinits);
                 thread::sleep(pause);
             }
         }),
@@ -357,41 +357,41 @@ pub(crate) fn start(board: &Arc<Board>, config: &Config) -> io::Result<()> {
     let mut ollama = Ollama::new(&config.ollama);
     spawn(
         "ollama",
-        Box::new(move |board| {
+        Box::new(move |store| {
             loop {
-                board.put_ollama(ollama.read());
+                store.put_ollama(ollama.read());
                 thread::sleep(interval);
             }
         }),
     )?;
-    let look_every = (interval * SURROUNDINGS_SAMPLES).min(SURROUNDINGS_INTERVAL);
+    let look_every = (interval * HOST_SAMPLES).min(HOST_INTERVAL);
     let mut log = log.ok();
-    spawn("kernel", Box::new(move |board| watch_kernel(board, &root, log.as_mut(), look_every)))?;
+    spawn("kernel", Box::new(move |store| watch_kernel(store, &root, log.as_mut(), look_every)))?;
     spawn(
         "first-snapshot",
-        Box::new(|board| {
+        Box::new(|store| {
             thread::sleep(FIRST_SNAPSHOT);
-            board.publish_the_first_anyway();
+            store.publish_the_first_anyway();
         }),
     )
 }
 
-/// Reads the kernel's log and looks at devices: one that hangs when it is opened holds up nothing else.
-fn watch_kernel(board: &Board, root: &Path, mut log: Option<&mut Kmsg>, look_every: Duration) {
+/// Reads the kernel's log and looks at devices, on its own thread: a device may hang when it is opened.
+fn watch_kernel(store: &SnapshotStore, root: &Path, mut log: Option<&mut Kmsg>, look_every: Duration) {
     let mut looked: Option<Instant> = None;
     loop {
         if let Some(log) = log.as_deref_mut() {
-            board.put_kernel_events(&log.read());
+            store.put_kernel_events(&log.read());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
-            board.put_surroundings(look_around(root, log.as_deref()));
+            store.put_host(host_facts(root, log.as_deref()));
             looked = Some(Instant::now());
         }
         thread::sleep(KERNEL_INTERVAL);
     }
 }
 
-/// What the machine shows without NVML, the kernel's log among it.
-pub(crate) fn look_around(root: &Path, log: Option<&Kmsg>) -> Surroundings {
-    Surroundings { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..host::look(root) }
+/// What the host shows without NVML, the kernel's log included.
+pub(crate) fn host_facts(root: &Path, log: Option<&Kmsg>) -> HostFacts {
+    HostFacts { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..host::look(root) }
 }

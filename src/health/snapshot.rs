@@ -15,7 +15,7 @@ use crate::gpu::xid::Xid;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Counts {
     /// Failed samples of the GPUs by reason code.
-    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) failures: BTreeMap<&'static str, u64>,
     /// Times that NVML was started anew.
     pub(crate) reinits: u64,
     /// Unix seconds of the last good sample of the GPUs.

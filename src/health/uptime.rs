@@ -1,41 +1,41 @@
-//! How long the GPUs were up: minutes of the last 30 days, and what follows from them for three windows.
-//! Time is an argument: seconds of the wall clock name the minutes, the boot clock measures what passed.
+//! How long the GPUs were up: the minutes of the last 30 days, and three windows over them.
+//! Time is an argument: the wall clock names the minutes, the boot clock measures durations.
 
 use std::time::Duration;
 
 use crc::{CRC_16_IBM_3740, Crc};
 
-/// Minutes that are kept; each has its place in the ring by its number.
+/// Minutes that are kept; a minute's number gives its place in the ring.
 pub(crate) const MINUTES: u32 = 30 * 24 * 60;
 /// Bytes of one minute on disk.
 pub(crate) const RECORD: usize = 8;
 
-/// Its start value is not 0, so that an empty place is no record.
+/// Its start value is not 0, so that an empty place is not a valid record.
 const CHECK: Crc<u16> = Crc::<u16>::new(&CRC_16_IBM_3740);
 
 /// The windows: public name and minutes.
 pub(crate) const WINDOWS: [(&str, u32); 3] = [("1h", 60), ("24h", 24 * 60), ("30d", MINUTES)];
 
-/// A longer gap between two looks was seen by nobody: the process was stopped, or the machine slept.
-const LONGEST_LOOK: Duration = Duration::from_secs(5);
-/// A larger difference between the clocks is a step of the wall clock and no drift.
+/// A longer gap between two observations was not observed: the process was stopped, or the machine slept.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// A larger difference between the clocks is a step of the wall clock, not drift.
 const STEP_S: f64 = 30.0;
-/// After this long without a step, minutes that lie ahead are known to come from a clock that was wrong.
+/// After this long without a step, minutes in the future come from a clock that was wrong.
 const CLOCK_TRUSTED: Duration = Duration::from_secs(15 * 60);
 
-/// What the GPUs were for a moment.
+/// The state of the GPUs at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
     Up,
     Down,
-    /// Nobody could tell: neither up nor down.
+    /// Unknown: neither up nor down.
     Nothing,
 }
 
 /// One minute of the Unix epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Minute {
-    /// Minutes since 1970; 0: nothing is known.
+    /// Minutes since 1970; 0: no record.
     pub(crate) at: u32,
     /// Seconds.
     pub(crate) up: u8,
@@ -50,7 +50,7 @@ impl Minute {
     }
 }
 
-/// What one window says.
+/// The sums of one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Window {
     /// Seconds since the first minute on record, at most the window's length.
@@ -60,14 +60,14 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Percent of the span in which the GPUs were up: time when nothing ran is not up. Rounded down.
+    /// Percent of the span in which the GPUs were up; time without a running worker is not up. Rounded down.
     pub(crate) fn percent(self) -> Option<f64> {
         percent(self.up, self.span)
     }
 
-    /// Less than `threshold` percent, and long enough to tell.
+    /// Less than `threshold` percent, with enough time recorded.
     pub(crate) fn is_low(self, threshold: f64) -> bool {
-        self.span >= JUDGED_FROM && self.percent().is_some_and(|percent| percent < threshold)
+        self.span >= COMPARED_FROM && self.percent().is_some_and(|percent| percent < threshold)
     }
 
     /// Percent of the observed time in which the GPUs were up.
@@ -81,10 +81,10 @@ impl Window {
     }
 }
 
-/// A window says little before this many seconds.
-const JUDGED_FROM: u32 = 600;
+/// A window with fewer seconds is not compared with its threshold.
+const COMPARED_FROM: u32 = 600;
 
-/// With two decimals, rounded down: only what is whole is 100.
+/// With two decimals, rounded down: only the whole is 100.
 fn percent(part: u32, whole: u32) -> Option<f64> {
     (whole > 0).then(|| (f64::from(part) / f64::from(whole) * 10_000.0).floor() / 100.0)
 }
@@ -96,9 +96,9 @@ pub(crate) type Windows = [Window; 3];
 #[derive(Debug)]
 pub(crate) struct Uptime {
     ring: Vec<Minute>,
-    /// Places that the disk does not have yet.
+    /// Places that are not on disk yet.
     dirty: Vec<u32>,
-    /// The running minute in seconds and parts of them, before they are rounded.
+    /// The current minute, and its seconds before they are rounded.
     running: Minute,
     up: f64,
     down: f64,
@@ -112,7 +112,7 @@ struct Clocks {
     offset: f64,
     /// Boot clock of the start or of the last step.
     steady_since: Duration,
-    /// Since then, minutes that lie ahead have been forgotten.
+    /// Minutes in the future were dropped since then.
     tidied: bool,
 }
 
@@ -128,7 +128,7 @@ impl Uptime {
         }
     }
 
-    /// Reads the records of an earlier run; what this one has seen stays. Returns how many are damaged and left out.
+    /// Loads the records of an earlier run; those of this run stay. Returns the number of damaged records, which are skipped.
     pub(crate) fn load(&mut self, bytes: &[u8]) -> usize {
         let mut damaged = 0;
         for (place, record) in self.ring.iter_mut().zip(bytes.chunks_exact(RECORD)).enumerate() {
@@ -143,9 +143,9 @@ impl Uptime {
         damaged
     }
 
-    /// What was seen since the last look. `boot`: the clock that also runs while the machine sleeps; `wall`: Unix
+    /// Records the state since the last call. `boot`: the clock that also runs while the machine sleeps. `wall`: Unix
     /// seconds. True when a minute is over.
-    pub(crate) fn look(&mut self, seen: Seen, boot: Duration, wall: f64) -> bool {
+    pub(crate) fn observe(&mut self, seen: Seen, boot: Duration, wall: f64) -> bool {
         let offset = wall - boot.as_secs_f64();
         let Some(clocks) = &mut self.clocks else {
             self.clocks = Some(Clocks { boot, offset, steady_since: boot, tidied: false });
@@ -163,7 +163,7 @@ impl Uptime {
         if over {
             self.close(minute);
         }
-        if passed <= LONGEST_LOOK {
+        if passed <= LONGEST_GAP {
             match seen {
                 Seen::Up => self.up += passed.as_secs_f64(),
                 Seen::Down => self.down += passed.as_secs_f64(),
@@ -174,7 +174,7 @@ impl Uptime {
         over
     }
 
-    /// Starts another minute; what is on record of it goes on.
+    /// Starts another minute; its existing record continues.
     fn close(&mut self, minute: u32) {
         self.keep();
         let known = self.ring[place(minute)];
@@ -189,7 +189,7 @@ impl Uptime {
         }
     }
 
-    /// Puts the running minute into the ring, rounded, at most 60 seconds of it.
+    /// Puts the current minute into the ring, rounded, at most 60 seconds.
     fn keep(&mut self) {
         if self.running.at == 0 {
             return;
@@ -211,7 +211,7 @@ impl Uptime {
         }
     }
 
-    /// The wall clock stepped: what this run has written belongs to the new time.
+    /// The wall clock stepped: this run's records move to the new time.
     fn shift(&mut self, step: f64) {
         self.keep();
         let own: Vec<Minute> = self.ring.iter().copied().filter(|m| m.own).collect();
@@ -228,12 +228,12 @@ impl Uptime {
         (self.up, self.down) = (0.0, 0.0);
     }
 
-    /// Counts everything on record as changed.
+    /// Marks all records as changed.
     pub(crate) fn change_all(&mut self) {
         self.dirty = (0..MINUTES).filter(|index| self.ring[*index as usize].at > 0).collect();
     }
 
-    /// The records that changed since this was last asked: place in the ring and bytes.
+    /// The records that changed since the last call: place in the ring and bytes.
     pub(crate) fn take_changes(&mut self) -> Vec<(u32, [u8; RECORD])> {
         let mut places = std::mem::take(&mut self.dirty);
         places.sort_unstable();
@@ -252,7 +252,7 @@ impl Uptime {
                     window.up += u32::from(minute.up);
                     window.down += u32::from(minute.down);
                     if minute.at == first {
-                        // What was before the first second on record is nobody's time.
+                        // Time before the first recorded second does not count.
                         window.span = minute.observed();
                     }
                 }
@@ -270,7 +270,7 @@ impl Uptime {
         windows
     }
 
-    /// The minutes on record of the `length` minutes that end with `now`, in order of time.
+    /// The recorded minutes of the `length` minutes that end with `now`, in order of time.
     pub(crate) fn history(&self, now: f64, length: u32) -> Vec<Minute> {
         let mut all: Vec<Minute> = self.minutes(minute_of(now), length).copied().collect();
         all.sort_by_key(|m| m.at);
@@ -305,7 +305,7 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
     CHECK.checksum(bytes).to_le_bytes()
 }
 
-/// Minute (4 bytes, little endian), seconds up, seconds down, checksum (2 bytes); zeros when nothing is known.
+/// Minute (4 bytes, little endian), seconds up, seconds down, checksum (2 bytes); zeros for no record.
 fn encode(minute: Minute) -> [u8; RECORD] {
     if minute.at == 0 {
         return [0; RECORD];
@@ -319,8 +319,8 @@ fn encode(minute: Minute) -> [u8; RECORD] {
 fn decode(record: &[u8]) -> Option<Minute> {
     let [a, b, c, d, up, down, e, f] = *record else { return None };
     let at = u32::from_le_bytes([a, b, c, d]);
-    let sound = checksum(&record[..6]) == [e, f] && at > 0 && u32::from(up) + u32::from(down) <= 60;
-    sound.then_some(Minute { at, up, down, own: false })
+    let valid = checksum(&record[..6]) == [e, f] && at > 0 && u32::from(up) + u32::from(down) <= 60;
+    valid.then_some(Minute { at, up, down, own: false })
 }
 
 #[cfg(test)]

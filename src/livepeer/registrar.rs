@@ -15,7 +15,7 @@ use super::pace::{Pace, Side};
 use super::registries::{Found, Sight};
 use crate::config::url::HttpUrl;
 use crate::config::{Capability, Protocol, RunnerConfig, Secret};
-use crate::health::sampler::Board;
+use crate::health::sampler::SnapshotStore;
 use crate::health::verdict::Verdict;
 use crate::sys::counters::Pulse;
 use crate::sys::status_table::Rows;
@@ -74,7 +74,7 @@ struct Tenure {
     orchestrator: Mutex<Orchestrator>,
     offer: Arc<Offer>,
     pulse: Pulse,
-    board: Arc<Board>,
+    board: Arc<SnapshotStore>,
     registrations: Arc<Registrations>,
     started: Instant,
     state: Mutex<State>,
@@ -109,7 +109,7 @@ impl Registrar {
         orchestrators: Vec<Orchestrator>,
         offer: Offer,
         pulse: &Pulse,
-        board: &Arc<Board>,
+        board: &Arc<SnapshotStore>,
         registrations: &Arc<Registrations>,
     ) -> Self {
         let offer = Arc::new(offer);

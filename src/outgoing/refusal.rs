@@ -34,12 +34,12 @@ impl Trouble {
     }
 
     pub(crate) fn cure(&self) -> &'static str {
-        self.cure.unwrap_or("start Ollama, or check OLLAMA_URL")
+        self.cure.unwrap_or("Start Ollama, or fix OLLAMA_URL.")
     }
 
     /// What to do where Ollama answers, but not with its lists.
     pub(crate) fn cure_of_lists(&self) -> &'static str {
-        self.cure.unwrap_or("look at Ollama's log; a runner that hangs delays /api/ps")
+        self.cure.unwrap_or("Check Ollama's log. A hung model runner can block /api/ps.")
     }
 }
 
@@ -208,12 +208,12 @@ fn answers_of_proxies_and_other_servers() {
     check(&text(404, "404 page not found\n"), "404 to /api/version: 404 page not found", "another path");
     check(&text(400, "Client sent an HTTP request to an HTTPS server.\n"), "speaks TLS", "https://");
     check(&text(400, "<center>The plain HTTP request was sent to HTTPS port</center>"), "speaks TLS", "https://");
-    check(&text(400, r#"{"error":"bad"}"#), "400: bad", "start Ollama");
+    check(&text(400, r#"{"error":"bad"}"#), "400: bad", "Start Ollama");
     check(&text(502, "<html><h1>502 Bad Gateway</h1>"), "the proxy before Ollama works", "start Ollama");
     check(&status(504), "the proxy before Ollama works", "passes requests on");
-    check(&text(503, r#"{"error":"server busy"}"#), "503: server busy", "start Ollama");
+    check(&text(503, r#"{"error":"server busy"}"#), "503: server busy", "Start Ollama");
     check(&status(429), "too many requests", "SAMPLE_INTERVAL");
-    check(&text(500, r#"{"error":"out of memory"}"#), "500: out of memory", "start Ollama");
+    check(&text(500, r#"{"error":"out of memory"}"#), "500: out of memory", "Start Ollama");
     check(&text(200, "<!DOCTYPE html>"), "web page", "login page");
     check(&Refusal { content_type: Some("text/html; charset=utf-8"), ..status(200) }, "web page", "OLLAMA_URL");
     check(&Refusal { encoding: Some("gzip"), ..status(200) }, "compressed (gzip)", "turn compression off");

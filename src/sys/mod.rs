@@ -3,6 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod counters;
 pub(crate) mod exit;
+pub(crate) mod explanation;
 pub(crate) mod exposition;
 pub(crate) mod files;
 pub(crate) mod json;

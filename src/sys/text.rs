@@ -5,6 +5,13 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// As a sentence: with a capital at its start and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+    format!("{first}{}{}", letters.as_str(), if text.ends_with('.') { "" } else { "." })
+}
+
 /// The start of a text as one line, at most `most` characters.
 pub(crate) fn start(text: &str, most: usize) -> String {
     one_line(text.trim()).chars().take(most).collect()

@@ -130,7 +130,7 @@ fn without_a_worker_it_says_what_to_do() {
         peer.read_exact(&mut [0; 4]).unwrap();
         peer.write_all(b"hello").unwrap();
     });
-    check(ack(Some(&dir), &[]), 3, &["no answer of agent-net"]);
+    check(ack(Some(&dir), &[]), 3, &["not an answer of agent-net"]);
     answering.join().unwrap();
 }
 

@@ -109,7 +109,7 @@ fn a_reader_that_is_gone_ends_it() {
         lines.by_ref().map(|line| line.expect("UTF-8")).take_while(|line| !line.is_empty()).collect()
     };
     let first = block();
-    assert!(first[0].starts_with("agent-net degraded (TEMP_HIGH)") && first.len() == 3, "{first:?}");
+    assert!(first[0].starts_with("agent-net degraded (TEMP_HIGH)") && first.len() == 4, "{first:?}");
     // An empty line stands between two blocks, and no character steers a terminal that is not there.
     assert_eq!(block(), first);
     assert!(!first.concat().contains('\u{1b}'), "{first:?}");

@@ -40,7 +40,7 @@ fn a_gpu_that_was_not_given_is_no_fault_of_the_card() {
         assert_eq!((&report["gpu_count"], &report["gpus"][1]["verdict"]), (&json!(1), &json!("degraded")));
         let reason = reason(&report, "NVML_NO_PERMISSION");
         assert_eq!(reason["gpu"], "gpu1");
-        says(reason, "GPU 1 was not given", "give it to the container");
+        says(reason, "GPU 1: the worker may not use it", "set EXPECTED_GPUS");
         // It is given, and taken away again: now one is missing that was there.
         nvml.set("gpus=2");
         worker.report_when("verdict ok", is_ok);
@@ -53,7 +53,7 @@ fn a_gpu_that_was_not_given_is_no_fault_of_the_card() {
         nvml.set("gpus=2\ngpu0.handle=4\ngpu1.handle=4");
         let report = worker.report_when("no GPU", |r| verdict(r) == "unhealthy" && r["gpu_count"] == 0);
         assert_eq!(codes(&report)[0], "NVML_NO_PERMISSION", "{report:#}");
-        says(&report["health"]["reasons"][0], "none of which", "--gpus all");
+        says(&report["health"]["reasons"][0], "the worker may use none of them", "the group that owns /dev/nvidia0");
         nvml.set("gpus=2");
         worker.report_when("verdict ok", is_ok);
     }
@@ -72,13 +72,13 @@ fn every_error_has_its_name_and_its_cure() {
     let worker = on(&machine("counting-names"), &ollama, &nvml, &[]);
     for (number, code, name, words, action) in [
         (8, "GPU_HANDLE_ERROR", "INSUFFICIENT_POWER", "power cables", "attach all power cables"),
-        (15, "GPU_LOST", "GPU_IS_LOST", "fell off the bus", "reboot"),
-        (16, "RESET_REQUIRED", "RESET_REQUIRED", "must be reset", "nvidia-smi -r"),
+        (15, "GPU_LOST", "GPU_IS_LOST", "fell off the bus", "Reboot"),
+        (16, "RESET_REQUIRED", "RESET_REQUIRED", "must be reset", "nvidia-smi -i 1 -r"),
         (18, "GPU_HANDLE_ERROR", "LIB_RM_VERSION_MISMATCH", "different versions", "upgraded"),
-        (27, "GPU_HANDLE_ERROR", "NOT_READY", "not ready", "wait a minute"),
-        (28, "GPU_HANDLE_ERROR", "GPU_NOT_FOUND", "does not find", "look at dmesg"),
-        (30, "GPU_HANDLE_ERROR", "RESET_TYPE_NOT_SUPPORTED", "reset", "look at dmesg"),
-        (999, "GPU_LOST", "UNKNOWN", "unknown error", "reboot"),
+        (27, "GPU_HANDLE_ERROR", "NOT_READY", "not ready", "Wait a minute"),
+        (28, "GPU_HANDLE_ERROR", "GPU_NOT_FOUND", "does not find", "check `dmesg`"),
+        (30, "GPU_HANDLE_ERROR", "RESET_TYPE_NOT_SUPPORTED", "reset", "Check `dmesg`"),
+        (999, "GPU_LOST", "UNKNOWN", "unknown error", "Reboot"),
     ] {
         nvml.set(&format!("gpus=2\ngpu1.handle={number}"));
         let report = worker.report_when(name, |r| r["health"]["reasons"].to_string().contains(name));
@@ -137,7 +137,7 @@ fn cards_of_others_are_not_missing() {
     // One without a driver that nothing explains is missing.
     let device = card(&root, "0000:20:00.0", None);
     let report = worker.report_when("a missing GPU", has("GPU_COUNT_LOW"));
-    says(reason(&report, "GPU_COUNT_LOW"), "1 of 2 GPUs can be used (GPUs on the PCI bus)", "");
+    says(reason(&report, "GPU_COUNT_LOW"), "1 of 2 GPUs usable (expected from: GPUs on the PCI bus)", "");
     fs::remove_dir_all(&device).unwrap();
     worker.report_when("verdict ok", is_ok);
 }
@@ -158,7 +158,7 @@ fn a_card_for_a_legacy_driver_is_named_and_not_missing() {
     worker.report_when("verdict ok", is_ok);
     // Alone it is the cause of all that follows.
     let names_it = |report: &Value, code: &'static str| {
-        says(reason(report, code), "NVIDIA GeForce GTX 680 needs NVIDIA's legacy driver 470.xx", "install the driver");
+        says(reason(report, code), "NVIDIA GeForce GTX 680 needs NVIDIA's legacy driver 470.xx", "Install the driver");
     };
     nvml.set("gpus=0");
     names_it(&worker.report_when("no GPU", has("NO_GPU")), "NO_GPU");
@@ -179,7 +179,7 @@ fn a_card_for_a_legacy_driver_is_named_and_not_missing() {
     fs::remove_file(root.join("proc/driver/nvidia/version")).unwrap();
     let found = doctor();
     assert!(found["grade"] == "fail" && found.to_string().contains("legacy driver 470.xx"), "{found}");
-    assert!(found["mend"].as_str().unwrap().contains("install the driver that the card needs"), "{found}");
+    assert!(found["fix"].as_str().unwrap().contains("Install the driver that the card needs"), "{found}");
     // A card that another driver has is told as well.
     fs::remove_file(root.join("dev/kmsg")).unwrap();
     for device in ["0000:01:00.0", "0000:02:00.0"] {
@@ -187,7 +187,7 @@ fn a_card_for_a_legacy_driver_is_named_and_not_missing() {
         card(&root, device, Some("nouveau"));
     }
     let found = doctor();
-    assert!(found["grade"] == "fail" && found["mend"].as_str().unwrap().contains("blacklist nouveau"), "{found}");
+    assert!(found["grade"] == "fail" && found["fix"].as_str().unwrap().contains("blacklist nouveau"), "{found}");
 }
 
 #[test]

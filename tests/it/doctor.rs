@@ -93,7 +93,7 @@ impl Surroundings {
             c["check"] == check && c["grade"] == grade && parts.iter().all(|part| all.contains(part))
         };
         let found = checks.iter().find(fits).unwrap_or_else(|| panic!("no {grade} of {check} {parts:?}: {checks:#?}"));
-        assert_eq!(found["mend"].is_string(), grade != "pass", "{found}");
+        assert_eq!(found["fix"].is_string(), grade != "pass", "{found}");
         match grade {
             "fail" => assert_eq!(rc, 2),
             "warn" => assert!(rc == 1 || rc == 2),
@@ -133,7 +133,7 @@ fn driver_and_devices_are_told_apart() {
     let around = Surroundings::new("doctor-driver");
     let dev = around.root.join("dev");
     fs::remove_file(dev.join("nvidia0")).unwrap();
-    around.finds(&[], "devices", "fail", &["no /dev/nvidia0", "compose/gpu.yaml"]);
+    around.finds(&[], "devices", "fail", &["no /dev/nvidia0", "EXPECTED_GPUS=0"]);
     for node in ["nvidiactl", "nvidia-uvm"] {
         fs::remove_file(dev.join(node)).unwrap();
     }
@@ -176,34 +176,34 @@ fn ollama_and_its_models() {
     around.finds(&[], "models", "pass", &["100 % of it on the GPU"]);
     let cpu = r#"{"models":[{"name":"m","size":10,"size_vram":0}]}"#;
     around.ollama.set("/api/ps", Answer::Json(cpu.into()));
-    around.finds(&[], "models", "warn", &["m is loaded into main memory"]);
+    around.finds(&[], "models", "warn", &["m is running on the CPU"]);
     around.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
-    around.finds(&[], "models", "pass", &["none is loaded"]);
+    around.finds(&[], "models", "pass", &["none loaded"]);
     let wanted = ("MODEL", "codellama:34b-instruct-q4_k_m,other");
     around.finds(&[wanted], "models", "warn", &["codellama:34b-instruct-q4_k_m is not loaded", "model_keeper"]);
     around.finds(&[wanted], "models", "warn", &["other is not pulled", "agent-net pull"]);
     let cloud = r#"{"models":[{"name":"far:1","remote_host":"https://ollama.com:443","remote_model":"far"}]}"#;
     around.ollama.set("/api/tags", Answer::Json(cloud.into()));
-    around.finds(&[("MODEL", "far:1")], "models", "warn", &["far:1 runs in Ollama's cloud", "take it out of MODEL"]);
+    around.finds(&[("MODEL", "far:1")], "models", "warn", &["far:1 runs in Ollama's cloud", "Remove it from MODEL"]);
     around.ollama.set("/api/tags", Answer::Status(500, "no".into()));
-    around.finds(&[], "ollama", "warn", &["does not list its models", "500"]);
+    around.finds(&[], "ollama", "warn", &["cannot list its models", "500"]);
     around.ollama.stop();
-    around.finds(&[], "ollama", "fail", &["does not answer", "OLLAMA_URL"]);
+    around.finds(&[], "ollama", "fail", &["is not responding", "OLLAMA_URL"]);
 }
 
 #[test]
 fn orchestrators_and_their_secret() {
     let mut around = Surroundings::new("doctor-orch");
-    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret", "visible there as agent-net-test"]);
+    around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret", "visible there as agent-net-test"]);
     around.finds(&[], "orchestrator", "pass", &["has no Live Runner registry", "call_runner"]);
     around.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC alone"]);
     for url in ["http://127.0.0.1:9876", "http://0.0.0.0:9876", "http://[::]:9876", "http://[::ffff:127.0.0.1]:9876"] {
         around.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
     }
     around.finds(&[("RUNNER_PRICE", "0.0005usd/fixed")], "orchestrator", "warn", &["BYOC jobs are served for free"]);
-    around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["registers nowhere"]);
+    around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["does not register"]);
     around.orchestrator.set(Mood::OldClock);
-    around.finds(&[], "clock", "warn", &["apart", "timesyncd"]);
+    around.finds(&[], "clock", "warn", &["differs by", "timesyncd"]);
     for (mood, part) in [
         (Mood::BadSecret, "ORCH_SECRET"),
         (Mood::NoByoc, "no Live Runner registry"),
@@ -221,7 +221,7 @@ fn orchestrators_and_their_secret() {
     around.orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
     around.finds(&live, "orchestrator", "pass", &["has a Live Runner registry", "does not list agent-net-test"]);
     around.finds(&[], "orchestrator", "pass", &["has a Live Runner registry"]);
-    around.finds(&[], "orchestrator", "pass", &["has no BYOC, which auto does without"]);
+    around.finds(&[], "orchestrator", "pass", &["has no BYOC, which is optional"]);
     around.finds(&[("ORCH_PROTOCOL", "both")], "orchestrator", "fail", &["no BYOC"]);
     // A worker is there.
     around.orchestrator.runners(|runners| {
@@ -234,11 +234,11 @@ fn orchestrators_and_their_secret() {
     around.orchestrator.set(Mood::Ok);
     for odd in [Discovery::Html, Discovery::Status(500), Discovery::Status(401), Discovery::HugeHtml] {
         around.orchestrator.discovery(Some(odd));
-        around.finds(&[], "orchestrator", "warn", &["is not known", "ORCH_PROTOCOL=both"]);
+        around.finds(&[], "orchestrator", "warn", &["unknown whether", "ORCH_PROTOCOL=both"]);
     }
     around.orchestrator.discovery(Some(Discovery::Hang));
     around.finds(&[], "orchestrator", "fail", &["no answer"]);
-    around.finds(&[], "orchestrator", "pass", &["has BYOC and takes the secret"]);
+    around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret"]);
     around.orchestrator.discovery(None);
     around.orchestrator.stop();
     around.finds(&[], "orchestrator", "fail", &["no answer"]);
@@ -247,9 +247,9 @@ fn orchestrators_and_their_secret() {
 #[test]
 fn disk_port_and_settings() {
     let around = Surroundings::new("doctor-disk");
-    around.finds(&[("STATE_DIR", "")], "disk", "warn", &["STATE_DIR is unset"]);
-    around.finds(&[("STATE_DIR", "/dev/null/state")], "disk", "fail", &["cannot be written"]);
-    around.finds(&[("STATE_DIR", "/proc/state")], "disk", "fail", &["cannot be written"]);
+    around.finds(&[("STATE_DIR", "")], "disk", "warn", &["STATE_DIR is not set"]);
+    around.finds(&[("STATE_DIR", "/dev/null/state")], "disk", "fail", &["is not writable"]);
+    around.finds(&[("STATE_DIR", "/proc/state")], "disk", "fail", &["is not writable"]);
     // Somebody listens who is no worker, and never says a word.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port().to_string();

@@ -235,7 +235,7 @@ fn what_the_library_prints_does_no_harm() {
         nvml.set("");
         assert_eq!(worker.helpers(), helper, "{noise} ended the helper");
         // Some of it is logged, each piece as a line of ours.
-        let log = wait_for("the notice", || Some(worker.log()).filter(|log| log.contains("agent-net-nvml says")));
+        let log = wait_for("the notice", || Some(worker.log()).filter(|log| log.contains("agent-net-nvml printed")));
         assert!(log.len() < 64 * 1024 && log.lines().all(|line| line.starts_with("20")), "{log}");
     }
 }
@@ -261,10 +261,10 @@ fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
     check("/etc/passwd", "NVML_HELPER_MISSING", "cannot be started");
     check("/bin/true", "NVML_HELPER_FAILED", "exit status: 0");
     check("/bin/cat", "NVML_HELPER_FAILED", "not a protocol line");
-    check(&script("silent", "#!/bin/sh\nexec sleep 60\n"), "NVML_HELPER_FAILED", "said nothing for 6 s");
+    check(&script("silent", "#!/bin/sh\nexec sleep 60\n"), "NVML_HELPER_FAILED", "no output for 6 s");
     check("/bin/pwd", "NVML_HELPER_FAILED", "not a protocol line");
     let other = script("other-version", "#!/bin/sh\necho '{\"protocol\":99,\"version\":\"9.9.9\"}'\nexec sleep 60\n");
-    check(&other, "NVML_HELPER_FAILED", "version 9.9.9");
+    check(&other, "NVML_HELPER_FAILED", "its version is 9.9.9");
     let endless = script("endless", "#!/bin/sh\nexec yes x | tr -d '\\n'\n");
     check(&endless, "NVML_HELPER_FAILED", "longer than");
 }

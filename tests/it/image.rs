@@ -210,7 +210,7 @@ fn a_device_that_the_container_may_no_longer_open_is_told() {
     let report = container.report_when(|report| lost(report).is_some());
     assert_eq!(report["gpu_count"], GPUS, "NVML works all the same: {report:#}");
     let message = lost(&report).unwrap()["message"].to_string();
-    assert!(message.contains("taken away"), "{message}");
+    assert!(message.contains("may no longer open"), "{message}");
 }
 
 /// As many slow clients as there may be, each with a head and a body as large as they may be.

@@ -241,7 +241,7 @@ fn several_models_are_kept_each_by_itself() {
     let report = worker.report_when("MODEL_NOT_LOADED", |report| codes(report).contains(&"MODEL_NOT_LOADED"));
     let reasons = report["health"]["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|r| r["code"] == "MODEL_NOT_LOADED").unwrap();
-    assert_eq!((&reason["message"], &reason["severity"]), (&json!("b:1 is not loaded"), &json!("degraded")));
+    assert_eq!((&reason["message"], &reason["severity"]), (&json!("Model b:1 is not loaded"), &json!("degraded")));
 }
 
 #[test]

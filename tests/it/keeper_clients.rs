@@ -150,7 +150,10 @@ fn models_that_displace_each_other_are_named() {
     let report = worker.report_when("MODELS_DISPLACED", |report| codes(report).contains(&"MODELS_DISPLACED"));
     let displaced = reason(&report, "MODELS_DISPLACED").unwrap();
     assert_eq!(displaced["severity"], "degraded");
-    assert!(displaced["message"].as_str().unwrap().starts_with("a:1 and b:1 displace each other"), "{displaced:#}");
+    assert!(
+        displaced["message"].as_str().unwrap().starts_with("Models a:1 and b:1 displace each other"),
+        "{displaced:#}"
+    );
     assert!(displaced["action"].as_str().unwrap().contains("OLLAMA_MAX_LOADED_MODELS"), "{displaced:#}");
     let rows = |worker: &Worker| worker.report()["model_keeper"].as_array().unwrap().clone();
     let told = wait_for("the one without room", || {

@@ -131,7 +131,7 @@ fn what_the_driver_asks_for_and_how_bad_it_calls_an_error_is_read_from_its_words
     kernel_says(&root, &changes("0x0 (None)", "0x2 (Node Reboot Required)"));
     let scene = Scene::new(&root, "", &[]);
     let reason = scene.says("XID_FATAL", "unhealthy");
-    assert!(reason["message"].as_str().unwrap().contains("154 (the driver asks for a reset"), "{reason:#}");
+    assert!(reason["message"].as_str().unwrap().contains("154 (driver requests a reset"), "{reason:#}");
     kernel_says(&root, &changes("0x2 (Node Reboot Required)", "0x0 (None)"));
     scene.is_well();
     kernel_says(&root, &changes("0x0 (None)", "0x3 (Drain P2P)"));

@@ -16,6 +16,7 @@ mod boards;
 mod check;
 mod check_watch;
 mod cli;
+mod codes;
 mod counting;
 mod coverage;
 mod crowd;

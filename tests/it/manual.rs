@@ -194,6 +194,7 @@ fn shells_offer_commands_and_options() {
         check(&["agent-net", "pm", "winprob", "--"], &["--ticket-ev", "--json"], &["--server-port", "--era"]);
         check(&["agent-net", "pm", "check", "-"], &["-ticketEV", "--era", "--json"], &["--ticket-ev", "--url"]);
         check(&["agent-net", "completions", ""], &["bash", "zsh", "fish"], &["serve"]);
+        check(&["agent-net", "explain", ""], &["TEMP_HIGH", "NO_GPU"], &["serve"]);
         check(&["agent-net", "--"], &["--server-port", "--help"], &["--url"]);
     }
     let check = |offers: Offers, shell: &str, line: &[&str], wanted: &[&str]| {

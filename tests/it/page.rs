@@ -75,6 +75,7 @@ fn a_browser_shows_what_is_so() {
         "<strong>degraded</strong>",
         "degraded TEMP_HIGH",
         "What to do: ",
+        r#"<a href="codes#TEMP_HIGH">about TEMP_HIGH</a>"#,
         "<h3>Fake RTX 0</h3>",
         "<h3>Fake RTX 1</h3>",
         "95 °C",

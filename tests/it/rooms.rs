@@ -27,6 +27,7 @@ const TOUCHING: &[&str] = &[
     "cli/control.rs",
     "cli/doctor.rs",
     "cli/doctor/looks.rs",
+    "cli/explain.rs",
     "cli/man.rs",
     "cli/mod.rs",
     "cli/pm/check.rs",

@@ -53,6 +53,7 @@ impl Scene {
         let reason = reason(&report, code).unwrap().clone();
         let text = |key: &str| reason[key].as_str().is_some_and(|text| text.len() > 10);
         assert!(text("message") && text("action") && reason["since"].is_f64(), "{reason:#}");
+        assert_eq!(reason["help"], format!("/codes#{code}"));
         assert_eq!(report["health"]["verdict"], worst(&report), "{report:#}");
         reason
     }

@@ -92,10 +92,7 @@ fn the_documents_list_everything_there_is() {
     // For tests only.
     let settings = settings.into_iter().filter(|name| *name != "AGENT_NET_FAULT");
     let routes = routes();
-    let verdict = read("src/health/verdict.rs");
-    let codes = between(&verdict, "pub(crate) enum Code {\n", "\n}")[0];
-    let codes: Vec<String> = codes.lines().map(|line| screaming(line.trim().trim_end_matches(','))).collect();
-    assert!(codes.len() >= 45, "{codes:?}");
+    let codes = codes();
     let exit = read("src/sys/exit.rs");
     let exits = between(&exit, " = ", ",\n").into_iter().map(|code| format!("| {code} |"));
     let all: Vec<String> = sources("src").iter().map(|(_, text)| code(text)).collect();
@@ -124,16 +121,13 @@ fn the_documents_list_everything_there_is() {
     }
 }
 
-/// `NoGpu` as `NO_GPU`.
-pub fn screaming(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if c.is_uppercase() && !out.is_empty() {
-            out.push('_');
-        }
-        out.extend(c.to_uppercase());
-    }
-    out
+/// The reason codes by their public names, from the source of their table.
+pub fn codes() -> Vec<String> {
+    let table = fs::read_to_string(root().join("src/health/codes/table.rs")).unwrap();
+    let named = |line: &str| line.split('"').nth(1).filter(|_| line.ends_with(']')).map(str::to_owned);
+    let codes: Vec<String> = table.lines().filter_map(named).collect();
+    assert!(codes.len() >= 45, "{codes:?}");
+    codes
 }
 
 /// The packages of the tree, one line each.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::SCHEMAS;
 use crate::api::answers::{AgentsAnswer, UptimeAnswer};
+use crate::api::codes_answer::CodesAnswer;
 use crate::api::contract::ErrorBody;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
 use crate::api::report::{Catalogue, Ready, Report};
@@ -28,7 +29,8 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<Ready<'static>>();
     generator.subschema_for::<UptimeAnswer<'static>>();
     generator.subschema_for::<AgentsAnswer<'static>>();
-    generator.subschema_for::<history::Answer<'static>>();
+    generator.subschema_for::<CodesAnswer>();
+    generator.subschema_for::<history::HistoryAnswer<'static>>();
     generator.subschema_for::<Version<'static>>();
     generator.subschema_for::<Hardware<'static>>();
     generator.subschema_for::<HardwareStats<'static>>();
@@ -42,7 +44,7 @@ fn the_schemas_are_those_of_the_structs() {
     let lines: Vec<String> = schemas().iter().map(|(name, schema)| format!("{name:?}: {schema}")).collect();
     let text = format!("{{\n{}\n}}\n", lines.join(",\n"));
     if text != SCHEMAS {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/pure/openapi/schemas.json"), text).unwrap();
-        panic!("src/pure/openapi/schemas.json was old and is written anew: look at it and run this again");
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi/schemas.json"), text).unwrap();
+        panic!("src/api/openapi/schemas.json was out of date and has been written: check it and run the test again");
     }
 }

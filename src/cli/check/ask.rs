@@ -38,12 +38,12 @@ impl Asker {
 
     /// The verdict's exit code, and what is to be printed.
     pub(super) fn ask(&mut self) -> (Exit, String) {
-        let judged = self.report().map_err(|why| why.to_string()).and_then(|body| match self.options.form {
+        let answer = self.report().map_err(|why| why.to_string()).and_then(|body| match self.options.form {
             Form::Lines => render::summary(&body),
             Form::Json => render::summary(&body).map(|(verdict, _)| (verdict, render::json_line(&body))),
             Form::Text => render::verdict_of_text(&body).map(|verdict| (verdict, body)),
         });
-        match judged {
+        match answer {
             Ok((verdict, text)) => (verdict.into(), text),
             Err(why) => {
                 let text = match self.options.form {
@@ -88,7 +88,7 @@ impl Asker {
         let waiting = self.waiting(&format!("Ollama at {base}"));
         let ollama = asked.recv_timeout(left()).unwrap_or(OllamaState::PENDING);
         drop(waiting);
-        let latest = Published::new(Arc::new(own.judge(ollama, left())));
+        let latest = Published::new(Arc::new(own.conclude(ollama, left())));
         self.own = Some(own);
         let now = unix_now();
         let at = Moment { now, sample_age_ms: 0, process_seconds: 0, stale: None, registrations: &[], keepers: &[] };

@@ -1,4 +1,4 @@
-//! What `check` prints and answers of a report, be it a running worker's or its own, and `ack` of an answer.
+//! The lines and the exit code that `check` makes of a report, and the line that `ack` makes of an answer.
 
 mod lines;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::api::text;
 use crate::health::verdict::Verdict;
 
-/// What is looked at of a report.
+/// The part of a report that is used.
 #[derive(Deserialize)]
 struct Report {
     gpu_count: u64,
@@ -20,7 +20,7 @@ struct Report {
     source: String,
 }
 
-/// One GPU of it; null is not known.
+/// One GPU of it; null is unknown.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Gpu {
@@ -51,18 +51,18 @@ struct Reason {
     action: String,
 }
 
-/// The verdict of a report in JSON, and its lines for people: the first says it all, as Nagios wants it; then one for
-/// each GPU, and one for each code.
+/// The verdict of a report in JSON, and its lines for people: a Nagios status line, then one for each GPU, then each code
+/// with what to do.
 ///
 /// # Errors
-/// One sentence when it is no report of this worker.
+/// One sentence when it is not a report of this worker.
 pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
-    let report: Report = serde_json::from_str(json).map_err(|why| format!("this is no report of agent-net: {why}"))?;
+    let report: Report = serde_json::from_str(json).map_err(|why| format!("not a report of agent-net: {why}"))?;
     let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
     let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
     let read = source.starts_with("nvml") || source.starts_with("tegra");
-    // Without a reading the number is only Ollama's word.
+    // Without a reading the number comes from Ollama alone.
     let usable = match (read, gpus.len()) {
         (true, listed) => format!("{gpu_count} of {listed} GPUs usable"),
         (false, 0) if health.verdict == Verdict::Ok => "no GPU".into(),
@@ -77,7 +77,7 @@ pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
     Ok((health.verdict, text))
 }
 
-/// The line for people when there is no report: Nagios shows what is on stdout.
+/// The line for people without a report: Nagios shows stdout.
 pub(crate) fn unknown(why: &str) -> String {
     one_line(&format!("agent-net unknown: {why}"))
 }
@@ -90,7 +90,7 @@ pub(crate) fn unknown_text(why: &str) -> String {
     lines.done()
 }
 
-/// A report in JSON as one line: outside of strings, which hold none, a line end means nothing.
+/// A report in JSON as one line: JSON strings hold no line ends.
 pub(crate) fn json_line(json: &str) -> String {
     json.trim().replace(['\r', '\n'], " ") + "\n"
 }
@@ -98,9 +98,9 @@ pub(crate) fn json_line(json: &str) -> String {
 /// The line of `ack` for the answer of a worker.
 ///
 /// # Errors
-/// One sentence when it is no answer of this worker.
+/// One sentence when it is not an answer of this worker.
 pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
-    let health: Health = serde_json::from_str(json).map_err(|why| format!("this is no answer of agent-net: {why}"))?;
+    let health: Health = serde_json::from_str(json).map_err(|why| format!("not an answer of agent-net: {why}"))?;
     Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
 }
 
@@ -118,15 +118,15 @@ fn because(reasons: &[Reason]) -> String {
 /// The verdict of a report in its text form, which begins with it.
 ///
 /// # Errors
-/// One sentence when it is no report of this worker.
+/// One sentence when it is not a report of this worker.
 pub(crate) fn verdict_of_text(text: &str) -> Result<Verdict, String> {
     let word = text.lines().next().and_then(|line| line.strip_prefix("verdict="));
     let known = word.and_then(|word| Verdict::ALL.into_iter().find(|v| v.name() == word));
-    known.ok_or_else(|| "this is no report of agent-net: it does not begin with verdict=".into())
+    known.ok_or_else(|| "not a report of agent-net: it does not begin with verdict=".into())
 }
 
-/// Whatever a model is called, a line is a line: Unicode has line ends and marks that turn the writing of its own, and
-/// Nagios takes a | for the begin of its numbers.
+/// One line whatever a model is called: Unicode has its own line ends and marks that reverse text, and Nagios takes a |
+/// for the start of performance data.
 fn one_line(text: &str) -> String {
     let other = |c| matches!(c, '|' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     crate::sys::text::one_line(text).replace(other, " ") + "\n"

@@ -1,15 +1,16 @@
-//! What `doctor` finds: lines that say pass, warn or fail, what was seen and how to mend it. Facts in, lines out.
+//! What `doctor` finds: lines with pass, warn or fail, what was seen and how to fix it. Facts in, lines out.
 
-use crate::gpu::surroundings::Node;
+use crate::gpu::host_facts::Node;
 use serde::Serialize;
 
 use crate::config::limits::Limits;
-use crate::gpu::surroundings::{Access, Surroundings};
+use crate::gpu::host_facts::{Access, HostFacts};
+use crate::gpu::place::Place;
 use crate::health::snapshot::Snapshot;
-use crate::health::verdict::{Reason, Verdict};
+use crate::health::verdict::{Code, Reason, Verdict};
 use crate::ollama::models::{self, Model};
 use crate::ollama::state::{OllamaState, Reach};
-use crate::sys::text::one_line;
+use crate::sys::text::{one_line, sentence};
 
 /// Ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -23,25 +24,28 @@ pub(crate) enum Grade {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// What was looked at, one word.
+    /// What was checked, one word.
     pub(crate) check: &'static str,
     pub(crate) grade: Grade,
     pub(crate) detail: String,
-    /// What to do; None where nothing is wrong.
-    pub(crate) mend: Option<String>,
+    /// What to do; None for a pass.
+    pub(crate) fix: Option<String>,
+    /// Of a reason.
+    #[serde(skip)]
+    code: Option<Code>,
 }
 
 impl Finding {
     pub(crate) fn pass(check: &'static str, detail: impl Into<String>) -> Self {
-        Self { check, grade: Grade::Pass, detail: detail.into(), mend: None }
+        Self { check, grade: Grade::Pass, detail: detail.into(), fix: None, code: None }
     }
 
-    pub(crate) fn warn(check: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, grade: Grade::Warn, detail: detail.into(), mend: Some(mend.into()) }
+    pub(crate) fn warn(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Warn, detail: detail.into(), fix: Some(fix.into()), code: None }
     }
 
-    pub(crate) fn fail(check: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, grade: Grade::Fail, detail: detail.into(), mend: Some(mend.into()) }
+    pub(crate) fn fail(check: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, grade: Grade::Fail, detail: detail.into(), fix: Some(fix.into()), code: None }
     }
 }
 
@@ -50,7 +54,7 @@ pub(crate) fn worst(findings: &[Finding]) -> Grade {
     findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Pass)
 }
 
-/// One line for each finding, and one more for what mends it.
+/// One line for each finding, and one more for its fix.
 pub(crate) fn text(findings: &[Finding], colour: bool) -> String {
     let mut text = String::new();
     for finding in findings {
@@ -60,10 +64,10 @@ pub(crate) fn text(findings: &[Finding], colour: bool) -> String {
             Grade::Fail => ("FAIL", 31),
         };
         let word = if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
-        // What drivers, models and servers say cannot pretend to be another line, nor steer the terminal.
+        // Text from drivers, models and servers must not look like another line, nor control the terminal.
         text.push_str(&format!("{word}  {:<12}  {}\n", finding.check, one_line(&finding.detail)));
-        if let Some(mend) = &finding.mend {
-            text.push_str(&format!("{:20}-> {}\n", "", one_line(mend)));
+        if let Some(fix) = &finding.fix {
+            text.push_str(&format!("{:20}-> {}\n", "", one_line(fix)));
         }
     }
     text
@@ -80,10 +84,10 @@ pub(crate) fn json(findings: &[Finding]) -> String {
     crate::sys::json::json(&Diagnosis { status: worst(findings), version: env!("CARGO_PKG_VERSION"), checks: findings })
 }
 
-/// What the machine shows of its GPUs without asking them.
+/// What the host shows of its GPUs without reading them.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) around: Surroundings,
+    pub(crate) host: HostFacts,
     /// The text of /proc/driver/nvidia/version.
     pub(crate) driver: Option<String>,
     /// A Jetson or another Tegra board, by its model.
@@ -92,69 +96,62 @@ pub(crate) struct Machine {
     pub(crate) nodes: Vec<Node>,
 }
 
-const GIVE_A_GPU: &str = "start the container with a GPU: -f compose/gpu.yaml, or docker run --gpus all";
-
 /// Driver, device nodes, and whether they may be opened.
 pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     if let Some(board) = &machine.board {
-        return vec![Finding::pass("driver", format!("{board}: its GPU is read from /sys, without NVML"))];
+        return vec![Finding::pass("driver", format!("{board}: GPU read from /sys, without NVML"))];
     }
     if machine.wsl {
-        return vec![Finding::pass("driver", "WSL: Windows lends its GPU through /dev/dxg")];
+        return vec![Finding::pass("driver", "WSL: Windows provides its GPU through /dev/dxg")];
     }
     let found = machine.driver.as_deref().map(driver_version);
-    let around = &machine.around;
-    let on_bus = around.pci_gpus;
-    let bus = on_bus.map_or_else(|| "the PCI bus cannot be seen".into(), |n| format!("{n} NVIDIA GPUs on the PCI bus"));
-    let why = around.without_driver();
+    let host = &machine.host;
+    let give_a_gpu = host.place.give_a_gpu();
+    let on_bus = host.pci_gpus;
+    let bus = on_bus.map_or_else(|| "the PCI bus cannot be read".into(), |n| format!("{n} NVIDIA GPUs on the PCI bus"));
+    let why = host.without_driver();
     let none_expected = limits.expected_gpus == Some(0);
     let driver = match (found, on_bus) {
         (Some(version), _) => Finding::pass("driver", format!("kernel module {version}; {bus}{why}")),
-        (None, _) if none_expected => Finding::pass("driver", "none, and EXPECTED_GPUS=0 expects none"),
-        (None, Some(0)) => Finding::fail(
-            "driver",
-            "no NVIDIA GPU on the PCI bus and no driver",
-            "use a machine with an NVIDIA GPU, or set EXPECTED_GPUS=0 if none is meant to be here",
-        ),
+        (None, _) if none_expected => Finding::pass("driver", "not loaded; EXPECTED_GPUS=0 expects no GPU"),
+        (None, Some(0)) => {
+            Finding::fail("driver", "no NVIDIA GPU on the PCI bus, and no NVIDIA driver loaded", give_a_gpu)
+        }
         (None, Some(n)) => Finding::fail(
             "driver",
-            format!("{n} NVIDIA GPUs on the PCI bus, and no NVIDIA driver is loaded{why}"),
-            around.load_driver(),
+            format!("{n} NVIDIA GPUs on the PCI bus, but no NVIDIA driver loaded{why}"),
+            host.load_driver(),
         ),
         (None, None) => Finding::fail(
             "driver",
-            "no NVIDIA driver is loaded, and the PCI bus cannot be seen",
-            "install NVIDIA's driver on the host; mount the host's /sys where HOST_ROOT says",
+            "no NVIDIA driver loaded, and the PCI bus cannot be read",
+            format!("{} Mount the host's /sys where HOST_ROOT points to.", host.load_driver()),
         ),
     };
     let without = driver.grade != Grade::Pass || none_expected;
     let mut all = vec![driver];
     if machine.nodes.is_empty() && !without {
-        all.push(Finding::fail("devices", "there is no /dev/nvidia*: no GPU was given to this container", GIVE_A_GPU));
+        all.push(Finding::fail("devices", "no /dev/nvidia* device: the worker has no GPU", give_a_gpu));
     }
-    all.extend(machine.nodes.iter().map(node));
+    all.extend(machine.nodes.iter().map(|node| node_finding(node, host.place)));
     let gpus = machine.nodes.iter().filter(|n| n.name != "nvidiactl" && !n.name.contains('-')).count();
     if gpus == 0 && !machine.nodes.is_empty() {
-        all.push(Finding::fail("devices", "no /dev/nvidia0 or other GPU is among the devices", GIVE_A_GPU));
+        all.push(Finding::fail("devices", "no /dev/nvidia0 or other GPU among the devices", give_a_gpu));
     }
     all
 }
 
-fn node(node: &Node) -> Finding {
+fn node_finding(node: &Node, place: Place) -> Finding {
     let who = format!("/dev/{} (mode {:o}, owner {}:{})", node.name, node.mode & 0o7777, node.uid, node.gid);
     match &node.access {
-        Access::Open => Finding::pass("devices", format!("{who} can be opened")),
-        Access::Untested => Finding::fail("devices", format!("{who} vanished while it was looked at"), GIVE_A_GPU),
-        Access::Revoked => Finding::fail(
-            "devices",
-            format!("{who}: the container's right to it was taken away (cgroup)"),
-            "restart the worker's and Ollama's containers; for good: native.cgroupdriver=cgroupfs, or nvidia-ctk system create-dev-char-symlinks",
-        ),
-        Access::Refused(why) => Finding::fail(
-            "devices",
-            format!("{who} cannot be opened: {why}"),
-            format!("let this user in: add group {} (group_add in compose), or mend the mode on the host", node.gid),
-        ),
+        Access::Open => Finding::pass("devices", format!("{who} opens")),
+        Access::Untested => Finding::fail("devices", format!("{who} disappeared during the check"), place.give_a_gpu()),
+        Access::Revoked => {
+            Finding::fail("devices", format!("{who}: access was revoked (cgroup)"), place.regain_access())
+        }
+        Access::Refused(why) => {
+            Finding::fail("devices", format!("{who} cannot be opened: {why}"), place.join_group(node.gid))
+        }
     }
 }
 
@@ -162,10 +159,10 @@ fn node(node: &Node) -> Finding {
 fn driver_version(text: &str) -> String {
     let words = text.lines().next().unwrap_or_default().split_whitespace();
     let mut numbers = words.filter(|w| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
-    numbers.next().unwrap_or("of unknown version").to_owned()
+    numbers.next().unwrap_or("of an unknown version").to_owned()
 }
 
-/// NVML, each GPU, and what the rules say of them.
+/// NVML, each GPU, and the reasons about them.
 pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
     let mut all = Vec::new();
     if let Some(sample) = snapshot.gpu.sample() {
@@ -198,8 +195,8 @@ pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
             if gpu.slow.persistence_mode == Some(false) {
                 all.push(Finding::warn(
                     "gpu",
-                    format!("{}: persistence mode is off: the driver is started anew for each program", gpu.index),
-                    "nvidia-smi -pm 1 on the host, or enable nvidia-persistenced",
+                    format!("{}: persistence mode is off: the driver starts again for each program", gpu.index),
+                    format!("Run `nvidia-smi -i {} -pm 1` on the host, or enable nvidia-persistenced.", gpu.index),
                 ));
             }
         }
@@ -211,43 +208,62 @@ pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
 fn reason(reason: &Reason) -> Finding {
     let grade = if reason.severity == Verdict::Degraded { Grade::Warn } else { Grade::Fail };
     let check = if reason.gpu.is_some() { "gpu" } else { "readings" };
-    let detail = format!("{}: {}", reason.code.name(), reason.message);
-    Finding { check, grade, detail, mend: Some(reason.action.to_owned()) }
+    let detail = format!("{}: {}", reason.code, reason.message);
+    Finding { check, grade, detail, fix: Some(reason.action.clone().into_owned()), code: Some(reason.code) }
 }
 
-/// Whether Ollama answers, whether its models are on the GPU, and whether those of MODEL, `wanted`, are there.
+/// Reasons that say again what a failed check of the host has found, by the name of the check.
+const SAME_CAUSE: [(&str, &[Code]); 2] = [
+    ("driver", &[Code::NoGpu, Code::NvmlLibMissing, Code::DriverNotLoaded]),
+    ("devices", &[Code::NoGpu, Code::NvmlNoPermission, Code::GpuAccessLost, Code::NvmlInitUnknown]),
+];
+
+/// One failure for one cause: such a reason becomes part of the check's finding.
+pub(crate) fn one_for_each_cause(mut all: Vec<Finding>) -> Vec<Finding> {
+    for (check, codes) in SAME_CAUSE {
+        let Some(first) = all.iter().position(|f| f.check == check && f.grade == Grade::Fail) else { continue };
+        let repeats = |f: &Finding| f.code.is_some_and(|code| codes.contains(&code));
+        if let Some(reason) = all.iter().find(|f| repeats(f)).map(|f| f.detail.clone()) {
+            all[first].detail.push_str(&format!("; {reason}"));
+        }
+        all.retain(|f| !repeats(f));
+    }
+    all
+}
+
+/// Whether Ollama answers, whether its models are on the GPU, and whether those of MODEL, `wanted`, are loaded.
 pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<Finding> {
     let version = match &state.reach {
         Reach::Up { version } => version,
         Reach::Down(trouble) => {
-            let detail = format!("{url} does not answer: {}", trouble.why);
-            return vec![Finding::fail("ollama", detail, trouble.cure())];
+            let detail = format!("{url} is not responding: {}", trouble.why);
+            return vec![Finding::fail("ollama", detail, sentence(trouble.cure()))];
         }
         Reach::Pending => {
             return vec![Finding::fail(
                 "ollama",
-                format!("{url} does not answer"),
-                "start Ollama, or check OLLAMA_URL",
+                format!("{url} is not responding"),
+                "Start Ollama, or fix OLLAMA_URL.",
             )];
         }
     };
     if let Some(trouble) = &state.list_error {
-        let detail = format!("{url} is Ollama {version}, but does not list its models: {}", trouble.why);
-        return vec![Finding::warn("ollama", detail, trouble.cure_of_lists())];
+        let detail = format!("{url} is Ollama {version}, but cannot list its models: {}", trouble.why);
+        return vec![Finding::warn("ollama", detail, sentence(trouble.cure_of_lists()))];
     }
     let pulled = state.models.iter().filter(|m| m.pulled).count();
-    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; {pulled} models are pulled"))];
+    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; {pulled} models pulled"))];
     let loaded: Vec<&Model> = state.models.iter().filter(|m| m.loaded.is_some()).collect();
     if loaded.is_empty() {
-        all.push(Finding::pass("models", "none is loaded: whether Ollama uses the GPU cannot be told"));
+        all.push(Finding::pass("models", "none loaded: whether Ollama uses the GPU is unknown"));
     }
     for model in loaded {
         let share = model.loaded.and_then(|l| l.on_gpu_percent());
         all.push(match share {
             Some(0) => Finding::warn(
                 "models",
-                format!("{} is loaded into main memory, not onto the GPU", model.name),
-                "see Ollama's log for why it found no GPU; restart it and load the model again",
+                format!("{} is running on the CPU, not the GPU", model.name),
+                "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.",
             ),
             Some(percent) => Finding::pass("models", format!("{} is loaded, {percent} % of it on the GPU", model.name)),
             None => Finding::pass("models", format!("{} is loaded", model.name)),
@@ -259,44 +275,44 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
             _ if standing.remote_host.is_some() => Some(Finding::warn(
                 "models",
                 format!("MODEL={name} runs in Ollama's cloud and uses no GPU of this machine"),
-                "take it out of MODEL: a worker neither pulls nor loads it",
+                "Remove it from MODEL: a worker neither pulls nor loads it.",
             )),
             (Some(_), _) => None,
             (None, true) => Some(Finding::warn(
                 "models",
                 format!("MODEL={name} is not loaded"),
-                "a running worker loads it; its model_keeper (GET /gpu) says why it does not",
+                "Start the worker, which loads it. `model_keeper` in GET /gpu shows progress, or why it is stuck.",
             )),
             (None, false) => Some(Finding::warn(
                 "models",
                 format!("MODEL={name} is not pulled"),
-                "a running worker pulls it; or now: agent-net pull, with the same name",
+                format!("Start the worker, which pulls it, or run `agent-net pull {name}`."),
             )),
         }
     }));
     all
 }
 
-/// An orchestrator's clock may be this far from ours, in seconds.
+/// An orchestrator's clock may differ by this many seconds.
 const CLOCK_APART_S: f64 = 30.0;
-/// 2025-01-01: no honest clock is earlier.
+/// 2025-01-01: an earlier clock is wrong.
 const CLOCK_FLOOR: f64 = 1_735_689_600.0;
 
-/// Our clock, `now`, beside others: who, and what their clock said. Unix seconds.
+/// This clock, `now`, compared with others: whose, and their time. Unix seconds.
 pub(crate) fn clock(now: f64, others: &[(String, f64)]) -> Vec<Finding> {
-    const MEND: &str = "set the clock and keep it set (systemctl enable --now systemd-timesyncd, or chrony)";
+    const FIX: &str = "Set the clock and keep it synchronized: `systemctl enable --now systemd-timesyncd`, or chrony.";
     if now < CLOCK_FLOOR {
-        return vec![Finding::fail("clock", format!("it says {now:.0} s since 1970, which is years ago"), MEND)];
+        return vec![Finding::fail("clock", format!("wrong by years: {now:.0} s since 1970"), FIX)];
     }
     if others.is_empty() {
-        return vec![Finding::pass("clock", "plausible; there is no orchestrator to compare it with")];
+        return vec![Finding::pass("clock", "looks right (no orchestrator to compare with)")];
     }
     let one = |(who, theirs): &(String, f64)| {
         let apart = now - theirs;
         if apart.abs() > CLOCK_APART_S {
-            Finding::warn("clock", format!("{:.0} s apart from that of {who}", apart.abs()), MEND)
+            Finding::warn("clock", format!("differs by {:.0} s from the clock of {who}", apart.abs()), FIX)
         } else {
-            Finding::pass("clock", format!("within {CLOCK_APART_S} s of that of {who}"))
+            Finding::pass("clock", format!("within {CLOCK_APART_S} s of the clock of {who}"))
         }
     };
     others.iter().map(one).collect()
@@ -305,27 +321,25 @@ pub(crate) fn clock(now: f64, others: &[(String, f64)]) -> Vec<Finding> {
 /// The uptime file needs less than half of this.
 const DISK_FLOOR: u64 = 1 << 20;
 
-/// STATE_DIR: None when it is unset, else the free bytes, or why it cannot be written.
+/// STATE_DIR: None when it is not set, else the free bytes, or why it is not writable.
 pub(crate) fn disk(dir: Option<&str>, free: Result<u64, String>) -> Finding {
     match (dir, free) {
         (None, _) => Finding::warn(
             "disk",
-            "STATE_DIR is unset: the uptime history is lost when the worker ends",
-            "set STATE_DIR to a folder that outlives the worker (compose.yaml and agent-net.service do)",
+            "STATE_DIR is not set: the uptime history is lost on restart",
+            "Set STATE_DIR to a folder that is kept across restarts.",
         ),
         (Some(dir), Err(why)) => Finding::fail(
             "disk",
-            format!("STATE_DIR={dir} cannot be written: {why}"),
-            "give the folder to the user that the worker runs as (65532 in the image), and room on the disk",
+            format!("STATE_DIR={dir} is not writable: {why}"),
+            "Make it writable for the worker's user (65532 in the image), and check the free space of its disk.",
         ),
         (Some(dir), Ok(free)) if free < DISK_FLOOR => Finding::warn(
             "disk",
             format!("STATE_DIR={dir} has {free} bytes left"),
-            "make room: what cannot be written is kept in memory only",
+            "Free disk space: what cannot be written is kept in memory only.",
         ),
-        (Some(dir), Ok(free)) => {
-            Finding::pass("disk", format!("STATE_DIR={dir} can be written; {} MiB are free", free >> 20))
-        }
+        (Some(dir), Ok(free)) => Finding::pass("disk", format!("STATE_DIR={dir} is writable; {} MiB free", free >> 20)),
     }
 }
 

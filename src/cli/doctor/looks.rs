@@ -1,5 +1,5 @@
-//! Looks at everything around the worker at once, each look with a deadline of its own: a driver, a disk or a server
-//! that hangs costs its own line only.
+//! Runs all checks of `doctor` at once, each with its own deadline: a driver, a disk or a server that hangs costs only
+//! its own line.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -22,13 +22,13 @@ use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing;
 use crate::sys::limits::unix_now;
 
-/// One look: what it is called, how long it may take, and what it does.
-type Look = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
+/// Name, deadline and function of a check.
+type Check = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
 
-/// For the GPUs, whose driver takes up to 25 s to start; the look that they are a part of takes a little longer.
+/// For the GPUs, whose driver takes up to 25 s to start. Their check has a little longer.
 const READINGS: Duration = Duration::from_secs(30);
 
-const LOOKS: &[Look] = &[
+const CHECKS: &[Check] = &[
     ("driver", Duration::from_secs(3), machine),
     ("readings", Duration::from_secs(33), gpus),
     ("xids", Duration::from_secs(3), kernel_log),
@@ -39,47 +39,47 @@ const LOOKS: &[Look] = &[
     ("worker", Duration::from_secs(3), worker),
 ];
 
-const MEND: &str = "correct ORCH_URL, ORCH_SECRET or ORCH_TLS as it says, or start the orchestrator";
+const FIX: &str = "Fix ORCH_URL, ORCH_SECRET or ORCH_TLS as the message says, or start the orchestrator.";
 
-/// All findings, in the order of [`LOOKS`].
+/// All findings, in the order of [`CHECKS`].
 pub(crate) fn examine(config: &Config) -> Vec<Finding> {
     let start = Instant::now();
-    let under_way: Vec<_> = LOOKS
+    let running: Vec<_> = CHECKS
         .iter()
-        .map(|(name, deadline, look)| {
+        .map(|(name, deadline, check)| {
             let (sender, found) = mpsc::sync_channel(1);
-            let (config, look) = (config.clone(), *look);
-            // A look that never ends is left behind: the process ends without it.
+            let (config, check) = (config.clone(), *check);
+            // A check that never ends is left behind: the process ends without it.
             let started = thread::Builder::new().name((*name).into()).spawn(move || {
-                let _ = sender.send(look(&config));
+                let _ = sender.send(check(&config));
             });
             (*name, *deadline, started.map(|_| found))
         })
         .collect();
     let mut all = Vec::new();
-    for (name, deadline, found) in under_way {
+    for (name, deadline, found) in running {
         let found = match found {
             Ok(found) => found.recv_timeout(deadline.saturating_sub(start.elapsed())),
             Err(why) => {
-                all.push(Finding::fail(name, format!("no thread can be started: {why}"), "raise ulimit -u"));
+                all.push(Finding::fail(name, format!("cannot start a thread: {why}"), "Raise `ulimit -u`."));
                 continue;
             }
         };
         all.extend(found.unwrap_or_else(|_| {
             let detail = format!("no answer within {} s", deadline.as_secs());
-            vec![Finding::fail(name, detail, "something hangs there: look at dmesg, the mount or the network")]
+            vec![Finding::fail(name, detail, "Check `dmesg`, the mount and the network: something hangs.")]
         }));
     }
-    all
+    diagnosis::one_for_each_cause(all)
 }
 
 fn machine(config: &Config) -> Vec<Finding> {
     let root = Path::new(&config.host_root);
     let mut log = Kmsg::open(root).ok();
-    // What it says of XIDs is found with the readings.
+    // Its XIDs are found with the readings.
     log.as_mut().map(|log| log.read());
     let seen = Machine {
-        around: sampler::look_around(root, log.as_ref()),
+        host: sampler::host_facts(root, log.as_ref()),
         driver: host::driver(root),
         board: Tegra::detect(root).map(|board| board.model().to_owned()),
         wsl: host::is_wsl(root),
@@ -94,10 +94,10 @@ fn gpus(config: &Config) -> Vec<Finding> {
 
 fn kernel_log(config: &Config) -> Vec<Finding> {
     vec![match Kmsg::open(Path::new(&config.host_root)) {
-        Ok(_) => Finding::pass("xids", "the kernel's log can be read: all XIDs are seen"),
+        Ok(_) => Finding::pass("xids", "kernel log readable: all XID errors are visible"),
         Err(why) => Finding::pass(
             "xids",
-            format!("the kernel's log cannot be read ({why}): XIDs come from NVML, which misses some"),
+            format!("kernel log not readable ({why}): XID errors come from NVML, which misses some"),
         ),
     }]
 }
@@ -106,32 +106,32 @@ fn ollama(config: &Config) -> Vec<Finding> {
     diagnosis::ollama(config.ollama.url.as_str(), &ask_ollama(&config.ollama), &config.models.names)
 }
 
-/// What Ollama says; asked twice when it does not answer, for one lost answer is no outage.
+/// Ollama's state; read twice when it does not answer: one lost answer is not an outage.
 pub(crate) fn ask_ollama(config: &OllamaConfig) -> OllamaState {
     let mut ollama = Ollama::new(config);
     let state = ollama.read();
     if matches!(state.reach, Reach::Up { .. }) { state } else { ollama.read() }
 }
 
-/// Each orchestrator: whether it has BYOC and takes the secret. And the clock, which theirs is compared with.
+/// Each orchestrator: whether it has BYOC and accepts the secret. And the clock, compared with theirs.
 fn orchestrators(config: &Config) -> Vec<Finding> {
     let settings = &config.orchestrators;
     let mut all = Vec::new();
     let mut clocks = Vec::new();
     if settings.urls.is_empty() {
-        all.push(Finding::pass("orchestrator", "ORCH_URL is unset: the worker registers nowhere"));
+        all.push(Finding::pass("orchestrator", "ORCH_URL is not set: the worker does not register"));
     }
     match outgoing::tls(&settings.tls) {
-        Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "mend ORCH_TLS")),
+        Err(why) => all.push(Finding::fail("orchestrator", format!("ORCH_TLS: {why}"), "Fix ORCH_TLS.")),
         Ok(tls) => {
             let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
             let each: Vec<_> = settings.urls.iter().map(one).collect();
-            // One that hangs delays no other.
+            // One that hangs does not delay the others.
             thread::scope(|scope| {
-                let looks: Vec<_> =
+                let checks: Vec<_> =
                     each.iter().map(|one| (one, scope.spawn(move || registries(one, config)))).collect();
-                for (one, look) in looks {
-                    let Ok((found, clock)) = look.join() else { continue };
+                for (one, check) in checks {
+                    let Ok((found, clock)) = check.join() else { continue };
                     all.extend(found);
                     clocks.extend(clock.map(|theirs| (one.url().to_owned(), theirs)));
                 }
@@ -141,7 +141,7 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
     let own = config.capability.url.as_ref().filter(|_| !settings.urls.is_empty());
     if let Some((url, why)) = own.and_then(|url| Some((url, url.trouble()?))) {
         let detail = format!("CAPABILITY_URL={}: {why}", url.as_str());
-        all.push(Finding::warn("orchestrator", detail, "set it to this machine's public name or address"));
+        all.push(Finding::warn("orchestrator", detail, "Set it to this machine's public name or address."));
     }
     if let Some((why, cure)) = config.price_trouble() {
         all.push(Finding::warn("orchestrator", why, cure));
@@ -153,8 +153,8 @@ fn orchestrators(config: &Config) -> Vec<Finding> {
     all
 }
 
-/// Which registries an orchestrator has of those that ORCH_PROTOCOL wants, where the worker is visible there, and its
-/// clock in Unix seconds.
+/// Which of the registries that ORCH_PROTOCOL asks for an orchestrator has, where the worker is visible there, and the
+/// orchestrator's clock in Unix seconds.
 fn registries(one: &Orchestrator, config: &Config) -> (Vec<Finding>, Option<f64>) {
     let settings = &config.orchestrators;
     let with_byoc = settings.protocol != Protocol::LiveRunner;
@@ -166,16 +166,18 @@ fn registries(one: &Orchestrator, config: &Config) -> (Vec<Finding>, Option<f64>
     });
     let clock = byoc.as_ref().and_then(|byoc| byoc.as_ref().ok().copied().flatten());
     let auto = settings.protocol == Protocol::Auto;
-    // What `auto` does without if the other is there.
+    // `auto` needs only one of them.
     let has_runners = matches!(runners, Some(Ok(Discovery::There { .. })));
     let has_byoc = byoc.as_ref().is_some_and(|byoc| !matches!(byoc, Err(RegisterError::NoByoc)));
     let mut all = Vec::new();
     if let Some(byoc) = byoc {
         let names = config.capability.names.join(", ");
         all.push(match byoc {
-            Ok(_) => found(one, &format!("has BYOC and takes the secret: a worker is visible there as {names}")),
-            Err(RegisterError::NoByoc) if auto && has_runners => found(one, "has no BYOC, which auto does without"),
-            Err(why) => Finding::fail("orchestrator", format!("{}: {why}", one.url()), MEND),
+            Ok(_) => found(one, &format!("has BYOC and accepts the secret: a worker is visible there as {names}")),
+            Err(RegisterError::NoByoc) if auto && has_runners => {
+                found(one, "has no BYOC, which is optional with ORCH_PROTOCOL=auto")
+            }
+            Err(why) => Finding::fail("orchestrator", format!("{}: {why}", one.url()), FIX),
         });
     }
     all.extend(runners.map(|runners| live_runner(one, &settings.runner.id, runners, auto && has_byoc)));
@@ -186,7 +188,7 @@ fn found(one: &Orchestrator, what: &str) -> Finding {
     Finding::pass("orchestrator", format!("{} {what}", one.url()))
 }
 
-/// `optional`: BYOC alone will do.
+/// `optional`: BYOC alone is enough.
 fn live_runner(one: &Orchestrator, id: &str, runners: Result<Discovery, RegisterError>, optional: bool) -> Finding {
     let url = one.url();
     match runners {
@@ -198,7 +200,7 @@ fn live_runner(one: &Orchestrator, id: &str, runners: Result<Discovery, Register
             found(
                 one,
                 &format!(
-                    "has a Live Runner registry, which {listed} {id}; whether it takes the secret shows at a worker's first beat"
+                    "has a Live Runner registry, which {listed} {id}; a worker's first heartbeat shows whether it accepts the secret"
                 ),
             )
         }
@@ -209,14 +211,14 @@ fn live_runner(one: &Orchestrator, id: &str, runners: Result<Discovery, Register
         Ok(Discovery::Absent) => Finding::fail(
             "orchestrator",
             format!("{url} has no Live Runner registry"),
-            "start it with -useLiveRunners and -orchSecret, or choose another ORCH_PROTOCOL",
+            "Start it with -useLiveRunners and -orchSecret, or change ORCH_PROTOCOL.",
         ),
         Err(why) if optional && why.is_odd_answer() => Finding::warn(
             "orchestrator",
-            format!("whether {url} has a Live Runner registry is not known: {why}"),
-            "let GET /discovery through, or set ORCH_PROTOCOL=both if it has one and byoc if not",
+            format!("unknown whether {url} has a Live Runner registry: {why}"),
+            "Allow GET /discovery, or set ORCH_PROTOCOL=both if it has one and byoc if not.",
         ),
-        Err(why) => Finding::fail("orchestrator", format!("{url}: {why}"), MEND),
+        Err(why) => Finding::fail("orchestrator", format!("{url}: {why}"), FIX),
     }
 }
 
@@ -228,13 +230,13 @@ fn state(config: &Config) -> Vec<Finding> {
 fn worker(config: &Config) -> Vec<Finding> {
     let addr = probe::reachable(config.host, config.port);
     vec![match probe::health(addr, probe::HEALTH) {
-        Ok(200) => Finding::pass("worker", format!("one serves at http://{addr}")),
+        Ok(200) => Finding::pass("worker", format!("running at http://{addr}")),
         Ok(status) => Finding::warn(
             "worker",
-            format!("http://{addr}/health answers {status}: that is another program"),
-            "free the port, or set SERVER_PORT",
+            format!("http://{addr}/health answers {status}: another program"),
+            "Free the port, or set SERVER_PORT.",
         ),
-        Err(NoAnswer::Nobody(_)) => Finding::pass("worker", format!("none runs at {addr}; the port is free")),
-        Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "restart the worker, or see what listens there"),
+        Err(NoAnswer::Nobody(_)) => Finding::pass("worker", format!("no worker on {addr}; port free")),
+        Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "Restart the worker, or check what listens there."),
     }]
 }

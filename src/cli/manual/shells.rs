@@ -1,6 +1,7 @@
 //! Completions for shells.
 
 use super::{COMMANDS, Command, Value, about, all_options, find, first_words, members, second_words};
+use crate::cli::names;
 
 /// Those that there are completions for.
 pub(crate) const SHELLS: &str = "bash, zsh and fish";
@@ -22,6 +23,9 @@ fn groups() -> Vec<&'static str> {
 
 /// What may stand where an operand is expected.
 fn operands(command: &Command) -> Vec<&'static str> {
+    if command.name == "explain" {
+        return names::all().flat_map(|(_, names)| names).collect();
+    }
     let one_of = command.operand.split('|').filter(|word| word.chars().all(char::is_lowercase));
     one_of.filter(|word| !word.is_empty()).collect()
 }

@@ -29,7 +29,7 @@ pub(super) struct Process {
     pub(super) started: Instant,
     pub(super) greeted: bool,
     pub(super) answered: bool,
-    /// The id of the ask that has no answer yet, and when it was sent.
+    /// The id of the unanswered ask, and when it was sent.
     pub(super) asked: Option<(u64, Instant)>,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum End {
     Late,
     /// It closed its stdout.
     Closed(String),
-    /// It said something that is not of the protocol.
+    /// Its output is not of the protocol.
     Bad(String),
 }
 
@@ -50,9 +50,9 @@ impl Process {
         if let Some(library) = library {
             command.env("NVML_LIB", library);
         }
-        // It has a thread for each GPU, and each would get an arena of its own from glibc.
+        // It has a thread for each GPU, and glibc would give each an arena of its own.
         command.env("MALLOC_ARENA_MAX", "1");
-        // It loads a foreign library and has no use for them.
+        // It loads a foreign library and does not need the secrets.
         for setting in SETTINGS.iter().filter(|s| s.secret) {
             command.env_remove(setting.name);
         }
@@ -82,7 +82,7 @@ impl Process {
         Ok(Self { child, stdin, lines, started: Instant::now(), greeted: false, answered: false, asked: None })
     }
 
-    /// How long its start may take before that is reported again.
+    /// How long its start may take before it is reported again.
     pub(super) fn quiet(&self) -> Duration {
         START_QUIET.saturating_sub(self.started.elapsed()).max(START_REPORT)
     }
@@ -92,7 +92,7 @@ impl Process {
             Ok(Ok(line)) => wire::parse(&line).map_err(End::Bad),
             Ok(Err(end)) => Err(end),
             Err(RecvTimeoutError::Timeout) => Err(End::Late),
-            Err(RecvTimeoutError::Disconnected) => Err(End::Closed("its output has ended".into())),
+            Err(RecvTimeoutError::Disconnected) => Err(End::Closed("its output ended".into())),
         }
     }
 }
@@ -102,7 +102,7 @@ fn read_line(from: &mut impl BufRead) -> Result<String, End> {
     let mut line = Vec::new();
     let read = from.by_ref().take(wire::MAX_LINE as u64).read_until(b'\n', &mut line);
     match read {
-        Ok(0) => Err(End::Closed("its output has ended".into())),
+        Ok(0) => Err(End::Closed("its output ended".into())),
         Ok(_) if line.ends_with(b"\n") => Ok(String::from_utf8_lossy(&line).into_owned()),
         Ok(n) if n < wire::MAX_LINE => Err(End::Closed("its output ended within a line".into())),
         Ok(_) => Err(End::Bad(format!("it wrote a line longer than {} bytes", wire::MAX_LINE))),
@@ -110,7 +110,7 @@ fn read_line(from: &mut impl BufRead) -> Result<String, End> {
     }
 }
 
-/// Passes on what the helper, or the library in it, prints: a few lines of bounded length, through our own logger.
+/// Logs what the helper, or the library in it, prints: a few lines of bounded length.
 fn log_chatter(stderr: impl Read) {
     let mut stderr = BufReader::new(stderr);
     for number in 0..=MAX_CHATTER {
@@ -120,11 +120,11 @@ fn log_chatter(stderr: impl Read) {
             _ => return,
         }
         if number < MAX_CHATTER {
-            log::warn!("{HELPER} says: {}", String::from_utf8_lossy(&line).trim_end());
+            log::warn!("{HELPER} printed: {}", String::from_utf8_lossy(&line).trim_end());
         }
     }
-    log::warn!("{HELPER} says more, which is not shown");
-    // Read on: a full pipe would stop it within the driver.
+    log::warn!("{HELPER} prints more, which is not logged");
+    // Keep reading: a full pipe would block it within the driver.
     let _ = io::copy(&mut stderr, &mut io::sink());
 }
 

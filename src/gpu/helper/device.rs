@@ -1,4 +1,4 @@
-//! One GPU: who it is, what it says, what the driver reported of it.
+//! One GPU: its identity, its readings, and the events of the driver.
 
 use std::mem;
 use std::time::Instant;
@@ -15,12 +15,12 @@ use super::{fixed, raw, readings};
 use crate::gpu::sample::{Fixed, Gaps, Gpu, GpuError, Slow};
 use crate::gpu::wire::Wanted;
 
-/// Events of one GPU that are taken from one sample to the next.
+/// Events of one GPU that are taken a sample.
 const MAX_EVENTS: usize = 64;
-/// Samples in a row that try again to read what has failed; after them it waits for its turn.
+/// Samples in a row that retry failed readings; after them they wait for their turn.
 const RETRIES: u32 = 3;
 
-/// One GPU, and what was read of it before.
+/// One GPU, with its earlier readings.
 pub(super) struct Device {
     nvml: &'static Nvml,
     index: u32,
@@ -29,19 +29,19 @@ pub(super) struct Device {
     pci_bus_id: Option<String>,
     fixed: Fixed,
     slow: Slow,
-    /// None before the slow and fixed readings were read once; else how often those that failed were tried again.
+    /// None before the slow and fixed readings were read once, else how often failed ones were retried.
     retries: Option<u32>,
     events: Events,
 }
 
-/// What the driver reports of one GPU.
+/// The driver's events of one GPU.
 enum Events {
     Untried,
     Refused,
     Heard(EventSet<'static>),
 }
 
-/// What one look at a GPU gave.
+/// The result of one reading of a GPU.
 pub(super) struct Reading {
     pub(super) gpu: Gpu,
     pub(super) xids: Vec<u32>,
@@ -64,7 +64,7 @@ impl Device {
         }
     }
 
-    /// Reads all that is wanted, for as long as the driver takes.
+    /// Reads all that is wanted, however long the driver takes.
     pub(super) fn read(&mut self, wanted: Wanted) -> Reading {
         let start = Instant::now();
         let mut times = Times::new();
@@ -101,7 +101,7 @@ impl Device {
         if [&gpu.gaps, &gpu.slow.gaps, &gpu.fixed.gaps].iter().any(|gaps| gaps.inforom_corrupt) {
             gpu.fixed.inforom_corrupt = Some(true);
         }
-        // A GPU that is cut into slices refuses readings of the whole in odd ways. One that is dead does not say that it is.
+        // A GPU in MIG mode rejects readings of the whole GPU in various ways. A dead GPU does not report MIG mode.
         if gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current == 1) {
             for gaps in [&mut gpu.gaps, &mut gpu.slow.gaps, &mut gpu.fixed.gaps] {
                 gaps.unsupported.extend(mem::take(&mut gaps.failed).into_keys());
@@ -110,7 +110,7 @@ impl Device {
         Gpu { uuid: self.uuid.clone(), name: self.name.clone(), pci_bus_id: self.pci_bus_id.clone(), ..gpu }
     }
 
-    /// What is not read at every sample: when it is wanted, and soon again what has failed.
+    /// What is not read at every sample: when it is wanted, and retries of failed readings.
     fn slower_readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: bool, look: &mut Look<'_>) {
         let first = self.retries.is_none();
         let again = self.retries.is_some_and(|tried| tried < RETRIES);
@@ -132,7 +132,7 @@ impl Device {
         }
     }
 
-    /// Reads who it is, once; again as long as that fails.
+    /// Reads its identity once, and again while that fails.
     fn identify(&mut self, device: &nvml_wrapper::Device<'_>, look: &mut Look<'_>) {
         if self.uuid.is_none() {
             self.uuid = look.at("uuid", &["uuid"], || raw::uuid(device));
@@ -149,7 +149,7 @@ impl Device {
         Gpu { uuid: self.uuid.clone(), name: self.name.clone(), pci_bus_id: self.pci_bus_id.clone(), ..Gpu::default() }
     }
 
-    /// The XIDs that the driver has reported since the last time, without waiting for more.
+    /// The XIDs since the last call, without waiting for more.
     fn heard(&mut self, device: &nvml_wrapper::Device<'static>, wanted: bool, times: &mut Times) -> Vec<u32> {
         let mut look = Look::new(times);
         let mut xids = Vec::new();

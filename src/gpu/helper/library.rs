@@ -1,4 +1,4 @@
-//! Finds libnvidia-ml.so.1, loads and initialises it.
+//! Finds libnvidia-ml.so.1, loads and initializes it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use nvml_wrapper::error::NvmlError;
 use super::words::words;
 use crate::gpu::sample::{FaultKind, GpuFault};
 
-/// NVML, initialised.
+/// NVML, initialized.
 pub(super) struct Loaded {
     /// It lives as long as the process: shutting down a driver that hangs would hang too, and a fresh start is
     /// a new process.
@@ -26,10 +26,13 @@ pub(super) fn fault(why: &NvmlError, what: &str) -> GpuFault {
         NvmlError::Unknown => FaultKind::InitUnknown,
         _ => FaultKind::InitFailed,
     };
-    GpuFault { kind, detail: format!("{what}: {}", words(why)) }
+    // The loader's message repeats the path.
+    let path = what.rsplit('=').next().unwrap_or(what);
+    let words = words(why).replacen(&format!("{path}: "), "", 1);
+    GpuFault { kind, detail: format!("{what}: {words}") }
 }
 
-/// The first library that can be loaded, initialised.
+/// The first library that can be loaded, initialized.
 pub(super) fn load() -> Result<Loaded, GpuFault> {
     if let Some(path) = std::env::var_os("NVML_LIB").filter(|p| !p.is_empty()).map(PathBuf::from) {
         return init(&path).map_err(|why| fault(&why, &format!("NVML_LIB={}", path.display())));
@@ -39,13 +42,13 @@ pub(super) fn load() -> Result<Loaded, GpuFault> {
         match init(&path) {
             Ok(loaded) => return Ok(loaded),
             Err(why @ NvmlError::LibloadingError(_)) => {
-                // The loader's complaint about a file that is there says more than "no such file" about the name.
+                // The loader's error about an existing file says more than "no such file" about the name.
                 let missing = fault(&why, &path.display().to_string());
                 if first.is_none() || path.is_absolute() {
                     first = Some(missing);
                 }
             }
-            // It was loaded: no other copy would say anything else about this driver.
+            // It was loaded: another copy would report the same about this driver.
             Err(why) => return Err(fault(&why, &path.display().to_string())),
         }
     }
@@ -59,7 +62,7 @@ fn init(path: &Path) -> Result<Loaded, NvmlError> {
 
 const PREFIX: &str = "libnvidia-ml.so";
 
-/// Both ways in which the NVIDIA container toolkit works bind-mount the real file, wherever the host keeps it.
+/// The NVIDIA container toolkit bind-mounts the real file in both of its modes, wherever the host keeps it.
 fn mounted() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);

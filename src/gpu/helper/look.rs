@@ -1,4 +1,4 @@
-//! One call at a time: its value, or why there is none, and how long it took.
+//! One call at a time: its value or its error, and how long it took.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ pub(super) fn micros(start: Instant) -> u64 {
 pub(super) struct Look<'a> {
     pub(super) times: &'a mut Times,
     pub(super) gaps: Gaps,
-    /// The GPU as a whole does not answer.
+    /// The whole GPU does not answer.
     pub(super) error: Option<GpuError>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Look<'a> {
         Self { times, gaps: Gaps::default(), error: None }
     }
 
-    /// The value of `call`, which the reading `name` alone comes from, if it is one that a board can have.
+    /// The value of `call` for the one reading `name`, if it is plausible.
     pub(super) fn number<T: Copy + Into<i128>>(
         &mut self,
         call: &str,
@@ -41,7 +41,7 @@ impl<'a> Look<'a> {
         self.plausible(name, value)
     }
 
-    /// The value, if it is one that a board can have.
+    /// The value, if it is plausible.
     pub(super) fn plausible<T: Copy + Into<i128>>(&mut self, name: &str, value: T) -> Option<T> {
         match plausible::check(name, value) {
             Ok(()) => Some(value),
@@ -52,7 +52,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// The value of `call`, which the readings `names` come from.
+    /// The value of `call` for the readings `names`.
     pub(super) fn at<T>(
         &mut self,
         call: &str,
@@ -65,13 +65,13 @@ impl<'a> Look<'a> {
         self.take(names, reading)
     }
 
-    /// The same for a value that another call has brought along.
+    /// The same for a value that another call returned.
     pub(super) fn take<T>(&mut self, names: &[&str], reading: Result<T, NvmlError>) -> Option<T> {
         let why = match reading {
             Ok(value) => return Some(value),
             Err(why) => why,
         };
-        // The handle of a lost GPU stays valid: its readings are what fails.
+        // The handle of a lost GPU stays valid; its readings fail.
         let kind = loss(&why).filter(|_| !matches!(why, NvmlError::Unknown));
         if let Some(kind) = kind.filter(|_| self.error.is_none()) {
             self.error = Some(GpuError { kind, message: words(&why) });
@@ -98,7 +98,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// The device, its driver or this user does not have the reading: nothing is wrong with the GPU.
+/// The device, its driver or this user does not have the reading: the GPU is not at fault.
 fn unsupported(why: &NvmlError, name: &str) -> bool {
     match why {
         NvmlError::NotSupported
@@ -106,7 +106,7 @@ fn unsupported(why: &NvmlError, name: &str) -> bool {
         | NvmlError::FunctionNotFound
         | NvmlError::FailedToLoadSymbol(_)
         | NvmlError::NoData => true,
-        // A driver that does not know a field, a threshold or a struct's version says so in one of these ways.
+        // A driver that does not know a field, a threshold or a struct's version returns one of these.
         NvmlError::InvalidArg | NvmlError::UnexpectedVariant(23..=26) => !CORE_READINGS.contains(&name),
         _ => false,
     }
@@ -125,8 +125,8 @@ fn loss(why: &NvmlError) -> Option<GpuErrorKind> {
     }
 }
 
-/// Why the driver gives no handle of a GPU. A permission that is missing is no fault of the GPU here, other than at a
-/// reading: there it only means that this user may not have it.
+/// Why the driver returns no handle for a GPU. A missing permission means here that the GPU belongs to others; for a
+/// reading it only means that this user may not have it.
 pub(super) fn refusal(why: &NvmlError) -> GpuErrorKind {
     match why {
         NvmlError::NoPermission | NvmlError::OperatingSystem => GpuErrorKind::NotGiven,

@@ -1,5 +1,5 @@
-//! The helper's side: loads NVML and answers asks, one JSON line each, until stdin ends. It holds NVML open once and
-//! never starts it anew: for that the server starts another helper.
+//! The helper program: loads NVML and answers asks, one JSON line each, until stdin ends. It never restarts NVML: for
+//! that the server starts another helper.
 
 mod device;
 mod fixed;
@@ -23,20 +23,21 @@ pub(crate) fn run() -> ExitCode {
     let answered = private_stdout().and_then(|out| answer_all(io::stdin().lock(), out));
     match answered {
         Ok(()) => Exit::Ok.into(),
-        // The server is gone or has given this helper up; stderr is all that is left to say it on.
+        // The server is gone or has abandoned this helper; only stderr is left.
         Err(why) => {
-            let _ = writeln!(io::stderr(), "agent-net-nvml: {why}; it is started by agent-net and of no use alone");
+            let _ =
+                writeln!(io::stderr(), "agent-net-nvml: {why}. agent-net starts this program; it is not used alone");
             Exit::Failed.into()
         }
     }
 }
 
-/// A helper that hangs inside the driver does not see its stdin end.
+/// A helper that hangs in the driver does not notice the end of its stdin.
 fn die_with_parent() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
 }
 
-/// The pipe to the server under a number that no library knows; what a library prints goes to stderr instead.
+/// The pipe to the server, under a number that no library knows; stdout of libraries goes to stderr.
 fn private_stdout() -> io::Result<File> {
     let out = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?;
     rustix::stdio::dup2_stdout(io::stderr())?;

@@ -1,4 +1,4 @@
-//! The calls that nvml-wrapper does not wrap, or not for all their values. The only unsafe code of this program.
+//! The calls that nvml-wrapper does not wrap, or not for all values. The only unsafe code of this program.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_uint};
@@ -9,13 +9,13 @@ use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings as c;
 
-/// A function of NVML that writes a text of at most `length` bytes, its NUL among them.
+/// A function of NVML that writes a text of at most `length` bytes, including its NUL.
 type Text<'a> = &'a dyn Fn(*mut c_char, c_uint) -> c::nvmlReturn_t;
 
-/// Room for the longest text that NVML has.
+/// Room for NVML's longest text.
 const TEXT: usize = 96;
 
-/// A text of NVML's. Bytes that are not UTF-8 become replacement characters: nvml-wrapper would refuse all of it.
+/// A text of NVML. Bytes that are not UTF-8 become replacement characters: nvml-wrapper would reject the whole text.
 fn text(call: Text<'_>) -> Result<String, NvmlError> {
     let mut bytes = [0_u8; TEXT];
     let length = c_uint::try_from(TEXT).unwrap_or_default();
@@ -30,7 +30,7 @@ fn text(call: Text<'_>) -> Result<String, NvmlError> {
 /// NVML's, here and in the other texts.
 pub(super) fn name(device: &Device<'_>) -> Result<String, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetName.as_ref())?;
-    // SAFETY: the device is alive as long as its reference, and the buffer is as long as is said.
+    // SAFETY: the device is alive as long as its reference, and the buffer has the given length.
     text(&|to, length| unsafe { call(device.handle(), to, length) })
 }
 
@@ -51,7 +51,7 @@ pub(super) fn vbios_version(device: &Device<'_>) -> Result<String, NvmlError> {
 /// Version of the driver.
 pub(super) fn driver_version(nvml: &Nvml) -> Result<String, NvmlError> {
     let call = nvml_sym(nvml.lib().nvmlSystemGetDriverVersion.as_ref())?;
-    // SAFETY: the buffer is as long as is said.
+    // SAFETY: the buffer has the given length.
     text(&|to, length| unsafe { call(to, length) })
 }
 
@@ -62,7 +62,7 @@ pub(super) fn nvml_version(nvml: &Nvml) -> Result<String, NvmlError> {
     text(&|to, length| unsafe { call(to, length) })
 }
 
-/// Bits for why clocks are held down, those without a name as well.
+/// Bits of the throttle reasons, unnamed ones included.
 pub(super) fn throttle_reasons(device: &Device<'_>) -> Result<u64, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetCurrentClocksThrottleReasons.as_ref())?;
     let mut bits = 0;
@@ -71,16 +71,16 @@ pub(super) fn throttle_reasons(device: &Device<'_>) -> Result<u64, NvmlError> {
     Ok(bits)
 }
 
-/// Pages that were retired for this cause. nvml-wrapper would make room for as many addresses as a driver claims.
+/// Number of pages that were retired for this cause. nvml-wrapper would allocate as many addresses as a driver claims.
 pub(super) fn retired_pages(device: &Device<'_>, cause: &RetirementCause) -> Result<u32, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetRetiredPages.as_ref())?;
     let (mut count, mut address) = (0, 0);
-    // SAFETY: as above; of an array that has room for none, nothing is written.
+    // SAFETY: as above; nothing is written to an array of length 0.
     let code = unsafe { call(device.handle(), cause.as_c(), &raw mut count, &raw mut address) };
     counted(code, count)
 }
 
-/// Programs that compute on it, for the same reason.
+/// Number of compute processes, for the same reason.
 pub(super) fn process_count(device: &Device<'_>) -> Result<u32, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetComputeRunningProcesses_v3.as_ref())?;
     let mut count = 0;
@@ -89,7 +89,7 @@ pub(super) fn process_count(device: &Device<'_>) -> Result<u32, NvmlError> {
     counted(code, count)
 }
 
-/// That there is no room for a list is how NVML says how long it is.
+/// NVML returns a list's length together with "insufficient size".
 fn counted(code: c::nvmlReturn_t, count: c_uint) -> Result<u32, NvmlError> {
     match code {
         c::nvmlReturn_enum_NVML_ERROR_INSUFFICIENT_SIZE => Ok(count),
@@ -97,7 +97,7 @@ fn counted(code: c::nvmlReturn_t, count: c_uint) -> Result<u32, NvmlError> {
     }
 }
 
-/// Degrees Celsius left to the limit at which the GPU slows down.
+/// Degrees Celsius to the limit at which the GPU is throttled.
 ///
 /// # Errors
 /// NVML's, `NotSupported` on most GPUs before Hopper.
@@ -111,8 +111,8 @@ pub(super) fn margin_temperature(device: &Device<'_>) -> Result<i32, NvmlError> 
     Ok(margin.marginTemperature)
 }
 
-/// Total, used and free bytes by the first version of the call, for drivers before 510. It counts what the driver
-/// holds back as used.
+/// Total, used and free bytes by the first version of the call, for drivers before 510. It counts memory that the
+/// driver reserves as used.
 ///
 /// # Errors
 /// NVML's.
@@ -124,8 +124,8 @@ pub(super) fn memory_v1(device: &Device<'_>) -> Result<(u64, u64, u64), NvmlErro
     Ok((memory.total, memory.used, memory.free))
 }
 
-/// Fields whose values may be negative: nvml-wrapper refuses the type that they have. Their numbers are the same in
-/// all versions of NVML.
+/// Fields whose values may be negative: nvml-wrapper rejects their type. Their numbers are the same in all versions of
+/// NVML.
 ///
 /// # Errors
 /// NVML's, for all of them, or for one.
@@ -134,18 +134,18 @@ pub(super) fn signed_fields<const N: usize>(
     ids: [u32; N],
 ) -> Result<[Result<i64, NvmlError>; N], NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetFieldValues.as_ref())?;
-    // SAFETY: the struct holds numbers alone, for which all bits 0 is a value.
+    // SAFETY: the struct holds only numbers, for which zero bits are valid.
     let mut values: [c::nvmlFieldValue_t; N] = unsafe { mem::zeroed() };
     for (value, id) in values.iter_mut().zip(ids) {
         value.fieldId = id;
     }
     let count = i32::try_from(N).unwrap_or_default();
-    // SAFETY: the array has as many elements as are named.
+    // SAFETY: the array has the given number of elements.
     nvml_try(unsafe { call(device.handle(), count, values.as_mut_ptr()) })?;
     Ok(values.map(|field| {
         nvml_try(field.nvmlReturn)?;
         let value = field.value;
-        // SAFETY: the type says which member was written; all bits are a value for each of them.
+        // SAFETY: the type names the member that was written; any bits are valid for each of them.
         unsafe {
             Ok(match field.valueType {
                 c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT => i64::from(value.uiVal.cast_signed()),

@@ -1,4 +1,4 @@
-//! All GPUs, each on a thread of its own: one that takes seconds to answer, or that hangs, keeps no other waiting.
+//! All GPUs, each on a thread of its own: one that is slow or hangs does not delay the others.
 
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
@@ -13,7 +13,7 @@ use super::raw;
 use crate::gpu::sample::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, SLOW_READ, XidEvent};
 use crate::gpu::wire::Wanted;
 
-/// More than any machine has. A lying count must not become a line that is longer than the protocol allows.
+/// More than any machine has. A wrong count must not make a line longer than the protocol allows.
 const MAX_GPUS: u32 = 128;
 
 /// NVML and its GPUs.
@@ -26,9 +26,9 @@ pub(super) struct Reader {
 struct Asked {
     asks: SyncSender<Wanted>,
     readings: Receiver<Reading>,
-    /// When the ask was sent that has no answer yet.
+    /// When the unanswered ask was sent.
     since: Option<Instant>,
-    /// Who it is, by its last reading; None before the first.
+    /// Its identity by its last reading; None before the first.
     identity: Option<Gpu>,
     /// The driver reports its events.
     listening: bool,
@@ -41,8 +41,8 @@ impl Reader {
         Ok(Self { library: library::load()?, gpus: Vec::new() })
     }
 
-    /// Reads all GPUs; those that do not answer within [`SLOW_READ`] are named as slow, and what they say comes with a later
-    /// sample.
+    /// Reads all GPUs. Those that do not answer within [`SLOW_READ`] are reported as slow, and their readings come with a
+    /// later sample.
     ///
     /// # Errors
     /// NVML answers for no GPU.
@@ -61,7 +61,7 @@ impl Reader {
             self.gpus.push(Asked::start(Device::new(nvml, index))?);
         }
         let slow_fresh = wanted.slow || self.gpus.iter().any(|gpu| gpu.identity.is_none());
-        // What a slow GPU has said since the last sample. It is asked again with the others.
+        // Late answers of slow GPUs since the last sample. They are asked again with the others.
         let late: Vec<Option<Reading>> = self.gpus.iter_mut().map(|gpu| gpu.answer(Duration::ZERO)).collect();
         self.gpus.iter_mut().for_each(|gpu| gpu.ask(wanted));
         let mut events = Vec::new();
@@ -101,22 +101,22 @@ impl Asked {
                 }
             }
         };
-        // It lives as long as the process: one that hangs in the driver cannot be ended by itself.
+        // It lives as long as the process: a thread that hangs in the driver cannot be ended alone.
         thread::Builder::new().name("gpu".into()).spawn(read).map_err(|why| GpuFault {
             kind: FaultKind::InitFailed,
-            detail: format!("no thread can be started to read a GPU: {why}"),
+            detail: format!("cannot start a thread to read a GPU: {why}"),
         })?;
         Ok(Self { asks, readings, since: None, identity: None, listening: false })
     }
 
-    /// Asks, unless an answer is still awaited.
+    /// Asks, unless an answer is still expected.
     fn ask(&mut self, wanted: Wanted) {
         if self.since.is_none() && self.asks.try_send(wanted).is_ok() {
             self.since = Some(Instant::now());
         }
     }
 
-    /// The answer, if one is awaited and comes within `timeout` of the ask, or is there already.
+    /// The answer, if one is expected and arrives within `timeout` of the ask.
     fn answer(&mut self, timeout: Duration) -> Option<Reading> {
         let timeout = timeout.saturating_sub(self.since?.elapsed());
         let reading = self.readings.recv_timeout(timeout).ok()?;
@@ -126,10 +126,10 @@ impl Asked {
         Some(reading)
     }
 
-    /// What can be said while it does not answer.
+    /// What is known while it does not answer.
     fn slow(&self) -> Gpu {
         let read_us = self.since.map(micros);
-        let error = Some(GpuError { kind: GpuErrorKind::Slow, message: "it has not answered yet".into() });
+        let error = Some(GpuError { kind: GpuErrorKind::Slow, message: "has not answered yet".into() });
         Gpu { error, read_us, ..self.identity.clone().unwrap_or_default() }
     }
 }

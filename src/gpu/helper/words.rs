@@ -4,37 +4,37 @@ use nvml_wrapper::error::NvmlError;
 
 /// Number, name without `NVML_ERROR_`, and what it means. All of nvml.h of NVML 13.
 const ERRORS: &[(u32, &str, &str)] = &[
-    (1, "UNINITIALIZED", "NVML is not initialised"),
-    (2, "INVALID_ARGUMENT", "the driver refuses an argument"),
-    (3, "NOT_SUPPORTED", "this GPU or its driver does not have it"),
+    (1, "UNINITIALIZED", "NVML is not initialized"),
+    (2, "INVALID_ARGUMENT", "the driver rejects an argument"),
+    (3, "NOT_SUPPORTED", "not supported by this GPU or its driver"),
     (4, "NO_PERMISSION", "this process may not do that"),
-    (5, "ALREADY_INITIALIZED", "NVML is initialised already"),
-    (6, "NOT_FOUND", "it was not found"),
-    (7, "INSUFFICIENT_SIZE", "the answer is larger than the buffer"),
-    (8, "INSUFFICIENT_POWER", "its external power cables are not attached properly"),
+    (5, "ALREADY_INITIALIZED", "NVML is already initialized"),
+    (6, "NOT_FOUND", "not found"),
+    (7, "INSUFFICIENT_SIZE", "the buffer is too small for the answer"),
+    (8, "INSUFFICIENT_POWER", "its external power cables are not properly attached"),
     (9, "DRIVER_NOT_LOADED", "NVIDIA's driver is not loaded"),
-    (10, "TIMEOUT", "the driver's own timeout has passed"),
-    (11, "IRQ_ISSUE", "the kernel found an interrupt problem of a GPU"),
+    (10, "TIMEOUT", "the driver timed out"),
+    (11, "IRQ_ISSUE", "the kernel detected an interrupt problem with a GPU"),
     (12, "LIBRARY_NOT_FOUND", "a shared library was not found"),
     (13, "FUNCTION_NOT_FOUND", "this driver does not have the function"),
-    (14, "CORRUPTED_INFOROM", "the board's own data (infoROM) is damaged"),
-    (15, "GPU_IS_LOST", "it fell off the bus or cannot be reached any more"),
-    (16, "RESET_REQUIRED", "it must be reset before it can be used again"),
-    (17, "OPERATING_SYSTEM", "the operating system or a cgroup blocks access to it"),
-    (18, "LIB_RM_VERSION_MISMATCH", "the library and the loaded driver are of different versions"),
-    (19, "IN_USE", "it is in use"),
-    (20, "MEMORY", "there is not enough memory"),
-    (21, "NO_DATA", "there is no data"),
-    (22, "VGPU_ECC_NOT_SUPPORTED", "it cannot be had while ECC is on"),
-    (23, "INSUFFICIENT_RESOURCES", "the driver is short of a resource other than memory"),
-    (24, "FREQ_NOT_SUPPORTED", "it does not have this frequency"),
-    (25, "ARGUMENT_VERSION_MISMATCH", "the driver knows another version of the call"),
-    (26, "DEPRECATED", "the driver has dropped the call"),
+    (14, "CORRUPTED_INFOROM", "the board's infoROM is corrupted"),
+    (15, "GPU_IS_LOST", "fell off the bus or is unreachable"),
+    (16, "RESET_REQUIRED", "must be reset before it can be used again"),
+    (17, "OPERATING_SYSTEM", "the operating system or a cgroup blocks access"),
+    (18, "LIB_RM_VERSION_MISMATCH", "the library and the loaded driver have different versions"),
+    (19, "IN_USE", "in use"),
+    (20, "MEMORY", "not enough memory"),
+    (21, "NO_DATA", "no data"),
+    (22, "VGPU_ECC_NOT_SUPPORTED", "not available while ECC is enabled"),
+    (23, "INSUFFICIENT_RESOURCES", "the driver lacks a resource other than memory"),
+    (24, "FREQ_NOT_SUPPORTED", "frequency not supported"),
+    (25, "ARGUMENT_VERSION_MISMATCH", "the driver uses another version of the call"),
+    (26, "DEPRECATED", "the driver no longer supports the call"),
     (27, "NOT_READY", "the system is not ready for this request"),
     (28, "GPU_NOT_FOUND", "the driver does not find the GPU"),
     (29, "INVALID_STATE", "the GPU is in a state that does not allow it"),
-    (30, "RESET_TYPE_NOT_SUPPORTED", "it does not have this kind of reset"),
-    (999, "UNKNOWN", "an unknown error within the driver"),
+    (30, "RESET_TYPE_NOT_SUPPORTED", "this kind of reset is not supported"),
+    (999, "UNKNOWN", "unknown error in the driver"),
 ];
 
 /// NVML_ERROR_NOT_READY and NVML_ERROR_GPU_NOT_FOUND.
@@ -47,8 +47,8 @@ pub(super) fn words(why: &NvmlError) -> String {
     let known = number.and_then(|number| ERRORS.iter().find(|(known, ..)| *known == number));
     match (known, why) {
         (Some((_, name, words)), _) => format!("{words} (NVML_ERROR_{name})"),
-        (None, NvmlError::UnexpectedVariant(number)) => format!("the driver answers {number}, which is not known"),
-        (None, NvmlError::LibloadingError(why)) => format!("it cannot be loaded: {why}"),
+        (None, NvmlError::UnexpectedVariant(number)) => format!("unknown answer {number} from the driver"),
+        (None, NvmlError::LibloadingError(why)) => format!("cannot be loaded: {why}"),
         // The wrapper's own: a symbol that is missing, text that is not UTF-8.
         (None, why) => why.to_string(),
     }
@@ -103,7 +103,7 @@ fn every_error_of_nvml_has_its_name() {
     assert_eq!(numbers, (1..=30).chain([999]).collect::<Vec<_>>());
     for unknown in [7, 31] {
         let said = words(&NvmlError::UnexpectedVariant(unknown));
-        assert_eq!(said, format!("the driver answers {unknown}, which is not known"));
+        assert_eq!(said, format!("unknown answer {unknown} from the driver"));
     }
     assert_eq!(words(&NvmlError::FailedToLoadSymbol("x".into())), "function symbol failed to load: x");
 }

@@ -50,7 +50,7 @@ fn what_the_kernel_says_of_cards_that_its_driver_ignores() {
         &[
             "NVRM: The NVIDIA GPU 0000:01:00.0 (PCI ID: 10de:1b80)\\x0aNVRM: installed in this system is not supported by open\\x0aNVRM: nvidia.ko because it does not include the required GPU\\x0aNVRM: System Processor (GSP).",
         ],
-        &["the card at 0000:01:00 needs NVIDIA's proprietary kernel module, the open one does not work with it"],
+        &["the card at 0000:01:00 needs NVIDIA's proprietary kernel module; the open one does not support it"],
     );
     for noise in [
         "",

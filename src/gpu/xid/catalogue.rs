@@ -1,47 +1,91 @@
-//! What each XID means: classes follow NVIDIA's XID catalogue and what DCGM calls a failure; other numbers are counted
-//! only. Where the driver's own words say more than the number, the words decide.
+//! What each XID means. Classes follow NVIDIA's XID catalogue and DCGM's failures; other numbers are only counted. Where
+//! the driver's text says more than the number, the text decides.
 
-/// What a report means for the GPU.
+/// What an XID means for the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// The GPU must be reset.
     Fatal,
-    /// The same, but only of a GPU whose NVLinks were ever up: unbridged cards report them for nothing.
+    /// The same, but only of a GPU whose NVLinks were ever up: unbridged cards report them without a fault.
     NvLink,
-    /// Worth a look for a while.
+    /// A warning for a while.
     Warn,
-    /// XID 154: the driver asks for less than a reset. A warning, and any reset that it asked for before is done.
+    /// XID 154: the driver requests less than a reset. A warning, and any reset that it requested before is done.
     Lesser,
-    /// XID 154: the driver asks for nothing any more.
+    /// XID 154: the driver requests nothing any more.
     AllClear,
-    /// A program's own fault, or noise.
+    /// An application's error, or noise.
     Info,
 }
 
-/// "Fallen off the bus", which the kernel also says without a number.
+/// "Fallen off the bus", which the kernel also reports without a number.
 pub(crate) const OFF_THE_BUS: u32 = 79;
-/// A change of what the driver asks for, which its text names.
+/// A change of what the driver requests, which its text names.
 pub(crate) const RECOVERY_ACTION: u32 = 154;
 
-/// `words`: what the driver says behind the number; NVML's events have none.
+/// The known XIDs: first and last number, class, and NVIDIA's meaning, shortened. Sorted.
+const XIDS: &[(u32, u32, Class, &str)] = &[
+    (13, 13, Class::Info, "graphics engine exception, usually an application error"),
+    (31, 31, Class::Info, "memory page fault, usually an application error"),
+    (32, 32, Class::Info, "invalid or corrupted push buffer stream"),
+    (38, 38, Class::Info, "driver firmware error"),
+    (43, 43, Class::Info, "GPU stopped processing for one application"),
+    (45, 45, Class::Info, "preemptive cleanup of an application's work"),
+    (46, 46, Class::Fatal, "GPU stopped processing"),
+    (48, 48, Class::Fatal, "double-bit ECC error"),
+    (54, 54, Class::Warn, "auxiliary power is not connected"),
+    (61, 61, Class::Info, "internal microcontroller breakpoint"),
+    (62, 62, Class::Fatal, "internal microcontroller halt"),
+    (63, 63, Class::Warn, "memory row remapped or page retired"),
+    (64, 64, Class::Fatal, "row remapping or page retirement failed"),
+    (68, 68, Class::Info, "video decoder exception"),
+    (69, 69, Class::Info, "graphics engine class error"),
+    (74, 74, Class::NvLink, "NVLink error"),
+    (OFF_THE_BUS, OFF_THE_BUS, Class::Fatal, "GPU has fallen off the bus"),
+    (92, 92, Class::Info, "high rate of single-bit ECC errors"),
+    (94, 94, Class::Warn, "contained ECC error"),
+    (95, 95, Class::Fatal, "uncontained ECC error"),
+    (109, 109, Class::Warn, "context switch timeout"),
+    (110, 110, Class::Fatal, "security fault"),
+    (119, 119, Class::Fatal, "GSP (GPU system processor) not responding"),
+    (120, 120, Class::Fatal, "GSP (GPU system processor) error"),
+    (136, 136, Class::NvLink, "NVLink training failed"),
+    (140, 140, Class::Fatal, "unrecovered ECC error"),
+    (143, 143, Class::Fatal, "GPU initialization error"),
+    (144, 150, Class::NvLink, "NVLink error"),
+    (RECOVERY_ACTION, RECOVERY_ACTION, Class::Warn, "GPU recovery action changed"),
+    (155, 155, Class::NvLink, "NVLink error detected by software"),
+    (156, 156, Class::Fatal, "resource retired"),
+    (158, 158, Class::Fatal, "fatal timeout of the GPU"),
+    (167, 167, Class::Warn, "fatal timeout on the PCIe bus"),
+    (169, 169, Class::Warn, "GPU security processor (SEC2) halted"),
+];
+
+fn known(number: u32) -> Option<&'static (u32, u32, Class, &'static str)> {
+    XIDS.iter().find(|(first, last, ..)| (*first..=*last).contains(&number))
+}
+
+/// `words`: the driver's text after the number; NVML's events have none.
 pub(crate) fn class(number: u32, words: &str) -> Class {
     match number {
-        46 | 48 | 62 | 64 | OFF_THE_BUS | 95 | 110 | 119 | 120 | 140 | 143 | 156 | 158 => Class::Fatal,
-        74 | 136 | 155 => Class::NvLink,
-        // Half of those that the field shows are harmless, and the driver says which. Its word counts without an NVLink
-        // that was seen up as well: only GPUs with NVLink 5 report them, and after a fatal one no link may be up.
+        // Half of those seen in the field are harmless, and the driver says which. Its word counts without an NVLink
+        // that was seen up: only GPUs with NVLink 5 report them, and after a fatal one no link may be up.
         144..=150 => says_fatal(words).map_or(Class::NvLink, |fatal| if fatal { Class::Fatal } else { Class::Warn }),
         RECOVERY_ACTION => match recovery_action(words) {
             Some(0) => Class::AllClear,
-            // As the rules judge the same numbers of NVML: a reset, a reboot, a drain and a reset, a reset of the bus.
+            // As the rules treat NVML's numbers: a reset, a reboot, a drain and a reset, a bus reset.
             Some(1 | 2 | 4 | 6 | 7) => Class::Fatal,
-            // An end of peer-to-peer traffic, a restart of IMEX.
+            // A peer-to-peer drain, a restart of IMEX.
             Some(3 | 5) => Class::Lesser,
             _ => Class::Warn,
         },
-        54 | 63 | 94 | 109 | 167 | 169 => Class::Warn,
-        _ => Class::Info,
+        _ => known(number).map_or(Class::Info, |(_, _, class, _)| *class),
     }
+}
+
+/// "" for an unknown number.
+pub(crate) fn meaning(number: u32) -> &'static str {
+    known(number).map_or("", |(.., meaning)| meaning)
 }
 
 /// `RLW_REMAP Nonfatal XC0 i0 Link 10 (…)`. A program's name may come first, so the last such word counts.
@@ -55,7 +99,7 @@ fn says_fatal(words: &str) -> Option<bool> {
 }
 
 /// `GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)`: the new action, by NVML's numbers. The
-/// number decides, as drivers call the same one by other words; where there is none that is known, the words do.
+/// number decides, because drivers name the same one differently; without a known number the name does.
 fn recovery_action(words: &str) -> Option<u32> {
     let (before, to) = words.rsplit_once(" to ")?;
     if !before.contains("recovery action") {
@@ -70,50 +114,9 @@ fn recovery_action(words: &str) -> Option<u32> {
         _ if name.contains("reboot") => Some(2),
         _ if name.contains("reset") => Some(1),
         _ if name.contains("drain") => Some(3),
-        // All is well only where nothing contradicts it.
+        // Healthy only where nothing contradicts it.
         None if number.is_empty() && name == "none" => Some(0),
         _ => None,
-    }
-}
-
-/// The catalogue's words, shortened; "" for numbers that it does not explain.
-pub(crate) fn meaning(number: u32) -> &'static str {
-    match number {
-        13 => "graphics engine exception, mostly a program's fault",
-        31 => "memory page fault, mostly a program's fault",
-        32 => "invalid or corrupted push buffer stream",
-        38 => "driver firmware error",
-        43 => "GPU stopped processing for one program",
-        45 => "a program's work was cleaned up",
-        46 => "GPU stopped processing",
-        48 => "double bit ECC error",
-        54 => "auxiliary power is not connected",
-        61 => "internal micro-controller breakpoint",
-        62 => "internal micro-controller halt",
-        63 => "a memory row was remapped or a page retired",
-        64 => "a memory row could not be remapped or a page not retired",
-        68 => "video decoder exception",
-        69 => "graphics engine class error",
-        74 => "NVLink error",
-        OFF_THE_BUS => "GPU has fallen off the bus",
-        92 => "high rate of single bit ECC errors",
-        94 => "contained memory error",
-        95 => "uncontained memory error",
-        109 => "context switch timeout",
-        110 => "security fault",
-        119 => "GPU system processor does not answer",
-        120 => "GPU system processor error",
-        136 => "NVLink training failed",
-        140 => "unrecovered ECC error",
-        143 => "GPU initialisation error",
-        144..=150 => "NVLink error",
-        RECOVERY_ACTION => "GPU recovery action changed",
-        155 => "NVLink error that software noticed",
-        156 => "a resource was retired",
-        158 => "fatal timeout of the GPU",
-        167 => "fatal timeout on the PCIe bus",
-        169 => "the GPU's security processor (SEC2) halted",
-        _ => "",
     }
 }
 
@@ -154,7 +157,7 @@ fn the_drivers_words_decide_where_they_say_more_than_the_number() {
     check(154, "", Class::Warn);
     check(154, " (", Class::Warn);
     check(154, ", GPU recovery action changed from 0x1 (GPU Reset Req", Class::Warn);
-    // A program may call itself what it likes; the driver speaks last.
+    // A process name may be anything; the driver's text comes last.
     let named =
         ", pid=7, name=a to 0x0 (None), GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)";
     check(154, named, Class::Fatal);
@@ -175,4 +178,35 @@ fn the_drivers_words_decide_where_they_say_more_than_the_number() {
     // Of other numbers such words change nothing.
     check(79, ", Nonfatal", Class::Fatal);
     check(31, ", Fatal", Class::Info);
+}
+
+/// `src/reference.md`.
+#[test]
+fn the_reference_has_the_xids() {
+    use crate::tables::{markdown, table};
+
+    let named = |class: Class| match class {
+        Class::Fatal => "fatal: `XID_FATAL`",
+        Class::NvLink => "NVLink: `XID_FATAL` once an NVLink of the GPU was up",
+        Class::Warn => "warning: `XID_WARN`",
+        Class::Info => "only counted",
+        Class::Lesser | Class::AllClear => unreachable!("they need the driver's text"),
+    };
+    assert!(XIDS.is_sorted_by_key(|(first, ..)| *first));
+    let rows = XIDS.iter().map(|(first, last, class, meaning)| {
+        let (numbers, class) = match *first {
+            144 => (
+                format!("{first} to {last}"),
+                "by the driver's text: Fatal is fatal, Nonfatal a warning; without either: NVLink",
+            ),
+            RECOVERY_ACTION => (
+                first.to_string(),
+                "by the driver's text: a reset or a reboot is fatal, None clears it, others are warnings",
+            ),
+            _ => (first.to_string(), named(*class)),
+        };
+        vec![numbers, (*meaning).to_owned(), class.to_owned()]
+    });
+    let text = format!("{}\n\nOther numbers are only counted.\n", markdown(&["XID", "meaning", "class"], rows));
+    table("src/reference.md", "xids", &text);
 }

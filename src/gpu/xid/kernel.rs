@@ -1,10 +1,10 @@
-//! What the kernel's log says about NVIDIA's driver.
+//! Parses what NVIDIA's driver writes to the kernel's log.
 
 use super::catalogue::{self, Class, OFF_THE_BUS};
 use crate::gpu::legacy::{Legacy, LegacyLog};
 use crate::gpu::pci::PciId;
 
-/// What a line says, beside its time.
+/// The event of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KernelEvent {
     Xid {
@@ -12,20 +12,20 @@ pub(crate) enum KernelEvent {
         number: u32,
         class: Class,
     },
-    /// The driver was loaded. The time is that at which its load began: what was reported before is over.
+    /// The driver was loaded. Its time is the start of the load: earlier errors are settled.
     DriverLoaded,
 }
 
-/// At most this long before the banner the module begins to probe its GPUs: one after the other, each within tens of
-/// milliseconds, or within hundreds when it does not answer.
+/// The module probes its GPUs at most this long before the banner: one after the other, each within tens of
+/// milliseconds, or hundreds if it does not answer.
 const PROBES_US: u64 = 10_000_000;
 
 /// Reads the kernel's log line by line.
 #[derive(Debug, Default)]
 pub(crate) struct KernelLog {
-    /// The GPU that a line named and one of the next says something about.
+    /// The GPU that a line named and that one of the next lines is about.
     named: Option<PciId>,
-    /// When the module last said that it begins or ends, since the last banner.
+    /// The module's last message about its start or end since the last banner.
     load_began: Option<u64>,
     legacy: LegacyLog,
 }
@@ -45,7 +45,7 @@ impl KernelLog {
         text.split("\\x0a").filter_map(|line| self.line(line, micros)).collect()
     }
 
-    /// Records were lost: what the last line named is not continued.
+    /// Records were lost: the last line's GPU is forgotten.
     pub(crate) fn interrupted(&mut self) {
         self.named = None;
     }
@@ -69,8 +69,8 @@ impl KernelLog {
     /// and prints the banner after them. So an error of a probe comes before the banner of the same load, which must
     /// not settle it. What separates the errors of the old driver from those of the new one is the line of the NVLink
     /// part, or the line that the old one printed when it was unloaded ("Unregistered Nvlink Core"). Where the log has
-    /// neither (older drivers), errors within the time that probes take count as the new driver's. If they were the old
-    /// one's, they stay open for longer than they must, which is the safer mistake.
+    /// neither (older drivers), errors within the time of the probes count as the new driver's. If they were the old
+    /// one's, they stay open longer than necessary, which is the safer mistake.
     fn load_began(&mut self, banner: u64) -> u64 {
         self.load_began.take().unwrap_or(banner.saturating_sub(PROBES_US))
     }
@@ -99,7 +99,7 @@ impl KernelLog {
 }
 
 /// Time and text of a record that the kernel wrote. Programs can write to the log too: the kernel's own facility is 0.
-/// Lines that begin with a blank name the device of the record before.
+/// Lines that begin with a space name the device of the record before.
 fn kernels_own(record: &str) -> Option<(u64, &str)> {
     let (head, text) = record.split_once(';')?;
     let mut fields = head.split(',');

@@ -1,53 +1,51 @@
-//! Heat, and clocks that the hardware holds down.
+//! Heat, and throttling by the hardware.
 
 use super::Findings;
 use crate::gpu::sample::{Gpu, HW_THERMAL};
 use crate::health::reading_log::{self, Track, degrees};
 use crate::health::verdict::{Code, Verdict};
 
-/// A GPU this close to switching itself off is lost to its work.
+/// A GPU this close to its shutdown temperature cannot be relied on.
 const SHUTDOWN_MARGIN_C: i32 = 2;
 
-pub(super) fn judge(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings: &mut Findings<'_>) {
+pub(super) fn heat_reasons(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings: &mut Findings<'_>) {
+    critical(gpu, findings);
     let index = gpu.index;
-    if let (Some(temperature), Some(shutdown)) = (gpu.temperature_c, shutdown_limit(gpu)) {
-        if degrees(temperature) >= shutdown {
-            let message = format!("GPU {index} is at {temperature} °C, about to switch itself off");
-            findings
-                .add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and fix its cooling")
-                .numbers(temperature, shutdown);
-        }
-    } else if margin_is_gone(gpu) {
-        let message = format!("GPU {index} is beyond its thermal limit and slows itself down");
-        findings.add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, "stop its work and fix its cooling");
-    }
     if let (Some(temperature), Some(heat)) = (gpu.temperature_c, reading_log::heat(gpu).filter(|_| track.hot.held())) {
-        let message = format!("GPU {index} is at {temperature} °C; it should stay below {} °C", heat.limit);
-        findings
-            .add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, "clean its fans and look at the room's air")
-            .numbers(temperature, heat.limit);
+        let message = format!("GPU {index}: {temperature} °C (limit {} °C)", heat.limit);
+        let action = "Check fans, dust and airflow, and the intake air temperature.";
+        findings.add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, heat.limit);
     }
     if let (Some(temperature), Some(max)) = (gpu.temperature_c, max_temp_c.filter(|_| track.above_max.held())) {
-        let message = format!("GPU {index} is at {temperature} °C; GPU_MAX_TEMP_C is {max}");
-        findings
-            .add(Code::TempAboveMax, Verdict::Degraded, Some(gpu), message, "cool it, or raise GPU_MAX_TEMP_C")
-            .numbers(temperature, max);
+        let message = format!("GPU {index}: {temperature} °C, above GPU_MAX_TEMP_C={max}");
+        let action = "Improve the cooling, or raise GPU_MAX_TEMP_C.";
+        findings.add(Code::TempAboveMax, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, max);
     }
     if let (Some(temperature), Some(max)) = (gpu.memory_temperature_c, gpu.fixed.memory_temperature_max_c)
         && temperature > max
     {
-        let message = format!("the memory of GPU {index} is at {temperature} °C; it is made for {max} °C");
-        findings
-            .add(
-                Code::MemTempHigh,
-                Verdict::Degraded,
-                Some(gpu),
-                message,
-                "fix its cooling; the memory's pads may be worn",
-            )
-            .numbers(temperature, max);
+        let message = format!("GPU {index}: memory at {temperature} °C (specified maximum {max} °C)");
+        let action = "Fix the cooling. The memory thermal pads may be worn.";
+        findings.add(Code::MemTempHigh, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, max);
     }
     slowdowns(gpu, track, findings);
+}
+
+fn critical(gpu: &Gpu, findings: &mut Findings<'_>) {
+    const ACTION: &str = "Stop its workload and fix the cooling.";
+    let index = gpu.index;
+    if let (Some(temperature), Some(limit)) = (gpu.temperature_c, shutdown_limit(gpu)) {
+        if degrees(temperature) >= limit {
+            let shutdown = limit + SHUTDOWN_MARGIN_C;
+            let message = format!("GPU {index}: {temperature} °C, close to its shutdown temperature ({shutdown} °C)");
+            findings
+                .add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, ACTION)
+                .numbers(temperature, limit);
+        }
+    } else if margin_is_gone(gpu) {
+        let message = format!("GPU {index}: over its thermal limit and throttling");
+        findings.add(Code::TempCritical, Verdict::Unhealthy, Some(gpu), message, ACTION);
+    }
 }
 
 fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
@@ -57,8 +55,8 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Code::HwThermalSlowdown,
             Verdict::Degraded,
             Some(gpu),
-            format!("the hardware of GPU {index} holds its clocks down because of heat, most of the time"),
-            "fix its cooling; it passes after 5 minutes without",
+            format!("GPU {index}: thermally throttled (hardware slowdown) most of the time"),
+            "Fix the cooling. Clears after 5 minutes without throttling.",
         );
     }
     if track.brake.held() {
@@ -66,8 +64,8 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Code::HwPowerBrake,
             Verdict::Degraded,
             Some(gpu),
-            format!("the power supply makes GPU {index} hold its clocks down, most of the time"),
-            "check the power supply and its cables; it passes after 5 minutes without",
+            format!("GPU {index}: power-throttled (hardware power brake) most of the time"),
+            "Check the power supply and its cables. Clears after 5 minutes without throttling.",
         );
     }
     if track.hardware.held() {
@@ -75,23 +73,23 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Code::HwSlowdown,
             Verdict::Degraded,
             Some(gpu),
-            format!("the hardware of GPU {index} holds its clocks down most of the time, because of heat or power"),
-            "check its cooling, its power cables and the power supply; it passes after 5 minutes without",
+            format!("GPU {index}: throttled by the hardware most of the time, because of heat or power"),
+            "Check its cooling, its power cables and the power supply. Clears after 5 minutes without throttling.",
         );
     }
 }
 
-/// Degrees Celsius from which on it is about to switch itself off.
+/// Degrees Celsius from which it is close to its shutdown.
 fn shutdown_limit(gpu: &Gpu) -> Option<i32> {
     let fixed = &gpu.fixed;
     let by_margin = || {
-        let left = reading_log::credible_margin(gpu)?.checked_sub(fixed.margin_at_shutdown_c?)?;
-        degrees(gpu.temperature_c?).checked_add(left)
+        let remaining = reading_log::credible_margin(gpu)?.checked_sub(fixed.margin_at_shutdown_c?)?;
+        degrees(gpu.temperature_c?).checked_add(remaining)
     };
     Some(fixed.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)
 }
 
-/// On older parts the margin is 0 or less for no reason: the hardware must say the same.
+/// On older GPUs the margin is 0 or less for no reason: the hardware must confirm it.
 fn margin_is_gone(gpu: &Gpu) -> bool {
     gpu.temperature_margin_c.is_some_and(|m| m <= 0) && gpu.throttle_bits.is_some_and(|b| b & HW_THERMAL != 0)
 }

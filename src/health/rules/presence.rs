@@ -1,51 +1,57 @@
-//! Whether a GPU answers at all, and how soon.
+//! Whether a GPU answers, and how fast.
 
 use super::driver::{self, STUCK_UNHEALTHY_S};
 use super::{Facts, Findings};
+use crate::gpu::place::Place;
 use crate::gpu::sample::{Gpu, GpuError, GpuErrorKind, SLOW_READ};
 use crate::health::reading_log::Track;
 use crate::health::verdict::{Code, Verdict};
 
-/// A GPU with an error of its own.
-pub(super) fn judge(gpu: &Gpu, error: &GpuError, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+/// The reason for a GPU's own error.
+pub(super) fn error_reason(gpu: &Gpu, error: &GpuError, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     match error.kind {
         GpuErrorKind::Slow => silent(gpu, error, findings),
         GpuErrorKind::NotGiven => not_given(gpu, &error.message, facts, findings),
         kind => {
-            let (code, action) = no_answer(kind);
-            let message = format!("GPU {} does not answer: {}", gpu.index, error.message);
+            let (code, action) = no_answer(kind, gpu.index, findings.place);
+            let message = format!("GPU {}: not responding: {}", gpu.index, error.message);
             findings.add(code, Verdict::Unhealthy, Some(gpu), message, action);
         }
     }
 }
 
 /// The code of a GPU that does not answer, and what to do about it.
-fn no_answer(kind: GpuErrorKind) -> (Code, &'static str) {
+fn no_answer(kind: GpuErrorKind, index: u32, place: Place) -> (Code, String) {
+    let handle = |action| (Code::GpuHandleError, action);
     match kind {
-        GpuErrorKind::Lost => (Code::GpuLost, "reboot the machine; if the GPU is lost again, check its power and seat"),
-        GpuErrorKind::ResetRequired => (Code::ResetRequired, "stop its users and run nvidia-smi -r, or reboot"),
-        GpuErrorKind::NoPower => (
-            Code::GpuHandleError,
-            "switch the machine off and attach all power cables of the card; check that the power supply is strong enough",
+        GpuErrorKind::Lost => {
+            let action =
+                format!("{}. If the GPU drops off again, check its power cables and reseat it.", place.reboot());
+            (Code::GpuLost, action)
+        }
+        GpuErrorKind::ResetRequired => (Code::ResetRequired, format!("{} or reboot.", place.stop_and_reset(index))),
+        GpuErrorKind::NoPower => handle(
+            "Switch the machine off and attach all power cables of the card. Check that the power supply is strong enough."
+                .into(),
         ),
-        GpuErrorKind::NotReady => (
-            Code::GpuHandleError,
-            "wait a minute, it may still be starting; if this lasts, look at dmesg and nvidia-smi",
-        ),
-        GpuErrorKind::Stale => (
-            Code::GpuHandleError,
-            "NVML is started again by itself; if this lasts, the driver was unloaded, upgraded or lost the GPU: look at dmesg, reboot",
-        ),
+        GpuErrorKind::NotReady => {
+            handle(format!("Wait a minute: it may still be starting. If it persists: {}", place.check_logs()))
+        }
+        GpuErrorKind::Stale => handle(format!(
+            "Wait: NVML is restarted automatically. If it persists, the driver was unloaded or upgraded, or lost the GPU: \
+             check `dmesg`{} and reboot.",
+            place.on_the_host()
+        )),
         GpuErrorKind::Slow | GpuErrorKind::NotGiven | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
-            (Code::GpuHandleError, "look at dmesg and nvidia-smi; a reboot usually fixes it")
+            handle(format!("{} A reboot usually fixes this.", place.check_logs()))
         }
     }
 }
 
-/// A GPU that this process may not use. The card may be perfectly well, in another container's hands: a fault is only
-/// that there are fewer than there should be, which the count says.
+/// A GPU that this process may not use. The card may be healthy and belong to another container: only a count below the
+/// expected one is a fault, and GPU_COUNT_LOW reports that.
 fn not_given(gpu: &Gpu, why: &str, facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    // The operator says how many there are to be, or none can be used: the count says all of it.
+    // EXPECTED_GPUS is met, or no GPU can be used: then the count says it all.
     if !driver::any_given(facts.gpu) || driver::enough(facts) {
         return;
     }
@@ -53,31 +59,38 @@ fn not_given(gpu: &Gpu, why: &str, facts: &Facts<'_>, findings: &mut Findings<'_
         Code::NvmlNoPermission,
         Verdict::Degraded,
         Some(gpu),
-        format!("GPU {} was not given to this container or user: {why}", gpu.index),
-        "give it to the container (NVIDIA_VISIBLE_DEVICES, --gpus, group_add), or set EXPECTED_GPUS to the number that it has",
+        format!("GPU {}: the worker may not use it: {why}", gpu.index),
+        findings.place.give_this_gpu(),
     );
 }
 
-/// A GPU that has been asked and does not answer, while others do.
+/// A GPU that does not answer while others do.
 fn silent(gpu: &Gpu, error: &GpuError, findings: &mut Findings<'_>) {
     let seconds = gpu.read_us.map_or(0.0, |us| (us as f64 / 1e6).floor());
     let (code, severity, action) = if seconds >= STUCK_UNHEALTHY_S {
-        let action = "look at dmesg and run nvidia-smi on the host; reboot if that hangs as well";
+        let place = findings.place;
+        let action = format!("{} {} if nvidia-smi hangs too.", place.check_logs(), place.reboot());
         (Code::DriverStuck, Verdict::Unhealthy, action)
     } else {
-        (Code::GpuSlow, Verdict::Unknown, "wait; if this comes back, look at dmesg and enable persistence mode")
+        let action = format!("Wait. If it returns: {}", persistence(gpu, findings));
+        (Code::GpuSlow, Verdict::Unknown, action)
     };
     let message = format!("GPU {}: {}", gpu.index, error.message);
     findings.add(code, severity, Some(gpu), message, action).numbers(seconds, STUCK_UNHEALTHY_S);
 }
 
-/// A GPU that answers, but keeps others waiting each time.
+/// A GPU that answers slowly each time.
 pub(super) fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
     let Some(us) = gpu.read_us.filter(|_| track.slow.held()) else { return };
     let seconds = (us as f64 / 1e5).round() / 10.0;
-    let message = format!("GPU {} takes {seconds} s to answer", gpu.index);
-    let action = "look at dmesg; enable persistence mode (nvidia-smi -pm 1), check riser and slot";
+    let message = format!("GPU {}: takes {seconds} s to answer", gpu.index);
+    let action = format!("{} Check the riser and the slot.", persistence(gpu, findings));
     findings
         .add(Code::GpuSlow, Verdict::Degraded, Some(gpu), message, action)
         .numbers(seconds, SLOW_READ.as_secs_f64());
+}
+
+fn persistence(gpu: &Gpu, findings: &Findings<'_>) -> String {
+    let on_the_host = findings.place.on_the_host();
+    format!("Check `dmesg` and enable persistence mode (`nvidia-smi -i {} -pm 1`){on_the_host}.", gpu.index)
 }

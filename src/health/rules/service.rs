@@ -11,8 +11,9 @@ use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::Stuck;
 use crate::ollama::models::{self, Model};
 use crate::ollama::state::Reach;
+use crate::sys::text::sentence;
 
-pub(super) fn judge(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+pub(super) fn service_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     ollama(facts, findings);
     models(facts, findings);
     wanted_models(facts, findings);
@@ -28,7 +29,7 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 Verdict::Unknown,
                 None,
                 "Ollama has not answered yet".into(),
-                "wait a few seconds; Ollama looks for GPUs before it answers the first time",
+                "Wait a few seconds; Ollama probes for GPUs before its first response.",
             );
         }
         Reach::Down(trouble) => {
@@ -36,8 +37,8 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 Code::OllamaDown,
                 Verdict::Unhealthy,
                 None,
-                format!("Ollama does not answer: {}", trouble.why),
-                trouble.cure(),
+                format!("Ollama is not responding: {}", trouble.why),
+                sentence(trouble.cure()),
             );
         }
         Reach::Up { .. } => {
@@ -46,8 +47,8 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                     Code::OllamaListFailed,
                     Verdict::Unknown,
                     None,
-                    format!("Ollama answers, but not with its models: {}", trouble.why),
-                    trouble.cure_of_lists(),
+                    format!("Ollama is up but cannot list its models: {}", trouble.why),
+                    sentence(trouble.cure_of_lists()),
                 );
             }
         }
@@ -61,8 +62,8 @@ fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             Code::ModelOnCpu,
             Verdict::Degraded,
             None,
-            format!("model {} is loaded into main memory, not onto the GPU", model.name),
-            "restart Ollama and load the model again; see Ollama's log for why no GPU was used",
+            format!("Model {} is running on the CPU, not the GPU", model.name),
+            "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.",
         );
     }
     let GpuState::Sample(sample) = facts.gpu else { return };
@@ -70,19 +71,19 @@ fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         reading_log::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
     {
         let message = format!(
-            "Ollama says that its models hold {} MiB of VRAM, but only {} MiB are in use",
+            "Ollama reports {} MiB of VRAM for its models, but the GPUs show only {} MiB in use",
             claimed >> 20,
             used >> 20
         );
-        let action =
-            "the models probably run on the CPU: restart Ollama; or it uses GPUs that this worker was not given";
+        let action = "Restart Ollama: its models probably run on the CPU. Otherwise Ollama uses GPUs that this worker \
+                      cannot see: give both the same GPUs.";
         findings
             .add(Code::ModelVramMismatch, Verdict::Degraded, None, message, action)
             .numbers(used as f64, (claimed / 2) as f64);
     }
 }
 
-/// Nothing is said while nobody knows the models.
+/// No reason while the models are unknown.
 fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     if !facts.ollama.lists_known || !matches!(facts.ollama.reach, Reach::Up { .. }) {
         return;
@@ -100,34 +101,35 @@ fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     });
     let missing: Vec<String> = missing.collect();
     if !missing.is_empty() {
+        let message = format!("{} {}", if missing.len() == 1 { "Model" } else { "Models" }, missing.join(", "));
         let action = if cloud {
-            "take cloud models out of MODEL: they are neither pulled nor loaded; for others see model_keeper"
+            "Remove cloud models from MODEL: they are neither pulled nor loaded. For others, see `model_keeper` in GET /gpu."
         } else {
-            "wait: it is being pulled or loaded; model_keeper says how far it is, or why it does not get on"
+            "Wait: it is being pulled or loaded. `model_keeper` in GET /gpu shows progress, or why it is stuck."
         };
-        findings.add(Code::ModelNotLoaded, Verdict::Degraded, None, missing.join(", "), action);
+        findings.add(Code::ModelNotLoaded, Verdict::Degraded, None, message, action);
     }
 }
 
-/// What those who keep the models have found.
+/// What the model keepers have found.
 fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     if !matches!(facts.ollama.reach, Reach::Up { .. }) {
         return;
     }
-    let named = |rows: Vec<&str>| rows.join(" and ");
+    let named = |models: Vec<&str>| models.join(" and ");
     let stuck = || facts.keepers.iter().filter_map(|row| Some((row.stuck?, row.model.as_str())));
     if let Some(worst) = stuck().map(|(how, _)| how).max() {
         let names = named(stuck().filter(|(each, _)| *each == worst).map(|(_, name)| name).collect());
         let severity = if worst == Stuck::Certainly { Verdict::Unhealthy } else { Verdict::Degraded };
         let (what, action) = if worst == Stuck::Certainly {
-            let action = "restart Ollama: the model's runner hangs; look at Ollama's log and at dmesg for why";
+            let action = "Restart Ollama: the model's runner hangs. Ollama's log and `dmesg` say why.";
             ("two requests in a row for it got no answer", action)
         } else {
             let action =
-                "wait: its runner serves a long request, or hangs; if it hangs, it is unhealthy in two minutes";
+                "Wait: its runner serves a long request, or hangs. If it hangs, it becomes unhealthy in two minutes.";
             ("a request for it got no answer", action)
         };
-        let message = format!("Ollama lists {names} as loaded past its time, and {what}");
+        let message = format!("Ollama lists {names} as loaded past its expiry, and {what}");
         findings.add(Code::ModelStuck, severity, None, message, action);
     }
     let mut displaced = BTreeSet::new();
@@ -139,8 +141,12 @@ fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             Code::ModelsDisplaced,
             Verdict::Degraded,
             None,
-            format!("{} displace each other: Ollama has no room for all of them", named(displaced.into_iter().collect())),
-            "raise OLLAMA_MAX_LOADED_MODELS if the memory suffices, use a smaller model or context, or take one out of MODEL",
+            format!(
+                "Models {} displace each other: Ollama has no room for all of them",
+                named(displaced.into_iter().collect())
+            ),
+            "Raise OLLAMA_MAX_LOADED_MODELS if there is enough memory, use a smaller model or context, or take one out of \
+             MODEL.",
         );
     }
 }
@@ -150,8 +156,8 @@ fn uptime(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let rows = codes.into_iter().zip(WINDOWS).zip(facts.uptime).zip(facts.limits.uptime_percent);
     for (((code, (name, _)), window), threshold) in rows {
         let Some(percent) = window.percent().filter(|_| window.is_low(threshold)) else { continue };
-        let message = format!("in the last {name} the GPUs were up for {percent} % of the time");
-        let action = "see GET /uptime for the minutes; it passes as good time follows";
+        let message = format!("GPU uptime over the last {name}: {percent} % (threshold {threshold} %)");
+        let action = format!("Find the gaps: GET /uptime?window={name} lists the minutes. Clears as uptime recovers.");
         findings.add(code, Verdict::Degraded, None, message, action).numbers(percent, threshold);
     }
 }

@@ -7,6 +7,7 @@ use super::Verdict::*;
 use super::*;
 use crate::gpu::pci::PciId;
 use crate::gpu::sample::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample};
+use crate::health::codes;
 use crate::health::uptime::Window;
 use crate::ollama::models::{Loaded, Model};
 use crate::ollama::state::Reach;
@@ -25,7 +26,7 @@ struct Case {
     history: History,
     xids: XidLog,
     uptime: Windows,
-    around: Surroundings,
+    host: HostFacts,
     limits: Limits,
     wanted: Vec<String>,
     keepers: Vec<Row>,
@@ -39,7 +40,7 @@ impl Default for Case {
             history: History::default(),
             xids: XidLog::default(),
             uptime: Windows::default(),
-            around: Surroundings { pci_gpus: Some(1), pci_gpus_for_nvidia: Some(1), ..Surroundings::default() },
+            host: HostFacts { pci_gpus: Some(1), pci_gpus_for_nvidia: Some(1), ..HostFacts::default() },
             limits: Limits { uptime_percent: [99.0; 3], ..Limits::default() },
             wanted: Vec::new(),
             keepers: Vec::new(),
@@ -59,16 +60,46 @@ impl Case {
     }
 
     fn reasons(&self, before: &[Reason], now: f64) -> Vec<Reason> {
-        let Self { gpu, ollama, history, xids, uptime, around, limits, wanted, keepers } = self;
-        let facts = Facts { gpu, ollama, history, xids, monotonic: UP, uptime, around, limits, wanted, keepers };
-        judge(&facts, before, now)
+        self.reasons_with(&self.host, before, now)
+    }
+
+    fn reasons_with(&self, host: &HostFacts, before: &[Reason], now: f64) -> Vec<Reason> {
+        let Self { gpu, ollama, history, xids, uptime, limits, wanted, keepers, .. } = self;
+        let facts = Facts { gpu, ollama, history, xids, monotonic: UP, uptime, host, limits, wanted, keepers };
+        super::reasons(&facts, before, now)
     }
 
     #[track_caller]
     fn check(&self, expect: &[(Code, Verdict)]) {
         let reasons = self.reasons(&[], NOW);
         assert_eq!(reasons.iter().map(|r| (r.code, r.severity)).collect::<Vec<_>>(), expect, "{reasons:#?}");
-        assert!(reasons.iter().all(|r| !r.message.is_empty() && !r.action.is_empty()));
+        for place in [Place::Host, Place::Container, Place::Kubernetes] {
+            let mut facts = self.host.clone();
+            facts.place = place;
+            self.reasons_with(&facts, &[], NOW).iter().for_each(|reason| check_style(reason, place));
+        }
+    }
+}
+
+/// A message is a state that begins with the thing, an action an imperative sentence that fits where the worker runs, and
+/// the table has the severity.
+#[track_caller]
+fn check_style(reason: &Reason, place: Place) {
+    let Reason { code, severity, gpu, message, action, .. } = reason;
+    let table = codes::TABLE.iter().find(|entry| entry.name == code.name()).expect("a row");
+    assert!(table.severities().contains(severity.name()), "{reason:?}");
+    assert!(!message.is_empty() && !message.ends_with('.'), "{reason:?}");
+    assert!(gpu.is_none() || (message.starts_with("GPU ") && message.contains(": ")), "{reason:?}");
+    assert!(action.starts_with(char::is_uppercase) && action.ends_with('.') && action.len() < 330, "{reason:?}");
+    assert!(!action.contains("nvidia-smi -r") && !action.contains("-i N"), "{reason:?}");
+    let words = |all: &[&str]| all.iter().any(|word| action.to_lowercase().contains(word));
+    match place {
+        Place::Host => assert!(!words(&["container", "compose", "--gpus", "pod"]), "{reason:?}"),
+        Place::Container => assert!(!words(&["pod"]), "{reason:?}"),
+        Place::Kubernetes => assert!(!words(&["compose", "--gpus"]), "{reason:?}"),
+    }
+    if place != Place::Host && words(&["nvidia-smi", "modprobe", "dmesg"]) && code.of_gpus() {
+        assert!(action.contains("host"), "{reason:?}");
     }
 }
 

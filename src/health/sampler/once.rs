@@ -7,20 +7,21 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Board, Source, look_around};
+use super::{SnapshotStore, Source, host_facts};
 use crate::config::Config;
+use crate::gpu::host::PLACE;
+use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::sample::{FaultKind, Gpu, GpuFault};
 use crate::gpu::state::GpuState;
-use crate::gpu::surroundings::Surroundings;
 use crate::gpu::xid::KernelEvent;
 use crate::health::rules;
 use crate::health::snapshot::Snapshot;
 use crate::ollama::state::OllamaState;
 
 /// Some conditions count only when several samples show them.
-const LOOKS_AT_ONCE: u32 = 3;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+const SAMPLES_AT_ONCE: u32 = 3;
+const BETWEEN_SAMPLES: Duration = Duration::from_millis(200);
 /// A helper that has crashed gets this long to be started again, and to crash again.
 const SECOND_CHANCE: Duration = Duration::from_secs(4);
 
@@ -28,28 +29,28 @@ const SECOND_CHANCE: Duration = Duration::from_secs(4);
 pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> Snapshot {
     let mut once = Once::new(config);
     once.read(timeout);
-    once.judge(ollama, timeout)
+    once.conclude(ollama, timeout)
 }
 
 /// Reads the GPUs when it is asked, on a thread of its own: a driver that hangs keeps the thread, not the command.
 /// Between two asks the helper stays alive.
 #[derive(Debug)]
 pub(crate) struct Once {
-    board: Board,
+    store: SnapshotStore,
     /// The thread ends with this.
     asks: Sender<()>,
-    answers: Receiver<Look>,
+    answers: Receiver<Reading>,
     /// An ask that was not answered in time may still be.
     asked: bool,
-    /// What was read and is not in the board yet.
+    /// What was read and is not in the store yet.
     read: Option<(GpuState, u64)>,
-    judged: bool,
+    concluded: bool,
 }
 
-/// What one look at the machine shows.
+/// What is read at once of the host and its GPUs.
 #[derive(Debug)]
-struct Look {
-    around: Surroundings,
+struct Reading {
+    host: HostFacts,
     /// None: the kernel's log cannot be read.
     events: Option<Vec<(KernelEvent, f64)>>,
     gpu: GpuState,
@@ -65,8 +66,8 @@ impl Once {
         if let Err(why) = started {
             log::error!("no thread can be started: {why}");
         }
-        let board = Board::new(config.limits, config.models.names.clone(), Arc::default());
-        Self { board, asks, answers, asked: false, read: None, judged: false }
+        let store = SnapshotStore::new(config.limits, config.models.names.clone(), Arc::default());
+        Self { store, asks, answers, asked: false, read: None, concluded: false }
     }
 
     /// Waits for the GPUs until they were read, something final is wrong, or the time is over.
@@ -75,27 +76,27 @@ impl Once {
     }
 
     /// What follows from what was read. Where that is the first sample, a few more are taken as far as `left` allows.
-    pub(crate) fn judge(&mut self, ollama: OllamaState, left: Duration) -> Snapshot {
+    pub(crate) fn conclude(&mut self, ollama: OllamaState, left: Duration) -> Snapshot {
         let deadline = Instant::now() + left;
-        self.board.put_ollama(ollama);
+        self.store.put_ollama(ollama);
         if let Some((gpu, reinits)) = self.read.take() {
-            self.board.put_gpu(gpu, reinits);
+            self.store.put_gpu(gpu, reinits);
         }
-        let looks = if self.judged { 1 } else { LOOKS_AT_ONCE };
-        self.judged = true;
-        for _ in 1..looks {
-            let healthy = matches!(self.board.lock().gpu, GpuState::Sample(_));
-            if !healthy || Instant::now() + BETWEEN_LOOKS >= deadline {
+        let samples = if self.concluded { 1 } else { SAMPLES_AT_ONCE };
+        self.concluded = true;
+        for _ in 1..samples {
+            let healthy = matches!(self.store.lock().gpu, GpuState::Sample(_));
+            if !healthy || Instant::now() + BETWEEN_SAMPLES >= deadline {
                 break;
             }
-            thread::sleep(BETWEEN_LOOKS);
+            thread::sleep(BETWEEN_SAMPLES);
             let (gpu, reinits) = self.next(left, deadline);
-            self.board.put_gpu(gpu, reinits);
+            self.store.put_gpu(gpu, reinits);
         }
-        self.board.publish_the_first_anyway();
-        let latest = self.board.latest().unwrap_or_else(|| unreachable!("it was published"));
+        self.store.publish_the_first_anyway();
+        let latest = self.store.latest().unwrap_or_else(|| unreachable!("it was published"));
         let mut snapshot = Snapshot::clone(&latest);
-        rules::settle(&mut snapshot.reasons);
+        rules::settle(&mut snapshot.reasons, *PLACE);
         snapshot
     }
 
@@ -104,8 +105,7 @@ impl Once {
         let end = deadline;
         let mut crashed: Option<(GpuState, u64)> = None;
         let mut partly: Option<(GpuState, u64)> = None;
-        while let Some(look) = self.look(deadline) {
-            let (gpu, reinits) = look;
+        while let Some((gpu, reinits)) = self.reading(deadline) {
             match &gpu {
                 GpuState::Sample(sample) if sample.gpus.iter().any(Gpu::is_slow) => partly = Some((gpu, reinits)),
                 GpuState::Sample(_) => return (gpu, reinits),
@@ -122,13 +122,13 @@ impl Once {
                 // The driver is still starting.
                 GpuState::Pending | GpuState::Starting { .. } => {}
             }
-            thread::sleep(BETWEEN_LOOKS.min(deadline.saturating_duration_since(Instant::now())));
+            thread::sleep(BETWEEN_SAMPLES.min(deadline.saturating_duration_since(Instant::now())));
         }
-        partly.or(crashed).unwrap_or_else(|| (self.stuck(timeout), self.board.lock().counts.reinits))
+        partly.or(crashed).unwrap_or_else(|| (self.stuck(timeout), self.store.lock().counts.reinits))
     }
 
-    /// One look; None when it does not come in time.
-    fn look(&mut self, deadline: Instant) -> Option<(GpuState, u64)> {
+    /// One reading; None when it does not come in time.
+    fn reading(&mut self, deadline: Instant) -> Option<(GpuState, u64)> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return None;
@@ -139,14 +139,14 @@ impl Once {
         }
         self.asked = true;
         match self.answers.recv_timeout(left) {
-            Ok(look) => {
+            Ok(reading) => {
                 self.asked = false;
-                if let Some(events) = look.events {
-                    self.board.lock().kernel_log = true;
-                    self.board.put_kernel_events(&events);
+                if let Some(events) = reading.events {
+                    self.store.lock().kernel_log = true;
+                    self.store.put_kernel_events(&events);
                 }
-                self.board.put_surroundings(look.around);
-                Some((look.gpu, look.reinits))
+                self.store.put_host(reading.host);
+                Some((reading.gpu, reading.reinits))
             }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => {
@@ -165,22 +165,22 @@ impl Once {
             format!("{} ms", timeout.as_millis())
         };
         let detail = format!("the driver did not answer within {time}");
-        let last_known = self.board.lock().gpu.gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
+        let last_known = self.store.lock().gpu.gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
         let fault = GpuFault { kind: FaultKind::Stuck, detail };
         GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), last_known }
     }
 }
 
 /// Looks whenever it is asked, until the other end is dropped.
-fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Look>) {
+fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Reading>) {
     let root = Path::new(&config.host_root);
     let mut log: io::Result<Kmsg> = Kmsg::open(root);
     let mut source = Source::find(config);
     while asked.recv().is_ok() {
         let events = log.as_mut().ok().map(|log| log.read());
-        let around = look_around(root, log.as_ref().ok());
+        let host = host_facts(root, log.as_ref().ok());
         let (gpu, reinits) = source.sample(false);
-        if sender.send(Look { around, events, gpu, reinits }).is_err() {
+        if sender.send(Reading { host, events, gpu, reinits }).is_err() {
             return;
         }
     }

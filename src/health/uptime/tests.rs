@@ -23,7 +23,7 @@ impl Run {
     fn step(&mut self, seen: Seen, seconds: f64) {
         self.boot += seconds;
         self.wall += seconds;
-        self.uptime.look(seen, Duration::from_secs_f64(self.boot), self.wall);
+        self.uptime.observe(seen, Duration::from_secs_f64(self.boot), self.wall);
     }
 
     fn see(&mut self, seen: Seen, seconds: u32) {
@@ -205,7 +205,7 @@ fn thirty_days_fill_the_ring_and_no_more() {
     for minute in 0..MINUTES + 100 {
         for _ in 0..12 {
             boot += 5.0;
-            uptime.look(Up, Duration::from_secs_f64(boot), START + boot);
+            uptime.observe(Up, Duration::from_secs_f64(boot), START + boot);
         }
         if minute % 1000 == 0 {
             uptime.take_changes();

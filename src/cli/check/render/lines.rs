@@ -3,7 +3,7 @@
 use super::{Gpu, Reason};
 use crate::health::verdict::Verdict;
 
-/// NVML's names are shorter; a foreign worker's need not be.
+/// NVML's names are shorter; those of another worker may not be.
 const MAX_NAME: usize = 96;
 
 /// `GPU 0 NVIDIA L40S: 41 °C, 63 W of 350 W, 7012 of 46068 MiB, 3 %`
@@ -20,7 +20,7 @@ fn label(at: usize, gpu: &Gpu) -> String {
     format!("GPU {index}")
 }
 
-/// What is not known is left out, or a dash where its limit is known.
+/// Unknown readings are left out, or are a dash where their limit is known.
 fn readings(gpu: &Gpu) -> String {
     if let Some(why) = &gpu.error {
         return format!("no readings: {why}");
@@ -44,20 +44,23 @@ fn readings(gpu: &Gpu) -> String {
     if all.is_empty() { "no readings".into() } else { all.join(", ") }
 }
 
-/// What one reason says of one GPU, or of the machine.
-struct Said<'a> {
-    reason: &'a Reason,
-    /// `GPU 0`, else what the report calls it.
+/// One reason, and its GPU as people see it.
+struct OfGpu<'a> {
+    severity: Verdict,
+    /// `GPU 0`, else what the report calls it; None: the machine.
     gpu: Option<String>,
-    /// The message with `each` for the GPU: what is the same of several.
-    of_each: String,
+    /// Without the GPU in front: what may be the same for several.
+    message: &'a str,
+    /// With N for the index of its GPU: `nvidia-smi -i N -r`.
+    action: String,
 }
 
-/// Each code once, with all its GPUs: one line where the same is said of all of them, else one more for each.
+/// Each code once, with all its GPUs: one line where all have the same message, else one more for each message. Below
+/// it what to do.
 pub(super) fn of_reasons(reasons: &[Reason], gpus: &[Gpu]) -> impl Iterator<Item = String> {
-    let mut codes: Vec<(&str, Vec<Said<'_>>)> = Vec::new();
+    let mut codes: Vec<(&str, Vec<OfGpu<'_>>)> = Vec::new();
     for reason in reasons {
-        let one = said(reason, gpus);
+        let one = of_gpu(reason, gpus);
         match codes.iter_mut().find(|(code, _)| *code == reason.code) {
             Some((_, all)) => all.push(one),
             None => codes.push((&reason.code, vec![one])),
@@ -66,7 +69,7 @@ pub(super) fn of_reasons(reasons: &[Reason], gpus: &[Gpu]) -> impl Iterator<Item
     codes.into_iter().flat_map(|(code, all)| of_code(code, &all))
 }
 
-fn said<'a>(reason: &'a Reason, gpus: &[Gpu]) -> Said<'a> {
+fn of_gpu<'a>(reason: &'a Reason, gpus: &[Gpu]) -> OfGpu<'a> {
     let gpu = reason.gpu.as_ref().map(|id| {
         let named = gpus.iter().enumerate().find(|(at, gpu)| match &gpu.uuid {
             Some(uuid) => uuid == id,
@@ -74,56 +77,64 @@ fn said<'a>(reason: &'a Reason, gpus: &[Gpu]) -> Said<'a> {
         });
         named.map_or_else(|| id.clone(), |(at, gpu)| label(at, gpu))
     });
-    let of_each = gpu.as_ref().map_or_else(|| reason.message.clone(), |gpu| replaced(&reason.message, gpu));
-    Said { reason, gpu, of_each }
-}
-
-/// The text with `each` for `gpu`; GPU 1 is not in GPU 11.
-fn replaced(text: &str, gpu: &str) -> String {
-    let mut pieces = text.split(gpu);
-    let mut out = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        out.push_str(if piece.starts_with(|c: char| c.is_ascii_alphanumeric()) { gpu } else { "each" });
-        out.push_str(piece);
-    }
-    out
-}
-
-fn of_code(code: &str, all: &[Said<'_>]) -> Vec<String> {
-    let named: Vec<&str> = all.iter().filter_map(|one| one.gpu.as_deref()).collect();
-    let who = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
-    let worst = all.iter().map(|one| one.reason.severity).max().unwrap_or(Verdict::Unknown);
-    let head = format!("{worst} {code}{who}:");
-    let Some((first, others)) = all.split_first() else { return Vec::new() };
-    let same_action = others.iter().all(|one| one.reason.action == first.reason.action);
-    let same_severity = others.iter().all(|one| one.reason.severity == first.reason.severity);
-    let alike = |one: &Said<'_>, other: &Said<'_>| {
-        let (a, b) = (one.reason, other.reason);
-        one.of_each == other.of_each && a.action == b.action && a.severity == b.severity
+    let prefix = gpu.as_ref().map(|gpu| format!("{gpu}: "));
+    let message = prefix.and_then(|prefix| reason.message.strip_prefix(&prefix)).unwrap_or(&reason.message);
+    let action = match index(gpu.as_ref()) {
+        Some(index) => reason.action.replace(&format!("{OPTION}{index} "), &format!("{OPTION}{ANY} ")),
+        None => reason.action.clone(),
     };
-    if others.iter().all(|one| alike(one, first)) {
-        let message = if others.is_empty() { &first.reason.message } else { &first.of_each };
-        return vec![format!("{head} {message}; {}", first.reason.action)];
+    OfGpu { severity: reason.severity, gpu, message, action }
+}
+
+/// `nvidia-smi` takes several indices at once: `-i 0,3`.
+const OPTION: &str = "nvidia-smi -i ";
+const ANY: &str = "N";
+
+/// The digits of `GPU 0`.
+fn index(gpu: Option<&String>) -> Option<&str> {
+    gpu?.strip_prefix("GPU ").filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// `GPU 0, GPU 3`
+fn names(all: &[&OfGpu<'_>]) -> String {
+    all.iter().filter_map(|one| one.gpu.as_deref()).collect::<Vec<_>>().join(", ")
+}
+
+/// What to do about these, which have the same action.
+fn action(all: &[&OfGpu<'_>], indent: &str) -> String {
+    let indices: Vec<&str> = all.iter().filter_map(|one| index(one.gpu.as_ref())).collect();
+    let action = all.first().map_or("", |one| &one.action);
+    format!("{indent}-> {}", action.replace(&format!("{OPTION}{ANY} "), &format!("{OPTION}{} ", indices.join(","))))
+}
+
+fn of_code(code: &str, all: &[OfGpu<'_>]) -> Vec<String> {
+    let all: Vec<&OfGpu<'_>> = all.iter().collect();
+    let Some(first) = all.first() else { return Vec::new() };
+    let who = names(&all);
+    let who = if who.is_empty() { who } else { format!(" ({who})") };
+    let worst = all.iter().map(|one| one.severity).max().unwrap_or(Verdict::Unknown);
+    let head = format!("{worst} {code}{who}:");
+    let same_action = all.iter().all(|one| one.action == first.action);
+    let same_severity = all.iter().all(|one| one.severity == first.severity);
+    if same_action && same_severity && all.iter().all(|one| one.message == first.message) {
+        return vec![format!("{head} {}", first.message), action(&all, "  ")];
     }
-    let mut groups: Vec<Vec<&Said<'_>>> = Vec::new();
-    for one in all {
+    let alike = |a: &OfGpu<'_>, b: &OfGpu<'_>| (a.message, &a.action, a.severity) == (b.message, &b.action, b.severity);
+    let mut groups: Vec<Vec<&OfGpu<'_>>> = Vec::new();
+    for one in &all {
         match groups.iter_mut().find(|group| alike(group[0], one)) {
             Some(group) => group.push(one),
             None => groups.push(vec![one]),
         }
     }
-    let line = |group: Vec<&Said<'_>>| {
-        let one = group[0];
-        let severity = if same_severity { String::new() } else { format!("{}: ", one.reason.severity) };
-        let action = if same_action { String::new() } else { format!("; {}", one.reason.action) };
-        let message = if group.len() == 1 {
-            one.reason.message.clone()
-        } else {
-            let named: Vec<&str> = group.iter().filter_map(|one| one.gpu.as_deref()).collect();
-            format!("{}: {}", named.join(", "), one.of_each)
-        };
-        format!("  {severity}{message}{action}")
-    };
-    let head = if same_action { format!("{head} {}", first.reason.action) } else { head };
-    std::iter::once(head).chain(groups.into_iter().map(line)).collect()
+    let mut lines = vec![head];
+    for group in groups {
+        let severity = if same_severity { String::new() } else { format!("{}: ", group[0].severity) };
+        let who = names(&group);
+        let who = if who.is_empty() { who } else { format!("{who}: ") };
+        lines.push(format!("  {severity}{who}{}", group[0].message));
+        lines.extend((!same_action).then(|| action(&group, "    ")));
+    }
+    lines.extend(same_action.then(|| action(&all, "  ")));
+    lines
 }

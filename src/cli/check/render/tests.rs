@@ -12,7 +12,7 @@ fn a_report_becomes_lines() {
         "agent-net unhealthy (GPU_LOST): 1 of 2 GPUs usable, 2 models, a b c loaded [nvml+ollama]\n\
          GPU 0: no readings\n\
          GPU 1: no readings\n\
-         unhealthy GPU_LOST (GPU-1): gone; reboot\n"
+         unhealthy GPU_LOST (GPU-1): gone\n  -> reboot\n"
     );
     for junk in ["", "{}", "[]", "<html>", r#"{"status":"success"}"#] {
         assert!(summary(junk).is_err(), "{junk}");
@@ -88,37 +88,43 @@ fn a_code_is_printed_once() {
         let lines: Vec<&str> = text.lines().skip(gpus.len()).collect();
         assert_eq!(lines.join("\n"), expect);
     }
-    let hot = |gpu, message| ("TEMP_HIGH", "degraded", Some(gpu), message, "cool it");
-    check(2, &[hot(1, "GPU 1 is at 95 °C")], "degraded TEMP_HIGH (GPU 1): GPU 1 is at 95 °C; cool it");
+    let hot = |gpu, message| ("TEMP_HIGH", "degraded", Some(gpu), message, "Cool it.");
+    check(2, &[hot(1, "GPU 1: 95 °C")], "degraded TEMP_HIGH (GPU 1): 95 °C\n  -> Cool it.");
     // The same of all.
-    let same = [hot(0, "GPU 0 is at 95 °C"), hot(3, "GPU 3 is at 95 °C")];
-    check(4, &same, "degraded TEMP_HIGH (GPU 0, GPU 3): each is at 95 °C; cool it");
-    // GPU 1 is not GPU 11.
-    let many: Vec<(usize, String)> = (0..12).map(|gpu| (gpu, format!("GPU {gpu} is hot, GPU {gpu}"))).collect();
-    let many: Vec<_> = many.iter().map(|(gpu, message)| hot(*gpu, message.as_str())).collect();
-    let all: Vec<String> = (0..12).map(|gpu| format!("GPU {gpu}")).collect();
-    check(12, &many, &format!("degraded TEMP_HIGH ({}): each is hot, each; cool it", all.join(", ")));
+    let same = [hot(0, "GPU 0: 95 °C"), hot(3, "GPU 3: 95 °C")];
+    check(4, &same, "degraded TEMP_HIGH (GPU 0, GPU 3): 95 °C\n  -> Cool it.");
+    // GPU 1 is not GPU 11, nor is its index.
+    let reset = |gpu, action| ("RESET_REQUIRED", "unhealthy", Some(gpu), "reset", action);
+    let many: Vec<String> =
+        (0..12).map(|gpu| format!("Run `nvidia-smi -i {gpu} -r`, not `nvidia-smi -i 99 -r`.")).collect();
+    let all: Vec<_> = many.iter().enumerate().map(|(gpu, action)| reset(gpu, action.as_str())).collect();
+    let names: Vec<String> = (0..12).map(|gpu| format!("GPU {gpu}")).collect();
+    let expect = format!(
+        "unhealthy RESET_REQUIRED ({}): reset\n  -> Run `nvidia-smi -i 0,1,2,3,4,5,6,7,8,9,10,11 -r`, not `nvidia-smi -i 99 -r`.",
+        names.join(", ")
+    );
+    check(12, &all, &expect);
     // Something else of each, or of some.
     check(
         4,
-        &[hot(0, "GPU 0 is at 95 °C"), hot(1, "GPU 1 is at 95 °C"), hot(3, "GPU 3 is at 97 °C")],
-        "degraded TEMP_HIGH (GPU 0, GPU 1, GPU 3): cool it\n  GPU 0, GPU 1: each is at 95 °C\n  GPU 3 is at 97 °C",
+        &[hot(0, "GPU 0: 95 °C"), hot(1, "GPU 1: 95 °C"), hot(3, "GPU 3: 97 °C")],
+        "degraded TEMP_HIGH (GPU 0, GPU 1, GPU 3):\n  GPU 0, GPU 1: 95 °C\n  GPU 3: 97 °C\n  -> Cool it.",
     );
     check(
         2,
         &[
-            ("RESET_REQUIRED", "unhealthy", Some(0), "the driver asks for a reset of GPU 0", "reset"),
-            ("RESET_REQUIRED", "degraded", Some(1), "the driver asks for a restart", "restart"),
+            ("RESET_REQUIRED", "unhealthy", Some(0), "GPU 0: driver requests a reset", "Reset."),
+            ("RESET_REQUIRED", "degraded", Some(1), "GPU 1: driver requests a restart", "Restart."),
         ],
-        "unhealthy RESET_REQUIRED (GPU 0, GPU 1):\n  unhealthy: the driver asks for a reset of GPU 0; reset\n  degraded: the driver asks for a restart; restart",
+        "unhealthy RESET_REQUIRED (GPU 0, GPU 1):\n  unhealthy: GPU 0: driver requests a reset\n    -> Reset.\n  degraded: GPU 1: driver requests a restart\n    -> Restart.",
     );
     // Of the machine, beside that of a GPU.
     check(
         1,
-        &[("XID_FATAL", "unhealthy", Some(0), "GPU 0", "a"), ("XID_FATAL", "unhealthy", None, "another", "a")],
-        "unhealthy XID_FATAL (GPU 0): a\n  GPU 0\n  another",
+        &[("XID_FATAL", "unhealthy", Some(0), "GPU 0: a", "A."), ("XID_FATAL", "unhealthy", None, "another", "A.")],
+        "unhealthy XID_FATAL (GPU 0):\n  GPU 0: a\n  another\n  -> A.",
     );
-    check(1, &[("NO_GPU", "unhealthy", None, "none", "a")], "unhealthy NO_GPU: none; a");
+    check(1, &[("NO_GPU", "unhealthy", None, "none", "A.")], "unhealthy NO_GPU: none\n  -> A.");
 }
 
 #[test]

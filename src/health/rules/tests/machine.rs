@@ -1,34 +1,34 @@
 //! Rows about the machine: its driver, how many GPUs it has, Ollama and the uptime.
 
 use super::*;
+use crate::gpu::host_facts::Access;
 use crate::gpu::legacy::Legacy;
 use crate::gpu::legacy::LegacyLog;
-use crate::gpu::surroundings::Access;
 use crate::ollama::keeper::Stuck;
 
 #[test]
 fn the_number_of_gpus() {
     let bad: &[_] = &[(GpuCountLow, Unhealthy)];
-    let around = |pci: u32, nodes: u32, in_container| Surroundings {
+    let host = |pci: u32, nodes: u32, in_container| HostFacts {
         pci_gpus: Some(pci),
         pci_gpus_for_nvidia: Some(pci),
         device_nodes: Some(nodes),
         in_container,
         access: Access::Open,
-        ..Surroundings::default()
+        ..HostFacts::default()
     };
-    let row = |around, expected, expect: &[_]| {
+    let row = |host, expected, expect: &[_]| {
         let limits = Limits { expected_gpus: expected, ..Limits::default() };
-        Case { around, limits, ..Case::default() }.seen(1).check(expect);
+        Case { host, limits, ..Case::default() }.seen(1).check(expect);
     };
-    row(around(1, 1, false), None, &[]);
-    row(around(2, 1, false), None, bad);
+    row(host(1, 1, false), None, &[]);
+    row(host(2, 1, false), None, bad);
     // A container sees the bus of the host, but only what it was given counts.
-    row(around(8, 1, true), None, &[]);
-    row(around(8, 2, true), None, bad);
+    row(host(8, 1, true), None, &[]);
+    row(host(8, 2, true), None, bad);
     // The operator knows better.
-    row(around(2, 2, false), Some(1), &[]);
-    row(around(1, 1, false), Some(2), bad);
+    row(host(2, 2, false), Some(1), &[]);
+    row(host(1, 1, false), Some(2), bad);
     let mut fewer =
         Case { gpu: sample(vec![gpu(), Gpu { uuid: Some("GPU-2".into()), ..gpu() }]), ..Case::default() }.seen(1);
     fewer.gpu = sample(vec![gpu()]);
@@ -46,22 +46,22 @@ fn refused(index: u32, kind: GpuErrorKind) -> Gpu {
 #[test]
 fn gpus_that_this_container_was_not_given() {
     let not_given = |index| refused(index, GpuErrorKind::NotGiven);
-    let bus = |pci: u32, nodes: u32, in_container| Surroundings {
+    let bus = |pci: u32, nodes: u32, in_container| HostFacts {
         pci_gpus: Some(pci),
         pci_gpus_for_nvidia: Some(pci),
         device_nodes: Some(nodes),
         in_container,
-        ..Surroundings::default()
+        ..HostFacts::default()
     };
-    let row = |gpus: Vec<Gpu>, around, expected, expect: &[_]| {
+    let row = |gpus: Vec<Gpu>, host, expected, expect: &[_]| {
         let limits = Limits { expected_gpus: expected, ..Limits::default() };
-        Case { gpu: sample(gpus), around, limits, ..Case::default() }.seen(1).check(expect);
+        Case { gpu: sample(gpus), host, limits, ..Case::default() }.seen(1).check(expect);
     };
     let one = || vec![gpu(), not_given(1)];
     let refused_one = (NvmlNoPermission, Degraded);
     let low = (GpuCountLow, Unhealthy);
     row(one(), bus(2, 1, true), None, &[refused_one]);
-    row(one(), Surroundings::default(), None, &[refused_one]);
+    row(one(), HostFacts::default(), None, &[refused_one]);
     // Nothing is missing on the bus.
     row(one(), bus(2, 2, false), None, &[refused_one]);
     row(one(), bus(3, 3, false), None, &[low, refused_one]);
@@ -91,31 +91,31 @@ fn cards_that_the_driver_ignores_are_not_missing() {
     let mut log = LegacyLog::default();
     log.read("NVRM: The NVIDIA GTX 680 GPU installed in this system is\\x0aNVRM:  supported through the NVIDIA 470.xx Legacy drivers.", 1);
     let legacy = log.found().clone();
-    let around = |unbound: &[&str], legacy: &Legacy| Surroundings {
+    let host = |unbound: &[&str], legacy: &Legacy| HostFacts {
         pci_gpus: Some(2),
         pci_gpus_for_nvidia: Some(2),
         unbound: unbound.iter().map(|at| PciId::parse(at).unwrap()).collect(),
         legacy: legacy.clone(),
-        ..Surroundings::default()
+        ..HostFacts::default()
     };
-    let row = |around, expect: &[_]| Case { around, ..Case::default() }.seen(1).check(expect);
-    row(around(&["0000:02:00.0"], &legacy), &[]);
-    row(around(&["0000:02:00.0"], &Legacy::default()), &[(GpuCountLow, Unhealthy)]);
+    let row = |host, expect: &[_]| Case { host, ..Case::default() }.seen(1).check(expect);
+    row(host(&["0000:02:00.0"], &legacy), &[]);
+    row(host(&["0000:02:00.0"], &Legacy::default()), &[(GpuCountLow, Unhealthy)]);
     // By now it has a driver, and is missing in the list.
-    row(around(&[], &legacy), &[(GpuCountLow, Unhealthy)]);
+    row(host(&[], &legacy), &[(GpuCountLow, Unhealthy)]);
     // Alone in the machine it is the cause.
     for (gpu, code) in [(fault(FaultKind::DriverNotLoaded, 0.0), DriverNotLoaded), (sample(vec![]), NoGpu)] {
-        let case = Case { gpu, around: around(&["0000:02:00.0"], &legacy), ..Case::default() };
+        let case = Case { gpu, host: host(&["0000:02:00.0"], &legacy), ..Case::default() };
         case.check(&[(code, Unhealthy)]);
         let reason = &case.reasons(&[], NOW)[0];
-        assert!(reason.message.contains("470.xx") && reason.action.contains("install the driver"), "{reason:?}");
+        assert!(reason.message.contains("470.xx") && reason.action.contains("Install the driver"), "{reason:?}");
     }
-    let lent = Surroundings {
+    let lent = HostFacts {
         pci_gpus_for_nvidia: Some(0),
         other_drivers: vec!["vfio-pci".into()],
-        ..around(&[], &Legacy::default())
+        ..host(&[], &Legacy::default())
     };
-    let case = Case { gpu: fault(FaultKind::DriverNotLoaded, 0.0), around: lent, ..Case::default() };
+    let case = Case { gpu: fault(FaultKind::DriverNotLoaded, 0.0), host: lent, ..Case::default() };
     let reason = &case.reasons(&[], NOW)[0];
     assert!(reason.message.contains("vfio-pci") && reason.action.contains("vfio-pci"), "{reason:?}");
 }
@@ -123,8 +123,8 @@ fn cards_that_the_driver_ignores_are_not_missing() {
 #[test]
 fn a_device_that_cannot_be_opened_any_more() {
     let row = |access, expect: &[_]| {
-        let around = Surroundings { access, ..Case::default().around };
-        Case { around, ..Case::default() }.check(expect);
+        let host = HostFacts { access, ..Case::default().host };
+        Case { host, ..Case::default() }.check(expect);
     };
     row(Access::Untested, &[]);
     row(Access::Open, &[]);
@@ -134,19 +134,19 @@ fn a_device_that_cannot_be_opened_any_more() {
 
 #[test]
 fn faults_of_driver_and_library() {
-    let here = Case::default().around;
-    let row = |kind, lasting, around: &Surroundings, expected, expect: &[_]| {
+    let here = Case::default().host;
+    let row = |kind, lasting, host: &HostFacts, expected, expect: &[_]| {
         let limits = Limits { expected_gpus: expected, ..Limits::default() };
-        Case { gpu: fault(kind, lasting), around: around.clone(), limits, ..Case::default() }.check(expect);
+        Case { gpu: fault(kind, lasting), host: host.clone(), limits, ..Case::default() }.check(expect);
     };
-    let blind = Surroundings { pci_gpus: None, ..here.clone() };
-    let empty = Surroundings { pci_gpus: Some(0), ..here.clone() };
+    let blind = HostFacts { pci_gpus: None, ..here.clone() };
+    let empty = HostFacts { pci_gpus: Some(0), ..here.clone() };
     row(FaultKind::LibMissing, 0.0, &here, None, &[(NvmlLibMissing, Unhealthy)]);
     row(FaultKind::LibMissing, 0.0, &blind, None, &[(NvmlLibMissing, Unknown)]);
     row(FaultKind::LibMissing, 0.0, &empty, None, &[(NoGpu, Unhealthy)]);
     row(FaultKind::LibMissing, 0.0, &empty, Some(0), &[]);
     let other_maker =
-        Case { gpu: fault(FaultKind::LibMissing, 0.0), ollama: holding(5), around: empty, ..Case::default() };
+        Case { gpu: fault(FaultKind::LibMissing, 0.0), ollama: holding(5), host: empty, ..Case::default() };
     other_maker.check(&[(NvmlLibMissing, Unknown)]);
     row(FaultKind::DriverNotLoaded, 0.0, &here, None, &[(DriverNotLoaded, Unhealthy)]);
     row(FaultKind::LibMismatch, 0.0, &here, None, &[(DriverLibMismatch, Unhealthy)]);
@@ -209,9 +209,9 @@ fn a_lasting_reason_keeps_its_beginning() {
 #[test]
 fn wanted_models_are_missed_once_their_list_is_known() {
     let row = |ollama: OllamaState, expect: &[_]| {
-        let around = Surroundings { pci_gpus: Some(1), ..Surroundings::default() };
+        let host = HostFacts { pci_gpus: Some(1), ..HostFacts::default() };
         let wanted = vec!["M:latest".into()];
-        Case { gpu: sample(vec![gpu()]), ollama, around, wanted, ..Case::default() }.seen(1).check(expect);
+        Case { gpu: sample(vec![gpu()]), ollama, host, wanted, ..Case::default() }.seen(1).check(expect);
     };
     let missed = &[(ModelNotLoaded, Degraded)];
     row(up(), missed);
@@ -222,6 +222,35 @@ fn wanted_models_are_missed_once_their_list_is_known() {
     let unlisted = OllamaState { lists_known: false, list_error: Some("500".to_owned().into()), ..up() };
     row(unlisted, &[(OllamaListFailed, Unknown)]);
     row(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() }, &[(OllamaDown, Unhealthy)]);
+}
+
+#[test]
+fn actions_fit_where_the_worker_runs() {
+    let action = |place: Place, gpu: GpuState, access: Access| {
+        let host = HostFacts { place, access, ..Case::default().host };
+        Case { gpu, host, ..Case::default() }.reasons(&[], NOW)[0].action.clone()
+    };
+    let [host, container, pod] = [Place::Host, Place::Container, Place::Kubernetes]
+        .map(|place| action(place, fault(FaultKind::LibMissing, 0.0), Access::Untested));
+    assert!(host.starts_with("Install the NVIDIA driver's libnvidia-ml.so.1"), "{host}");
+    assert!(container.contains("compose/gpu.yaml") && pod.contains("runtimeClassName"), "{container} {pod}");
+    let [host, container, pod] = [Place::Host, Place::Container, Place::Kubernetes]
+        .map(|place| action(place, sample(vec![gpu()]), Access::Revoked));
+    assert!(host.contains("DeviceAllow") && !host.contains("daemon-reload"), "{host}");
+    // The cause is a sentence of its own, which nobody takes for the cure.
+    let cure =
+        "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent";
+    assert!(container.starts_with(cure) && pod.starts_with("Restart the pods"), "{container} {pod}");
+    // Of several GPUs only the one is reset, and where its driver is.
+    let reset = |place| {
+        let lost = Gpu { index: 3, ..lost(GpuErrorKind::ResetRequired) };
+        action(place, sample(vec![lost]), Access::Open)
+    };
+    assert_eq!(reset(Place::Host), "Stop all processes using this GPU, then run `nvidia-smi -i 3 -r` or reboot.");
+    assert_eq!(
+        reset(Place::Container),
+        "Stop all processes using this GPU, then run `nvidia-smi -i 3 -r` on the host or reboot."
+    );
 }
 
 #[test]
@@ -236,11 +265,11 @@ fn what_keepers_find_is_a_reason() {
     case(vec![row("a:1", Some(Stuck::Perhaps), None)], up()).check(&[(ModelStuck, Degraded)]);
     let both = case(vec![row("a:1", Some(Stuck::Perhaps), None), row("b:1", Some(Stuck::Certainly), None)], up());
     both.check(&[(ModelStuck, Unhealthy)]);
-    assert!(both.reasons(&[], NOW)[0].message.starts_with("Ollama lists b:1 as loaded past its time, and two"));
+    assert!(both.reasons(&[], NOW)[0].message.starts_with("Ollama lists b:1 as loaded past its expiry, and two"));
     let quarrel = vec![row("b:1", None, Some("a:1")), row("a:1", None, Some("b:1"))];
     let displaced = case(quarrel.clone(), up());
     displaced.check(&[(ModelsDisplaced, Degraded)]);
-    assert!(displaced.reasons(&[], NOW)[0].message.starts_with("a:1 and b:1 displace each other"));
+    assert!(displaced.reasons(&[], NOW)[0].message.starts_with("Models a:1 and b:1 displace each other"));
     let away = OllamaState { reach: Reach::Down("x".to_owned().into()), ..up() };
     case([quarrel, vec![row("c", Some(Stuck::Certainly), None)]].concat(), away).check(&[(OllamaDown, Unhealthy)]);
 }
@@ -252,5 +281,5 @@ fn a_cloud_model_is_named_as_that() {
     let case = Case { ollama: OllamaState { models: vec![far], ..up() }, wanted: vec!["m".into()], ..Case::default() };
     case.check(&[(ModelNotLoaded, Degraded)]);
     let reason = &case.reasons(&[], NOW)[0];
-    assert!(reason.message.contains("in Ollama's cloud") && reason.action.starts_with("take cloud models out"));
+    assert!(reason.message.contains("in Ollama's cloud") && reason.action.starts_with("Remove cloud models"));
 }

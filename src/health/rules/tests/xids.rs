@@ -88,7 +88,7 @@ fn a_fatal_one_is_over_when_the_driver_says_so_and_everything_can_be_read() {
 
 #[test]
 fn where_nothing_says_that_it_is_over_the_action_says_how_to_say_so() {
-    let action = |json: &str, reports: &[_]| reported(json, reports).reasons(&[], NOW)[0].action;
+    let action = |json: &str, reports: &[_]| reported(json, reports).reasons(&[], NOW)[0].action.clone();
     let unknown = action("{}", &[(79, "", 9000.0)]);
     assert!(unknown.contains("agent-net ack") && unknown.contains("does not report"), "{unknown}");
     let known = action(ASKS_FOR_NOTHING, &[(79, "", 9.0)]);
@@ -146,10 +146,10 @@ fn errors_of_other_gpus_count_on_the_bare_machine_alone() {
     let mut case = Case::default().seen(1);
     off(&mut case, "2:0");
     case.check(FATAL);
-    let action = case.reasons(&[], NOW)[0].action;
+    let action = case.reasons(&[], NOW)[0].action.clone();
     assert!(action.contains("agent-net ack"), "{action}");
-    case.around.in_container = true;
-    case.around.device_nodes = Some(1);
+    case.host.in_container = true;
+    case.host.device_nodes = Some(1);
     case.check(&[]);
     // One that was ours and is gone.
     case.xids = XidLog::default();

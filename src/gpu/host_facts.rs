@@ -1,36 +1,41 @@
-//! What the machine shows of its GPUs without NVML.
+//! What the host shows of its GPUs without NVML.
+
+use std::borrow::Cow;
 
 use super::legacy::Legacy;
 use super::pci::PciId;
+use super::place::Place;
 
-/// What the machine shows of its GPUs without NVML.
+/// What the host shows of its GPUs without NVML.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Surroundings {
+pub(crate) struct HostFacts {
     /// NVIDIA display devices on the PCI bus; None where the bus cannot be seen.
     pub(crate) pci_gpus: Option<u32>,
-    /// Those of them that run NVIDIA's driver, or none: no other machine and no other driver has them.
+    /// Those with NVIDIA's driver or none: neither a virtual machine nor another driver has them.
     pub(crate) pci_gpus_for_nvidia: Option<u32>,
-    /// Those of them that have no driver at all.
+    /// Those without any driver.
     pub(crate) unbound: Vec<PciId>,
-    /// Drivers of other makers that have cards: nouveau, or vfio-pci for a virtual machine.
+    /// Other drivers that have cards: nouveau, or vfio-pci for a virtual machine.
     pub(crate) other_drivers: Vec<String>,
     /// Cards that the installed driver ignores, as far as the kernel's log can be read.
     pub(crate) legacy: Legacy,
     /// /dev/nvidia0 and so on: the GPUs that were given to this container.
     pub(crate) device_nodes: Option<u32>,
-    /// The PCI bus then also shows GPUs that are none of ours.
+    /// /dev was made for a container. The PCI bus then also shows GPUs of other containers.
     pub(crate) in_container: bool,
     pub(crate) access: Access,
+    /// Where this process runs.
+    pub(crate) place: Place,
 }
 
-impl Surroundings {
+impl HostFacts {
     /// GPUs on the PCI bus that NVIDIA's driver should have; None where the bus cannot be seen.
     pub(crate) fn gpus_on_bus(&self) -> Option<u32> {
         let ignored = u32::try_from(self.legacy.ignored(&self.unbound)).unwrap_or(u32::MAX);
         self.pci_gpus_for_nvidia.map(|gpus| gpus.saturating_sub(ignored))
     }
 
-    /// What there is to say of cards that NVIDIA's driver does not have: begins with a semicolon, or is empty.
+    /// Why NVIDIA's driver has no card: begins with a semicolon, or is empty.
     pub(crate) fn without_driver(&self) -> String {
         let legacy = self.legacy.because();
         match (legacy.is_empty(), self.other_drivers.is_empty()) {
@@ -40,27 +45,35 @@ impl Surroundings {
     }
 
     /// What to do when NVIDIA's driver is not loaded.
-    pub(crate) fn load_driver(&self) -> &'static str {
+    pub(crate) fn load_driver(&self) -> Cow<'static, str> {
+        let on_the_host = self.place.on_the_host();
         if !self.legacy.sentences().is_empty() {
-            "install the driver that the card needs: the one that is installed ignores it"
+            format!("Install the driver that the card needs{on_the_host}: the installed one ignores it.").into()
         } else if self.pci_gpus_for_nvidia == Some(0) && !self.other_drivers.is_empty() {
-            "give the card to NVIDIA's driver: blacklist nouveau or nvidiafb and reboot, or take the card back from the virtual machine (vfio-pci); then modprobe nvidia"
+            "Give the card to NVIDIA's driver on the host: blacklist nouveau or nvidiafb and reboot, or take it back from \
+             the virtual machine (vfio-pci). Then run `modprobe nvidia`."
+                .into()
         } else {
-            "load the driver on the host (modprobe nvidia) or install it"
+            format!("Load the driver{on_the_host} (`modprobe nvidia`), or install it.").into()
         }
+    }
+
+    /// What to do where no GPU can be used.
+    pub(crate) fn give_a_gpu(&self) -> Cow<'static, str> {
+        if self.without_driver().is_empty() { self.place.give_a_gpu().into() } else { self.load_driver() }
     }
 }
 
 /// Whether the driver's device node can be opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// There is none, or it was not tried.
+    /// It does not exist, or was not tried.
     #[default]
     Untested,
     Open,
-    /// It is there and cannot be opened; the system's words.
+    /// It exists and cannot be opened; the system's message.
     Refused(String),
-    /// The same because the container's right was taken away (EPERM).
+    /// The container's access was revoked (EPERM).
     Revoked,
 }
 

@@ -1,0 +1,42 @@
+//! `explain`: what a public name means.
+
+use pico_args::Arguments;
+
+use super::{names, usage};
+use crate::sys::exit::Exit;
+use crate::sys::explanation;
+use crate::sys::json::json as to_json;
+
+pub(super) fn run(mut args: Arguments) -> Exit {
+    let json = args.contains("--json");
+    let words = args.finish();
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    match words.as_slice() {
+        [] => super::print(&list(json)),
+        [option, ..] if option.starts_with('-') => usage("explain", &format!("unknown option {option}")),
+        [name] => match names::find(name) {
+            Some(found) if json => super::print(&(explanation::json(&found) + "\n")),
+            Some(found) => super::print(&explanation::text(&found)),
+            None => usage("explain", &unknown(name)),
+        },
+        [_, more, ..] => usage("explain", &format!("unexpected argument {more:?}: give one name")),
+    }
+}
+
+/// The names of each kind, one a line.
+fn list(json: bool) -> String {
+    if json {
+        let kinds: Vec<_> =
+            names::all().map(|(kind, names)| serde_json::json!({ "kind": kind, "names": names })).collect();
+        return to_json(&serde_json::json!({ "kinds": kinds })) + "\n";
+    }
+    let of_kind = |(kind, names): (&str, Vec<&str>)| format!("{kind}s:\n  {}\n", names.join("\n  "));
+    names::all().map(of_kind).collect::<Vec<_>>().join("\n")
+}
+
+fn unknown(name: &str) -> String {
+    match names::closest(name).as_slice() {
+        [] => format!("unknown name {name:?}; agent-net explain lists all names"),
+        near => format!("unknown name {name:?}; did you mean {}?", near.join(", ")),
+    }
+}
