@@ -16,6 +16,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 
 use crate::sys::files::lock;
+use crate::sys::threads;
 
 const NAME: &str = "control.sock";
 const MODE: u32 = 0o600;
@@ -57,7 +58,7 @@ pub(crate) fn start(dir: &str, answer: impl Fn(&str) -> String + Send + 'static)
             }
         }
     };
-    thread::Builder::new().name("control".into()).spawn(work).map(drop)
+    threads::service("control", work)
 }
 
 /// Makes the socket; tries until it can be made.

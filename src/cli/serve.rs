@@ -54,6 +54,7 @@ const SPARE_JOBS: usize = 64;
 type Started<T> = Result<T, (Exit, String)>;
 
 pub(super) fn run(settings: &Settings) -> Exit {
+    threads::panic_once(settings.config.panic_thread.clone());
     let log = match Background::install(settings.config.log_level) {
         Ok(log) => log,
         Err(why) => {
@@ -145,7 +146,8 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
             }
             Ok(Signal::Acknowledge) => drop(worker.acknowledge("SIGUSR1")),
             Ok(Signal::Stop(name)) => return name,
-            Err(_) => return "the end of the signal thread",
+            // It never ends before this.
+            Err(_) => return "no signal thread",
         }
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct Config {
     pub(crate) log_level: log::LevelFilter,
     /// Agent whose jobs panic (AGENT_NET_FAULT=panic:…), so that the panic path of a release binary can be tested.
     pub(crate) panic_agent: Option<String>,
+    /// Thread that panics once when it starts (AGENT_NET_FAULT=panic-thread:…).
+    pub(crate) panic_thread: Option<String>,
     /// Registrations, submissions and models are looked after so many times faster than life (AGENT_NET_FAULT=hurry:…).
     pub(crate) hurry: u32,
     /// What the watchdog is tested with; time goes a hundred times faster then.
@@ -216,9 +218,11 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>, name_problem: NameCh
         _ => None,
     };
     let hurry = fault.as_ref().and_then(|fault| fault.strip_prefix("hurry:")?.parse().ok()).filter(|n| *n > 0);
-    let known = hurry.is_some() || watchdog.is_some();
-    if let Some(fault) = fault.as_ref().filter(|fault| !known && !fault.starts_with("panic:")) {
-        let accepted = "panic:AGENT_ID, hurry:TIMES, deaf, sick or watched is accepted";
+    let after = |prefix: &str| fault.as_ref().and_then(|fault| fault.strip_prefix(prefix)).map(str::to_owned);
+    let (panic_agent, panic_thread) = (after("panic:"), after("panic-thread:"));
+    let known = hurry.is_some() || watchdog.is_some() || panic_agent.is_some() || panic_thread.is_some();
+    if let Some(fault) = fault.as_ref().filter(|_| !known) {
+        let accepted = "panic:AGENT_ID, panic-thread:NAME, hurry:TIMES, deaf, sick or watched is accepted";
         return Err(ConfigError::new("AGENT_NET_FAULT", fault, accepted));
     }
     let config = Config {
@@ -249,7 +253,8 @@ pub(crate) fn from(lookup: &dyn Fn(&str) -> Option<String>, name_problem: NameCh
         log_level: level
             .parse()
             .map_err(|_| ConfigError::new("LOG_LEVEL", &level, "error, warn, info, debug, trace or off is accepted"))?,
-        panic_agent: fault.as_ref().and_then(|fault| fault.strip_prefix("panic:")).map(str::to_owned),
+        panic_agent,
+        panic_thread,
         hurry: hurry.unwrap_or(if watchdog.is_some() { 100 } else { 1 }),
         watchdog,
     };

@@ -124,6 +124,8 @@ impl Shared {
 
     fn write_forever(&self, path: &Path, mut file: io::Result<File>) {
         let mut failing = file.is_err();
+        // A panic may have left it set.
+        self.lock().writing = false;
         loop {
             let (records, sync) = {
                 let idle = |state: &mut State| state.pending.is_empty();

@@ -178,6 +178,11 @@ impl Row {
         self.protocol == Self::BYOC && self.state == State::Registered
     }
 
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.orchestrator, &self.capability, self.protocol)
+            == (&other.orchestrator, &other.capability, other.protocol)
+    }
+
     /// One that nothing has been tried for yet.
     pub(crate) fn new(orchestrator: &str, capability: &str, protocol: &'static str) -> Self {
         Self {

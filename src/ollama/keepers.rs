@@ -34,7 +34,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
             keep_alive: config.models.keep_alive.clone(),
             client: Client::new(&config.ollama, config.hurry),
             keepers: Arc::clone(keepers),
-            at: keepers.add(Row::new(model)),
+            at: keepers.put(Row::new(model), |_, _| false),
             started,
             hurry: config.hurry,
         };

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use crate::threads;
 use queue::Queue;
 
 /// What simple_logger puts in front of a line.
@@ -76,10 +77,11 @@ impl Background {
     /// # Errors
     /// The kernel's, when it gives no thread.
     pub(crate) fn install(level: LevelFilter) -> io::Result<Self> {
-        thread::Builder::new().name("log".into()).spawn(|| QUEUE.write_forever(gap))?;
         // The standard hook writes to stderr itself: a panic in a job would wait for whoever reads the log.
         panic::set_hook(Box::new(|panic| log::error!("{}", panicked(panic))));
         set(Box::new(Queued { filter: filter(level) }), level);
+        // Last, so that its own panic is logged as well.
+        threads::service("log", || QUEUE.write_forever(gap))?;
         Ok(Self(()))
     }
 

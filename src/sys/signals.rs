@@ -4,13 +4,13 @@ use std::ffi::c_int;
 use std::fs;
 use std::io;
 use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 use rustix::process::{Pid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::exit::Exit;
+use super::threads;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub(crate) fn watch_stop() -> io::Result<Receiver<Signal>> {
 fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
     let mut signals = Signals::new(signals)?;
     let (sender, receiver) = mpsc::channel();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut stopping = false;
+    let mut stopping = false;
+    threads::service("signals", move || {
         for signal in signals.forever() {
             let signal = match signal {
                 SIGHUP => Signal::Renew,
@@ -55,7 +55,7 @@ fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
                 log::warn!("second signal: ending at once");
                 Exit::Failed.now();
             }
-            // Nobody listens any more only when the process is ending anyway.
+            // The receiver is gone only when the process is ending anyway.
             let _ = sender.send(signal);
         }
     })?;

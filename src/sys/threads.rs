@@ -109,6 +109,19 @@ impl ThreadPool {
     }
 }
 
+/// The service that is to panic once: AGENT_NET_FAULT=panic-thread:NAME.
+static FAULT: Mutex<Option<String>> = Mutex::new(None);
+
+/// For tests: the first service of this name panics when it starts.
+pub(crate) fn panic_once(name: Option<String>) {
+    *FAULT.lock().unwrap_or_else(PoisonError::into_inner) = name;
+}
+
+fn panic_if_asked(name: &str) {
+    let asked = FAULT.lock().unwrap_or_else(PoisonError::into_inner).take_if(|asked| asked == name).is_some();
+    assert!(!asked, "AGENT_NET_FAULT asks for this panic");
+}
+
 /// A service that has panicked starts again after this long, and after twice as long each time it panics soon again.
 const FIRST_RESTART: Duration = Duration::from_secs(1);
 const LONGEST_RESTART: Duration = Duration::from_secs(30);
@@ -125,7 +138,11 @@ pub(crate) fn service(name: &'static str, mut work: impl FnMut() + Send + 'stati
         let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_RESTART);
         loop {
             let start = Instant::now();
-            if panic::catch_unwind(AssertUnwindSafe(&mut work)).is_ok() {
+            let run = || {
+                panic_if_asked(name);
+                work();
+            };
+            if panic::catch_unwind(AssertUnwindSafe(run)).is_ok() {
                 return;
             }
             if start.elapsed() > RECOVERED {

@@ -75,6 +75,7 @@ mod recordings;
 mod registration;
 #[path = "../stack/request.rs"]
 mod request;
+mod restarts;
 mod rooms;
 mod rules;
 mod runners;

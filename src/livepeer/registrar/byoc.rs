@@ -40,6 +40,8 @@ static FOREIGN_STAYS: AtomicBool = AtomicBool::new(false);
 impl Tenure {
     /// Does what is due until the worker ends.
     pub(super) fn keep_names(&self) {
+        // A panic may have left it set.
+        self.lock().registering = false;
         let mut names = self.names();
         let mut withdrawal = Withdrawal::default();
         let mut pulse = self.pulse.heard();
@@ -79,7 +81,7 @@ impl Tenure {
         let url = self.orchestrator().url().to_owned();
         let name = |name: &String| Name {
             name: name.clone(),
-            row: self.registrations.add(Row::new(&url, name, Row::BYOC)),
+            row: self.registrations.put(Row::new(&url, name, Row::BYOC), Row::is_same),
             lease: Lease::new(self.now()),
             told: None,
             failed: "",

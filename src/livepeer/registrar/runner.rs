@@ -58,7 +58,7 @@ impl Entry {
             follow: Follow::new(orchestrator.base().clone()),
             cards: Cards::default(),
             seen: None,
-            row: tenure.registrations.add(row),
+            row: tenure.registrations.put(row, lease::Row::is_same),
             status: Status::Ready,
             now: String::new(),
             sent: String::new(),

@@ -96,7 +96,14 @@ impl LedgerFile {
             compacted: Cell::new(0),
             cannot_compact: Cell::new(None),
         };
-        threads::service("ledger", move || writer.run(&waiting))?;
+        let mut restarted = false;
+        threads::service("ledger", move || {
+            if std::mem::replace(&mut restarted, true) {
+                // It lets go of the file that it has locked.
+                writer.books.opened(Err("its thread panicked and starts again".into()));
+            }
+            writer.run(&waiting);
+        })?;
         Ok(file)
     }
 
@@ -258,7 +265,9 @@ impl Writer {
             },
         )?;
         *file = Arc::new(new);
-        self.books.with(&mut |_, pages| *pages = Pages(Arc::clone(file)));
+        let mut other = Pages(Arc::clone(file));
+        // The old file is closed, and its blocks are freed, after the lock.
+        self.books.with(&mut |_, pages| std::mem::swap(pages, &mut other));
         log::warn!("{} was removed while this worker uses it: it is written again", self.path.display());
         Ok(())
     }

@@ -182,6 +182,8 @@ impl Cashier {
     }
 
     fn submit_forever(&self, to: &Orchestrator, hurry: u32) {
+        // A panic may have left it set.
+        self.lock().submitting = false;
         let mut backoff = Backoff::new(FIRST_WAIT / hurry, LONGEST_WAIT / hurry);
         // The payment whose failure was logged, and why: another one that is accepted does not clear it.
         let (mut last, mut failing) = (None, None::<(u64, String)>);
