@@ -1,10 +1,11 @@
 #!/bin/sh
 # Measures POST /gpu-check and other servers in one run, so that noise of the machine affects all of them: rouille alone
-# with a fixed reply and as many threads, nginx with a fixed reply, and any other server.
+# with a fixed reply, nginx with a fixed reply, an earlier build of the worker, and any other server.
 #
-# Usage: scripts/bench.sh [--seconds N] [--rounds N] [--peer URL]
+# Usage: scripts/bench.sh [--seconds N] [--rounds N] [--before FOLDER] [--peer URL]
 #   --seconds  of each measurement; default 2
 #   --rounds   of all of them, in turn; medians are printed; default 3
+#   --before   an earlier root file system, with agent-net and agent-net-nvml
 #   --peer     another server that accepts the same job, such as http://127.0.0.1:8000/gpu-check
 #
 # Prints ratios first, then tables for src/README.md. Requires wrk and curl. nginx is measured if it is installed. Uses
@@ -18,11 +19,15 @@ cd "$(dirname "$0")/.."
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh
 
-seconds=2 rounds=3 peer=
+seconds=2 rounds=3 peer='' before_programs=''
 while [ $# -gt 0 ]; do
     case $1 in
     --seconds) seconds=$(number "$@") ;;
     --rounds) rounds=$(number "$@") ;;
+    --before)
+        [ -x "${2:-}/agent-net" ] || misused '--before needs a folder with agent-net and agent-net-nvml'
+        before_programs=$2
+        ;;
     --peer)
         case ${2:-} in
         http://*/*) peer=$2 ;;
@@ -57,17 +62,17 @@ LUA
 
 # ---- the servers ----
 
-# The worker answers with CAPABILITY_CAPACITY + 4 threads.
+# As many threads as CAPABILITY_CAPACITY, and some for other requests.
 start_hello 14
 rouille=$hello
 
-# worker GPUS MODELS: starts it; sets pid and address
+# worker GPUS MODELS [FOLDER]: starts it; sets pid and address
 worker() {
-    log=$work/worker-$1-$2
+    log=$work/worker-$1-$2${3:+-before}
     printf 'gpus=%s\n' "$1" >"$log.gpus"
     : >"$log"
     env SERVER_HOST=127.0.0.1 SERVER_PORT=0 SAMPLE_INTERVAL=1s OLLAMA_URL="http://$rouille/ollama/$2" \
-        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$log.gpus" "$programs/agent-net" serve 2>"$log" &
+        NVML_LIB="$work/libnvidia-ml.so.1" FAKE_NVML="$log.gpus" "${3:-$programs}/agent-net" serve 2>"$log" &
     pid=$!
     pids="$pids $pid"
     address=$(await "$log" 's/.*listening on http:\/\///p')
@@ -76,6 +81,11 @@ worker() {
 worker 1 1
 worker_pid=$pid worker=$address
 servers="agent-net rouille"
+if [ -n "$before_programs" ]; then
+    servers="agent-net before rouille"
+    worker 1 1 "$before_programs"
+    before_pid=$pid before_address=$address
+fi
 if command -v nginx >/dev/null 2>&1; then
     servers="$servers nginx"
     nginx=127.0.0.1:$((${worker#*:} % 20000 + 10000))
@@ -97,9 +107,18 @@ fi
 url_of() {
     case $1 in
     agent-net) echo "http://$worker/gpu-check" ;;
+    before) echo "http://$before_address/gpu-check" ;;
     rouille) echo "http://$rouille/" ;;
     nginx) echo "http://$nginx/" ;;
     peer) echo "$peer" ;;
+    esac
+}
+
+# pid_of SERVER: of those whose CPU time and memory are compared
+pid_of() {
+    case $1 in
+    agent-net) echo "$worker_pid" ;;
+    before) echo "$before_pid" ;;
     esac
 }
 
@@ -140,10 +159,12 @@ while [ "$i" -lt "$rounds" ]; do
             for server in $servers; do
                 before=0 after=0
                 [ "$server" != rouille ] || "$hello_program" warm "$rouille" "$connections"
-                [ "$server" != agent-net ] || before=$(cpu "$worker_pid")
+                its_pid=$(pid_of "$server")
+                [ -z "$its_pid" ] || before=$(cpu "$its_pid")
                 found=$(jobs "$(url_of "$server")" "$connections" "$kept")
-                [ "$server" != agent-net ] || after=$(cpu "$worker_pid")
+                [ -z "$its_pid" ] || after=$(cpu "$its_pid")
                 echo "$server $kept $connections $found $((after - before))" >>"$work/all"
+                [ -z "$its_pid" ] || echo "$server $kept $connections $(resident "$its_pid")" >>"$work/memory"
             done
             # Before it has had a thousand connections.
             [ -n "${loaded:-}" ] || [ "$connections" != 10 ] || loaded=$(resident "$worker_pid")
@@ -154,6 +175,7 @@ done
 
 # The cost of a job by GPUs and models: all sizes in turn, so that noise of the machine affects all of them.
 kill "$worker_pid"
+[ -z "$before_programs" ] || kill "$before_pid"
 : >"$work/sizes"
 for size in '1 1' '4 1' '16 1' '1 50' '1 500' '16 500'; do
     # shellcheck disable=SC2086 # two numbers
@@ -199,13 +221,18 @@ sort "$work/all" | awk -v rounds="$rounds" '
     END {
         printf "requests/s at 10 kept connections: agent-net/rouille %.2f", ratio("rouille")
         if (("nginx kept 10") in n) printf ", agent-net/nginx %.2f", ratio("nginx")
+        if (("before kept 10") in n) printf ", agent-net/before %.2f; p99 %.2f of before", ratio("before"), median("agent-net kept 10", 7) / median("before kept 10", 7)
         if (("peer kept 10") in n) printf ", agent-net/peer %.1f; p99 %.3f of the peer", ratio("peer"), median("agent-net kept 10", 7) / median("peer kept 10", 7)
         spent = median("agent-net kept 10", 10) / median("agent-net kept 10", 4)
-        printf "\nCPU seconds of a million jobs: %.0f\n\n", spent * 10000
+        printf "\nCPU seconds of a million jobs: %.0f", spent * 10000
+        if (("before kept 10") in n) printf ", before %.0f", median("before kept 10", 10) / median("before kept 10", 4) * 10000
+        printf "\n1,000 kept connections: agent-net %d wrong answers", median("agent-net kept 1000", 9)
+        if (("before kept 1000") in n) printf ", before %d", median("before kept 1000", 9)
+        printf "\n\n"
         print "| server | connections | requests/s | p50 ms | p99 ms | p99.9 ms | wrong |"
         print "|---|---|---|---|---|---|---|"
-        split("1 10 100 1000", sizes, " "); split("kept new", kinds, " "); split("agent-net rouille nginx peer", names, " ")
-        for (k = 1; k <= 2; k++) for (s = 1; s <= 4; s++) for (m = 1; m <= 4; m++) {
+        split("1 10 100 1000", sizes, " "); split("kept new", kinds, " "); split("agent-net before rouille nginx peer", names, " ")
+        for (k = 1; k <= 2; k++) for (s = 1; s <= 4; s++) for (m = 1; m <= 5; m++) {
             key = names[m] " " kinds[k] " " sizes[s]
             if (key in n) printf "| %s | %s, %s | %.0f | %.2f | %.2f | %.2f | %d |\n", names[m], sizes[s], kinds[k], median(key, 5), median(key, 6), median(key, 7), median(key, 8), median(key, 9)
         }
@@ -214,6 +241,9 @@ printf '\n| GPUs | models | CPU µs a job | jobs/s | bytes an answer | CPU ms a 
 awk '{ printf "| %d | %d | %s | %d | %d | %.1f | %s |\n", $1, $2, $3, $4, $5, $6, $7; cost[$1 " " $2] = $3 }
     END { printf "\na job with 500 models costs %.2f times one with 1\n", cost["1 500"] / cost["1 1"] }' "$work/many"
 printf 'MiB resident, server and helper: %s at 10 kept connections\n' "$loaded"
+awk '$2 == "kept" && $3 == 1000 { if ($4 > most[$1]) most[$1] = $4 }
+    END { for (one in most) printf "MiB resident, server and helper, at 1,000 kept connections: %s %.1f\n", one, most[one] }' \
+    "$work/memory" | sort
 printf 'idle, a sample a second: %s %% of a core\n' "$(awk -v ticks="$idle" 'BEGIN { printf "%.2f", ticks / 20 }')"
 printf 'start to first answer, ms: %s (median of 20), %s at most\n' "$(sed -n 10p "$work/first")" "$(tail -n 1 "$work/first")"
 printf 'bytes: server %s, helper %s' "$(wc -c <"$programs/agent-net")" "$(wc -c <"$programs/agent-net-nvml")"

@@ -25,7 +25,7 @@ use crate::sys::limits::unix_now;
 use crate::sys::{logger, process};
 
 /// A job that comes while as many as may be are in progress waits for a slot this long.
-const SLOT_TIMEOUT: Duration = Duration::from_millis(20);
+const SLOT_TIMEOUT: Duration = Duration::from_millis(200);
 /// A job that comes before the first sample waits for it this long.
 const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
 /// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::threads;
+use super::threads;
 use queue::Queue;
 
 /// What simple_logger puts in front of a line.
