@@ -14,8 +14,8 @@ use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{self, Reason, Verdict};
 use crate::http::body_parts::Body;
-use crate::livepeer::lease::Row;
-use crate::ollama::keeper;
+use crate::livepeer::lease::RegistrationRow;
+use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::Model;
 use crate::ollama::state::Reach;
 use crate::sys::json::{MIB, millis};
@@ -46,8 +46,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) process_seconds: u64,
     /// Set when the snapshot is too old.
     pub(crate) stale: Option<&'a Reason>,
-    pub(crate) registrations: &'a [Row],
-    pub(crate) keepers: &'a [keeper::Row],
+    pub(crate) registrations: &'a [RegistrationRow],
+    pub(crate) keepers: &'a [KeeperRow],
 }
 
 /// The body of a job's answer, and of GET /gpu without `agent_id`.
@@ -86,10 +86,10 @@ pub(crate) struct Report<'a> {
     uptime: UptimeRow,
     /// The models of MODEL.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    model_keeper: &'a [keeper::Row],
+    model_keeper: &'a [KeeperRow],
     /// The operator's business: clients are not told.
     #[serde(skip_serializing_if = "Option::is_none")]
-    registrations: Option<&'a [Row]>,
+    registrations: Option<&'a [RegistrationRow]>,
     /// Milliseconds since the GPUs were read.
     sample_age_ms: u64,
     /// Where this comes from: nvml, tegra, ollama, joined by +, or none.
@@ -173,7 +173,7 @@ pub(crate) struct Ready<'a> {
     status: &'static str,
     verdict: Verdict,
     reasons: Vec<&'a Reason>,
-    registrations: &'a [Row],
+    registrations: &'a [RegistrationRow],
 }
 
 impl Published {

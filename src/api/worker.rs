@@ -15,10 +15,10 @@ use crate::health::sampler::SnapshotStore;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict;
 use crate::http::reply::Reply;
-use crate::livepeer::registrar::Registrations;
+use crate::livepeer::lease::Registrations;
 use crate::livepeer::tickets::header::Tickets;
-use crate::livepeer::tickets::intake::Cashier;
-use crate::ollama::keepers::Keepers;
+use crate::livepeer::tickets::intake::TicketIntake;
+use crate::ollama::keeper_thread::Keepers;
 use crate::sys::counters::{Gauge, JobStats};
 use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition, Kind};
 use crate::sys::limits::unix_now;
@@ -40,7 +40,7 @@ pub(crate) struct Worker {
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
     keepers: Arc<Keepers>,
-    cashier: Option<Arc<Cashier>>,
+    ticket_intake: Option<Arc<TicketIntake>>,
     /// CAPABILITY_NAME.
     capabilities: Vec<String>,
     /// CAPABILITY_CAPACITY.
@@ -69,20 +69,20 @@ pub(crate) struct Sources {
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) keepers: Arc<Keepers>,
     /// None: tickets are not looked at.
-    pub(crate) cashier: Option<Arc<Cashier>>,
+    pub(crate) ticket_intake: Option<Arc<TicketIntake>>,
 }
 
 impl Worker {
     /// `config`: capacity, interval and fault of the settings.
     pub(crate) fn new(seen: Sources, config: &Config) -> Self {
-        let Sources { board, recorder, registrations, keepers, cashier } = seen;
+        let Sources { board, recorder, registrations, keepers, ticket_intake } = seen;
         Self {
             board,
             published: Mutex::default(),
             recorder,
             registrations,
             keepers,
-            cashier,
+            ticket_intake,
             capabilities: config.capability.names.clone(),
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
@@ -185,17 +185,18 @@ impl Worker {
             let message = format!("{} jobs are in progress, which is CAPABILITY_CAPACITY; try again", self.capacity);
             return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
         };
-        let paid = self.cashier.as_ref().zip(tickets);
-        let paid = paid.map(|(cashier, tickets)| cashier.verify(tickets).map(|received| (cashier, received)));
+        let paid = self.ticket_intake.as_ref().zip(tickets);
+        let paid = paid
+            .map(|(ticket_intake, tickets)| ticket_intake.verify(tickets).map(|received| (ticket_intake, received)));
         let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
         let first = || self.board.wait_first(FIRST_SAMPLE).map(|snapshot| self.publish(snapshot));
         let latest = self.latest().or_else(first);
         let latest = latest.ok_or_else(no_sample)?;
-        if let Some((cashier, received)) = paid {
+        if let Some((intake, received)) = paid {
             let timeout = JOB_DEADLINE.saturating_sub(start.elapsed()).max(LEDGER_TIMEOUT);
-            cashier.take(received, timeout)?;
+            intake.take(received, timeout)?;
         }
         Ok(self.at(&latest, |at| {
             let report = latest.report(Some(agent_id), at);
@@ -209,8 +210,8 @@ impl Worker {
         let mut out = Exposition::new(open);
         self.stats.write(&mut out);
         self.recorder.write_metrics(&mut out, now);
-        if let Some(cashier) = &self.cashier {
-            cashier.write_metrics(&mut out);
+        if let Some(intake) = &self.ticket_intake {
+            intake.write_metrics(&mut out);
         }
         metrics::registrations::write(&mut out, &self.registrations.rows());
         metrics::keepers::write(&mut out, &self.keepers.rows());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::name_problem;
 use crate::config::settings::Settings;
-use crate::ollama::fetch::Client;
+use crate::ollama::client::OllamaClient;
 use crate::ollama::pull::{self, Progress};
 use crate::sys::exit::Exit;
 use crate::sys::limits;
@@ -30,18 +30,18 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
     match signals::watch_stop() {
         Ok(signals) => {
-            let again = format!("what has come is kept: agent-net pull {model} goes on from there");
+            let again = format!("What was downloaded is kept: agent-net pull {model} resumes");
             // Without the thread a signal ends it without a word.
             let _ = thread::Builder::new().name("stop".into()).spawn(move || {
                 if signals.iter().any(|signal| matches!(signal, Signal::Stop(_))) {
-                    let _ = writeln!(io::stderr(), "\nagent-net: stopped; {again}");
+                    let _ = writeln!(io::stderr(), "\nagent-net: stopped. {again}");
                     std::process::exit(Exit::Failed as i32);
                 }
             });
         }
         Err(why) => log::error!("no signals can be caught: {why}"),
     }
-    let client = Client::new(&settings.config.ollama, settings.config.hurry);
+    let client = OllamaClient::new(&settings.config.ollama, settings.config.hurry);
     let mut screen = Screen::new();
     let started = Instant::now();
     let pulled = client.pull(model, |pull, line| {

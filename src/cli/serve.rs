@@ -17,10 +17,12 @@ use crate::health::recorder::Recorder;
 use crate::health::sampler::{self, SnapshotStore};
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
+use crate::livepeer::lease::Registrations;
 use crate::livepeer::orchestrator::Orchestrator;
-use crate::livepeer::registrar::{Offer, Registrar, Registrations};
-use crate::livepeer::tickets::intake::Cashier;
-use crate::ollama::keepers::{self, Keepers};
+use crate::livepeer::registrar::Registrar;
+use crate::livepeer::registrar::session::Offer;
+use crate::livepeer::tickets::intake::TicketIntake;
+use crate::ollama::keeper_thread::{self, Keepers};
 use crate::outgoing;
 use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
@@ -99,14 +101,14 @@ fn serve(config: &Config) -> Started<()> {
     let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
-    let cashier = cashier(config)?;
-    keepers::start(config, &keepers).map_err(failed)?;
+    let ticket_intake = ticket_intake(config)?;
+    keeper_thread::start(config, &keepers).map_err(failed)?;
     let seen = Sources {
         board: Arc::clone(&board),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
         keepers,
-        cashier: cashier.clone(),
+        ticket_intake: ticket_intake.clone(),
     };
     let worker = Arc::new(Worker::new(seen, config));
     let pulse = Pulse::default();
@@ -128,8 +130,8 @@ fn serve(config: &Config) -> Started<()> {
     worker.drain();
     registrar.stop();
     drain(&port);
-    if let Some(cashier) = cashier {
-        cashier.stop();
+    if let Some(ticket_intake) = ticket_intake {
+        ticket_intake.stop();
     }
     registrar.leave();
     recorder.flush();
@@ -271,11 +273,11 @@ fn ollama_tls(config: &Config) -> Started<()> {
 }
 
 /// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.
-fn cashier(config: &Config) -> Started<Option<Arc<Cashier>>> {
+fn ticket_intake(config: &Config) -> Started<Option<Arc<TicketIntake>>> {
     let Some((url, dir)) = config.ticket_submit.as_ref().zip(config.state_dir.as_ref()) else { return Ok(None) };
     let tls = outgoing::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
     let to = Orchestrator::new(url.clone(), None, tls);
-    let started = Cashier::start(dir, to, config.hurry);
+    let started = TicketIntake::start(dir, to, config.hurry);
     started.map(Some).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
@@ -295,6 +297,6 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
         withdraw: config.orchestrators.withdraw,
         protocol: config.orchestrators.protocol,
         runner: config.orchestrators.runner.clone(),
-        hurry: config.hurry,
+        time_scale: config.hurry,
     }
 }

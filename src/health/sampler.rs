@@ -26,7 +26,7 @@ use crate::gpu::state::{GpuState, XidSource};
 use crate::gpu::tegra::Tegra;
 use crate::gpu::xid::{self, KernelEvent, XidLog};
 use crate::ollama::fetch::Ollama;
-use crate::ollama::keepers::Keepers;
+use crate::ollama::keeper_thread::Keepers;
 use crate::ollama::state::OllamaState;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;

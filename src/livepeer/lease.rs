@@ -1,45 +1,46 @@
-//! One name at one orchestrator's BYOC registry, as a lease: when it is asked for, renewed and given back. Events in,
-//! what to do out; time is an argument (any clock that never goes back). The registry forgets without a word: at its
-//! restart, after one failed connection; and it loses a slot at each job whose client hung up. Asking anew mends all.
+//! One capability name at one orchestrator's BYOC registry, as a lease: when to register, renew and unregister it. Events
+//! in, actions out; time is an argument (any monotonic clock). The registry drops a name when it restarts or after one
+//! failed connection, and leaks a slot whenever a client disconnects. Registering again fixes all of that.
 
-use crate::sys::counters::Hint;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::sys::backoff::Backoff;
+use crate::sys::counters::Hint;
+use crate::sys::status_table::StatusTable;
 
-/// First and longest wait between tries.
+/// First and longest wait between retries.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// A lease is renewed this often; more often could harm go-livepeer, which reads its registry without a lock.
+/// How often a lease is renewed: more often could harm go-livepeer, which reads its registry without a lock.
 const RENEW: Duration = Duration::from_secs(60);
-/// After a job whose peer vanished, so that the registry has noticed as well.
+/// After a job whose client disconnected, so that the registry has noticed too.
 const SOON: Duration = Duration::from_secs(1);
-/// Whatever happens, renewals are this far apart: strangers can hang up, too.
+/// The least time between renewals: any client can disconnect.
 const APART: Duration = Duration::from_secs(10);
-/// Only one restart in this time is followed at once: a registry that forgets at each beat is not harmed more.
+/// Only one restart in this time is followed immediately, in case a registry drops names at each beat.
 const RARE: Duration = Duration::from_secs(60);
-/// Asking anew sets the registry's count of jobs to nothing: it waits for a quiet moment, but not forever.
-const QUIET_PATIENCE: Duration = Duration::from_secs(120);
+/// Registering resets the registry's count of jobs: it waits for a moment without jobs, at most this long.
+const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
-/// What stands in the registry, as far as anybody can know.
+/// The state of one registration, as far as the worker knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "RegistrationState"))]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
-    /// Nobody has answered yet.
+pub(crate) enum RegistrationState {
+    /// No answer yet.
     Waiting,
     Registered,
     /// The last try failed.
     Failing,
-    /// Taken out on purpose: the worker is unhealthy.
+    /// Unregistered on purpose: the worker is unhealthy.
     Withdrawn,
     /// The orchestrator does not have this registry, and ORCH_PROTOCOL=auto uses the other one.
     Absent,
 }
 
-impl State {
+impl RegistrationState {
     pub(crate) const ALL: [Self; 5] = [Self::Waiting, Self::Registered, Self::Failing, Self::Withdrawn, Self::Absent];
 
     pub(crate) fn name(self) -> &'static str {
@@ -53,65 +54,65 @@ impl State {
     }
 }
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Ask for it; `with_load`: tell how many jobs are in flight.
+    /// `with_load`: report how many jobs are in flight.
     Register {
         with_load: bool,
     },
     Unregister,
-    /// Nothing for so long, if nothing happens.
+    /// Nothing for this long, unless something happens.
     Wait(Duration),
 }
 
 /// One lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
-    state: State,
+    state: RegistrationState,
     due: Duration,
     asked: Option<Duration>,
     restarted: Option<Duration>,
-    /// It was registered once, so jobs in flight may be this registry's.
+    /// It has been registered, so jobs in flight may be this registry's.
     ever: bool,
     backoff: Backoff,
 }
 
 impl Lease {
-    /// Due at once.
+    /// Due immediately.
     pub(crate) fn new(now: Duration) -> Self {
         let backoff = Backoff::new(RETRY.0, RETRY.1);
-        Self { state: State::Waiting, due: now, asked: None, restarted: None, ever: false, backoff }
+        Self { state: RegistrationState::Waiting, due: now, asked: None, restarted: None, ever: false, backoff }
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> RegistrationState {
         self.state
     }
 
-    /// Since when, or from when on, it is to be asked for.
+    /// When the next registration is or was due.
     pub(crate) fn due(&self) -> Duration {
         self.due
     }
 
-    /// `busy`: jobs are in flight. `wanted`: false while the worker is to stay out of the registry.
+    /// `busy`: jobs are in flight. `wanted`: false while the worker must stay out of the registry.
     pub(crate) fn next(&self, now: Duration, busy: bool, wanted: bool) -> Action {
         match (wanted, self.state) {
-            (false, State::Withdrawn) => return Action::Wait(RENEW),
-            (false, State::Failing) if now < self.due => return Action::Wait(self.due - now),
+            (false, RegistrationState::Withdrawn) => return Action::Wait(RENEW),
+            (false, RegistrationState::Failing) if now < self.due => return Action::Wait(self.due - now),
             (false, _) => return Action::Unregister,
-            (true, State::Withdrawn) => return Action::Register { with_load: false },
+            (true, RegistrationState::Withdrawn) => return Action::Register { with_load: false },
             (true, _) => {}
         }
         if now < self.due {
             return Action::Wait(self.due - now);
         }
-        match (busy && self.ever, now - self.due >= QUIET_PATIENCE) {
+        match (busy && self.ever, now - self.due >= QUIET_LIMIT) {
             (true, false) => Action::Wait(SOON),
             (busy, _) => Action::Register { with_load: busy },
         }
     }
 
-    /// Something happened at `now`.
+    /// Takes an event at `now`.
     pub(crate) fn hint(&mut self, now: Duration, hint: Hint) {
         let earliest = self.asked.map_or(now, |asked| asked + APART);
         let due = match hint {
@@ -123,73 +124,74 @@ impl Lease {
             },
             Hint::Asked => now,
         };
-        // A registry that refuses is not asked more often for what strangers do.
-        if self.state == State::Registered || matches!(hint, Hint::Asked | Hint::Restarted) {
+        // What clients do causes no extra requests to a registry that rejects us.
+        if self.state == RegistrationState::Registered || matches!(hint, Hint::Asked | Hint::Restarted) {
             self.due = self.due.min(due);
         }
     }
 
-    /// It was taken. `spread` in 0..1 keeps many workers apart.
-    pub(crate) fn taken(&mut self, now: Duration, spread: f64) {
+    /// It was registered. `jitter` in 0..1 spreads many workers.
+    pub(crate) fn taken(&mut self, now: Duration, jitter: f64) {
         self.backoff.success();
-        (self.state, self.asked, self.ever) = (State::Registered, Some(now), true);
-        // Whatever was lost is back within a minute.
-        self.due = now + RENEW.mul_f64(0.85 + 0.15 * spread.clamp(0.0, 1.0));
+        (self.state, self.asked, self.ever) = (RegistrationState::Registered, Some(now), true);
+        // A lost registration is back within a minute.
+        self.due = now + RENEW.mul_f64(0.85 + 0.15 * jitter.clamp(0.0, 1.0));
     }
 
-    /// It was not, or could not be given back; the wait until the next try.
-    pub(crate) fn refused(&mut self, now: Duration, spread: f64) -> Duration {
-        let wait = self.backoff.after_failure(spread);
-        (self.state, self.asked, self.due) = (State::Failing, Some(now), now + wait);
+    /// Registering or unregistering failed; returns the wait until the next try.
+    pub(crate) fn refused(&mut self, now: Duration, jitter: f64) -> Duration {
+        let wait = self.backoff.after_failure(jitter);
+        (self.state, self.asked, self.due) = (RegistrationState::Failing, Some(now), now + wait);
         wait
     }
 
-    /// It was given back.
+    /// It was unregistered.
     pub(crate) fn withdrawn(&mut self, now: Duration) {
         self.backoff.success();
-        (self.state, self.asked, self.due) = (State::Withdrawn, Some(now), now);
+        (self.state, self.asked, self.due) = (RegistrationState::Withdrawn, Some(now), now);
     }
 }
 
-/// What operators see of one registration.
+/// The status of one registration, for operators.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Registration"))]
-pub(crate) struct Row {
+pub(crate) struct RegistrationRow {
     pub(crate) orchestrator: String,
     pub(crate) capability: String,
     /// byoc or live-runner.
     pub(crate) protocol: &'static str,
-    pub(crate) state: State,
-    /// Unix seconds at which it was last taken.
+    pub(crate) state: RegistrationState,
+    /// Unix seconds of the last success.
     pub(crate) last_success: Option<f64>,
     pub(crate) renewals: u64,
     /// Failed tries by kind.
     pub(crate) failures: BTreeMap<&'static str, u64>,
-    /// Why the last try failed.
+    /// Why the last try failed, and what to do.
     pub(crate) error: Option<String>,
 }
 
-impl Row {
+impl RegistrationRow {
     pub(crate) const BYOC: &'static str = "byoc";
     pub(crate) const LIVE_RUNNER: &'static str = "live-runner";
 
-    /// It stands for a registered name of BYOC.
+    /// A BYOC name that is registered.
     pub(crate) fn is_name(&self) -> bool {
-        self.protocol == Self::BYOC && self.state == State::Registered
+        self.protocol == Self::BYOC && self.state == RegistrationState::Registered
     }
 
+    /// It is about the same entry of the same registry.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (&self.orchestrator, &self.capability, self.protocol)
             == (&other.orchestrator, &other.capability, other.protocol)
     }
 
-    /// One that nothing has been tried for yet.
+    /// A row before the first try.
     pub(crate) fn new(orchestrator: &str, capability: &str, protocol: &'static str) -> Self {
         Self {
             orchestrator: orchestrator.to_owned(),
             capability: capability.to_owned(),
             protocol,
-            state: State::Waiting,
+            state: RegistrationState::Waiting,
             last_success: None,
             renewals: 0,
             failures: BTreeMap::new(),
@@ -198,19 +200,22 @@ impl Row {
     }
 }
 
-/// Whether an unhealthy worker stays out of the registry: only what lasts counts, in both directions.
+/// The status of all registrations.
+pub(crate) type Registrations = StatusTable<RegistrationRow>;
+
+/// Whether an unhealthy worker stays out of the registry: only a lasting verdict counts, in both directions.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Withdrawal {
     out: bool,
-    /// Since when the verdict says the other thing.
+    /// Since when the verdict says the opposite.
     differs_since: Option<Duration>,
 }
 
-/// A verdict must last so long.
+/// How long a verdict must last.
 const LASTING: Duration = Duration::from_secs(15);
 
 impl Withdrawal {
-    /// True while the worker is to stay out.
+    /// True while the worker must stay out.
     pub(crate) fn see(&mut self, now: Duration, unhealthy: bool) -> bool {
         if unhealthy == self.out {
             self.differs_since = None;
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_for_at_once_and_renewed_each_minute_in_quiet_moments() {
+    fn it_is_registered_immediately_and_renewed_each_minute_while_no_job_runs() {
         let mut lease = Lease::new(s(5));
         // Jobs in flight cannot be this registry's yet.
         assert_eq!((lease.next(s(5), false, true), lease.next(s(5), true, true)), (REGISTER, REGISTER));
@@ -257,7 +262,7 @@ mod tests {
         let mut lease = Lease::new(s(0));
         let waits: Vec<u64> = (0..8).map(|_| lease.refused(s(0), 0.0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!((lease.state(), lease.next(s(59), false, true)), (State::Failing, Action::Wait(s(1))));
+        assert_eq!((lease.state(), lease.next(s(59), false, true)), (RegistrationState::Failing, Action::Wait(s(1))));
         lease.taken(s(60), 0.5);
         assert_eq!(lease.refused(s(61), 0.0), s(1));
         // What was registered may be again, with its jobs.
@@ -312,15 +317,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_is_taken_out_once() {
+    fn an_unwanted_name_is_unregistered_once() {
         let mut lease = registered(100);
         assert_eq!(lease.next(s(110), true, false), Action::Unregister);
         lease.withdrawn(s(110));
-        assert_eq!((lease.state(), lease.next(s(111), false, false)), (State::Withdrawn, Action::Wait(s(60))));
+        assert_eq!(
+            (lease.state(), lease.next(s(111), false, false)),
+            (RegistrationState::Withdrawn, Action::Wait(s(60)))
+        );
         lease.hint(s(112), Hint::Vanished);
         assert_eq!(lease.next(s(113), false, false), Action::Wait(s(60)));
         assert_eq!(lease.next(s(114), true, true), REGISTER);
-        // What is still there, because nobody answered, is tried again.
+        // Without an answer it is still there: unregistering is tried again.
         let mut lease = registered(100);
         assert_eq!(lease.next(s(110), true, false), Action::Unregister);
         lease.refused(s(110), 0.0);

@@ -1,4 +1,4 @@
-//! Livepeer: registration at orchestrators, tickets, and the pre-flight of payments.
+//! Livepeer: registration at orchestrators, payment tickets, and the pre-flight check of payment flags.
 
 pub(crate) mod lease;
 pub(crate) mod orchestrator;

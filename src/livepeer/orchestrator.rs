@@ -1,8 +1,9 @@
-//! go-livepeer's BYOC registry: register and unregister one capability at one orchestrator.
+//! One orchestrator, and its BYOC registry: register and unregister one capability.
 
-mod payment;
-mod runner;
+pub(crate) mod payment;
+pub(crate) mod runner;
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
@@ -15,16 +16,17 @@ use ureq::tls::TlsConfig;
 use crate::config::url::HttpUrl;
 use crate::config::{Capability, Secret};
 use crate::outgoing::{self, Cause, words};
-
-pub(crate) use runner::Discovery;
+use crate::sys::text;
 
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
-/// SIGTERM is answered soon: an orchestrator that hangs then is left alone.
+/// Short, so that a stop is not delayed by an orchestrator that hangs.
 const UNREGISTER_DEADLINE: Duration = Duration::from_secs(2);
-/// Answers are one line of text.
+/// Bytes of an answer that are read: it is one line of text, or half a KiB of JSON.
 const MAX_BODY: u64 = 64 << 10;
+/// Characters of it that are shown.
+const MAX_SHOWN: usize = 200;
 
-/// Body of `POST /capability/register`; what is not set is left out.
+/// Body of `POST /capability/register`; unset fields are left out.
 #[derive(Serialize)]
 struct Registration<'a> {
     url: &'a str,
@@ -39,12 +41,12 @@ struct Registration<'a> {
     currency: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<&'a str>,
-    /// Jobs in flight: the registry counts them down when they end.
+    /// Jobs in flight: the registry counts down as they end.
     #[serde(skip_serializing_if = "Option::is_none")]
     load: Option<usize>,
 }
 
-/// Why a registration was not taken; Display says what to do.
+/// Why a registration failed. Display: what is wrong, then what to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RegisterError {
     NoAnswer(String),
@@ -59,43 +61,60 @@ pub(crate) enum RegisterError {
 
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAnswer(why) => write!(f, "no answer: {why}"),
-            Self::Untrusted(why) if why.contains("CaUsedAsEndEntity") => write!(
-                f,
-                "its certificate is not trusted ({why}): it is go-livepeer's own, made at each start, which no check accepts and ORCH_TLS=ca: neither; set ORCH_TLS=insecure, or put a TLS proxy with an ordinary certificate in front"
-            ),
-            Self::Untrusted(why) => write!(
-                f,
-                "its certificate is not trusted ({why}): give it one that ORCH_TLS covers, or set ORCH_TLS=insecure for go-livepeer's own"
-            ),
-            Self::WrongSecret { sent: true } => f.write_str(
-                "it refuses the secret: make ORCH_SECRET equal to its -orchSecret, or unset it if the orchestrator has none",
-            ),
-            Self::WrongSecret { sent: false } => f.write_str("it asks for a secret: set ORCH_SECRET to its -orchSecret"),
-            Self::BadBody(text) => write!(f, "it refuses what the CAPABILITY_ settings say: {text}"),
-            Self::PlainHttpToTls => f.write_str("its port speaks TLS: write https:// in ORCH_URL"),
-            Self::NoByoc => f.write_str(
-                "it has no BYOC (404 to /capability/register): ORCH_URL must name an orchestrator's service address",
-            ),
-            Self::Redirected(status) => write!(f, "it answered {status}: redirects are not followed with a secret; mend ORCH_URL"),
-            Self::Other(status, text) => write!(f, "it answered {status}: {text}"),
-        }
+        f.write_str(&self.cause())?;
+        self.action().map_or(Ok(()), |action| write!(f, ". {action}"))
     }
 }
 
 impl RegisterError {
-    /// The orchestrator itself has said something.
+    /// What is wrong.
+    pub(crate) fn cause(&self) -> Cow<'_, str> {
+        match self {
+            Self::NoAnswer(why) => why.into(),
+            Self::Untrusted(why) => format!("certificate not trusted ({why})").into(),
+            Self::WrongSecret { sent: true } => "secret rejected".into(),
+            Self::WrongSecret { sent: false } => "secret required".into(),
+            Self::BadBody(text) => format!("CAPABILITY_ settings rejected: {text}").into(),
+            Self::PlainHttpToTls => "its port expects TLS".into(),
+            Self::NoByoc => "it has no BYOC (404 to /capability/register)".into(),
+            Self::Redirected(status) => {
+                format!("it answered {status}, a redirect, which is not followed with a secret").into()
+            }
+            Self::Other(status, text) => format!("it answered {status}: {text}").into(),
+        }
+    }
+
+    /// What to do about it, as far as that is known.
+    pub(crate) fn action(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Untrusted(why) if why.contains("CaUsedAsEndEntity") => {
+                "It is go-livepeer's own, made at each start: no ORCH_TLS=ca: can verify it. Set ORCH_TLS=insecure, or put a TLS proxy with an ordinary certificate in front."
+            }
+            Self::Untrusted(_) => {
+                "Use a certificate that ORCH_TLS covers, or set ORCH_TLS=insecure for go-livepeer's own."
+            }
+            Self::WrongSecret { sent: true } => {
+                "Set ORCH_SECRET to its -orchSecret, or unset it if the orchestrator has none."
+            }
+            Self::WrongSecret { sent: false } => "Set ORCH_SECRET to its -orchSecret.",
+            Self::PlainHttpToTls => "Use https:// in ORCH_URL.",
+            Self::NoByoc => "ORCH_URL must be an orchestrator's service address.",
+            Self::Redirected(_) => "Fix ORCH_URL.",
+            Self::NoAnswer(_) | Self::BadBody(_) | Self::Other(..) => return None,
+        })
+    }
+
+    /// The orchestrator's registry itself has answered.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self, Self::WrongSecret { .. } | Self::BadBody(_) | Self::NoByoc)
     }
 
-    /// An answer, but one that says nothing of registries.
+    /// An answer that says nothing about registries.
     pub(crate) fn is_odd_answer(&self) -> bool {
         matches!(self, Self::Other(..) | Self::Redirected(_))
     }
 
-    /// What metrics call it.
+    /// Its label in metrics.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::NoAnswer(_) => "no_answer",
@@ -127,7 +146,7 @@ impl Orchestrator {
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
-            // A registration is rare: a connection kept for it would only be found dead the next time.
+            // Registrations are rare: a kept connection would be dead by the next one.
             .max_idle_connections(0)
             .build();
         Self { agent: outgoing::agent(config), base, secret }
@@ -145,10 +164,10 @@ impl Orchestrator {
         self.base.as_str()
     }
 
-    /// Puts `name` into the registry, with jobs sent to `worker`.
+    /// Registers `name`, with jobs sent to `worker`.
     ///
     /// # Errors
-    /// What the orchestrator has against it.
+    /// Why that failed.
     pub(crate) fn register(
         &self,
         name: &str,
@@ -172,39 +191,40 @@ impl Orchestrator {
         let (status, text) = self.post("/capability/register", "application/json", &body, REGISTER_DEADLINE)?;
         match status {
             200 => Ok(()),
-            _ => Err(judge(status, &text, self.secret.is_some())),
+            _ => Err(rejection(status, &text, self.secret.is_some())),
         }
     }
 
-    /// Takes `name` out of the registry; its body is the bare name.
+    /// Unregisters `name`, which is the whole body.
     ///
     /// # Errors
-    /// What the orchestrator has against it.
+    /// Why that failed.
     pub(crate) fn unregister(&self, name: &str) -> Result<(), RegisterError> {
         let body = name.as_bytes();
         let (status, text) = self.post("/capability/unregister", "text/plain", body, UNREGISTER_DEADLINE)?;
-        if status == 200 { Ok(()) } else { Err(judge(status, &text, self.secret.is_some())) }
+        if status == 200 { Ok(()) } else { Err(rejection(status, &text, self.secret.is_some())) }
     }
 
-    /// Whether it has BYOC and takes the secret, without changing anything: the register route is only looked at, and
-    /// a name is unregistered that nobody has. Its clock in Unix seconds, if it tells.
+    /// Checks for BYOC and the secret without changing anything: GETs the register route and unregisters an unused name.
+    /// Returns its clock in Unix seconds, if sent.
     ///
     /// # Errors
-    /// What is wrong, as a registration would find it.
+    /// Why a registration would fail.
     pub(crate) fn probe(&self) -> Result<Option<f64>, RegisterError> {
         let url = self.base.join("/capability/register");
         let mut reply = outgoing::get(&self.agent, &url, &[], REGISTER_DEADLINE).map_err(|why| no_answer(&why))?;
         let date = reply.headers().get("Date").and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
         let clock = date.and_then(|date| Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs_f64()));
         match reply.status().as_u16() {
-            // Another method is what it wants.
+            // It expects another method.
             200..=299 | 405 => {}
-            status => return Err(judge(status, &short_text(&mut reply)?, self.secret.is_some())),
+            status => return Err(rejection(status, &text_of(&mut reply)?, self.secret.is_some())),
         }
         let name = format!("agent-net-doctor-{:x}", RandomState::new().hash_one(0));
         self.unregister(&name).map(|()| clock)
     }
 
+    /// POST with the orchestrator's secret: status and text of the answer.
     fn post(
         &self,
         path: &str,
@@ -212,13 +232,25 @@ impl Orchestrator {
         body: &[u8],
         deadline: Duration,
     ) -> Result<(u16, String), RegisterError> {
-        let mut request = self.agent.post(self.base.join(path)).content_type(content_type);
-        if let Some(secret) = &self.secret {
-            request = request.header("Authorization", secret.expose());
+        let secret = self.secret.as_ref().map(Secret::expose);
+        self.send(&self.base.join(path), secret, content_type, body, deadline)
+    }
+
+    fn send(
+        &self,
+        url: &str,
+        secret: Option<&str>,
+        content_type: &str,
+        body: &[u8],
+        deadline: Duration,
+    ) -> Result<(u16, String), RegisterError> {
+        let mut request = self.agent.post(url).content_type(content_type);
+        if let Some(secret) = secret {
+            request = request.header("Authorization", secret);
         }
         let request = request.config().timeout_global(Some(deadline)).build();
         let mut reply = request.send(body).map_err(|why| no_answer(&why))?;
-        let text = short_text(&mut reply)?;
+        let text = text_of(&mut reply)?;
         Ok((reply.status().as_u16(), text))
     }
 }
@@ -227,40 +259,40 @@ fn no_answer(why: &ureq::Error) -> RegisterError {
     match Cause::of(why) {
         Cause::Untrusted => RegisterError::Untrusted(words(why)),
         Cause::SpeaksTls => RegisterError::PlainHttpToTls,
-        Cause::SpeaksPlain => RegisterError::NoAnswer(format!("{}: write http:// in ORCH_URL", words(why))),
+        Cause::SpeaksPlain => RegisterError::NoAnswer(format!("{}. Use http:// in ORCH_URL", words(why))),
         _ => RegisterError::NoAnswer(words(why)),
     }
 }
 
-/// The start of the answer's text.
-fn short_text(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
+fn text_of(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
     let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
-    Ok(text.map_err(|why| no_answer(&why))?.trim().chars().take(200).collect())
+    text.map_err(|why| no_answer(&why))
 }
 
 /// Three different mistakes are a 400: only the text tells them apart.
-fn judge(status: u16, text: &str, secret_sent: bool) -> RegisterError {
+fn rejection(status: u16, text: &str, secret_sent: bool) -> RegisterError {
+    let shown = || text::start(text, MAX_SHOWN);
     match status {
         400 if text.contains("invalid authorization") => RegisterError::WrongSecret { sent: secret_sent },
         400 if text.contains("HTTP request to an HTTPS server") => RegisterError::PlainHttpToTls,
-        400 => RegisterError::BadBody(text.to_owned()),
+        400 => RegisterError::BadBody(shown()),
         404 => RegisterError::NoByoc,
         300..=399 => RegisterError::Redirected(status),
-        _ => RegisterError::Other(status, text.to_owned()),
+        _ => RegisterError::Other(status, shown()),
     }
 }
 
 #[test]
-fn refusals_are_told_apart_by_their_text() {
+fn rejections_are_told_apart_by_their_text() {
     #[track_caller]
     fn check(status: u16, text: &str, part: &str) {
-        let shown = judge(status, text, true).to_string();
+        let shown = rejection(status, text, true).to_string();
         assert!(shown.contains(part), "{shown}");
     }
-    check(400, "invalid authorization", "ORCH_SECRET");
-    check(400, "Client sent an HTTP request to an HTTPS server.", "https://");
-    check(400, "Error registering capability: bad", "CAPABILITY_ settings say: Error registering");
+    check(400, "invalid authorization", "secret rejected. Set ORCH_SECRET");
+    check(400, "Client sent an HTTP request to an HTTPS server.", "expects TLS. Use https://");
+    check(400, "Error registering capability: bad", "CAPABILITY_ settings rejected: Error registering");
     check(404, "404 page not found", "no BYOC");
     check(307, "", "not followed");
-    check(502, "bad gateway", "502: bad gateway");
+    check(502, "bad gateway\n", "502: bad gateway");
 }

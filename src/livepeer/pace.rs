@@ -1,21 +1,21 @@
-//! No orchestrator is asked more than once a second, although each of its two registries has a thread of its own. Of
-//! two that wait, the one that has been due for longer goes first. Time is an argument.
+//! At most one request per second to an orchestrator, although each of its two registries has its own thread. Of two that
+//! wait, the longer due one goes first. Time is an argument.
 
 use std::time::Duration;
 
-/// Between the beginnings of two requests.
+/// Between the starts of two requests.
 const APART: Duration = Duration::from_secs(1);
-/// For the thread that is to go first: it wakes at the same moment.
-const BEAT: Duration = Duration::from_millis(20);
+/// Time for the thread that goes first, which wakes at the same moment.
+const MOMENT: Duration = Duration::from_millis(20);
 
-/// A registry of an orchestrator.
+/// One of an orchestrator's registries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum Registry {
     Byoc,
     Runner,
 }
 
-impl Side {
+impl Registry {
     pub(crate) fn other(self) -> Self {
         match self {
             Self::Byoc => Self::Runner,
@@ -24,7 +24,7 @@ impl Side {
     }
 }
 
-/// When the next request may begin, and since when each side waits for that.
+/// When the next request may start, and since when each registry waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     free: Duration,
@@ -32,19 +32,19 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Takes the turn for what has been due since `due`.
+    /// Takes the turn for a request due since `due`.
     ///
     /// # Errors
-    /// How long to wait before asking again.
-    pub(crate) fn take(&mut self, side: Side, now: Duration, due: Duration) -> Result<(), Duration> {
-        self.waiting[side as usize] = Some(due);
+    /// How long to wait.
+    pub(crate) fn take(&mut self, registry: Registry, now: Duration, due: Duration) -> Result<(), Duration> {
+        self.waiting[registry as usize] = Some(due);
         if now < self.free {
             return Err(self.free - now);
         }
-        // Whoever has not come by then does not wait any more.
-        let first = self.waiting[side.other() as usize].filter(|_| now < self.free + APART);
+        // A thread that has not come by then no longer waits.
+        let first = self.waiting[registry.other() as usize].filter(|_| now < self.free + APART);
         if first.is_some_and(|first| first < due) {
-            return Err(BEAT);
+            return Err(MOMENT);
         }
         self.waiting = [None; 2];
         self.free = now + APART;
@@ -63,23 +63,23 @@ mod tests {
     #[test]
     fn requests_are_a_second_apart_whoever_makes_them() {
         let mut pace = Pace::default();
-        assert_eq!(pace.take(Side::Byoc, ms(5000), ms(5000)), Ok(()));
-        assert_eq!(pace.take(Side::Runner, ms(5000), ms(5000)), Err(ms(1000)));
-        assert_eq!(pace.take(Side::Byoc, ms(5900), ms(5900)), Err(ms(100)));
-        assert_eq!(pace.take(Side::Runner, ms(6000), ms(5000)), Ok(()));
+        assert_eq!(pace.take(Registry::Byoc, ms(5000), ms(5000)), Ok(()));
+        assert_eq!(pace.take(Registry::Runner, ms(5000), ms(5000)), Err(ms(1000)));
+        assert_eq!(pace.take(Registry::Byoc, ms(5900), ms(5900)), Err(ms(100)));
+        assert_eq!(pace.take(Registry::Runner, ms(6000), ms(5000)), Ok(()));
     }
 
     #[test]
-    fn the_longest_due_goes_first_but_is_not_waited_for_without_end() {
+    fn the_longest_due_goes_first_but_is_not_waited_for_indefinitely() {
         let mut pace = Pace::default();
-        assert_eq!(pace.take(Side::Runner, ms(5000), ms(5000)), Ok(()));
-        assert_eq!(pace.take(Side::Byoc, ms(5100), ms(5050)), Err(ms(900)));
-        assert_eq!(pace.take(Side::Runner, ms(6000), ms(5900)), Err(BEAT));
-        assert_eq!(pace.take(Side::Byoc, ms(6005), ms(5050)), Ok(()));
-        assert_eq!(pace.take(Side::Byoc, ms(6100), ms(6100)), Err(ms(905)));
-        assert_eq!(pace.take(Side::Runner, ms(7005), ms(6200)), Err(BEAT));
-        // It has given up waiting without a word.
-        assert_eq!(pace.take(Side::Runner, ms(8005), ms(6200)), Ok(()));
+        assert_eq!(pace.take(Registry::Runner, ms(5000), ms(5000)), Ok(()));
+        assert_eq!(pace.take(Registry::Byoc, ms(5100), ms(5050)), Err(ms(900)));
+        assert_eq!(pace.take(Registry::Runner, ms(6000), ms(5900)), Err(MOMENT));
+        assert_eq!(pace.take(Registry::Byoc, ms(6005), ms(5050)), Ok(()));
+        assert_eq!(pace.take(Registry::Byoc, ms(6100), ms(6100)), Err(ms(905)));
+        assert_eq!(pace.take(Registry::Runner, ms(7005), ms(6200)), Err(MOMENT));
+        // It no longer waits.
+        assert_eq!(pace.take(Registry::Runner, ms(8005), ms(6200)), Ok(()));
     }
 
     #[test]
@@ -89,10 +89,10 @@ mod tests {
         for step in 0..1000 {
             let now = ms(step * 20);
             // There is always a name that has just become due; a beat is due each 5 s.
-            if now >= beat_due && pace.take(Side::Runner, now, beat_due).is_ok() {
+            if now >= beat_due && pace.take(Registry::Runner, now, beat_due).is_ok() {
                 (beat_due, _) = (now + ms(5000), turns.push(now));
             }
-            let _ = pace.take(Side::Byoc, now, now);
+            let _ = pace.take(Registry::Byoc, now, now);
         }
         assert_eq!(turns.len(), 4, "{turns:?}");
     }

@@ -1,104 +1,104 @@
-//! Which registries an orchestrator has, and where the worker can be found there: one sentence, said once and again when
-//! it changes. An answer that does not come changes nothing, since nobody knows what it would have been.
+//! Which registries an orchestrator has and how the worker is listed there, as one message, logged at each change. A
+//! missing answer changes nothing.
 
-use super::pace::Side;
+use super::pace::Registry;
 use crate::config::{Protocol, RunnerConfig};
 
-/// What is known of one registry.
+/// What is known about one registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum RegistryStatus {
     /// Not asked yet.
     Unknown,
-    /// Asked, without an answer that says anything.
+    /// Asked, without a clear answer.
     Unclear,
     Absent,
-    /// It is there and does not take the worker.
+    /// It is there and rejects the worker.
     Refused,
     Visible,
     /// ORCH_PROTOCOL or WORKER_TOKEN keeps the worker away from it.
     Off,
 }
 
-impl Found {
+impl RegistryStatus {
     fn is_clear(self) -> bool {
         matches!(self, Self::Absent | Self::Refused | Self::Visible)
     }
 }
 
-/// What is known of the two registries of an orchestrator.
+/// What is known about the two registries of an orchestrator.
 #[derive(Debug)]
-pub(crate) struct Sight {
-    found: [Found; 2],
-    said: [Found; 2],
+pub(crate) struct KnownRegistries {
+    found: [RegistryStatus; 2],
+    logged: [RegistryStatus; 2],
 }
 
-impl Sight {
+impl KnownRegistries {
     pub(crate) fn new(protocol: Protocol, with_token: bool) -> Self {
-        let on = |used: bool| if used { Found::Unknown } else { Found::Off };
+        let on = |used: bool| if used { RegistryStatus::Unknown } else { RegistryStatus::Off };
         let found = [on(protocol != Protocol::LiveRunner), on(protocol.uses_runners(with_token))];
-        Self { found, said: found }
+        Self { found, logged: found }
     }
 
-    /// True when the other side is to be asked again: neither gave a clear answer before, and now this one does. Later
-    /// answers do not count: the other one would never wait longer between its tries.
-    pub(crate) fn see(&mut self, side: Side, found: Found) -> bool {
-        let (own, other) = (side as usize, side.other() as usize);
-        if found == Found::Unclear && self.found[own] != Found::Unknown {
+    /// True when the other registry should be asked again: neither had given a clear answer, and now this one does. Only the
+    /// first clear answer counts: otherwise the other registry's retries would never slow down.
+    pub(crate) fn see(&mut self, registry: Registry, found: RegistryStatus) -> bool {
+        let (own, other) = (registry as usize, registry.other() as usize);
+        if found == RegistryStatus::Unclear && self.found[own] != RegistryStatus::Unknown {
             return false;
         }
         let before = std::mem::replace(&mut self.found[own], found);
-        let again = found.is_clear() && !before.is_clear() && self.found[other] == Found::Unclear;
+        let again = found.is_clear() && !before.is_clear() && self.found[other] == RegistryStatus::Unclear;
         if again {
-            self.found[other] = Found::Unknown;
+            self.found[other] = RegistryStatus::Unknown;
         }
         again
     }
 
-    /// The registry is there, whether or not it takes the worker.
-    pub(crate) fn is_there(&self, side: Side) -> bool {
-        matches!(self.found[side as usize], Found::Visible | Found::Refused)
+    /// The registry is there, whether or not it accepts the worker.
+    pub(crate) fn is_there(&self, registry: Registry) -> bool {
+        matches!(self.found[registry as usize], RegistryStatus::Visible | RegistryStatus::Refused)
     }
 
-    /// The sentence, if it is due. `names`: the registered ones.
+    /// The message if it is due, and whether the worker is visible. `names`: the registered ones.
     pub(crate) fn news(&mut self, url: &str, names: &[String], runner: &RunnerConfig) -> Option<(bool, String)> {
-        let settled = self.found.iter().all(|found| *found != Found::Unknown);
-        if !settled || !self.found.iter().any(|found| found.is_clear()) || self.said == self.found {
+        let settled = self.found.iter().all(|found| *found != RegistryStatus::Unknown);
+        if !settled || !self.found.iter().any(|found| found.is_clear()) || self.logged == self.found {
             return None;
         }
-        self.said = self.found;
-        let visible = self.found.contains(&Found::Visible);
+        self.logged = self.found;
+        let visible = self.found.contains(&RegistryStatus::Visible);
         Some((visible, self.sentence(url, names, runner)))
     }
 
     fn sentence(&self, url: &str, names: &[String], runner: &RunnerConfig) -> String {
         let [byoc, live] = self.found;
-        let has = |what: &str, found: Found| match found {
-            Found::Visible => Some(format!("has {what}")),
-            Found::Refused => Some(format!("has {what}, which refuses it")),
-            Found::Absent => Some(format!("has no {what}")),
-            Found::Unclear => Some(format!("does not say whether it has {what}")),
-            Found::Unknown | Found::Off => None,
+        let has = |what: &str, found: RegistryStatus| match found {
+            RegistryStatus::Visible => Some(format!("has {what}")),
+            RegistryStatus::Refused => Some(format!("has {what}, which rejects it")),
+            RegistryStatus::Absent => Some(format!("has no {what}")),
+            RegistryStatus::Unclear => Some(format!("may have {what} (no clear answer)")),
+            RegistryStatus::Unknown | RegistryStatus::Off => None,
         };
         let has = [has("BYOC", byoc), has("Live Runner", live)];
         let has: Vec<String> = has.into_iter().flatten().collect();
         let mut places = Vec::new();
-        // None is registered while an unhealthy worker stays out.
-        if byoc == Found::Visible && !names.is_empty() {
+        // An unhealthy worker may have no name registered.
+        if byoc == RegistryStatus::Visible && !names.is_empty() {
             places.push(format!("BYOC capability {}", names.join(", ")));
         }
-        if live == Found::Visible {
+        if live == RegistryStatus::Visible {
             places.push(format!("Live Runner {} of app {} (GET /discovery)", runner.id, runner.app));
         }
         let place = match places.is_empty() {
-            true => "visible nowhere".to_owned(),
+            true => "not visible".to_owned(),
             false => format!("visible as {}", places.join(" and as ")),
         };
         let why = match (byoc, live) {
-            (Found::Absent, Found::Absent | Found::Off) => {
-                "; ORCH_URL must name an orchestrator's service address (404 to /capability/register)"
+            (RegistryStatus::Absent, RegistryStatus::Absent | RegistryStatus::Off) => {
+                ". ORCH_URL must be an orchestrator's service address (404 to /capability/register)"
             }
-            (Found::Visible, Found::Absent) => {
-                "; call_runner of Livepeer's SDK needs -useLiveRunners and -orchSecret there"
+            (RegistryStatus::Visible, RegistryStatus::Absent) => {
+                ". For call_runner of Livepeer's SDK, start it with -useLiveRunners and -orchSecret"
             }
             _ => "",
         };
@@ -114,65 +114,60 @@ mod tests {
         RunnerConfig { id: "nyc".into(), app: "agent-net/gpu-check".into(), price: None, named: false }
     }
 
-    fn news(sight: &mut Sight) -> String {
-        sight.news("http://o", &["a".into(), "b".into()], &runner()).map_or_else(String::new, |(_, text)| text)
+    fn news(known: &mut KnownRegistries) -> String {
+        known.news("http://o", &["a".into(), "b".into()], &runner()).map_or_else(String::new, |(_, text)| text)
     }
 
     #[test]
-    fn it_is_said_once_both_have_answered_and_when_that_changes() {
-        let mut sight = Sight::new(Protocol::Auto, false);
-        assert!(!sight.see(Side::Byoc, Found::Visible));
-        assert_eq!(news(&mut sight), "");
-        sight.see(Side::Runner, Found::Absent);
-        let alone = news(&mut sight);
-        assert!(
-            alone.starts_with(
-                "http://o has BYOC and has no Live Runner: this worker is visible as BYOC capability a, b;"
-            )
-        );
+    fn it_is_logged_once_both_have_answered_and_at_each_change() {
+        let mut known = KnownRegistries::new(Protocol::Auto, false);
+        assert!(!known.see(Registry::Byoc, RegistryStatus::Visible));
+        assert_eq!(news(&mut known), "");
+        known.see(Registry::Runner, RegistryStatus::Absent);
+        let alone = news(&mut known);
+        assert!(alone.starts_with(
+            "http://o has BYOC and has no Live Runner: this worker is visible as BYOC capability a, b. For"
+        ));
         assert!(alone.contains("-useLiveRunners"), "{alone}");
-        // What does not answer is as it was.
-        for found in [Found::Unclear, Found::Absent] {
-            sight.see(Side::Runner, found);
-            assert_eq!(news(&mut sight), "");
+        // A missing answer changes nothing.
+        for found in [RegistryStatus::Unclear, RegistryStatus::Absent] {
+            known.see(Registry::Runner, found);
+            assert_eq!(news(&mut known), "");
         }
-        sight.see(Side::Runner, Found::Visible);
+        known.see(Registry::Runner, RegistryStatus::Visible);
         let both = "http://o has BYOC and has Live Runner: this worker is visible as BYOC capability a, b and as Live Runner nyc of app agent-net/gpu-check (GET /discovery)";
-        assert_eq!(news(&mut sight), both);
-        sight.see(Side::Byoc, Found::Refused);
-        assert!(news(&mut sight).contains("visible as Live Runner nyc"));
+        assert_eq!(news(&mut known), both);
+        known.see(Registry::Byoc, RegistryStatus::Refused);
+        assert!(news(&mut known).contains("visible as Live Runner nyc"));
     }
 
     #[test]
     fn an_orchestrator_that_was_away_is_asked_for_both_again() {
-        let mut sight = Sight::new(Protocol::Auto, false);
-        sight.see(Side::Byoc, Found::Unclear);
-        sight.see(Side::Runner, Found::Unclear);
-        assert_eq!(news(&mut sight), "", "that is in the log already");
-        assert!(sight.see(Side::Byoc, Found::Visible));
-        assert_eq!((news(&mut sight), sight.found[1]), (String::new(), Found::Unknown));
-        sight.see(Side::Runner, Found::Unclear);
-        assert!(news(&mut sight).contains("does not say whether it has Live Runner"));
-        // One that never answers clearly is left to its own waits.
+        let mut known = KnownRegistries::new(Protocol::Auto, false);
+        known.see(Registry::Byoc, RegistryStatus::Unclear);
+        known.see(Registry::Runner, RegistryStatus::Unclear);
+        assert_eq!(news(&mut known), "", "that was logged already");
+        assert!(known.see(Registry::Byoc, RegistryStatus::Visible));
+        assert_eq!((news(&mut known), known.found[1]), (String::new(), RegistryStatus::Unknown));
+        known.see(Registry::Runner, RegistryStatus::Unclear);
+        assert!(news(&mut known).contains("may have Live Runner (no clear answer)"));
+        // One that never answers clearly keeps its own waits.
         for _ in 0..3 {
-            assert!(!sight.see(Side::Byoc, Found::Visible));
-            sight.see(Side::Runner, Found::Unclear);
+            assert!(!known.see(Registry::Byoc, RegistryStatus::Visible));
+            known.see(Registry::Runner, RegistryStatus::Unclear);
         }
-        sight.see(Side::Runner, Found::Visible);
-        assert!(news(&mut sight).contains("visible as BYOC capability a, b and as Live Runner nyc"));
+        known.see(Registry::Runner, RegistryStatus::Visible);
+        assert!(news(&mut known).contains("visible as BYOC capability a, b and as Live Runner nyc"));
     }
 
     #[test]
-    fn what_is_off_is_not_spoken_of() {
-        let mut sight = Sight::new(Protocol::Auto, true);
-        sight.see(Side::Byoc, Found::Absent);
-        let (visible, text) = sight.news("http://o", &[], &runner()).unwrap();
-        assert!(
-            !visible && text.starts_with("http://o has no BYOC: this worker is visible nowhere; ORCH_URL"),
-            "{text}"
-        );
-        let mut sight = Sight::new(Protocol::LiveRunner, false);
-        sight.see(Side::Runner, Found::Refused);
-        assert_eq!(news(&mut sight), "http://o has Live Runner, which refuses it: this worker is visible nowhere");
+    fn a_registry_that_is_off_is_not_mentioned() {
+        let mut known = KnownRegistries::new(Protocol::Auto, true);
+        known.see(Registry::Byoc, RegistryStatus::Absent);
+        let (visible, text) = known.news("http://o", &[], &runner()).unwrap();
+        assert!(!visible && text.starts_with("http://o has no BYOC: this worker is not visible. ORCH_URL"), "{text}");
+        let mut known = KnownRegistries::new(Protocol::LiveRunner, false);
+        known.see(Registry::Runner, RegistryStatus::Refused);
+        assert_eq!(news(&mut known), "http://o has Live Runner, which rejects it: this worker is not visible");
     }
 }

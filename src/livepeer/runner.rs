@@ -1,6 +1,6 @@
-//! A worker's entry in an orchestrator's Live Runner registry: what is sent, what the answers mean, and when to send
-//! again. Time is an argument. The registry forgets who is silent for 20 s and who had it before a restart; then the
-//! same id begins anew.
+//! A worker's entry in an orchestrator's Live Runner registry: what to send, what the answers mean, and when to send
+//! again. Time is an argument. The registry drops an entry after 20 s without a beat and at its restart; the same id then
+//! registers again.
 
 mod answer;
 mod card;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::lease;
 
-pub(crate) use answer::{Answer, judge, lists_runners};
+pub(crate) use answer::{BeatAnswer, beat_answer, lists_runners};
 pub(crate) use card::{Cards, metadata};
 pub(crate) use entry::{Beat, MODE, Status, static_entry};
 pub(crate) use follow::Follow;
@@ -19,18 +19,18 @@ pub(crate) use follow::Follow;
 /// Until the orchestrator says otherwise.
 const INTERVAL: Duration = Duration::from_secs(5);
 const TTL: Duration = Duration::from_secs(20);
-/// Nobody is asked more often, whatever interval an answer names.
+/// Beats are never closer together, whatever interval an answer names.
 const SHORTEST: Duration = Duration::from_secs(1);
 const BACKOFF: [u64; 5] = [1, 2, 4, 8, 15];
 const DENIED: [u64; 3] = [15, 30, 60];
 const ABSENT: [u64; 2] = [30, 60];
-/// An id that is held: quick tries first, our own earlier life may end at any moment.
+/// An id that is held: quick tries first, since it may be our own entry from before a crash, about to expire.
 const HELD_QUICK: u32 = 5;
-/// An id that has expired is free at the next sweep, 5 s later at most.
+/// An expired id is free at the registry's next sweep, within 5 s.
 const SWEEP_QUICK: u32 = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum RunnerState {
     Boot,
     Live { secret: String },
     Held,
@@ -41,16 +41,15 @@ enum State {
     Absent,
 }
 
-/// What was learned from an answer, for the log and the operator.
+/// What an answer means for the log and the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum News {
     Registered,
-    /// It goes on as before.
-    Same,
-    /// The registry has lost it; it is registered anew at once.
+    Unchanged,
+    /// The registry has lost the entry; it is registered again immediately.
     Lost,
     Failed {
-        /// What metrics call it.
+        /// Its label in metrics.
         kind: &'static str,
         message: String,
     },
@@ -59,22 +58,22 @@ pub(crate) enum News {
 /// The entry at one orchestrator.
 #[derive(Debug, Clone)]
 pub(crate) struct Runner {
-    state: State,
+    state: RunnerState,
     due: Duration,
     tries: u32,
     misses: u32,
     last_boot: Option<Duration>,
-    /// Since when the id has been refused in a way that an earlier life of it can explain.
+    /// Since when the id is rejected in a way that an entry from before a crash would explain.
     held_since: Option<Duration>,
     interval: Duration,
     ttl: Duration,
 }
 
 impl Runner {
-    /// Due at once.
+    /// Due immediately.
     pub(crate) fn new(now: Duration) -> Self {
         Self {
-            state: State::Boot,
+            state: RunnerState::Boot,
             due: now,
             tries: 0,
             misses: 0,
@@ -89,93 +88,99 @@ impl Runner {
         self.due
     }
 
-    /// The secret of the entry; None: the next beat is a first one, with the orchestrator's own.
+    /// The entry's secret; None: the next beat is a first one, with the orchestrator's secret.
     pub(crate) fn secret(&self) -> Option<&str> {
         match &self.state {
-            State::Live { secret } => Some(secret),
+            RunnerState::Live { secret } => Some(secret),
             _ => None,
         }
     }
 
-    /// For one call, so that a hung one costs one beat.
-    pub(crate) fn patience(&self) -> Duration {
+    /// The timeout of one call: a hung one costs one beat.
+    pub(crate) fn timeout(&self) -> Duration {
         self.interval.clamp(SHORTEST, Duration::from_secs(4))
     }
 
-    /// Beats at `when` at the latest: something that the registry shows has changed, or the operator wants it.
+    /// Moves the next beat forward to `when`: the entry has changed, or the operator asks for it.
     pub(crate) fn hasten(&mut self, when: Duration) {
         self.due = self.due.min(when);
     }
 
-    pub(crate) fn shown(&self) -> lease::State {
+    pub(crate) fn shown(&self) -> lease::RegistrationState {
         match self.state {
-            // The registry keeps it for a while, but nobody knows.
-            State::Live { .. } if self.misses == 0 => lease::State::Registered,
-            State::Boot => lease::State::Waiting,
-            _ => lease::State::Failing,
+            // After a missed beat the registry keeps it for an unknown time.
+            RunnerState::Live { .. } if self.misses == 0 => lease::RegistrationState::Registered,
+            RunnerState::Boot => lease::RegistrationState::Waiting,
+            _ => lease::RegistrationState::Failing,
         }
     }
 
-    /// The answer to the beat that was due. `spread` in 0..1 keeps many workers apart.
-    pub(crate) fn answered(&mut self, now: Duration, answer: Answer, spread: f64) -> News {
-        let live = matches!(self.state, State::Live { .. });
+    /// Takes the answer to a beat. `jitter` in 0..1 spreads many workers.
+    pub(crate) fn answered(&mut self, now: Duration, answer: BeatAnswer, jitter: f64) -> News {
+        let live = matches!(self.state, RunnerState::Live { .. });
         if !live {
             self.last_boot = Some(now);
         }
-        if !matches!(answer, Answer::Held | Answer::Expired | Answer::Unclear(_)) {
+        if !matches!(answer, BeatAnswer::Held | BeatAnswer::Expired | BeatAnswer::Unclear(_)) {
             self.held_since = None;
         }
         match answer {
-            Answer::Taken { secret, interval, ttl, .. } => self.taken(now, live, secret, interval, ttl),
-            Answer::NotRegistered | Answer::Held | Answer::Expired | Answer::Unclear(_) | Answer::Absent if live => {
+            BeatAnswer::Taken { secret, interval, ttl, .. } => self.taken(now, live, secret, interval, ttl),
+            BeatAnswer::NotRegistered
+            | BeatAnswer::Held
+            | BeatAnswer::Expired
+            | BeatAnswer::Unclear(_)
+            | BeatAnswer::Absent
+                if live =>
+            {
                 self.misses = 0;
-                (self.state, self.tries) = (State::Boot, 0);
-                // Two first beats in a row within a second would be a storm.
+                (self.state, self.tries) = (RunnerState::Boot, 0);
+                // Not two first beats within a second.
                 self.due = now.max(self.last_boot.map_or(now, |at| at + SHORTEST));
                 News::Lost
             }
-            Answer::NotRegistered => {
-                let message = "it refuses the secret: make ORCH_SECRET equal to its -orchSecret".into();
-                self.fail(now, State::Denied, &DENIED, spread, "wrong_secret", message)
+            BeatAnswer::NotRegistered => {
+                let message = "secret rejected. Set ORCH_SECRET to its -orchSecret.".into();
+                self.fail(now, RunnerState::Denied, &DENIED, jitter, "wrong_secret", message)
             }
-            Answer::Held => self.held(now, State::Held, HELD_QUICK),
-            Answer::Expired => self.held(now, State::Expired, SWEEP_QUICK),
-            Answer::Unclear(words) => self.unclear(now, spread, &words),
-            Answer::Absent => {
+            BeatAnswer::Held => self.held(now, RunnerState::Held, HELD_QUICK),
+            BeatAnswer::Expired => self.held(now, RunnerState::Expired, SWEEP_QUICK),
+            BeatAnswer::Unclear(words) => self.unclear(now, jitter, &words),
+            BeatAnswer::Absent => {
                 let message = "it has no Live Runner registry (-useLiveRunners with -orchSecret)".into();
-                self.fail(now, State::Absent, &ABSENT, spread, "absent", message)
+                self.fail(now, RunnerState::Absent, &ABSENT, jitter, "absent", message)
             }
-            Answer::Refused(words) => {
-                let message = format!("it refuses what the RUNNER_ and CAPABILITY_ settings say: {words}");
-                // A proxy may have said so: the entry is there until its time is up, and only its secret keeps it.
+            BeatAnswer::Rejected(words) => {
+                let message = format!("RUNNER_ and CAPABILITY_ settings rejected: {words}");
+                // A proxy may have answered: the entry lives until its TTL, and only its secret can renew it.
                 if live && self.interval * self.misses < self.ttl {
                     return self.missed(now, "bad_body", message);
                 }
                 self.misses = 0;
-                self.fail(now, State::Denied, &DENIED, spread, "bad_body", message)
+                self.fail(now, RunnerState::Denied, &DENIED, jitter, "bad_body", message)
             }
-            Answer::Trouble { kind, why } if live => self.missed(now, kind, why),
-            Answer::Trouble { kind, why } => self.fail(now, State::Backoff, &BACKOFF, spread, kind, why),
+            BeatAnswer::Failed { kind, why } if live => self.missed(now, kind, why),
+            BeatAnswer::Failed { kind, why } => self.fail(now, RunnerState::Backoff, &BACKOFF, jitter, kind, why),
         }
     }
 
-    /// One beat was not taken. The secret is kept: the next answer decides.
+    /// One beat failed. The secret is kept: the next answer decides.
     fn missed(&mut self, now: Duration, kind: &'static str, message: String) -> News {
         self.misses += 1;
         self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
         News::Failed { kind, message }
     }
 
-    /// The id is refused for longer than the registry would keep an earlier life of this worker.
-    fn outlasted(&mut self, now: Duration) -> bool {
+    /// The id is rejected for longer than the registry keeps an entry from before a crash.
+    fn is_held_by_another(&mut self, now: Duration) -> bool {
         now - *self.held_since.get_or_insert(now) > self.ttl + 2 * self.interval
     }
 
-    fn held(&mut self, now: Duration, state: State, quick: u32) -> News {
-        let message = if self.outlasted(now) {
-            "another worker holds this RUNNER_ID: give each worker its own"
+    fn held(&mut self, now: Duration, state: RunnerState, quick: u32) -> News {
+        let message = if self.is_held_by_another(now) {
+            "another worker holds this RUNNER_ID. Give each worker its own."
         } else {
-            "this RUNNER_ID is still registered, perhaps from before a crash: it is free within 25 s"
+            "this RUNNER_ID is still registered, perhaps from before a crash. It is free within 25 s."
         };
         self.tries = if self.state == state { self.tries + 1 } else { 1 };
         self.state = state;
@@ -183,18 +188,18 @@ impl Runner {
         News::Failed { kind: "held", message: message.into() }
     }
 
-    /// Refused with words that fit a wrong secret as well as an id that is held.
-    fn unclear(&mut self, now: Duration, spread: f64, words: &str) -> News {
-        if self.outlasted(now) {
+    /// Rejected with a text that fits a wrong secret as well as a held id.
+    fn unclear(&mut self, now: Duration, jitter: f64, words: &str) -> News {
+        if self.is_held_by_another(now) {
             let message = format!(
-                "it refuses this worker ({words}): ORCH_SECRET differs from the orchestrator's secret, or another worker holds this RUNNER_ID"
+                "this worker is rejected ({words}): ORCH_SECRET differs from the orchestrator's secret, or another worker holds this RUNNER_ID"
             );
-            return self.fail(now, State::Denied, &DENIED, spread, "unauthorized", message);
+            return self.fail(now, RunnerState::Denied, &DENIED, jitter, "unauthorized", message);
         }
-        self.state = State::Unclear;
+        self.state = RunnerState::Unclear;
         self.due = now + self.interval;
         let message = format!(
-            "it refuses this worker ({words}): this RUNNER_ID may still be registered from before a crash, or ORCH_SECRET is wrong"
+            "this worker is rejected ({words}): this RUNNER_ID may still be registered from before a crash, or ORCH_SECRET is wrong"
         );
         News::Failed { kind: "unauthorized", message }
     }
@@ -213,15 +218,15 @@ impl Runner {
         self.due = now + self.interval;
         match (secret, live) {
             (Some(secret), _) => {
-                (self.state, self.tries) = (State::Live { secret }, 0);
-                // A registry may give a new secret with each answer.
-                if live && !missed { News::Same } else { News::Registered }
+                (self.state, self.tries) = (RunnerState::Live { secret }, 0);
+                // Some registries return a new secret with each answer.
+                if live && !missed { News::Unchanged } else { News::Registered }
             }
             (None, true) if missed => News::Registered,
-            (None, true) => News::Same,
+            (None, true) => News::Unchanged,
             (None, false) => {
-                let message = "it took the first beat and gave no heartbeat_secret".into();
-                self.fail(now, State::Backoff, &BACKOFF, 0.0, "protocol", message)
+                let message = "it accepted the first beat without returning a heartbeat_secret".into();
+                self.fail(now, RunnerState::Backoff, &BACKOFF, 0.0, "protocol", message)
             }
         }
     }
@@ -229,16 +234,16 @@ impl Runner {
     fn fail(
         &mut self,
         now: Duration,
-        state: State,
+        state: RunnerState,
         waits: &[u64],
-        spread: f64,
+        jitter: f64,
         kind: &'static str,
         message: String,
     ) -> News {
         self.tries = if self.state == state { self.tries + 1 } else { 1 };
         self.state = state;
         let wait = waits[(self.tries as usize - 1).min(waits.len() - 1)];
-        self.due = now + Duration::from_secs(wait).mul_f64(0.8 + 0.4 * spread.clamp(0.0, 1.0));
+        self.due = now + Duration::from_secs(wait).mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
         News::Failed { kind, message }
     }
 }

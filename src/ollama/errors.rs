@@ -1,4 +1,4 @@
-//! Why a request to Ollama gave nothing: a connection's error, or an answer that is not Ollama's, in words.
+//! Why a request to Ollama failed: a connection error, or an answer that is not Ollama's, in words.
 
 use ureq::Body;
 use ureq::http::Response;
@@ -7,25 +7,25 @@ use crate::config::url::HttpUrl;
 use crate::outgoing::refusal::{Refusal, Trouble};
 use crate::outgoing::{Cause, words};
 
-/// What a failed request means.
+/// What a failed request means and what to do.
 pub(super) fn trouble(why: &ureq::Error) -> Trouble {
     let said = words(why);
     match Cause::of(why) {
         Cause::Name => Trouble::new(
             said,
-            "check the name in OLLAMA_URL and the DNS; Docker knows a container's name on a network that both share",
+            "Check the name in OLLAMA_URL, and DNS. Docker resolves a container's name only on a network that both share.",
         ),
-        Cause::SpeaksTls => Trouble::new(said, "write https:// in OLLAMA_URL"),
-        Cause::SpeaksPlain => Trouble::new(said, "write http:// in OLLAMA_URL"),
+        Cause::SpeaksTls => Trouble::new(said, "Use https:// in OLLAMA_URL."),
+        Cause::SpeaksPlain => Trouble::new(said, "Use http:// in OLLAMA_URL."),
         Cause::Untrusted => Trouble::new(
             format!("its certificate is not trusted: {said}"),
-            "set OLLAMA_TLS=ca:/path.pem to the authority that signed it, or OLLAMA_TLS=insecure to check nothing",
+            "Set OLLAMA_TLS=ca:/path.pem to the authority that signed it, or OLLAMA_TLS=insecure to skip verification.",
         ),
         Cause::Other => said.into(),
     }
 }
 
-/// What is wrong with an answer to `path`, whose body begins with `text`; None: nothing that its head or its form tells.
+/// What is wrong with an answer to `path` whose body begins with `text`; None: its head and form look right.
 pub(super) fn refusal(
     reply: &Response<Body>,
     text: &str,

@@ -1,43 +1,41 @@
-//! Ollama's version, pulled and loaded models over its API. It may be away, slow, lying or half-answering.
+//! Ollama's version and its pulled and loaded models, over its API. It may be down, slow or answer in part.
 
 use std::time::{Duration, Instant};
 
+use super::client::{OllamaClient, PS, TAGS, VERSION};
 use super::models::{self, Entry};
 use crate::config::OllamaConfig;
 use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing::refusal::Trouble;
 
-pub(crate) use super::client::{Client, Look};
-use super::client::{PS, TAGS, VERSION};
-
-/// One lost answer is no outage.
+/// One lost answer is not an outage.
 const DOWN_AFTER: u32 = 2;
-/// Lists that could not be read again are shown this long.
+/// A list that cannot be read again is shown this long.
 const LISTS_LAST: Duration = Duration::from_secs(60);
-/// Pulled models change rarely: they are read at every second look at least, and at most this far apart.
+/// Pulled models change rarely: they are not read at each sample, but at most this far apart.
 const TAGS_EVERY: Duration = Duration::from_secs(10);
 
-/// Ollama as it was last seen.
+/// Ollama's last known state.
 #[derive(Debug)]
 pub(crate) struct Ollama {
-    client: Client,
+    client: OllamaClient,
     failures: u32,
     reach: Reach,
     tags: Option<(Instant, Vec<Entry>)>,
     ps: Option<(Instant, Vec<Entry>)>,
     tags_error: Option<Trouble>,
-    /// What `ps` has and the last list of pulled models lacks: no reason to read it again.
+    /// Loaded models missing from the last list of pulled ones: known, so no reason to read that again.
     unlisted: Vec<String>,
 }
 
 impl Ollama {
     pub(crate) fn new(config: &OllamaConfig) -> Self {
-        let client = Client::new(config, 1);
+        let client = OllamaClient::new(config, 1);
         let unlisted = Vec::new();
         Self { client, failures: 0, reach: Reach::Pending, tags: None, ps: None, tags_error: None, unlisted }
     }
 
-    /// Asks anew; returns within the deadlines of the routes.
+    /// Asks Ollama; returns within the deadlines of the routes.
     pub(crate) fn read(&mut self) -> OllamaState {
         match self.client.get(&VERSION).and_then(|answer| Ok(models::parse_version(&answer.body)?)) {
             Ok(version) => {
@@ -74,7 +72,7 @@ impl Ollama {
         }
     }
 
-    /// Loaded models that the list of pulled ones lacks: they were pulled since, or deleted.
+    /// Loaded models missing from the list of pulled ones: pulled since, or deleted.
     fn unlisted(&self) -> Vec<String> {
         match (&self.tags, &self.ps) {
             (Some((_, tags)), Some((_, ps))) => models::unlisted(tags, ps),
@@ -85,7 +83,6 @@ impl Ollama {
     fn no_answer(&mut self, why: Trouble) -> OllamaState {
         self.failures += 1;
         if self.failures >= DOWN_AFTER {
-            // What it held is gone with it as far as anybody can tell.
             (self.tags, self.ps, self.tags_error) = (None, None, None);
             self.reach = Reach::Down(why);
             return self.state(None);

@@ -1,10 +1,10 @@
-//! Ollama: its models, how they are pulled and kept loaded, and the client that asks.
+//! Ollama: the client, its models, and how they are pulled and kept loaded.
 
 pub(crate) mod client;
 pub(crate) mod errors;
 pub(crate) mod fetch;
 pub(crate) mod keeper;
-pub(crate) mod keepers;
+pub(crate) mod keeper_thread;
 pub(crate) mod models;
 pub(crate) mod pull;
 pub(crate) mod state;

@@ -1,5 +1,5 @@
 //! Ollama's JSON (`/api/version`, `/api/tags`, `/api/ps`) as the models pulled and the models loaded.
-//! Every field is optional and of any type: a server that lies costs a field, never a job.
+//! Every field may be missing or of any type: a bad value costs that field, never a job.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// More models than this are left out: a list is at most 8 MiB, its parsed form must stay small too.
+/// Further models are left out: a list has at most 8 MiB, and its parsed form must stay small too.
 const MAX_MODELS: usize = 10_000;
 
 /// One entry of `/api/tags` or `/api/ps`.
@@ -23,7 +23,7 @@ pub(crate) struct Entry {
     /// Bytes: on disk in tags, in memory (all devices) in ps.
     #[serde(deserialize_with = "lenient")]
     size: Option<u64>,
-    /// Bytes of `size` that are on a GPU; builds of mid-2024 leave it out when it is 0.
+    /// Bytes of `size` on a GPU; builds of mid-2024 omit 0.
     #[serde(deserialize_with = "lenient")]
     size_vram: Option<u64>,
     /// Set for models that run in Ollama's cloud: they use no GPU of this machine.
@@ -31,16 +31,16 @@ pub(crate) struct Entry {
     remote_host: Option<String>,
     #[serde(deserialize_with = "lenient")]
     remote_model: Option<String>,
-    /// Tokens that it was loaded with (num_ctx); not before mid-2025.
+    /// Context length in tokens (num_ctx); since mid-2025.
     #[serde(deserialize_with = "lenient")]
     context_length: Option<u64>,
-    /// When it is unloaded unless somebody asks for it: RFC 3339, in some 292 years when it is kept for ever.
+    /// When it is unloaded unless requested again: RFC 3339; some 292 years ahead for a keep_alive without end.
     #[serde(deserialize_with = "lenient")]
     expires_at: Option<String>,
 }
 
 impl Entry {
-    /// Where it runs, if that is not here.
+    /// The remote host that runs it, if any.
     fn remote(&self) -> Option<&str> {
         let host = self.remote_host.as_deref().filter(|host| !host.is_empty());
         host.or_else(|| self.remote_model.as_deref().filter(|model| !model.is_empty()).map(|_| "ollama.com"))
@@ -62,7 +62,7 @@ struct Version {
     version: String,
 }
 
-/// A value of the wrong type is absent.
+/// A value of the wrong type counts as absent.
 fn lenient<'de, D: Deserializer<'de>, T: serde::Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     #[derive(serde::Deserialize)]
     #[serde(untagged)]
@@ -76,7 +76,7 @@ fn lenient<'de, D: Deserializer<'de>, T: serde::Deserialize<'de>>(d: D) -> Resul
     })
 }
 
-/// The list without what is no object; `null` is an empty list.
+/// The objects of the list; `null` is an empty list.
 fn entries<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<Entry>>, D::Error> {
     struct Entries;
     impl<'de> Visitor<'de> for Entries {
@@ -109,7 +109,7 @@ fn entries<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Vec<Entry>>, D::Err
 /// The entries of a `/api/tags` or `/api/ps` body.
 ///
 /// # Errors
-/// One sentence: not JSON, or not an object with a list `models`.
+/// Not JSON, or not an object with a list `models`.
 pub(crate) fn parse_list(body: &[u8]) -> Result<Vec<Entry>, String> {
     let list: List = serde_json::from_slice(body).map_err(|why| format!("the answer is not a model list: {why}"))?;
     list.models.ok_or_else(|| "the answer has no list \"models\"".into())
@@ -118,7 +118,7 @@ pub(crate) fn parse_list(body: &[u8]) -> Result<Vec<Entry>, String> {
 /// The version of a `/api/version` body, at most 64 characters of it.
 ///
 /// # Errors
-/// One sentence: not JSON, or not an object with a text `version`.
+/// Not JSON, or not an object with a string `version`.
 pub(crate) fn parse_version(body: &[u8]) -> Result<String, String> {
     let version: Version =
         serde_json::from_slice(body).map_err(|why| format!("the answer is not Ollama's version: {why}"))?;
@@ -136,25 +136,25 @@ pub(crate) struct Model {
     pub(crate) loaded: Option<Loaded>,
     /// Of the manifest: the same for all names of the same weights.
     pub(crate) digest: Option<String>,
-    /// Where it really runs, if that is Ollama's cloud: its name need not say so.
+    /// Set when Ollama's cloud runs it; its name may not show that.
     pub(crate) remote_host: Option<String>,
 }
 
 /// What a loaded model holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Loaded {
-    /// Bytes on all devices; None when Ollama does not say.
+    /// Bytes on all devices; None: unknown.
     pub(crate) size_bytes: Option<u64>,
     /// Bytes of them on a GPU.
     pub(crate) vram_bytes: u64,
-    /// Unix seconds by Ollama's clock at which it is unloaded; None when Ollama does not say.
+    /// Unix seconds by Ollama's clock at which it is unloaded; None: unknown.
     pub(crate) expires_at: Option<i64>,
-    /// Tokens that it was loaded with; None when Ollama does not say.
+    /// Context length in tokens; None: unknown.
     pub(crate) context_length: Option<u64>,
 }
 
 impl Loaded {
-    /// Share on a GPU in percent, 0 to 100; None when the size is not known.
+    /// Percentage on a GPU, 0 to 100; None when the size is unknown.
     pub(crate) fn on_gpu_percent(&self) -> Option<u64> {
         let size = u128::from(self.size_bytes.filter(|s| *s > 0)?);
         let percent = (u128::from(self.vram_bytes) * 100 + size / 2) / size;
@@ -162,9 +162,9 @@ impl Loaded {
     }
 }
 
-/// Joins both lists, pulled models first in Ollama's order (newest first).
-/// A loaded model marks the pulled one of its name, else the first of its digest (an alias of the
-/// same weights is listed under the name that was loaded first), else it stands by itself.
+/// Joins both lists, pulled models first in Ollama's order (newest first). A loaded model marks the pulled one of its
+/// name, else the first of its digest (Ollama lists an alias under the name that was loaded first), else it is listed
+/// alone.
 pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
     let mut models: Vec<Model> = tags
         .iter()
@@ -187,11 +187,11 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
             expires_at: entry.expires_at.as_deref().and_then(unix_seconds),
             context_length: entry.context_length.filter(|tokens| *tokens > 0),
         };
-        let wanted = normalise(name);
+        let wanted = normalize(name);
         let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
         let at = tags
             .iter()
-            .position(|tag| tag.name().is_some_and(|n| normalise(n) == wanted))
+            .position(|tag| tag.name().is_some_and(|n| normalize(n) == wanted))
             .or_else(|| tags.iter().position(same_digest))
             .filter(|at| models[*at].loaded.is_none());
         match at {
@@ -218,7 +218,7 @@ fn unix_seconds(rfc3339: &str) -> Option<i64> {
     OffsetDateTime::parse(rfc3339, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
 
-/// How a model that somebody names stands.
+/// The state of one named model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) pulled: bool,
@@ -229,17 +229,17 @@ pub(crate) struct Standing {
     pub(crate) remote_host: Option<String>,
 }
 
-/// Looks a name up in what `join` made.
+/// Looks a name up in the list of [`join`].
 pub(crate) fn standing(models: &[Model], name: &str) -> Standing {
-    let wanted = normalise(name);
-    let Some(model) = models.iter().find(|model| normalise(&model.name) == wanted) else { return Standing::default() };
+    let wanted = normalize(name);
+    let Some(model) = models.iter().find(|model| normalize(&model.name) == wanted) else { return Standing::default() };
     let same = |other: &&Model| model.digest.is_some() && other.digest == model.digest;
     let loaded = model.loaded.or_else(|| models.iter().filter(same).find_map(|other| other.loaded));
     Standing { pulled: model.pulled, loaded, digest: model.digest.clone(), remote_host: model.remote_host.clone() }
 }
 
 /// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
-pub(crate) fn normalise(name: &str) -> String {
+pub(crate) fn normalize(name: &str) -> String {
     let lower = name.to_lowercase();
     let short = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
     let short = short.strip_prefix("library/").unwrap_or(short);
@@ -251,7 +251,7 @@ pub(crate) fn normalise(name: &str) -> String {
 fn names() {
     #[track_caller]
     fn check(name: &str, expect: &str) {
-        assert_eq!(normalise(name), expect);
+        assert_eq!(normalize(name), expect);
     }
     check("Llama3", "llama3:latest");
     check("registry.ollama.ai/library/llama3:8B", "llama3:8b");
@@ -261,7 +261,7 @@ fn names() {
 }
 
 #[test]
-fn lists_survive_lies() {
+fn bad_values_in_lists_are_left_out() {
     #[track_caller]
     fn check(body: &str, expect: Result<&[&str], &str>) {
         let got = parse_list(body.as_bytes());

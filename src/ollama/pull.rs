@@ -1,4 +1,4 @@
-//! The lines of `POST /api/pull` as progress that people can look at: it never goes backwards, although Ollama's does.
+//! Progress of a pull from the lines of `POST /api/pull`. It never goes backwards, although Ollama's does.
 
 mod explain;
 
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub(crate) use explain::{Cause, PullError, explain};
+pub(crate) use explain::{PullCause, PullError, explain};
 
-/// Layers of one model; what comes beyond is not counted.
+/// Layers of one model; further ones are not counted.
 const MAX_LAYERS: usize = 1000;
-/// Of bytes; `sha256:` and 64 digits are 71.
+/// Bytes; `sha256:` and 64 digits are 71.
 const MAX_DIGEST: usize = 200;
-/// The weights come first. Before a layer of this size is known, nothing can be said of the whole.
+/// The weights come first: before a layer of this size is known, the total is not.
 const SUBSTANTIAL: u64 = 1 << 20;
-/// The rate is that of the last while.
+/// The rate is measured over this time.
 const WINDOW: Duration = Duration::from_secs(15);
 const WINDOW_STEP: Duration = Duration::from_millis(250);
 const MIN_WINDOW: Duration = Duration::from_secs(1);
-/// No longer time is foretold.
+/// The longest estimate that is shown.
 const LONGEST_ETA: f64 = 30.0 * 86_400.0;
 /// Characters of a status that are shown.
 const MAX_TEXT: usize = 300;
@@ -49,12 +49,12 @@ pub(crate) struct Pull {
     status: String,
     error: Option<PullError>,
     success: bool,
-    /// What was shown last, which nothing below it may replace.
+    /// Shown last; never lowered.
     percent: u8,
     completed: u64,
-    /// Bytes that came during this pull, less what Ollama took back.
+    /// Bytes received during this pull, less those that Ollama discarded.
     fetched: i64,
-    /// When how much of it had come, a few times a second.
+    /// `fetched` over time, a few times a second.
     window: VecDeque<(Duration, i64)>,
     now: Duration,
 }
@@ -64,20 +64,20 @@ pub(crate) struct Pull {
 pub(crate) struct Progress {
     /// 100 only once it has succeeded.
     pub(crate) percent: u8,
-    /// Bytes of all layers that are known so far.
+    /// Bytes of all layers known so far.
     pub(crate) completed: u64,
     pub(crate) total: u64,
-    /// None: too early to tell.
+    /// None: too early.
     pub(crate) bytes_per_second: Option<u64>,
     pub(crate) eta_seconds: Option<u64>,
-    /// Number of the layer that is fetched, from 1, and its percent.
+    /// The layer being fetched, from 1, and its percentage.
     pub(crate) layer: Option<(usize, u8)>,
-    /// In Ollama's words; empty while a layer is fetched.
+    /// Ollama's own status; empty while a layer is fetched.
     pub(crate) status: String,
 }
 
 impl Pull {
-    /// Takes in one line; `now` is of any clock that only goes forward.
+    /// Takes one line; `now` is from any monotonic clock.
     pub(crate) fn line(&mut self, line: &[u8], now: Duration) {
         if line.trim_ascii().is_empty() {
             return;
@@ -85,18 +85,18 @@ impl Pull {
         let line: Line = match serde_json::from_slice(line) {
             Ok(line) => line,
             Err(why) => {
-                self.error.get_or_insert(PullError::other(format!("what came is no line of a pull: {why}")));
+                self.error.get_or_insert(PullError::other(format!("the answer is not a line of a pull: {why}")));
                 return;
             }
         };
         if let Some(error) = line.error {
-            // 0.5.13 says "success" after an error.
+            // 0.5.13 reports "success" after an error.
             self.error.get_or_insert_with(|| explain(&error));
             return;
         }
         self.success |= line.status == "success";
-        // "pulling" and a part of the digest say nothing more.
-        self.status = if line.digest.is_empty() { shorten(&line.status) } else { String::new() };
+        // "pulling" and part of a digest add nothing.
+        self.status = if line.digest.is_empty() { shortened(&line.status) } else { String::new() };
         if !line.digest.is_empty() {
             self.layer(line);
         }
@@ -120,11 +120,11 @@ impl Pull {
                 self.fetched = self.fetched.saturating_add(change);
                 (layer.total, layer.completed) = (line.total, completed);
             }
-            // What is there at first was fetched before.
+            // What it has at first was fetched before.
             None if room => self.layers.push(Layer { digest: line.digest, total: line.total, completed }),
             None => {}
         }
-        // The one that is told of stands last.
+        // The layer that progress reports comes last.
         if let Some(at) = self.layers.iter().position(|layer| layer.completed < layer.total) {
             let layer = self.layers.remove(at);
             self.layers.push(layer);
@@ -164,7 +164,7 @@ impl Pull {
         }
     }
 
-    /// Bytes a second over the last while.
+    /// Bytes per second.
     fn rate(&self) -> Option<f64> {
         let (from, before) = self.window.front()?;
         let time = self.now.saturating_sub(*from);
@@ -175,15 +175,15 @@ impl Pull {
         self.error.is_some()
     }
 
-    /// What became of it, once no line comes any more.
+    /// The result, once the last line has come.
     ///
     /// # Errors
-    /// What Ollama said, with what to do; or that it ended without a word.
+    /// Ollama's error and what to do, or that the pull ended early.
     pub(crate) fn finish(&self) -> Result<(), PullError> {
         match &self.error {
             Some(error) => Err(error.clone()),
             None if self.success => Ok(()),
-            None => Err(PullError::other("Ollama ended the pull before it was done; what it has is kept")),
+            None => Err(PullError::other("Ollama ended the pull early. What was downloaded is kept")),
         }
     }
 }
@@ -193,8 +193,8 @@ fn percent(part: u64, whole: u64) -> u8 {
     u8::try_from(percent.min(100)).unwrap_or(100)
 }
 
-/// One line of bounded length.
-pub(crate) fn shorten(text: &str) -> String {
+/// A status or an error as one line of bounded length.
+pub(crate) fn shortened(text: &str) -> String {
     crate::sys::text::start(text, MAX_TEXT)
 }
 

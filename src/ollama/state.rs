@@ -1,4 +1,4 @@
-//! What is known of Ollama at one moment.
+//! The state of Ollama at one moment.
 
 use super::models::Model;
 use crate::outgoing::refusal::Trouble;
@@ -6,7 +6,7 @@ use crate::outgoing::refusal::Trouble;
 /// Whether Ollama answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// Not asked to the end yet, or failed once: one lost answer is no outage.
+    /// No answer yet, or one failure: one lost answer is not an outage.
     Pending,
     Up {
         version: String,
@@ -15,7 +15,7 @@ pub(crate) enum Reach {
     Down(Trouble),
 }
 
-/// What is known of Ollama.
+/// What is known about Ollama.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OllamaState {
     pub(crate) reach: Reach,
@@ -38,7 +38,7 @@ impl OllamaState {
 
     /// The loaded model with the most VRAM.
     pub(crate) fn main_model(&self) -> Option<&Model> {
-        // max_by_key takes the last of equals; Ollama lists the one that stays longest first.
+        // max_by_key returns the last of equals; Ollama lists the one that stays longest first.
         self.models.iter().rev().filter(|m| m.loaded.is_some()).max_by_key(|m| m.loaded.map(|l| l.vram_bytes))
     }
 }

@@ -1,4 +1,4 @@
-//! What is sent in the Authorization header; a token in a file may change while the worker runs.
+//! The Authorization header of requests to Ollama. A token file may change while the worker runs.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ impl Credentials {
         self.login.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The header's value; None: nothing is sent.
+    /// The header's value; None: the header is not sent.
     pub(crate) fn header(&self) -> Option<String> {
         self.lock().as_ref().map(Login::header)
     }
@@ -36,7 +36,7 @@ impl Credentials {
         self.lock().as_ref().map(Login::setting)
     }
 
-    /// Reads the file again. True: it holds another token now.
+    /// Reads the token file again. True: the token has changed.
     pub(crate) fn renew(&self) -> bool {
         let read = self.file.as_ref().and_then(|file| secrets::read_again(file).ok()).and_then(Secret::new);
         let Some(token) = read.map(Login::Token) else { return false };

@@ -1,11 +1,11 @@
-//! What all requests to others share. A name is looked up for a new connection only, not for each request; a connection
-//! knows whether the peer closed it between two requests; and errors are said in words.
+//! What all outgoing requests share. A name is looked up for each new connection, not for each request. A connection
+//! knows whether its peer closed it between two requests. Errors are shown in words.
 
+mod errors;
 mod login;
 pub(crate) mod refusal;
 mod tls;
 mod watched;
-mod words;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -16,24 +16,25 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 use ureq::{Agent, Body, Error, Timeout};
 
-use crate::sys::resolver::{self, Found, Unresolved};
+use crate::sys::resolver::{self, Unresolved};
+pub(crate) use errors::{Cause, words};
+use errors::{Stale, is, not_connected};
 pub(crate) use login::Credentials;
 pub(crate) use tls::tls;
 use watched::{Closed, Watched};
-pub(crate) use words::{Cause, words};
 
-/// For a look-up where neither the request nor the agent has a limit.
+/// For a look-up when neither the request nor the agent has a timeout.
 const LOOK_UP: Duration = Duration::from_secs(10);
-/// ureq has room for so many addresses of a name.
+/// ureq has room for this many addresses of a name.
 const MOST_ADDRESSES: usize = 16;
 
 /// An agent with these settings.
 pub(crate) fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, Lookup { inner: DefaultConnector::new() }, Later)
+    Agent::with_parts(config, ResolvingConnector { inner: DefaultConnector::new() }, DeferredResolver)
 }
 
-/// GET of `url`, with these headers. It is sent once more, on a new connection, when a kept one was closed before the
-/// first byte of the answer: the peer may have closed it just when the request was on its way.
+/// GET `url` with these headers. Sent once more, on a new connection, when a kept one is closed before the first byte of
+/// the answer: the peer may have closed it while the request was on its way.
 ///
 /// # Errors
 /// ureq's own.
@@ -55,7 +56,7 @@ pub(crate) fn get(
     }
 }
 
-/// No connection came about, so that not a byte was sent.
+/// No connection was made, so nothing was sent.
 pub(crate) fn is_unsent(why: &Error) -> bool {
     match why {
         Error::ConnectionFailed | Error::HostNotFound | Error::Timeout(Timeout::Connect | Timeout::Resolve) => true,
@@ -64,28 +65,23 @@ pub(crate) fn is_unsent(why: &Error) -> bool {
     }
 }
 
-/// Whether an error of ours, which ureq passes on inside of an I/O error, is of this type.
-fn is<T: std::error::Error + 'static>(why: &Error) -> bool {
-    matches!(why, Error::Io(io) if io.get_ref().is_some_and(|inner| inner.is::<T>()))
-}
-
-/// ureq asks it for each request, also where a connection is kept: it has no addresses, and `Lookup` finds them.
+/// ureq resolves names for each request, even on a kept connection: this returns no addresses, and `ResolvingConnector` finds them.
 #[derive(Debug)]
-struct Later;
+struct DeferredResolver;
 
-impl Resolver for Later {
+impl Resolver for DeferredResolver {
     fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         Ok(self.empty())
     }
 }
 
-/// Looks the name up for a new connection, and opens it.
+/// Looks the name up for a new connection and opens it.
 #[derive(Debug)]
-struct Lookup {
+struct ResolvingConnector {
     inner: DefaultConnector,
 }
 
-impl Connector for Lookup {
+impl Connector for ResolvingConnector {
     type Out = Watched;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Watched>, Error> {
@@ -124,30 +120,5 @@ impl Connector for Lookup {
         };
         let connected = self.inner.connect(&details, None).map_err(|why| Stale::explain(why, found))?;
         Ok(connected.map(|transport| Watched::new(transport.boxed())))
-    }
-}
-
-fn not_connected(why: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Io(io::Error::new(io::ErrorKind::NotConnected, why))
-}
-
-/// Addresses of an earlier look-up did not answer, and the name gives no others.
-#[derive(Debug)]
-struct Stale(String);
-
-impl std::fmt::Display for Stale {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Stale {}
-
-impl Stale {
-    fn explain(why: Error, found: Found) -> Error {
-        let Some(unresolved) = found.old else { return why };
-        let last: Vec<String> = found.addresses.iter().map(|address| address.ip().to_string()).collect();
-        let last = last.join(", ");
-        not_connected(Self(format!("{unresolved}, and at its last address {last} there is no answer: {}", words(&why))))
     }
 }

@@ -1,4 +1,4 @@
-//! The rules by which certificates are judged.
+//! How certificates are verified.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,14 +7,15 @@ use std::sync::Arc;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::config::TlsRule;
+use crate::sys::text::io_words;
 
-/// A list of root certificates is not larger.
+/// Larger than any list of root certificates.
 const MAX_PEM: u64 = 4 << 20;
 
-/// The TLS rules of ORCH_TLS or OLLAMA_TLS.
+/// The TLS settings for a value of ORCH_TLS or OLLAMA_TLS.
 ///
 /// # Errors
-/// One sentence when the file of `ca:` cannot be used.
+/// Why the file of `ca:` cannot be used.
 pub(crate) fn tls(rule: &TlsRule) -> Result<TlsConfig, String> {
     let builder = TlsConfig::builder();
     Ok(match rule {
@@ -26,13 +27,13 @@ pub(crate) fn tls(rule: &TlsRule) -> Result<TlsConfig, String> {
 
 fn certificates(path: &str) -> Result<Vec<Certificate<'static>>, String> {
     let mut pem = Vec::new();
-    let file = File::open(path).map_err(|why| format!("{path} cannot be opened: {why}"))?;
-    file.take(MAX_PEM).read_to_end(&mut pem).map_err(|why| format!("{path} cannot be read: {why}"))?;
+    let file = File::open(path).map_err(|why| format!("cannot open {path}: {}", io_words(&why)))?;
+    file.take(MAX_PEM).read_to_end(&mut pem).map_err(|why| format!("cannot read {path}: {}", io_words(&why)))?;
     let mut all = Vec::new();
     for item in parse_pem(&pem) {
         if let PemItem::Certificate(one) = item.map_err(|why| format!("{path} is not a PEM file: {why}"))? {
             all.push(one);
         }
     }
-    if all.is_empty() { Err(format!("{path} holds no certificate in PEM form")) } else { Ok(all) }
+    if all.is_empty() { Err(format!("{path} contains no PEM certificate")) } else { Ok(all) }
 }

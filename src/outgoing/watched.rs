@@ -1,4 +1,4 @@
-//! A connection that knows how the peer ended it.
+//! A connection that notices how its peer ended it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,37 +19,37 @@ impl fmt::Display for Closed {
 
 impl StdError for Closed {}
 
-/// A TLS alert came where HTTP was spoken.
+/// The peer answered plain HTTP with a TLS alert.
 #[derive(Debug)]
 pub(super) struct SpeaksTls;
 
 impl fmt::Display for SpeaksTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("its port speaks TLS")
+        f.write_str("its port expects TLS")
     }
 }
 
 impl StdError for SpeaksTls {}
 
-/// How the TLS record of an alert begins.
+/// The first bytes of a TLS alert record.
 const ALERT: [u8; 2] = [0x15, 3];
 
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Box<dyn Transport>,
-    /// Requests that were answered with a byte at least.
+    /// Requests answered with at least one byte.
     answered: usize,
-    /// Bytes have come since the last ones were sent.
-    heard: bool,
+    /// Bytes were received since the last ones were sent.
+    received: bool,
 }
 
 impl Watched {
     pub(super) fn new(inner: Box<dyn Transport>) -> Self {
-        Self { inner, answered: 0, heard: false }
+        Self { inner, answered: 0, received: false }
     }
 
-    /// What an error means to the one who waits for the first byte of an answer.
-    fn judge(&self, why: Error) -> Error {
+    /// What an error means while the first byte of an answer is awaited.
+    fn closed_error(&self, why: Error) -> Error {
         let gone = matches!(&why, Error::Io(io) if matches!(
             io.kind(),
             io::ErrorKind::BrokenPipe
@@ -57,11 +57,11 @@ impl Watched {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::UnexpectedEof
         ));
-        if gone && self.waits_on_a_kept_one() { closed() } else { why }
+        if gone && self.awaits_answer_on_kept_connection() { closed() } else { why }
     }
 
-    fn waits_on_a_kept_one(&self) -> bool {
-        self.answered > 0 && !self.heard
+    fn awaits_answer_on_kept_connection(&self) -> bool {
+        self.answered > 0 && !self.received
     }
 }
 
@@ -75,23 +75,23 @@ impl Transport for Watched {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        if std::mem::take(&mut self.heard) {
+        if std::mem::take(&mut self.received) {
             self.answered += 1;
         }
-        self.inner.transmit_output(amount, timeout).map_err(|why| self.judge(why))
+        self.inner.transmit_output(amount, timeout).map_err(|why| self.closed_error(why))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let more = self.inner.await_input(timeout).map_err(|why| self.judge(why))?;
-        if !more && self.waits_on_a_kept_one() {
+        let more = self.inner.await_input(timeout).map_err(|why| self.closed_error(why))?;
+        if !more && self.awaits_answer_on_kept_connection() {
             return Err(closed());
         }
-        if more && !self.heard {
+        if more && !self.received {
             let plain = !self.inner.is_tls();
             if plain && self.inner.buffers().input().starts_with(&ALERT) {
                 return Err(Error::Io(io::Error::new(io::ErrorKind::InvalidData, SpeaksTls)));
             }
-            self.heard = true;
+            self.received = true;
         }
         Ok(more)
     }

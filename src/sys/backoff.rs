@@ -1,8 +1,8 @@
-//! Waiting times between tries.
+//! Waits between retries.
 
 use std::time::Duration;
 
-/// Doubles from `first` to `last`; a success starts it anew.
+/// Doubles from `first` to `last`; a success resets it.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     first: Duration,
@@ -15,12 +15,12 @@ impl Backoff {
         Self { first, last, next: first }
     }
 
-    /// The wait after one more failure. `spread` in 0..1 takes up to a quarter off, so that many workers do not
-    /// come back in one moment.
-    pub(crate) fn after_failure(&mut self, spread: f64) -> Duration {
+    /// The wait after a failure. `jitter` in 0..1 takes up to a quarter off, so that many workers do not retry at the
+    /// same moment.
+    pub(crate) fn after_failure(&mut self, jitter: f64) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.last);
-        wait.mul_f64(1.0 - 0.25 * spread.clamp(0.0, 1.0))
+        wait.mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
     }
 
     pub(crate) fn success(&mut self) {
@@ -29,7 +29,7 @@ impl Backoff {
 }
 
 #[test]
-fn doubles_to_its_limit_and_starts_anew() {
+fn it_doubles_to_its_limit_and_resets() {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     let waits: Vec<u64> = (0..8).map(|_| backoff.after_failure(0.0).as_secs()).collect();
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);

@@ -1,23 +1,23 @@
-//! Exit codes. 0 to 3 are what Nagios and Icinga expect of a check.
+//! Exit codes. 0 to 3 are those that Nagios and Icinga expect of a check.
 
 use std::process::ExitCode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Ok = 0,
-    /// Degraded, a check that failed, or a server that could not go on.
+    /// Degraded, a failed check, or a server that cannot continue.
     Failed = 1,
     Unhealthy = 2,
     /// Unknown or unreachable.
     Unknown = 3,
-    /// A command line that nobody understands.
+    /// Invalid command line.
     Usage = 64,
-    /// A setting that cannot be used.
+    /// Invalid setting.
     Config = 78,
 }
 
 impl Exit {
-    /// Ends the process from any thread; what was logged has a moment to be written.
+    /// Ends the process from any thread, after a moment for the log to be written.
     pub(crate) fn now(self) -> ! {
         log::logger().flush();
         std::process::exit(self as i32)

@@ -1,17 +1,17 @@
-//! Files that one process owns alone.
+//! Files that one process uses exclusively.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// To open a pipe may take for ever, and a device is no place for minutes.
+/// Opening a pipe may block indefinitely, and a device cannot store a file.
 pub(crate) fn is_regular(path: &Path) -> io::Result<()> {
     let kind = fs::metadata(path)?.file_type();
-    if kind.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
+    if kind.is_file() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
 }
 
-/// Opens a file, alone; it and its folder are made where they are missing.
+/// Opens a file exclusively; creates it and its directory where they are missing.
 pub(crate) fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
     if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
         fs::create_dir_all(dir)?;
@@ -22,19 +22,19 @@ pub(crate) fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
     }
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(path)?;
     lock(&file)?;
-    // Whoever had it may have put another one in its place before the lock was ours.
+    // Its last user may have replaced it before we got the lock.
     if file.metadata()?.nlink() == 0 {
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "another worker replaces it at this moment"));
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, "another worker is replacing it"));
     }
     Ok(file)
 }
 
 pub(crate) fn lock(file: &File) -> io::Result<()> {
     rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|why| io::Error::new(io::ErrorKind::WouldBlock, format!("another worker uses it ({why})")))
+        .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "another worker is using it"))
 }
 
-/// What is in a folder is on the disk itself only when the folder is.
+/// A new name in a directory survives a power loss only once the directory is synced.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }

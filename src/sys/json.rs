@@ -1,11 +1,11 @@
-//! How JSON is written.
+//! Writing JSON.
 
 use serde::Serialize;
 
-/// Bytes of a MiB.
+/// Bytes in a MiB.
 pub(crate) const MIB: u64 = 1024 * 1024;
 
-/// JSON text in which every character beyond visible ASCII is a \u escape. Those stand only inside strings.
+/// JSON text with a \u escape for every character outside visible ASCII. Such characters occur only in strings.
 pub(crate) fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -23,7 +23,7 @@ pub(crate) fn ascii(text: &str) -> String {
 
 /// A value as compact JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
-    // Structs of strings and finite numbers always serialise.
+    // Structs of strings and finite numbers always serialize.
     serde_json::to_string(value).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! The log on stderr. Text from outside cannot forge lines or move the cursor, and a full disk or a closed pipe behind
-//! stderr ends no thread. `serve` never waits for whoever reads its log: lines go through a queue.
+//! The log on stderr. Text from outside cannot forge lines or move the cursor, and no thread ends because of a full disk
+//! or a closed pipe behind stderr. `serve` never waits for stderr: lines go through a queue.
 
 mod queue;
 
@@ -16,19 +16,18 @@ use time::macros::format_description;
 use super::threads;
 use queue::Queue;
 
-/// What simple_logger puts in front of a line.
+/// As simple_logger writes it.
 const TIMESTAMP: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// The lines of `serve` that are still to be written.
 static QUEUE: Queue = Queue::new();
 
-/// Writes a line before it returns: for commands that end by themselves.
+/// Writes a line before it returns: for one-shot commands.
 struct Direct(SimpleLogger);
 
-/// Leaves a line to the thread that writes: no caller waits for stderr.
+/// Queues a line for the writing thread: no caller waits for stderr.
 struct Queued {
-    /// Which records are wanted.
     filter: SimpleLogger,
 }
 
@@ -40,7 +39,7 @@ impl Log for Direct {
     fn log(&self, record: &Record<'_>) {
         // simple_logger prints with eprintln!, which panics when stderr is gone.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| {
-            let text = one_line(&record.args().to_string());
+            let text = escaped(&record.args().to_string());
             self.0.log(
                 &Record::builder().args(format_args!("{text}")).level(record.level()).target(record.target()).build(),
             );
@@ -66,16 +65,16 @@ impl Log for Queued {
     }
 }
 
-/// `serve` writes its log by a thread of its own as long as this lives. Its drop waits a moment for the last lines,
-/// also when a panic ends the main thread.
+/// While this lives, `serve` logs through a thread. Its drop waits a moment for the last lines, even when a panic ends
+/// the main thread.
 #[derive(Debug)]
 pub(crate) struct Background(());
 
 impl Background {
-    /// Installs the logger of the process and sends the messages of panics the same way.
+    /// Installs the process's logger and logs panics through it.
     ///
     /// # Errors
-    /// The kernel's, when it gives no thread.
+    /// The kernel's, when a thread cannot be started.
     pub(crate) fn install(level: LevelFilter) -> io::Result<Self> {
         // The standard hook writes to stderr itself: a panic in a job would wait for whoever reads the log.
         panic::set_hook(Box::new(|panic| log::error!("{}", panicked(panic))));
@@ -85,9 +84,9 @@ impl Background {
         Ok(Self(()))
     }
 
-    /// A line as it is, whatever LOG_LEVEL says.
+    /// A line without timestamp, at any LOG_LEVEL.
     pub(crate) fn print(&self, line: &str) {
-        QUEUE.push(one_line(line) + "\n");
+        QUEUE.push(escaped(line) + "\n");
     }
 }
 
@@ -97,12 +96,12 @@ impl Drop for Background {
     }
 }
 
-/// Installs the logger of a command that ends by itself; a second call changes nothing.
+/// Installs the logger of a one-shot command; a second call changes nothing.
 pub(crate) fn install(level: LevelFilter) {
     set(Box::new(Direct(filter(level))), level);
 }
 
-/// Lines that were lost because whatever reads the log did not take them.
+/// Lines lost because stderr was not read in time.
 pub(crate) fn dropped() -> u64 {
     QUEUE.dropped()
 }
@@ -114,37 +113,36 @@ fn set(logger: Box<dyn Log>, level: LevelFilter) {
 }
 
 fn filter(level: LevelFilter) -> SimpleLogger {
-    // The crates below us log each socket event at debug: only ours are worth an operator's time.
+    // Libraries log each socket event at debug level: only our own lines are useful.
     let all =
         SimpleLogger::new().with_level(LevelFilter::Warn).with_module_level("agent_net", level).with_utc_timestamps();
     if level == LevelFilter::Off { all.with_level(LevelFilter::Off) } else { all }
 }
 
-/// A line as simple_logger writes it.
 fn line(level: Level, target: &str, text: &str) -> String {
-    // A clock that shows no year that can be written leaves the time out.
+    // A clock beyond the year 9999 leaves the time out.
     let time = OffsetDateTime::now_utc().format(TIMESTAMP).unwrap_or_default();
-    format!("{time} {:<5} [{target}] {}\n", level.as_str(), one_line(text))
+    format!("{time} {:<5} [{target}] {}\n", level.as_str(), escaped(text))
 }
 
-/// What stands in place of lines that are missing.
+/// The line in place of missing ones.
 fn gap(lines: u64) -> String {
-    let text = format!("{lines} log lines are missing here: they were not read in time, or could not be written");
+    let text = format!("{lines} log lines are missing here: stderr was not read in time or could not be written");
     line(Level::Warn, module_path!(), &text)
 }
 
-/// What the standard library says of a panic.
+/// A panic as the standard library reports it.
 fn panicked(panic: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let name = thread.name().unwrap_or("<unnamed>");
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref().map(String::as_str));
-    format!("the thread {name} panicked{place}: {}", text.unwrap_or("no message"))
+    format!("thread {name} panicked{place}: {}", text.unwrap_or("no message"))
 }
 
 /// Control characters as escapes.
-fn one_line(text: &str) -> String {
+fn escaped(text: &str) -> String {
     if !text.contains(char::is_control) {
         return text.to_owned();
     }
@@ -153,5 +151,5 @@ fn one_line(text: &str) -> String {
 
 #[test]
 fn a_message_is_one_line() {
-    assert_eq!(one_line("a\nERROR b\u{1b}[2J é"), "a\\nERROR b\\u{1b}[2J é");
+    assert_eq!(escaped("a\nERROR b\u{1b}[2J é"), "a\\nERROR b\\u{1b}[2J é");
 }

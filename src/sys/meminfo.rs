@@ -1,6 +1,6 @@
-//! The machine's main memory, from the text of /proc/meminfo.
+//! Main memory, from the text of /proc/meminfo.
 
-/// Bytes in all and bytes that can be had.
+/// Bytes in total and available.
 pub(crate) fn parse(text: &str) -> Option<(u64, u64)> {
     let bytes = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

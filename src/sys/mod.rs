@@ -1,4 +1,4 @@
-//! What every room may use: threads, files, signals, limits, the resolver and the log. It names no other room.
+//! What every room may use: threads, files, signals, limits, the resolver and the log. It depends on no other room.
 
 pub(crate) mod backoff;
 pub(crate) mod counters;

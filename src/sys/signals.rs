@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT, SIGHUP and SIGUSR1. PID 1 in a container gets no default handling: without this a stop ends in SIGKILL.
+//! SIGTERM, SIGINT, SIGHUP and SIGUSR1. PID 1 in a container has no default handlers: without these a stop ends in SIGKILL.
 
 use std::ffi::c_int;
 use std::fs;
@@ -10,31 +10,32 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::exit::Exit;
+use super::text::io_words;
 use super::threads;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// The end; the name of the signal.
+    /// Stop; the name of the signal.
     Stop(&'static str),
-    /// SIGHUP: secrets and registrations anew.
+    /// SIGHUP: read secrets and register again.
     Renew,
-    /// SIGUSR1: the operator knows of the errors so far.
+    /// SIGUSR1: acknowledge past errors.
     Acknowledge,
 }
 
-/// Signals of a worker arrive on the channel; a second one that asks for the end ends the process at once.
+/// Signals of a worker arrive on the channel; a second stop signal ends the process immediately.
 ///
 /// # Errors
-/// The kernel's, when no handler can be installed.
+/// The kernel's, when a handler cannot be installed.
 pub(crate) fn watch() -> io::Result<Receiver<Signal>> {
     receive(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])
 }
 
-/// The same for a command that is no worker: [`acknowledge`] knows a worker by the signals that it handles.
+/// The same for other commands: [`acknowledge`] recognizes a worker by the signals that it handles.
 ///
 /// # Errors
-/// The kernel's, when no handler can be installed.
+/// The kernel's, when a handler cannot be installed.
 pub(crate) fn watch_stop() -> io::Result<Receiver<Signal>> {
     receive(&[SIGTERM, SIGINT, SIGHUP])
 }
@@ -52,10 +53,10 @@ fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
                 _ => Signal::Stop("SIGINT"),
             };
             if matches!(signal, Signal::Stop(_)) && std::mem::replace(&mut stopping, true) {
-                log::warn!("second signal: ending at once");
+                log::warn!("second signal: exiting immediately");
                 Exit::Failed.now();
             }
-            // The receiver is gone only when the process is ending anyway.
+            // The receiver is dropped only when the process is ending.
             let _ = sender.send(signal);
         }
     })?;
@@ -65,17 +66,18 @@ fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
 /// Sends SIGUSR1 to a worker.
 ///
 /// # Errors
-/// Why it was not sent, and what to do.
+/// Why it was not sent and what to do.
 pub(crate) fn acknowledge(pid: u32) -> Result<(), String> {
     // The signal would end a process that does not handle it.
     let known = i32::try_from(pid).ok().and_then(Pid::from_raw).filter(|_| workers().contains(&pid));
-    let known =
-        known.ok_or_else(|| format!("process {pid} is not a running worker, and was left alone; check --pid"))?;
+    let known = known.ok_or_else(|| format!("process {pid} is not a running worker: check --pid"))?;
     let sent = kill_process(known, rustix::process::Signal::USR1);
-    sent.map_err(|why| format!("process {pid}: {why}; run this as the user of the worker, or as root"))
+    sent.map_err(|why| {
+        format!("cannot signal process {pid}: {}. Run this as the worker's user or as root", io_words(&why.into()))
+    })
 }
 
-/// The pids of all workers that /proc shows.
+/// The PIDs of all workers in /proc.
 pub(crate) fn workers() -> Vec<u32> {
     let Some(own) = status("self") else { return Vec::new() };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -83,7 +85,7 @@ pub(crate) fn workers() -> Vec<u32> {
     pids.filter(|pid| status(&pid.to_string()).is_some_and(|it| it.name == own.name && it.handles_usr1)).collect()
 }
 
-/// What /proc says of a process.
+/// What /proc shows of a process.
 #[derive(Debug, PartialEq, Eq)]
 struct Status {
     name: String,

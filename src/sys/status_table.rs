@@ -1,19 +1,19 @@
-//! What operators see of things that go on by themselves: a row each, changed by whoever looks after it.
+//! The status of background work for operators: a row for each piece, changed by the thread that does it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// All rows, in the order in which they began.
+/// All rows, in the order in which they were added.
 #[derive(Debug)]
-pub(crate) struct Rows<T>(Mutex<Arc<Vec<T>>>);
+pub(crate) struct StatusTable<T>(Mutex<Arc<Vec<T>>>);
 
-impl<T> Default for Rows<T> {
+impl<T> Default for StatusTable<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Clone> Rows<T> {
-    /// As they are now: every job asks, and they seldom change.
+impl<T: Clone> StatusTable<T> {
+    /// The current rows. Every job asks for them, and they seldom change.
     pub(crate) fn rows(&self) -> Arc<Vec<T>> {
         Arc::clone(&self.lock())
     }
@@ -22,14 +22,14 @@ impl<T: Clone> Rows<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a row in place of the same one of before, if there is one; the place where it stands.
+    /// Adds a row, in place of an older one that is the `same`, and returns its index.
     pub(crate) fn put(&self, row: T, same: impl Fn(&T, &T) -> bool) -> usize {
         let mut shared = self.lock();
         let rows = Arc::make_mut(&mut shared);
         match rows.iter().position(|other| same(other, &row)) {
-            Some(at) => {
-                rows[at] = row;
-                at
+            Some(index) => {
+                rows[index] = row;
+                index
             }
             None => {
                 rows.push(row);
@@ -38,8 +38,8 @@ impl<T: Clone> Rows<T> {
         }
     }
 
-    pub(crate) fn change(&self, at: usize, change: impl FnOnce(&mut T)) {
-        if let Some(row) = Arc::make_mut(&mut self.lock()).get_mut(at) {
+    pub(crate) fn change(&self, index: usize, change: impl FnOnce(&mut T)) {
+        if let Some(row) = Arc::make_mut(&mut self.lock()).get_mut(index) {
             change(row);
         }
     }

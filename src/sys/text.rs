@@ -1,6 +1,8 @@
-//! Text for one line of a log or of an answer.
+//! Text for one line of a log or an answer.
 
-/// The text with a blank for each control character.
+use std::io;
+
+/// The text with a space for each control character.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -17,7 +19,7 @@ pub(crate) fn start(text: &str, most: usize) -> String {
     one_line(text.trim()).chars().take(most).collect()
 }
 
-/// A text as one line, at most `most` characters: what is too much is left out of its middle.
+/// A text as one line of at most `most` characters: its middle is left out.
 pub(crate) fn middle(text: &str, most: usize) -> String {
     let line: Vec<char> = one_line(text.trim()).chars().collect();
     if line.len() <= most {
@@ -28,9 +30,28 @@ pub(crate) fn middle(text: &str, most: usize) -> String {
     head.iter().chain(&['…']).chain(tail).collect()
 }
 
+/// An I/O error in words, without the system's number: `connection refused`.
+pub(crate) fn io_words(why: &io::Error) -> String {
+    let text = why.to_string();
+    let words =
+        text.split_once(" (os error ").filter(|_| why.raw_os_error().is_some()).map_or(&text[..], |(words, _)| words);
+    let mut rest = words.chars();
+    match (rest.next(), rest.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(rest).collect(),
+        _ => words.to_owned(),
+    }
+}
+
 /// `1 payment`, `2 payments`.
 pub(crate) fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+#[test]
+fn io_errors_are_shown_in_words() {
+    assert_eq!(io_words(&io::Error::from_raw_os_error(2)), "no such file or directory");
+    assert_eq!(io_words(&io::Error::other("I said (os error 2)")), "I said (os error 2)");
+    assert_eq!(io_words(&io::Error::other("")), "");
 }
 
 #[test]

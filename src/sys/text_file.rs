@@ -1,38 +1,40 @@
-//! Files and standard input with text that somebody wrote: flags, payment headers.
+//! Text files and standard input as operators write them: flags, payment headers.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-/// Larger is no such file but a mistaken path.
+use super::text::io_words;
+
+/// A larger file means a mistaken path.
 const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The whole text of a file; `-` is standard input.
 ///
 /// # Errors
-/// One sentence that says what is wrong with it.
+/// What is wrong with it.
 pub(crate) fn read(path: &str) -> Result<String, String> {
     if path == "-" {
         return read_all(io::stdin().lock());
     }
-    let file = File::open(path).map_err(|why| format!("it cannot be opened: {why}"))?;
+    let file = File::open(path).map_err(|why| format!("cannot open it: {}", io_words(&why)))?;
     read_all(file)
 }
 
-/// The text of a file that need not be there.
+/// The text of a file that may be missing: None.
 ///
 /// # Errors
-/// One sentence that says what is wrong with one that is there.
+/// What is wrong with a file that exists.
 pub(crate) fn read_if_there(path: &str) -> Result<Option<String>, String> {
     match File::open(path) {
         Ok(file) => read_all(file).map(Some),
         Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(why) => Err(format!("it cannot be opened: {why}")),
+        Err(why) => Err(format!("cannot open it: {}", io_words(&why))),
     }
 }
 
 fn read_all(from: impl Read) -> Result<String, String> {
     let mut text = String::new();
-    from.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|why| format!("it cannot be read: {why}"))?;
+    from.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|why| format!("cannot read it: {}", io_words(&why)))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }

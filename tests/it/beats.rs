@@ -65,10 +65,10 @@ fn beats_go_where_the_answer_says_and_the_secret_stays() {
     });
     // It has never heard of this runner: beats come back, with the entry's own secret.
     assert_eq!(secret, "heartbeat-s3cret-1");
-    scene.says("again and not to");
+    scene.says("beats go back to");
     let beats = front.requests(BEAT).len();
     front.wait_for(BEAT, beats + 3);
-    assert_eq!((process.requests(BEAT).len(), scene.worker.log().matches("again and not to").count()), (1, 1));
+    assert_eq!((process.requests(BEAT).len(), scene.worker.log().matches("beats go back to").count()), (1, 1));
     drop(scene);
 
     let (front, process) = (orchestrator(Mood::NoByoc, true), orchestrator(Mood::NoByoc, true));
@@ -88,14 +88,14 @@ fn beats_go_where_the_answer_says_and_the_secret_stays() {
 #[test]
 fn an_address_that_cannot_be_reached_or_trusted_costs_nothing() {
     for (named, words) in [
-        ("http://127.0.0.1:9", "again and not to http://127.0.0.1:9: no answer"),
-        ("https://o.invalid:8935", "again and not to https://o.invalid:8935"),
-        ("https://0.0.0.0:8935", "which is not followed: from here that is this machine"),
-        ("orchestrator:8935", "which is not followed"),
-        ("https://user:passw0rd@o:8935", "which is not followed"),
+        ("http://127.0.0.1:9", "from http://127.0.0.1:9: connection refused"),
+        ("https://o.invalid:8935", "from https://o.invalid:8935: cannot resolve o.invalid"),
+        ("https://0.0.0.0:8935", "which is not used: from here that is this machine"),
+        ("orchestrator:8935", "which is not used"),
+        ("https://user:passw0rd@o:8935", "which is not used"),
     ] {
         let orchestrator = orchestrator(Mood::NoByoc, true);
-        // A look-up may take a while.
+        // The look-up may be slow.
         change(&orchestrator, |runners| (runners.orchestrator, runners.hurry) = (Some(named.into()), 5));
         let scene = Scene::new(&[&orchestrator], &[("ORCH_PROTOCOL", "live-runner")]);
         scene.says(words);
@@ -103,7 +103,7 @@ fn an_address_that_cannot_be_reached_or_trusted_costs_nothing() {
         orchestrator.wait_for(BEAT, beats + 5);
         assert!(orchestrator.listed(ID).is_some());
         let log = scene.worker.log();
-        let said = log.matches("not followed").count() + log.matches("again and not to").count();
+        let said = log.matches("not used").count() + log.matches("beats go back to").count();
         assert_eq!((said, log.contains("passw0rd")), (1, false), "{log}");
     }
 }
@@ -123,16 +123,16 @@ fn a_refusal_that_may_mean_two_things_names_both() {
 }
 
 #[test]
-fn a_price_that_is_refused_names_its_setting() {
+fn a_rejected_price_names_its_setting() {
     for (kind, price, words) in [
-        (Kind::OnChain, "", "price_info.price is required; set RUNNER_PRICE, e.g. 0.0005usd/fixed"),
-        (Kind::Node, "1usd/720p", "RUNNER_PRICE is per 720p, which livepeer/node does not know: use fixed or hour"),
+        (Kind::OnChain, "", "price_info.price is required. Set RUNNER_PRICE, e.g. 0.0005usd/fixed"),
+        (Kind::Node, "1usd/720p", "Use fixed or hour in RUNNER_PRICE: livepeer/node does not know 720p."),
     ] {
         let orchestrator = orchestrator(Mood::Ok, true);
         change(&orchestrator, |runners| runners.kind = kind);
         let scene = Scene::new(&[&orchestrator], &[("RUNNER_PRICE", price)]);
         scene.says(words);
-        scene.says("has BYOC and has Live Runner, which refuses it: this worker is visible as BYOC capability");
+        scene.says("has BYOC and has Live Runner, which rejects it: this worker is visible as BYOC capability");
         orchestrator.wait_for(BEAT, 3);
         assert_eq!(scene.worker.log().matches(words).count(), 1);
     }

@@ -196,12 +196,12 @@ fn secrets_come_from_files_too() {
         assert!(out.contains(&format!("{name}=***")) && !out.contains(TOKEN), "{out}");
         check_refused(&mut with(&["serve"], &[(&variable, &good), (name, "x")]), 78, &[name, &variable, "both"]);
         let bad = [
-            ("/nonexistent/secret".to_owned(), "cannot be opened"),
-            (folder.to_string_lossy().into_owned(), "cannot be"),
+            ("/nonexistent/secret".to_owned(), "cannot open the file"),
+            (folder.to_string_lossy().into_owned(), "cannot read the file"),
             (file("empty", b""), "empty"),
             (file("blank", b" \n\n"), "empty"),
             (file("large", &[b'x'; 4097]), "4096"),
-            (file("binary", b"\xff\xfe"), "cannot be read"),
+            (file("binary", b"\xff\xfe"), "cannot read the file"),
             (file("two", b"one two"), "blanks"),
         ];
         for (path, part) in bad {

@@ -196,7 +196,7 @@ fn orchestrators_and_their_secret() {
     let mut around = Surroundings::new("doctor-orch");
     around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret", "visible there as agent-net-test"]);
     around.finds(&[], "orchestrator", "pass", &["has no Live Runner registry", "call_runner"]);
-    around.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC alone"]);
+    around.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC only"]);
     for url in ["http://127.0.0.1:9876", "http://0.0.0.0:9876", "http://[::]:9876", "http://[::ffff:127.0.0.1]:9876"] {
         around.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
     }
@@ -209,7 +209,7 @@ fn orchestrators_and_their_secret() {
         (Mood::NoByoc, "no Live Runner registry"),
         (Mood::PlainHttpToTls, "https://"),
         (Mood::Error500, "500"),
-        (Mood::HangUp, "no answer"),
+        (Mood::HangUp, "connection closed"),
     ] {
         around.orchestrator.set(mood);
         around.finds(&[], "orchestrator", "fail", &[part]);
@@ -237,11 +237,11 @@ fn orchestrators_and_their_secret() {
         around.finds(&[], "orchestrator", "warn", &["unknown whether", "ORCH_PROTOCOL=both"]);
     }
     around.orchestrator.discovery(Some(Discovery::Hang));
-    around.finds(&[], "orchestrator", "fail", &["no answer"]);
+    around.finds(&[], "orchestrator", "fail", &["timed out"]);
     around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret"]);
     around.orchestrator.discovery(None);
     around.orchestrator.stop();
-    around.finds(&[], "orchestrator", "fail", &["no answer"]);
+    around.finds(&[], "orchestrator", "fail", &["connection refused"]);
 }
 
 #[test]

@@ -95,8 +95,8 @@ fn fourteen_gigabytes_with_all_that_may_happen() {
     }
     assert!(seen.len() > 20, "{seen:?}");
     let log = worker.log();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains(" GB of 14.0 GB")).collect();
-    assert!((15..=20).contains(&told.len()), "one line for five percent: {told:#?}");
+    let logged: Vec<&str> = log.lines().filter(|line| line.contains(" GB of 14.0 GB")).collect();
+    assert!((15..=20).contains(&logged.len()), "one line for five percent: {logged:#?}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn it_is_asked_for_again_before_it_expires_and_when_it_was_unloaded() {
         becomes(&worker, "loaded");
         assert_eq!(fake.requests("/api/pull"), pulls);
     }
-    assert!(worker.log().contains("Ollama has unloaded it"), "{}", worker.log());
+    assert!(worker.log().contains("unloaded by Ollama"), "{}", worker.log());
 }
 
 /// Its list never shows that the model was asked for: that is no reason to ask all the time.
@@ -217,7 +217,7 @@ fn a_request_to_an_ollama_that_answers_nothing_else_is_given_up() {
         thread::sleep(Duration::from_secs(1));
         assert_eq!(fake.requests(path), 1, "{path}: it is waited for while Ollama answers");
         fake.set("/api/version", Answer::HangUp);
-        wait_for("the end of the request", || worker.log().contains("not even its version").then_some(()));
+        wait_for("the end of the request", || worker.log().contains("even to requests for its version").then_some(()));
         fake.set("/api/version", json_answer(VERSION));
         fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 14 * GB)]));
         fake.set("/api/generate", loads());
@@ -237,7 +237,7 @@ fn several_models_are_kept_each_by_itself() {
         let rows = worker.report()["model_keeper"].clone();
         (rows[0]["state"] == "loaded" && rows[1]["state"] == "failed").then_some(rows)
     });
-    assert_eq!(rows[1]["error"], "it answered 500: no room");
+    assert_eq!(rows[1]["error"], "Ollama answered 500: no room");
     let report = worker.report_when("MODEL_NOT_LOADED", |report| codes(report).contains(&"MODEL_NOT_LOADED"));
     let reasons = report["health"]["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|r| r["code"] == "MODEL_NOT_LOADED").unwrap();

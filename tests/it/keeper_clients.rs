@@ -71,7 +71,7 @@ fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
     becomes(&worker, "loaded");
     let options = json!({"num_thread": 8});
     ask(&fake, 10, "6s", &options);
-    wait_for("the reload", || worker.log().contains("it is left to clients for a day").then_some(()));
+    wait_for("the reload", || worker.log().contains("Leaving it to clients for a day").then_some(()));
     for _ in 0..8 {
         ask(&fake, 10, "6s", &options);
         thread::sleep(Duration::from_millis(600));
@@ -118,7 +118,7 @@ fn a_runner_that_hangs_is_unhealthy_until_it_answers() {
     let report = worker.report_when("a second one", |report| severity(report) == Some(json!("unhealthy")));
     assert!(reason(&report, "MODEL_STUCK").unwrap()["message"].as_str().unwrap().contains(MODEL), "{report:#}");
     assert_eq!(report["health"]["verdict"], "unhealthy", "{report:#}");
-    assert!(fails(&worker, "its runner hangs")["error"].as_str().unwrap().contains("restart Ollama"));
+    assert!(fails(&worker, "its runner hangs")["error"].as_str().unwrap().contains("Restart Ollama"));
     assert_eq!(worker.log().matches("its runner hangs").count(), 1, "{}", worker.log());
     scheduler.hang(false);
     worker.report_when("no MODEL_STUCK", |report| !codes(report).contains(&"MODEL_STUCK"));
@@ -160,8 +160,8 @@ fn models_that_displace_each_other_are_named() {
         rows(&worker).into_iter().find(|row| row["state"] == "waiting" && row["error"].is_string())
     });
     let other = if told["model"] == "a:1" { "b:1" } else { "a:1" };
-    assert!(told["error"].as_str().unwrap().contains(&format!("for {other}: there is no room for both")), "{told}");
-    assert!(worker.log().contains("Ollama has unloaded it for "), "{}", worker.log());
+    assert!(told["error"].as_str().unwrap().contains(&format!("for {other}: no room for both")), "{told}");
+    assert!(worker.log().contains("unloaded by Ollama for "), "{}", worker.log());
     scheduler.most_loaded.store(2, SeqCst);
     worker.report_when("no MODELS_DISPLACED", |report| !codes(report).contains(&"MODELS_DISPLACED"));
     wait_for("both", || rows(&worker).iter().all(|row| row["state"] == "loaded").then_some(()));
@@ -174,14 +174,14 @@ fn a_model_of_the_cloud_is_neither_pulled_nor_loaded() {
         "size": 384, "digest": "d"});
     fake.set("/api/tags", Answer::Json(json!({"models": [far]}).to_string()));
     let worker = keeps(&fake, &[]);
-    fails(&worker, "it runs in Ollama's cloud");
+    fails(&worker, "runs in Ollama's cloud");
     let report = worker.report_when("MODEL_NOT_LOADED", |report| codes(report).contains(&"MODEL_NOT_LOADED"));
     let missed = reason(&report, "MODEL_NOT_LOADED").unwrap();
     assert!(missed["message"].as_str().unwrap().contains("in Ollama's cloud (https://ollama.com:443)"), "{missed:#}");
     let looks = fake.requests("/api/ps");
     wait_for("more looks", || (fake.requests("/api/ps") > looks + 20).then_some(()));
     assert_eq!((fake.requests("/api/generate"), fake.requests("/api/pull")), (0, 0));
-    assert_eq!(worker.log().matches("it runs in Ollama's cloud").count(), 1, "{}", worker.log());
+    assert_eq!(worker.log().matches("runs in Ollama's cloud").count(), 1, "{}", worker.log());
 }
 
 #[test]

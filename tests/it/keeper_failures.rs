@@ -11,13 +11,16 @@ fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
     let manifest = line(r#"{"status":"pulling manifest"}"#);
     let error = |text: &str| line(&json!({"error": text}).to_string());
     for (answer, part) in [
-        (Answer::Stream(vec![manifest.clone(), error("pull model manifest: file does not exist")]), "no such model"),
+        (
+            Answer::Stream(vec![manifest.clone(), error("pull model manifest: file does not exist")]),
+            "does not have this model",
+        ),
         (Answer::Stream(vec![manifest.clone(), error("write /root/x: no space left on device")]), "disk is full"),
         (Answer::Stream(vec![error("odd"), line(r#"{"status":"success"}"#)]), "odd"),
-        (Answer::Stream(vec![manifest.clone()]), "before it was done"),
+        (Answer::Stream(vec![manifest.clone()]), "ended the pull early"),
         (Answer::Stream(vec![manifest.clone(), layer("aa", 14 * GB, GB), Step::Cut]), ""),
-        (Answer::Stream(vec![line("<html>")]), "no line of a pull"),
-        (Answer::Stream(vec![Step::Bytes(vec![b'x'; 100_000]), Step::Hang]), "no line of a pull"),
+        (Answer::Stream(vec![line("<html>")]), "not a line of a pull"),
+        (Answer::Stream(vec![Step::Bytes(vec![b'x'; 100_000]), Step::Hang]), "not a line of a pull"),
         (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), "invalid model name"),
         (Answer::Status(500, "<h1>oh</h1>".into()), "500: <h1>oh</h1>"),
         (Answer::Status(301, String::new()), "301"),
@@ -133,7 +136,7 @@ fn a_proxy_that_refuses_other_questions_ends_no_pull() {
     assert_eq!(fake.requests("/api/pull"), 1, "{}", worker.log());
 }
 
-/// nginx gives up after 60 s (proxy_read_timeout), and says 504; so it does at once where Ollama's name is unknown to it.
+/// nginx answers 504 after 60 s (proxy_read_timeout), and immediately where it cannot resolve Ollama's name.
 #[test]
 fn a_proxy_that_gave_up_waiting_is_no_answer_of_the_runner() {
     let gateway = || Answer::Status(504, "<html><h1>504 Gateway Time-out</h1></html>".into());
@@ -146,7 +149,7 @@ fn a_proxy_that_gave_up_waiting_is_no_answer_of_the_runner() {
     fake.set("/api/generate", Answer::Late(1500, Box::new(gateway())));
     fails(&worker, "its runner hangs");
     worker.report_when("MODEL_STUCK", |report| codes(report).contains(&"MODEL_STUCK"));
-    assert!(worker.log().contains("the proxy before Ollama gave up (504)"), "{}", worker.log());
+    assert!(worker.log().contains("the proxy in front of Ollama timed out after"), "{}", worker.log());
 
     // A load that outlasts the proxy's patience is no Ollama that is away.
     let fake = with_model();

@@ -13,9 +13,9 @@ fn wrong_bytes_are_loaded_three_times_at_most() {
     let whole = [layer("aa", 9 * GB, 0), layer("aa", 9 * GB, 9 * GB), line(MISMATCH)];
     fake.set("/api/pull", Answer::Stream(whole.to_vec()));
     let worker = keeps(&fake, &[("AGENT_NET_FAULT", "hurry:500")]);
-    let row = fails(&worker, "downloaded 3 times, and came with wrong bytes each time");
+    let row = fails(&worker, "downloaded 3 times, corrupted each time");
     let error = row["error"].as_str().unwrap();
-    for part in ["24 h", &format!("agent-net pull {MODEL}"), "a proxy, the disk or the RAM"] {
+    for part in ["24 h", &format!("agent-net pull {MODEL}"), "a proxy, or by the disk or RAM"] {
         assert!(error.contains(part), "{part:?} is not in {error}");
     }
     // Retries were five minutes apart at most before: hundreds of looks are hours.
@@ -26,7 +26,7 @@ fn wrong_bytes_are_loaded_three_times_at_most() {
     fake.set_once("/api/tags", Answer::HangUp);
     wait_for("more looks", || (fake.requests("/api/ps") > looks + 400).then_some(()));
     assert_eq!(fake.requests("/api/pull"), 3);
-    fails(&worker, "wrong bytes each time");
+    fails(&worker, "corrupted each time");
     // The operator has found the cause and pulled it.
     fake.set("/api/tags", pulled(MODEL, "d"));
     becomes(&worker, "loaded");
@@ -43,15 +43,15 @@ fn a_registry_that_always_cuts_at_one_place_is_named() {
     ];
     fake.set("/api/pull", Answer::Stream(cut.to_vec()));
     let worker = keeps(&fake, &[]);
-    let row = fails(&worker, "cut off 3 times at 42 %, and never got further");
+    let row = fails(&worker, "interrupted 3 times at 42 %");
     assert!(row["error"].as_str().unwrap().contains("(max retries exceeded: unexpected EOF)"), "{row}");
     // An Ollama that ends itself is another matter.
     fake.set("/api/pull", Answer::Stream(vec![layer("aa", 10 * GB, 42 * GB / 10), Step::Cut]));
-    wait_for("its own words", || (!row_error(&worker).contains("cut off")).then_some(()));
+    wait_for("its own words", || (!row_error(&worker).contains("interrupted")).then_some(()));
 }
 
 fn row_error(worker: &Worker) -> String {
-    row(worker)["error"].as_str().unwrap_or("cut off").to_owned()
+    row(worker)["error"].as_str().unwrap_or("interrupted").to_owned()
 }
 
 /// The text of ollama#10766: the cause stands behind a signed address, and digests can hold `401`.

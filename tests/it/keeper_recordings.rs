@@ -37,7 +37,8 @@ fn keeps(answer: &OllamaAnswer) {
     let url = fake.url();
     let worker = Worker::start(&[("OLLAMA_URL", &url), ("MODEL", "lab"), ("AGENT_NET_FAULT", "hurry:50")]);
     let done = if answer.path == "/api/pull" { "pulled" } else { "loaded" };
-    let (good, bad) = (format!("lab: {done}\n"), format!("lab: it cannot be {done}: "));
+    let (good, bad) =
+        (format!("lab: {done}\n"), format!("lab: cannot {} it: ", if done == "pulled" { "pull" } else { "load" }));
     let log = wait_for(&format!("the end of {}", answer.name), || {
         let log = worker.log();
         (log.contains(&good) || log.contains(&bad)).then_some(log)

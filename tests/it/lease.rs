@@ -190,7 +190,7 @@ fn a_secret_that_was_changed_is_read_again() {
     scene.orchestrator.forget();
     wait_for("a refusal", || scene.row()["failures"]["wrong_secret"].as_u64());
     fs::remove_file(&file).unwrap();
-    wait_for("a word about the file", || scene.worker.log().contains("the secret of before is kept").then_some(()));
+    wait_for("a word about the file", || scene.worker.log().contains("keeping the previous secret").then_some(()));
     fs::write(&file, "beta-s3cret\n").unwrap();
     scene.is_registered();
     wait_for("its state", || (scene.row()["state"] == "registered").then_some(()));

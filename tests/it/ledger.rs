@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::fake_ticket_server::{JOB, Mood, Scene, Till, pay, try_pay};
 use crate::harness::{SmallDisk, Worker, wait_for};
-use crate::till::{JOB, Mood, Scene, Till, pay, try_pay};
 use crate::wallet::Wallet;
 
 const MIB: usize = 1 << 20;
@@ -92,7 +92,7 @@ fn peak(worker: &Worker) -> u64 {
 }
 
 fn is_compacted(worker: &Worker) -> Option<()> {
-    worker.log().contains("was compacted").then_some(())
+    worker.log().contains("compacted ").then_some(())
 }
 
 /// A write(2) that is killed ends at a page's border: the line was never confirmed.
@@ -113,7 +113,7 @@ fn a_write_that_was_cut_short_is_removed_and_not_counted_as_damage() {
         append(&scene, &end);
         assert_eq!(scene.report()["damaged_lines"], 0, "{name}: nor for whoever only looks");
         let worker = scene.start();
-        wait_for("a word about it", || worker.log().contains("was cut short and never confirmed").then_some(()));
+        wait_for("a word about it", || worker.log().contains("an unconfirmed write that was cut short").then_some(()));
         assert_eq!(pay(worker.addr, &wallet.payment([2])).status, 200);
         till.set(Mood::Judge);
         scene.wait_for_tickets("accepted", 2);
@@ -204,7 +204,7 @@ fn what_ended_long_ago_is_summed_up_and_the_rest_stays() {
     assert_eq!(fs::metadata(scene.file()).unwrap().permissions().mode() & 0o777, 0o600);
     // The new file is locked like the old one.
     let second = scene.start();
-    wait_for("a warning", || second.log().contains("another worker uses it").then_some(()));
+    wait_for("a warning", || second.log().contains("another worker is using it").then_some(()));
     // It is found again after a restart.
     drop(second);
     worker.stop();
@@ -287,7 +287,7 @@ fn killed_while_the_file_is_compacted_no_acknowledged_ticket_is_lost() {
     let taken = till.taken();
     let lost = acknowledged.iter().filter(|payment| !taken.contains_key(*payment)).count();
     assert_eq!((lost, taken.len() >= count + acknowledged.len()), (0, true));
-    assert!(taken.values().all(|times| *times == 1), "nothing was handed in twice");
+    assert!(taken.values().all(|times| *times == 1), "nothing was submitted twice");
     assert_eq!((scene.tickets("refused"), scene.tickets("unclear")), (0, 0));
 }
 
@@ -303,7 +303,7 @@ fn removed_while_it_is_large_it_is_written_again_with_all_that_it_held() {
         assert_eq!(pay(worker.addr, &Wallet::new(26).payment([nonce])).status, 200);
         thread::sleep(Duration::from_millis(100));
     }
-    assert!(worker.log().contains("was removed while this worker uses it"), "{}", worker.log());
+    assert!(worker.log().contains("was removed while in use"), "{}", worker.log());
     worker.signal(Signal::KILL);
     worker.wait();
     assert_eq!(scene.report()["totals"]["pending"]["payments"], count + 6);
@@ -314,9 +314,9 @@ fn removed_while_it_is_large_it_is_written_again_with_all_that_it_held() {
     assert!(till.taken().len() == count + 6 && till.taken().values().all(|times| *times == 1));
 }
 
-/// A file that was changed in place is not a reason to hand in a payment twice.
+/// A file that was changed in place is not a reason to submit a payment twice.
 #[test]
-fn a_payment_that_is_not_where_it_was_is_not_handed_in() {
+fn a_payment_missing_from_its_place_is_not_submitted() {
     let till = Till::new(Mood::Say(503));
     let scene = Scene::new("ledger-changed", &till);
     let first = payment_line(1, 1, 50.0);
@@ -331,7 +331,7 @@ fn a_payment_that_is_not_where_it_was_is_not_handed_in() {
     wait_for("more tries", || (till.came().len() > came + 2).then_some(()));
     till.set(Mood::Judge);
     scene.wait_for_tickets("accepted", 1);
-    wait_for("a warning", || worker.log().contains("not where it was written").then_some(()));
+    wait_for("a warning", || worker.log().contains("missing from its place").then_some(()));
     assert_eq!(till.taken().into_values().collect::<Vec<_>>(), [1]);
 }
 

@@ -120,7 +120,7 @@ fn jobs_are_answered_while_nobody_reads_the_log_and_what_is_missing_is_told() {
 
     // It is read again: first what waited, then how much is missing, then what comes next.
     worker.line_with("unhealthy OLLAMA_DOWN");
-    let before = worker.line_with(" WARN  [agent_net::edge::logger] ");
+    let before = worker.line_with(" WARN  [agent_net::sys::logger] ");
     assert_eq!(
         before.trim(),
         format!("{dropped} log lines are missing here: they were not read in time, or could not be written")

@@ -90,7 +90,7 @@ fn bad_amounts_are_refused() {
     ] {
         check_refused(&words(line), 64, part);
     }
-    check_refused(&words("check --orchestrator /nonexistent"), 78, "/nonexistent: it cannot be opened");
+    check_refused(&words("check --orchestrator /nonexistent"), 78, "/nonexistent: cannot open it");
 }
 
 /// What the sentences of the vectors say decided.
@@ -379,7 +379,7 @@ fn six_hundred_tickets_and_bad_ones() {
     assert_eq!((code, &found["tickets"][0]["signature_valid"]), (1, &json!(false)));
     assert!(found["problems"][0].as_str().unwrap().contains("1 signatures are not valid"), "{found}");
     for (payment, part) in
-        [("", "empty"), ("?", "not base64"), ("AAAA", "net.Payment"), ("@/nonexistent", "cannot be opened")]
+        [("", "empty"), ("?", "not base64"), ("AAAA", "net.Payment"), ("@/nonexistent", "cannot open it")]
     {
         check_refused(&["ticket".into(), "--payment".into(), payment.into()], 64, part);
     }

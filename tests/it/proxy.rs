@@ -33,10 +33,7 @@ fn a_password_of_the_url_is_sent_and_shown_nowhere() {
     proxy.want("Basic x");
     let report = worker.report_when("OLLAMA_DOWN", |report| codes(report).contains(&"OLLAMA_DOWN"));
     let reason = &report["health"]["reasons"][0];
-    assert!(
-        reason["message"].as_str().unwrap().contains("401: it refuses the user:password of OLLAMA_URL"),
-        "{reason}"
-    );
+    assert!(reason["message"].as_str().unwrap().contains("401: the user:password of OLLAMA_URL rejected"), "{reason}");
     let mut shown = worker.log() + &report.to_string();
     for path in ["/gpu?format=text", "/metrics", "/", "/ready", "/openapi.json", "/version"] {
         let accept = "Accept: */*";
@@ -85,7 +82,7 @@ fn a_token_is_sent_with_loads_too_and_its_file_is_read_again() {
     // A token that is refused and not changed is not read at each request for nothing: the request is sent once.
     proxy.want("Bearer third");
     let report = worker.report_when("OLLAMA_DOWN", |report| codes(report).contains(&"OLLAMA_DOWN"));
-    assert!(report.to_string().contains("401: it refuses OLLAMA_TOKEN"), "{report:#}");
+    assert!(report.to_string().contains("401: OLLAMA_TOKEN rejected"), "{report:#}");
     assert!(!worker.log().contains("Bearer"), "{}", worker.log());
 }
 
@@ -112,17 +109,17 @@ fn refusals_say_what_they_mean() {
     let gzip = "200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip";
     let nginx = "<html><center>400 Bad Request</center>The plain HTTP request was sent to HTTPS port</html>";
     for (bytes, why, action) in [
-        (moved("https://ollama.example/api/version"), "Ollama is at https://ollama.example", "write that URL"),
+        (moved("https://ollama.example/api/version"), "Ollama is at https://ollama.example", "to that URL"),
         (moved("/login?next=/api/version"), "a redirect to http://127.0.0.1:", "OLLAMA_TOKEN"),
-        (answer("401 Unauthorized", ""), "answers 401: it asks for a login", "OLLAMA_TOKEN"),
-        (answer("403 Forbidden", ""), "refuses this host name", "OLLAMA_HOST=0.0.0.0"),
+        (answer("401 Unauthorized", ""), "answers 401: login required", "OLLAMA_TOKEN"),
+        (answer("403 Forbidden", ""), "rejects this host name", "OLLAMA_HOST=0.0.0.0"),
         (answer("403 Forbidden", "<html>403</html>"), "403 (forbidden)", "at the proxy"),
-        (answer("404 Not Found", "404 page not found"), "404 to /api/version: 404 page not found", "check OLLAMA_URL"),
-        (answer("502 Bad Gateway", "<html>502</html>"), "the proxy before Ollama works", "start Ollama"),
-        (answer("400 Bad Request", nginx), "speaks TLS", "write https:// in OLLAMA_URL"),
+        (answer("404 Not Found", "404 page not found"), "404 to /api/version: 404 page not found", "Check OLLAMA_URL"),
+        (answer("502 Bad Gateway", "<html>502</html>"), "the proxy in front of Ollama works", "Start Ollama"),
+        (answer("400 Bad Request", nginx), "expects TLS", "Use https:// in OLLAMA_URL"),
         (answer("200 OK\r\nContent-Type: text/html", "<!DOCTYPE html>"), "a web page", "login page"),
-        (answer(gzip, "\u{1f}"), "compressed (gzip)", "turn compression off"),
-        ("\x15\x03\x03\x00\x02\x02\x46".to_owned(), "its port speaks TLS", "write https:// in OLLAMA_URL"),
+        (answer(gzip, "\u{1f}"), "compressed (gzip)", "Turn compression off"),
+        ("\x15\x03\x03\x00\x02\x02\x46".to_owned(), "its port expects TLS", "Use https:// in OLLAMA_URL"),
     ] {
         refused(&bytes, why, action);
     }
@@ -137,9 +134,9 @@ fn a_list_that_a_proxy_refuses_has_the_proxys_cure() {
     let report = worker.report_when("OLLAMA_LIST_FAILED", |report| codes(report).contains(&"OLLAMA_LIST_FAILED"));
     let reason = &report["health"]["reasons"][0];
     assert!(reason["message"].as_str().unwrap().ends_with("/api/ps: the server at OLLAMA_URL answers 403 (forbidden)"));
-    assert!(reason["action"].as_str().unwrap().contains("at the proxy before Ollama"), "{reason:#}");
+    assert!(reason["action"].as_str().unwrap().contains("at the proxy in front of Ollama"), "{reason:#}");
     let (_, out, err) = run(agent_net().arg("doctor").env("OLLAMA_URL", ollama.url()));
-    assert!(out.contains("at the proxy before Ollama") && !out.contains("Check Ollama's log"), "{out}{err}");
+    assert!(out.contains("at the proxy in front of Ollama") && !out.contains("Check Ollama's log"), "{out}{err}");
 }
 
 #[test]
@@ -154,15 +151,15 @@ fn pulls_say_the_same() {
         format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
     };
     for (bytes, why) in [
-        (head("302 Found\r\nLocation: https://ollama.example/api/pull"), "write that URL in OLLAMA_URL"),
-        (head("401 Unauthorized"), "401: it asks for a login"),
+        (head("302 Found\r\nLocation: https://ollama.example/api/pull"), "Set OLLAMA_URL to that URL"),
+        (head("401 Unauthorized"), "401: login required"),
         (head("200 OK\r\nContent-Encoding: br"), "the answer is compressed (br)"),
         (head("200 OK\r\nContent-Type: text/html"), "a web page"),
-        (head("504 Gateway Timeout"), "the proxy before Ollama works"),
-        (gateway("401 Unauthorized", "Unauthorized"), "401: it asks for a login"),
+        (head("504 Gateway Timeout"), "the proxy in front of Ollama works"),
+        (gateway("401 Unauthorized", "Unauthorized"), "401: login required"),
         (gateway("404 Not Found", "no such route"), "404 to /api/pull: no such route"),
-        (gateway("429 Too Many Requests", "Too Many Requests"), "raise the proxy's limit"),
-        (gateway("400 Bad Request", "invalid model name"), "it answered 400: invalid model name"),
+        (gateway("429 Too Many Requests", "Too Many Requests"), "Raise the proxy's request limit"),
+        (gateway("400 Bad Request", "invalid model name"), "Ollama answered 400: invalid model name"),
     ] {
         proxy.answer(bytes);
         let (status, out, err) = run(agent_net().args(["pull", "m:1"]).env("OLLAMA_URL", &url));
@@ -187,7 +184,7 @@ fn certificates_are_judged_by_ollama_tls() {
     let worker = Worker::start(&settings);
     let report = worker.report_when("OLLAMA_DOWN", |report| codes(report).contains(&"OLLAMA_DOWN"));
     let reason = report["health"]["reasons"].to_string();
-    assert!(reason.contains("its certificate is not trusted") && reason.contains("OLLAMA_TLS=ca:"), "{reason}");
+    assert!(reason.contains("certificate is not trusted") && reason.contains("OLLAMA_TLS=ca:"), "{reason}");
     assert_eq!(proxy.logins("/").len(), sent);
 }
 
@@ -203,10 +200,10 @@ fn tls_to_a_plain_port_is_named() {
     });
     let (_, out, err) = run(agent_net().arg("doctor").env("OLLAMA_URL", &url));
     let said = "is not responding: its port does not speak TLS";
-    assert!(out.contains(said) && out.contains("rite http:// in OLLAMA_URL"), "{out}{err}");
+    assert!(out.contains(said) && out.contains("Use http:// in OLLAMA_URL"), "{out}{err}");
     let ca = [("OLLAMA_TLS", "ca:/nonexistent.pem")];
     let (status, out, err) = run(agent_net().arg("serve").env("SERVER_PORT", "0").envs(ca));
-    assert!(status.code() == Some(78) && err.contains("OLLAMA_TLS: /nonexistent.pem"), "{out}{err}");
+    assert!(status.code() == Some(78) && err.contains("OLLAMA_TLS: cannot open /nonexistent.pem"), "{out}{err}");
     let (_, out, _) = run(agent_net().arg("doctor").envs(ca));
-    assert!(out.contains("OLLAMA_TLS: /nonexistent.pem"), "{out}");
+    assert!(out.contains("OLLAMA_TLS: cannot open /nonexistent.pem"), "{out}");
 }

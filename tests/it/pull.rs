@@ -95,7 +95,7 @@ fn a_stop_says_how_to_go_on() {
         let ended = pull.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert_eq!(ended.status.code(), Some(1), "{err}");
-        assert!(err.contains("stopped; what has come is kept: agent-net pull lab:1 goes on from there"), "{err}");
+        assert!(err.contains("stopped. What was downloaded is kept: agent-net pull lab:1 resumes"), "{err}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Registering with an orchestrator that takes it, refuses it, hangs or is away.
+//! Registering with an orchestrator that accepts it, rejects it, hangs or is down.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -104,7 +104,9 @@ fn it_tries_until_it_is_taken() {
         let worker = start(&orchestrator, &[]);
         orchestrator.wait_for(REGISTER, 2);
         orchestrator.set(Mood::Ok);
-        wait_for("the log", || worker.log().contains("INFO  [agent_net::registrar::byoc] registered").then_some(()));
+        wait_for("the log", || {
+            worker.log().contains("INFO  [agent_net::livepeer::registrar::byoc] registered").then_some(())
+        });
     }
 }
 
@@ -113,7 +115,7 @@ fn it_registers_with_an_orchestrator_that_comes_later() {
     let mut orchestrator = FakeOrchestrator::new(Mood::Ok);
     orchestrator.stop();
     let worker = start(&orchestrator, &[]);
-    wait_for("a failed try", || worker.log().contains("no answer").then_some(()));
+    wait_for("a failed try", || worker.log().contains("connection refused; retrying in 1 s").then_some(()));
     orchestrator.start();
     orchestrator.wait_for(REGISTER, 1);
 }
@@ -132,16 +134,20 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
         let complaints = log.matches("cannot register").count();
         // Where there is no BYOC, the sentence about the orchestrator says it.
         assert_eq!(complaints, usize::from(!matches!(mood, Mood::NoByoc)), "{log}");
-        assert!(log.matches("this worker is visible nowhere").count() <= 1, "{log}");
+        assert!(log.matches("this worker is not visible").count() <= 1, "{log}");
         assert!(!log.contains("s3cret"), "{log}");
         assert_eq!(orchestrator.requests("/elsewhere").len(), 0);
     }
-    check(Mood::BadSecret, "s3cret", "make ORCH_SECRET equal to its -orchSecret");
-    check(Mood::BadSecret, "", "set ORCH_SECRET to its -orchSecret");
+    check(
+        Mood::BadSecret,
+        "s3cret",
+        "secret rejected; retrying in 1 s. Set ORCH_SECRET to its -orchSecret, or unset it",
+    );
+    check(Mood::BadSecret, "", "secret required; retrying in 1 s. Set ORCH_SECRET to its -orchSecret");
     check(Mood::BadBody, "s3cret", "cannot unmarshal string");
-    check(Mood::PlainHttpToTls, "s3cret", "write https:// in ORCH_URL");
-    check(Mood::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is visible nowhere");
-    check(Mood::Redirect, "s3cret", "redirects are not followed");
+    check(Mood::PlainHttpToTls, "s3cret", "Use https:// in ORCH_URL");
+    check(Mood::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is not visible");
+    check(Mood::Redirect, "s3cret", "a redirect, which is not followed with a secret");
     check(Mood::Error500, "s3cret", "it answered 500: oops");
 }
 
@@ -156,8 +162,8 @@ fn a_secret_comes_from_its_file() {
 }
 
 #[test]
-fn an_orchestrator_that_is_away_or_hangs_delays_no_job_and_no_end() {
-    // A port that nobody accepts at: the kernel answers the first connects, then nobody does.
+fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
+    // A port without accept(): the kernel answers the first connects, then nothing does.
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf_url = format!("http://{}", deaf.local_addr().unwrap());
     let hanging = FakeOrchestrator::new(Mood::Hang);
@@ -167,12 +173,12 @@ fn an_orchestrator_that_is_away_or_hangs_delays_no_job_and_no_end() {
         let (status, log) = worker.stop();
         assert_eq!(status.code(), Some(0), "{log}");
     }
-    // What may have been registered without an answer is taken out.
+    // A name that may be registered without an answer is unregistered.
     assert_eq!(hanging.requests(UNREGISTER).len(), 1);
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_it_immediately() {
     let orchestrator = FakeOrchestrator::new(Mood::Ok);
     let worker = start(&orchestrator, &[]);
     orchestrator.wait_for(REGISTER, 1);

@@ -68,20 +68,22 @@ const TOUCHING: &[&str] = &[
     "livepeer/registrar.rs",
     "livepeer/registrar/byoc.rs",
     "livepeer/registrar/runner.rs",
+    "livepeer/registrar/session.rs",
     "livepeer/tickets/file.rs",
     "livepeer/tickets/file/compaction.rs",
+    "livepeer/tickets/file/disk.rs",
     "livepeer/tickets/file/lines.rs",
     "livepeer/tickets/intake.rs",
     "ollama/client.rs",
     "ollama/client/load.rs",
     "ollama/errors.rs",
     "ollama/fetch.rs",
-    "ollama/keepers.rs",
+    "ollama/keeper_thread.rs",
     "outgoing/mod.rs",
     "outgoing/tls.rs",
     "outgoing/watched.rs",
-    "outgoing/words.rs",
     "sys/counters.rs",
+    "outgoing/errors.rs",
     "sys/exit.rs",
     "sys/files.rs",
     "sys/limits.rs",
@@ -134,7 +136,7 @@ const RESERVED: &[(&[&str], &[&str])] = &[
 ];
 
 /// Circles that have yet to be broken.
-const STILL_CIRCLES: &[&str] = &["api/", "cli/", "config/", "health/", "http/", "livepeer/", "ollama/", "outgoing/"];
+const STILL_CIRCLES: &[&str] = &["api/", "cli/", "config/", "health/", "http/", "livepeer/payments/"];
 
 fn room(path: &str) -> &str {
     path.trim_start_matches("src/").split('/').next().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The worker as a live runner: lost in every way there is, and back. A hundred times faster than life.
+//! The worker as a live runner: lost in every possible way, and back. Time runs a hundred times faster.
 
 use std::fs;
 use std::process::Command;
@@ -97,7 +97,7 @@ fn each_beat_says_everything() {
     // Jobs of the registry's proxy come to the job routes.
     assert_eq!(scene.row()["capability"], ID);
     let log = scene.inner.worker.log();
-    assert_eq!(log.matches("as a live runner").count(), 1, "{log}");
+    assert_eq!(log.matches("registered live runner").count(), 1, "{log}");
     assert!(!log.contains("s3cret") && !scene.inner.worker.get("/metrics").text().contains("s3cret"), "{log}");
 }
 

@@ -1,4 +1,4 @@
-//! Tickets that come with jobs: kept before the job is answered, handed in once, whatever happens in between.
+//! Tickets that come with jobs: saved before the job is answered, and submitted once, whatever happens in between.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::fake_ticket_server::{JOB, Mood, Scene, Till, pay, try_pay};
 use crate::harness::{SmallDisk, Worker, folder, wait_for};
 use crate::http::{self, Response};
-use crate::till::{JOB, Mood, Scene, Till, pay, try_pay};
 use crate::wallet::Wallet;
 
 #[track_caller]
@@ -21,7 +21,7 @@ fn check_refused(answer: &Response, status: u16, code: &str, part: &str) {
 }
 
 #[test]
-fn tickets_are_written_down_and_handed_in_as_they_came() {
+fn tickets_are_saved_and_submitted_as_received() {
     let till = Till::new(Mood::Judge);
     let scene = Scene::new("tickets-kept", &till);
     let worker = scene.start();
@@ -108,11 +108,11 @@ fn a_ticket_pays_once() {
     let mut answers: Vec<u16> = at_once.into_iter().map(|one| one.join().unwrap()).collect();
     answers.sort_unstable();
     assert_eq!(answers, [200, 400, 400, 400, 400, 400, 400, 400]);
-    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "before");
+    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "already used");
     scene.wait_for_tickets("accepted", 2);
     worker.stop();
     let worker = scene.start();
-    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "before");
+    check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "already used");
     assert_eq!(pay(worker.addr, &wallet.payment([3])).status, 200);
     scene.wait_for_tickets("accepted", 3);
     assert_eq!(till.came().len(), 2);
@@ -171,7 +171,7 @@ fn while_nobody_takes_payments_jobs_are_answered_and_tickets_wait() {
     let (status, _) = worker.stop();
     assert!(status.success());
     let worker = scene.start();
-    wait_for("a word about them", || worker.log().contains("20 payments wait").then_some(()));
+    wait_for("a word about them", || worker.log().contains("20 payments waiting").then_some(()));
     let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
     scene.wait_for_tickets("accepted", 20);
     assert!(till.taken().values().all(|times| *times == 1) && till.taken().len() == 20);
@@ -219,8 +219,8 @@ fn killed_two_hundred_times_between_ledger_and_submission() {
     assert!(!worker.log().contains("damaged"), "{}", worker.log());
 }
 
-/// At any moment: while a ticket is written, handed in, or its result is written. Whoever takes payments sees to it, as
-/// go-livepeer does, that a ticket counts once.
+/// At any moment: while a ticket is written, submitted, or its result is written. The server that takes payments counts a
+/// ticket once, as go-livepeer does.
 #[test]
 fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
     let till = Till::new(Mood::Judge);
@@ -274,7 +274,7 @@ fn a_full_disk_refuses_the_job_and_says_why() {
     let first_refused = (0..100).find(|n| {
         let answer = pay(worker.addr, &large(*n));
         if answer.status != 200 {
-            check_refused(&answer, 503, "ledger_failed", "No space left");
+            check_refused(&answer, 503, "ledger_failed", "no space left");
             assert_eq!(answer.header("retry-after"), Some("10"));
         }
         answer.status != 200
@@ -298,14 +298,14 @@ fn a_ledger_that_cannot_be_opened_refuses_tickets_and_nothing_else() {
     let scene = Scene::new("tickets-pipe", &till);
     assert!(Command::new("mkfifo").arg(scene.file()).status().unwrap().success());
     let worker = scene.start();
-    wait_for("a warning", || worker.log().contains("no regular file").then_some(()));
-    check_refused(&pay(worker.addr, &Wallet::new(11).payment([1])), 503, "ledger_failed", "no regular file");
+    wait_for("a warning", || worker.log().contains("not a regular file").then_some(()));
+    check_refused(&pay(worker.addr, &Wallet::new(11).payment([1])), 503, "ledger_failed", "not a regular file");
     assert_eq!(worker.report()["status"], "success");
     let other = Scene::new("tickets-two", &till);
     let first = other.start();
     assert_eq!(pay(first.addr, &Wallet::new(11).payment([1])).status, 200);
     let second = other.start();
-    wait_for("a warning", || second.log().contains("another worker uses it").then_some(()));
+    wait_for("a warning", || second.log().contains("another worker is using it").then_some(()));
     check_refused(&pay(second.addr, &Wallet::new(11).payment([2])), 503, "ledger_failed", "another worker");
 }
 
@@ -366,7 +366,7 @@ fn tickets_that_somebody_else_has_taken_are_left_alone() {
     for headers in [
         // The orchestrator's proxy passes on what it has taken.
         vec![payment.as_str(), &job, "Livepeer-Runner-Route: /x"],
-        // There is nothing to hand them in with.
+        // There is no URL to submit them to.
         vec![payment.as_str()],
         vec![job.as_str()],
         vec!["Livepeer-Payment: ", &job],

@@ -94,9 +94,9 @@ fn auto_takes_all_that_there_is_and_says_so_once() {
     let as_runner = format!("Live Runner {ID} of app agent-net/gpu-check (GET /discovery)");
     for (orchestrator, words) in [
         (&both, format!("has BYOC and has Live Runner: this worker is visible as {as_byoc} and as {as_runner}")),
-        (&byoc, format!("has BYOC and has no Live Runner: this worker is visible as {as_byoc}; call_runner of")),
+        (&byoc, format!("has BYOC and has no Live Runner: this worker is visible as {as_byoc}. For call_runner of")),
         (&runners, format!("has no BYOC and has Live Runner: this worker is visible as {as_runner}")),
-        (&none, "has no BYOC and has no Live Runner: this worker is visible nowhere; ORCH_URL".to_owned()),
+        (&none, "has no BYOC and has no Live Runner: this worker is not visible. ORCH_URL".to_owned()),
     ] {
         scene.says(&format!("{} {words}", orchestrator.url()));
     }
@@ -110,7 +110,7 @@ fn auto_takes_all_that_there_is_and_says_so_once() {
     both.wait_for(REGISTER, 3);
     let log = scene.worker.log();
     // A beat has half a second here, which a busy machine may take: that is logged, and not what this is about.
-    let complaints = log.lines().filter(|line| line.contains("cannot register") && !line.contains("no answer")).count();
+    let complaints = log.lines().filter(|line| line.contains("cannot register") && !line.contains("timed out")).count();
     assert_eq!((scene.sentences(), complaints), (4, 0), "{log}");
     assert!(both.requests(ASK).len() == 1 && byoc.requests(BEAT).is_empty() && none.requests(BEAT).is_empty());
     // What is not missed does not count as a failure, and there is nothing to alert on.
@@ -140,7 +140,7 @@ fn what_an_orchestrator_gets_or_loses_later_is_noticed_and_said() {
     orchestrator.set(Mood::NoByoc);
     scene.says("has no BYOC and has Live Runner");
     change(&orchestrator, |runners| runners.enabled = false);
-    scene.says("visible nowhere");
+    scene.says("is not visible");
     wait_for("its state", || (scene.row("live-runner")["state"] == "failing").then_some(()));
     orchestrator.set(Mood::Ok);
     change(&orchestrator, |runners| runners.enabled = true);
@@ -161,7 +161,7 @@ fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
         orchestrator.discovery(Some(odd));
         let scene = Scene::new(&[&orchestrator], &[]);
         wait_for("a registration", || orchestrator.registered(ID));
-        let line = scene.says("does not say whether it has Live Runner");
+        let line = scene.says("may have Live Runner (no clear answer)");
         assert!(line.contains("visible as BYOC capability agent-net-nyc"), "{odd:?}: {line}");
         assert_eq!((orchestrator.requests(BEAT).len(), scene.sentences()), (0, 1), "{odd:?}");
         // It comes to its senses.
@@ -216,13 +216,13 @@ fn a_registry_that_is_not_there_is_not_left() {
 }
 
 #[test]
-fn a_name_that_cannot_be_taken_out_is_tried_again() {
+fn a_name_that_cannot_be_unregistered_is_tried_again() {
     let orchestrator = orchestrator(Mood::Ok, false);
     let scene = Scene::new(&[&orchestrator], &[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
     wait_for("a registration", || orchestrator.registered(ID));
     orchestrator.set(Mood::Error500);
     scene.nvml.set("gpu0.handle=15");
-    scene.says("cannot take out agent-net-nyc at");
+    scene.says("cannot unregister agent-net-nyc at");
     wait_for("its state", || (scene.row("byoc")["state"] == "failing").then_some(()));
     orchestrator.set(Mood::Ok);
     wait_for("its end", || orchestrator.registered(ID).is_none().then_some(()));
@@ -265,7 +265,7 @@ fn names_are_taken_out_a_few_at_a_time() {
     assert!((4..=5).contains(&asked), "{asked}");
     orchestrator.set(Mood::Ok);
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
-    wait_for("all again", || (scene.worker.log().matches(": jobs come to").count() == names.len()).then_some(()));
+    wait_for("all again", || (scene.worker.log().matches("; jobs go to").count() == names.len()).then_some(()));
     scene.worker.stop();
     assert!(names.iter().all(|name| orchestrator.registered(name).is_none()));
 }
@@ -276,7 +276,7 @@ fn an_orchestrator_that_comes_later_is_asked_for_both_and_described_once() {
     orchestrator.stop();
     let scene = Scene::new(&[&orchestrator], &[]);
     scene.says("cannot register agent-net-nyc");
-    scene.says("has Live Runner is not known: no answer");
+    scene.says("has Live Runner: connection refused; retrying");
     assert_eq!(scene.sentences(), 0);
     orchestrator.start();
     scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
@@ -288,10 +288,10 @@ fn a_token_keeps_auto_with_byoc_and_that_is_said_once() {
     let (one, two) = (orchestrator(Mood::Ok, true), orchestrator(Mood::NoByoc, true));
     let scene = Scene::new(&[&one, &two], &[("WORKER_TOKEN", "t0ken")]);
     scene.says(&format!("{} has BYOC: this worker is visible as BYOC capability agent-net-nyc", one.url()));
-    scene.says(&format!("{} has no BYOC: this worker is visible nowhere", two.url()));
+    scene.says(&format!("{} has no BYOC: this worker is not visible", two.url()));
     one.wait_for(REGISTER, 3);
     let log = scene.worker.log();
-    assert_eq!(log.matches("BYOC alone, since WORKER_TOKEN is set").count(), 1, "{log}");
+    assert_eq!(log.matches("BYOC only, because a Live Runner's proxy cannot send WORKER_TOKEN").count(), 1, "{log}");
     assert_eq!((one.requests(ASK).len(), one.requests(BEAT).len(), two.requests(BEAT).len()), (0, 0, 0));
 }
 
@@ -308,7 +308,7 @@ fn what_one_registry_learns_hastens_the_other() {
     change(&orchestrator, Runners::forget);
     wait_for("both again", || orchestrator.listed(ID).filter(|_| orchestrator.registered(ID).is_some()));
     assert_eq!(orchestrator.requests(REGISTER).len(), 2);
-    assert_eq!(scene.worker.log().matches("has lost the live runner").count(), 1);
+    assert_eq!(scene.worker.log().matches("has lost live runner").count(), 1);
     assert_eq!(scene.sentences(), 1);
 }
 
@@ -343,7 +343,7 @@ fn many_names_that_fail_leave_none_out() {
 }
 
 #[test]
-fn a_name_that_is_registered_with_another_token_is_told_of() {
+fn a_name_registered_with_another_token_is_reported() {
     let orchestrator = orchestrator(Mood::Ok, false);
     let scene = Scene::new(&[&orchestrator], &[("WORKER_TOKEN", "t0ken")]);
     wait_for("a registration", || orchestrator.registered(ID));
@@ -354,9 +354,9 @@ fn a_name_that_is_registered_with_another_token_is_told_of() {
     // Without a token at all it is another matter.
     job(&[]);
     orchestrator.wait_for(REGISTER, 2);
-    assert!(!scene.worker.log().contains("is not WORKER_TOKEN"));
+    assert!(!scene.worker.log().contains("other than WORKER_TOKEN"));
     job(&["Authorization: Bearer old"]);
-    scene.says("a job came with a token that is not WORKER_TOKEN: registering again");
+    scene.says("a job came with a token other than WORKER_TOKEN: registering again");
     wait_for("the second line", || {
         job(&["Authorization: Bearer old"]);
         scene.worker.log().contains("another worker registers the same CAPABILITY_NAME").then_some(())
@@ -365,7 +365,7 @@ fn a_name_that_is_registered_with_another_token_is_told_of() {
     let registrations = orchestrator.requests(REGISTER).len();
     orchestrator.wait_for(REGISTER, registrations + 1);
     let log = scene.worker.log();
-    assert_eq!(log.matches("is not WORKER_TOKEN").count(), 2, "{log}");
+    assert_eq!(log.matches("other than WORKER_TOKEN").count(), 2, "{log}");
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! How the models of MODEL stand.
 
-use crate::ollama::keeper::{Row, State};
+use crate::ollama::keeper::row::{KeeperRow, ModelState};
 use crate::sys::exposition::{Exposition, Kind};
 
 /// A sample of one model: one more label, and a value.
 type Sample = (Option<(&'static str, &'static str)>, f64);
 
 /// Writes all rows; nothing where MODEL is not set.
-pub(crate) fn write(out: &mut Exposition, rows: &[Row]) {
-    type Family = (&'static str, Kind, &'static str, fn(&Row) -> Vec<Sample>);
+pub(crate) fn write(out: &mut Exposition, rows: &[KeeperRow]) {
+    type Family = (&'static str, Kind, &'static str, fn(&KeeperRow) -> Vec<Sample>);
     let families: [Family; 6] = [
         ("agent_net_model_keeper_state", Kind::Gauge, "1 for the state that holds.", |row| {
-            State::ALL
+            ModelState::ALL
                 .iter()
                 .map(|state| (Some(("state", state.name())), f64::from(u8::from(row.state == *state))))
                 .collect()

@@ -1,14 +1,14 @@
 //! How the registrations at the orchestrators stand.
 
-use crate::livepeer::lease::{Row, State};
+use crate::livepeer::lease::{RegistrationRow, RegistrationState};
 use crate::sys::exposition::{Exposition, Kind};
 
 /// A sample of one row: one more label, and a value.
 type Sample = (Option<(&'static str, &'static str)>, f64);
 
 /// Writes all rows; nothing where nobody registers.
-pub(crate) fn write(out: &mut Exposition, rows: &[Row]) {
-    type Family = (&'static str, Kind, &'static str, fn(&Row) -> Vec<Sample>);
+pub(crate) fn write(out: &mut Exposition, rows: &[RegistrationRow]) {
+    type Family = (&'static str, Kind, &'static str, fn(&RegistrationRow) -> Vec<Sample>);
     let families: [Family; 5] = [
         (
             "agent_net_registration",
@@ -16,12 +16,15 @@ pub(crate) fn write(out: &mut Exposition, rows: &[Row]) {
             "1 while the orchestrator has taken the registration, as far as anybody can know.",
             // A registry that is not missed is nothing to alert on.
             |row| match row.state {
-                State::Absent => Vec::new(),
-                state => vec![(None, flag(state == State::Registered))],
+                RegistrationState::Absent => Vec::new(),
+                state => vec![(None, flag(state == RegistrationState::Registered))],
             },
         ),
         ("agent_net_registration_state", Kind::Gauge, "1 for the state that holds.", |row| {
-            State::ALL.iter().map(|state| (Some(("state", state.name())), flag(row.state == *state))).collect()
+            RegistrationState::ALL
+                .iter()
+                .map(|state| (Some(("state", state.name())), flag(row.state == *state)))
+                .collect()
         }),
         (
             "agent_net_registration_last_success_timestamp_seconds",

@@ -5,8 +5,10 @@ use std::env;
 use pico_args::Arguments;
 
 use crate::cli::{complain, print, put, usage};
-use crate::livepeer::tickets::file;
-use crate::livepeer::tickets::ledger::{replay, report};
+use crate::livepeer::tickets::file::disk::NAME;
+use crate::livepeer::tickets::file::lines::Scan;
+use crate::livepeer::tickets::ledger::replay::replay;
+use crate::livepeer::tickets::ledger::report;
 use crate::sys::exit::Exit;
 
 /// Bytes of the report that are written at once.
@@ -27,14 +29,14 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     match report(&dir, json) {
         Ok(exit) => exit,
         Err(why) => {
-            complain(&format!("{dir}/{}: {why}", file::NAME));
+            complain(&format!("{dir}/{}: {why}", NAME));
             Exit::Config
         }
     }
 }
 
 fn report(dir: &str, json: bool) -> Result<Exit, String> {
-    let Some(mut scan) = file::Scan::peek(dir).map_err(|why| why.to_string())? else {
+    let Some(mut scan) = Scan::peek(dir).map_err(|why| why.to_string())? else {
         return Ok(print(&report::nothing(json)));
     };
     let (ledger, findings) = replay(&mut scan, false)?;

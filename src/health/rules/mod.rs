@@ -18,7 +18,7 @@ use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::XidLog;
-use crate::ollama::keeper::Row;
+use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::state::OllamaState;
 
 /// All that the rules look at in one moment.
@@ -36,7 +36,7 @@ pub(crate) struct Facts<'a> {
     /// MODEL.
     pub(crate) wanted: &'a [String],
     /// The state of their keepers; empty for a command that keeps none.
-    pub(crate) keepers: &'a [Row],
+    pub(crate) keepers: &'a [KeeperRow],
 }
 
 /// All current reasons, worst first. `before` are those of the last moment: a reason that persists keeps its `since`.

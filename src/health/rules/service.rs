@@ -8,7 +8,7 @@ use crate::gpu::state::GpuState;
 use crate::health::reading_log;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{Code, Verdict};
-use crate::ollama::keeper::Stuck;
+use crate::ollama::keeper::row::Stuck;
 use crate::ollama::models::{self, Model};
 use crate::ollama::state::Reach;
 use crate::sys::text::sentence;

@@ -29,7 +29,7 @@ struct Case {
     host: HostFacts,
     limits: Limits,
     wanted: Vec<String>,
-    keepers: Vec<Row>,
+    keepers: Vec<KeeperRow>,
 }
 
 impl Default for Case {

@@ -1,63 +1,64 @@
-//! The BYOC half: every name at one orchestrator, each a lease.
+//! The BYOC half of a session: every capability name at one orchestrator, each as a lease.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{Heard, TICK, Tenure};
+use super::session::{LastSeen, Session, TICK};
 use crate::config::Protocol;
-use crate::livepeer::lease::{Action, Lease, Row, State, Withdrawal};
+use crate::livepeer::lease::{Action, Lease, RegistrationRow, RegistrationState, Withdrawal};
 use crate::livepeer::orchestrator::RegisterError;
-use crate::livepeer::pace::Side;
-use crate::livepeer::registries::Found;
+use crate::livepeer::pace::Registry;
+use crate::livepeer::registries::RegistryStatus;
 use crate::sys::counters::Hint;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 
-/// One name and what was said of it last.
+/// One capability name, and what was last logged about it.
 struct Name {
     name: String,
     row: usize,
     lease: Lease,
-    told: Option<RegisterError>,
-    /// What could not be done then.
+    /// Why its last registration failed.
+    error: Option<RegisterError>,
+    /// What failed then.
     failed: &'static str,
 }
 
-/// What jobs with tokens of others have led to.
+/// The reaction to jobs with another token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Foreign {
     None,
-    /// The names are registered again, in case the orchestrator holds an old token.
+    /// Registering again, in case the orchestrator holds an old token.
     Renewing,
     Renewed,
-    Told,
+    Reported,
 }
 
-/// It is said once for the worker: nobody knows which orchestrator a job comes from.
+/// Logged once per worker: a job does not show which orchestrator sent it.
 static FOREIGN_SEEN: AtomicBool = AtomicBool::new(false);
 static FOREIGN_STAYS: AtomicBool = AtomicBool::new(false);
 
-impl Tenure {
-    /// Does what is due until the worker ends.
+impl Session {
+    /// Keeps all names registered until the worker stops.
     pub(super) fn keep_names(&self) {
         // A panic may have left it set.
         self.lock().registering = false;
         let mut names = self.names();
         let mut withdrawal = Withdrawal::default();
         let mut pulse = self.pulse.heard();
-        let (mut heard, mut foreign) = (Heard::default(), Foreign::None);
+        let (mut last_seen, mut foreign) = (LastSeen::default(), Foreign::None);
         loop {
             let now = self.now();
-            let calls = self.calls(Side::Byoc, &mut heard);
-            if calls.leaving || calls.stopping {
+            let changes = self.changes(Registry::Byoc, &mut last_seen);
+            if changes.leaving || changes.stopping {
                 return;
             }
-            if calls.renew {
+            if changes.renew {
                 self.read_secret();
             }
             let mut hints = self.pulse.since(&mut pulse);
-            hints.extend(calls.renew.then_some(Hint::Asked));
-            hints.extend(calls.nudged.then_some(Hint::Restarted));
+            hints.extend(changes.renew.then_some(Hint::Asked));
+            hints.extend(changes.nudged.then_some(Hint::Restarted));
             for name in &mut names {
                 hints.iter().for_each(|hint| name.lease.hint(now, *hint));
             }
@@ -65,7 +66,7 @@ impl Tenure {
                 foreign = foreign_token(foreign);
             }
             let wanted = !withdrawal.see(now, self.offer.withdraw && self.is_unhealthy());
-            let mut wait = TICK * self.offer.hurry;
+            let mut wait = TICK * self.offer.time_scale;
             if let Some(acted) = self.act_on_one(&mut names, now, wanted, &mut wait) {
                 wait = Duration::ZERO;
                 self.show_what_is_found(&names);
@@ -73,7 +74,7 @@ impl Tenure {
                     foreign = Foreign::Renewed;
                 }
             }
-            self.rest(Side::Byoc, wait, heard);
+            self.rest(Registry::Byoc, wait, last_seen);
         }
     }
 
@@ -81,15 +82,18 @@ impl Tenure {
         let url = self.orchestrator().url().to_owned();
         let name = |name: &String| Name {
             name: name.clone(),
-            row: self.registrations.put(Row::new(&url, name, Row::BYOC), Row::is_same),
+            row: self
+                .registrations
+                .put(RegistrationRow::new(&url, name, RegistrationRow::BYOC), RegistrationRow::is_same),
             lease: Lease::new(self.now()),
-            told: None,
+            error: None,
             failed: "",
         };
         self.offer.capability.names.iter().map(name).collect()
     }
 
-    /// Does what has been due for longest; Some(true): a name was registered. Else lowers `wait` to when something will be.
+    /// Acts on the name that has been due longest; Some(true): it was registered. Otherwise lowers `wait` to the next due
+    /// time.
     fn act_on_one(&self, names: &mut [Name], now: Duration, wanted: bool, wait: &mut Duration) -> Option<bool> {
         let mut first: Option<(Action, &mut Name)> = None;
         for name in names {
@@ -102,12 +106,12 @@ impl Tenure {
             }
         }
         let (action, name) = first?;
-        if let Err(more) = self.turn(Side::Byoc, name.lease.due()) {
+        if let Err(more) = self.turn(Registry::Byoc, name.lease.due()) {
             *wait = (*wait).min(more);
             return None;
         }
         self.act(action, name);
-        Some(action != Action::Unregister && name.lease.state() == State::Registered)
+        Some(action != Action::Unregister && name.lease.state() == RegistrationState::Registered)
     }
 
     fn act(&self, action: Action, name: &mut Name) {
@@ -116,11 +120,11 @@ impl Tenure {
         let Action::Register { with_load } = action else {
             match orchestrator.unregister(&name.name) {
                 Ok(()) => {
-                    log::warn!("took {} out of {url} while the worker is unhealthy", name.name);
+                    log::warn!("unregistered {} at {url} while the worker is unhealthy", name.name);
                     self.is_out(name, None);
                 }
                 Err(why @ RegisterError::NoByoc) => self.is_out(name, Some(why)),
-                Err(why) => self.was_refused(name, url, why, "take out"),
+                Err(why) => self.was_refused(name, url, why, "unregister"),
             }
             return;
         };
@@ -141,32 +145,32 @@ impl Tenure {
             Ok(()) => self.was_taken(name, url),
             Err(why) => self.was_refused(name, url, why, "register"),
         }
-        if self.lock().stopping && name.lease.state() == State::Registered {
-            // The answer came after the worker had taken its names out.
+        if self.lock().stopping && name.lease.state() == RegistrationState::Registered {
+            // The answer came after the worker had unregistered its names.
             let _ = orchestrator.unregister(&name.name);
         }
         self.lock().registering = false;
         self.changed.notify_all();
     }
 
-    /// Nothing of it stands in the registry, or there is none.
+    /// The name is not registered, or there is no registry.
     fn is_out(&self, name: &mut Name, why: Option<RegisterError>) {
         name.lease.withdrawn(self.now());
-        name.told = why;
+        name.error = why;
         self.show(name, |row| row.error = None);
     }
 
     fn was_taken(&self, name: &mut Name, url: &str) {
-        let renewal = name.lease.state() == State::Registered;
+        let renewal = name.lease.state() == RegistrationState::Registered;
         name.lease.taken(self.now(), unix_now().fract());
         if renewal {
             log::debug!("renewed {} at {url}", name.name);
         } else {
-            log::info!("registered {} at {url}: jobs come to {}", name.name, self.offer.worker.as_str());
+            log::info!("registered {} at {url}; jobs go to {}", name.name, self.offer.worker.as_str());
         }
-        if matches!(name.told.take(), Some(RegisterError::NoAnswer(_))) {
-            // It was away: what else it knew may be lost.
-            self.nudge(Side::Runner);
+        if matches!(name.error.take(), Some(RegisterError::NoAnswer(_))) {
+            // It was down, so its other registry may have lost the worker.
+            self.nudge(Registry::Runner);
         }
         self.show(name, |row| {
             row.renewals += u64::from(row.last_success.is_some());
@@ -175,19 +179,20 @@ impl Tenure {
         });
     }
 
-    /// `what` could not be done with it.
+    /// `what` has failed.
     fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, what: &'static str) {
-        let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64();
-        // The same complaint every minute would bury everything else; and what `auto` finds has a line of its own.
-        let same = name.told.as_ref() == Some(&why) && name.failed == what;
+        let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64().max(1.0);
+        // Logged once, not every minute; what `auto` finds has its own line.
+        let same = name.error.as_ref() == Some(&why) && name.failed == what;
         if same || self.is_optional(&why) {
-            log::debug!("{} at {url}: {why}; next try in {wait:.1} s", name.name);
+            log::debug!("{} at {url}: {}; retrying in {wait:.0} s", name.name, why.cause());
         } else {
-            log::warn!("cannot {what} {} at {url}: {why}; trying again in {wait:.1} s and on", name.name);
+            let action = why.action().map_or_else(String::new, |action| format!(". {action}"));
+            log::warn!("cannot {what} {} at {url}: {}; retrying in {wait:.0} s{action}", name.name, why.cause());
         }
         let wrong_secret = matches!(why, RegisterError::WrongSecret { .. });
         let (kind, text) = (why.kind(), why.to_string());
-        (name.told, name.failed) = (Some(why), what);
+        (name.error, name.failed) = (Some(why), what);
         self.show(name, |row| {
             *row.failures.entry(kind).or_default() += 1;
             row.error = Some(text);
@@ -197,14 +202,14 @@ impl Tenure {
         }
     }
 
-    /// ORCH_PROTOCOL=auto does without BYOC where there is none.
+    /// With ORCH_PROTOCOL=auto BYOC may be missing.
     fn is_optional(&self, why: &RegisterError) -> bool {
         self.offer.protocol == Protocol::Auto && matches!(why, RegisterError::NoByoc)
     }
 
-    fn show(&self, name: &Name, change: impl FnOnce(&mut Row)) {
-        let state = match &name.told {
-            Some(RegisterError::NoByoc) if self.does_without(Side::Byoc) => State::Absent,
+    fn show(&self, name: &Name, change: impl FnOnce(&mut RegistrationRow)) {
+        let state = match &name.error {
+            Some(RegisterError::NoByoc) if self.does_without(Registry::Byoc) => RegistrationState::Absent,
             _ => name.lease.state(),
         };
         self.registrations.change(name.row, |row| {
@@ -213,33 +218,33 @@ impl Tenure {
         });
     }
 
-    /// What the names together say of the registry.
+    /// What the results of all names say about the registry.
     fn show_what_is_found(&self, names: &[Name]) {
         let any = |is: fn(&Name) -> bool| names.iter().any(is);
         self.found(
-            Side::Byoc,
-            if any(|name| name.lease.state() == State::Waiting) {
+            Registry::Byoc,
+            if any(|name| name.lease.state() == RegistrationState::Waiting) {
                 return;
-            } else if any(|name| name.told.is_none()) {
-                Found::Visible
-            } else if any(|name| matches!(name.told, Some(RegisterError::NoByoc))) {
-                Found::Absent
-            } else if any(|name| matches!(&name.told, Some(why) if why.is_answer())) {
-                Found::Refused
+            } else if any(|name| name.error.is_none()) {
+                RegistryStatus::Visible
+            } else if any(|name| matches!(name.error, Some(RegisterError::NoByoc))) {
+                RegistryStatus::Absent
+            } else if any(|name| matches!(&name.error, Some(why) if why.is_answer())) {
+                RegistryStatus::Refused
             } else {
-                Found::Unclear
+                RegistryStatus::Unclear
             },
         );
     }
 }
 
-/// A job came with a token that is not ours. Says so once, and once more if that goes on.
+/// A job came with another token: logs that once, and once more if it continues.
 fn foreign_token(before: Foreign) -> Foreign {
     match before {
         Foreign::None => {
             if !FOREIGN_SEEN.swap(true, Ordering::AcqRel) {
                 log::warn!(
-                    "a job came with a token that is not WORKER_TOKEN: registering again, in case the orchestrator holds an old one"
+                    "a job came with a token other than WORKER_TOKEN: registering again, in case the orchestrator holds an old one"
                 );
             }
             Foreign::Renewing
@@ -247,10 +252,10 @@ fn foreign_token(before: Foreign) -> Foreign {
         Foreign::Renewed => {
             if !FOREIGN_STAYS.swap(true, Ordering::AcqRel) {
                 log::warn!(
-                    "jobs still come with a token that is not WORKER_TOKEN, although the names were registered again: another worker registers the same CAPABILITY_NAME with its own token, or a stranger sends them"
+                    "jobs still come with a token other than WORKER_TOKEN after registering again: another worker registers the same CAPABILITY_NAME with its own token, or another client sends them"
                 );
             }
-            Foreign::Told
+            Foreign::Reported
         }
         other => other,
     }

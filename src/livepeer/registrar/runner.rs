@@ -1,40 +1,40 @@
-//! The Live Runner half: one entry at one orchestrator, kept by beats; and before that, with ORCH_PROTOCOL=auto, the
-//! question whether there is such a registry.
+//! The Live Runner half of a session: one entry at one orchestrator, kept alive by beats. With ORCH_PROTOCOL=auto it first
+//! finds out whether there is such a registry.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Heard, TICK, Tenure};
+use super::session::{LastSeen, Session, TICK};
 use crate::config::Protocol;
 use crate::gpu::state::GpuState;
 use crate::health::snapshot::Snapshot;
 use crate::livepeer::lease::{self, Withdrawal};
-use crate::livepeer::orchestrator::Discovery;
-use crate::livepeer::pace::Side;
-use crate::livepeer::registries::Found;
+use crate::livepeer::orchestrator::runner::Discovery;
+use crate::livepeer::pace::Registry;
+use crate::livepeer::registries::RegistryStatus;
 use crate::livepeer::runner::{self, Beat, Cards, Follow, MODE, News, Runner, Status};
 use crate::sys::json::json;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 
-/// The first beat waits so long for the first sample: what it says may be kept by others for half an hour.
+/// How long the first beat waits for the first sample: clients may cache what it says for half an hour.
 const FIRST_SAMPLE: Duration = Duration::from_secs(2);
-/// What changes together is sent together.
+/// Changes within this time are sent together.
 const COALESCE: Duration = Duration::from_millis(250);
-/// A worker that starts registers first, and asks then what else there is.
+/// At start BYOC registers first.
 const BYOC_FIRST: Duration = Duration::from_secs(1);
-/// How often GET /discovery is asked where there is no registry, and where there is no clear answer.
+/// Seconds between requests to GET /discovery where there is no registry, and after unclear answers.
 const ASK_AGAIN: Duration = Duration::from_secs(180);
 const ASK_UNCLEAR: [u64; 5] = [5, 15, 30, 60, 180];
 
-/// When to ask GET /discovery.
+/// When to request GET /discovery.
 struct Asking {
     due: Duration,
-    /// Answers in a row that were not clear.
+    /// Unclear answers in a row.
     unclear: usize,
 }
 
-/// The entry, and what was sent and said of it last.
+/// The entry, and what was last sent and logged.
 struct Entry {
     runner: Runner,
     follow: Follow,
@@ -42,31 +42,31 @@ struct Entry {
     seen: Option<Arc<Snapshot>>,
     row: usize,
     status: Status,
-    /// The whole entry as the next beat would say it, and as the last one did.
+    /// The entry as the next beat would send it, and as the last one did.
     now: String,
     sent: String,
-    told: Option<(&'static str, String)>,
+    logged: Option<(&'static str, String)>,
 }
 
 impl Entry {
-    fn new(tenure: &Tenure) -> Self {
-        let id = &tenure.offer.runner.id;
-        let orchestrator = tenure.orchestrator();
-        let row = lease::Row::new(orchestrator.url(), id, lease::Row::LIVE_RUNNER);
+    fn new(session: &Session) -> Self {
+        let id = &session.offer.runner.id;
+        let orchestrator = session.orchestrator();
+        let row = lease::RegistrationRow::new(orchestrator.url(), id, lease::RegistrationRow::LIVE_RUNNER);
         Self {
-            runner: Runner::new(tenure.now()),
+            runner: Runner::new(session.now()),
             follow: Follow::new(orchestrator.base().clone()),
             cards: Cards::default(),
             seen: None,
-            row: tenure.registrations.put(row, lease::Row::is_same),
+            row: session.registrations.put(row, lease::RegistrationRow::is_same),
             status: Status::Ready,
             now: String::new(),
             sent: String::new(),
-            told: None,
+            logged: None,
         }
     }
 
-    /// There is something to take out at the end.
+    /// It must be unregistered at the end.
     fn is_live(&self) -> bool {
         self.runner.secret().is_some()
     }
@@ -76,8 +76,8 @@ impl Entry {
     }
 }
 
-impl Tenure {
-    /// Does what is due until no job is in flight any more, and takes the entry out.
+impl Session {
+    /// Beats until the worker stops and no job is in flight, then unregisters the entry.
     pub(super) fn keep_runner(&self) {
         let entry = self.beat_on();
         if let Some(entry) = entry {
@@ -92,23 +92,23 @@ impl Tenure {
         let mut asking = auto.then(|| Asking { due: self.now(), unclear: 0 });
         let mut entry = (!auto).then(|| Entry::new(self));
         let mut withdrawal = Withdrawal::default();
-        let mut heard = Heard::default();
+        let mut last_seen = LastSeen::default();
         loop {
             let now = self.now();
-            let calls = self.calls(Side::Runner, &mut heard);
-            if calls.leaving || (calls.stopping && !entry.as_ref().is_some_and(Entry::is_live)) {
+            let changes = self.changes(Registry::Runner, &mut last_seen);
+            if changes.leaving || (changes.stopping && !entry.as_ref().is_some_and(Entry::is_live)) {
                 return entry;
             }
-            if calls.renew {
+            if changes.renew {
                 self.read_secret();
             }
-            let hurried = calls.renew || calls.nudged;
+            let hasten = changes.renew || changes.nudged;
             let wanted = !withdrawal.see(now, self.offer.withdraw && self.is_unhealthy());
-            let mut wait = TICK * self.offer.hurry;
+            let mut wait = TICK * self.offer.time_scale;
             match (&mut asking, &mut entry) {
                 (Some(ask), _) => {
-                    if hurried {
-                        // It may need a moment more than the other registry: short waits again.
+                    if hasten {
+                        // It may start later than the other registry: back to short waits.
                         (ask.due, ask.unclear) = (ask.due.min(now), ask.unclear.min(1));
                     }
                     let early = now < BYOC_FIRST && self.lock().sent.is_empty();
@@ -123,40 +123,40 @@ impl Tenure {
                     }
                 }
                 (None, Some(entry)) => {
-                    if hurried {
+                    if hasten {
                         entry.runner.hasten(now);
                     }
-                    self.see_change(entry, now, Status::of(calls.stopping, wanted));
+                    self.see_change(entry, now, Status::of(changes.stopping, wanted));
                     let early = !self.can_begin(entry);
                     match if early { Err(TICK) } else { self.may(entry.runner.due()) } {
                         Err(more) => wait = wait.min(more),
                         Ok(()) => {
                             let found = self.beat(entry);
                             wait = Duration::ZERO;
-                            if auto && found == Some(Found::Absent) {
+                            if auto && found == Some(RegistryStatus::Absent) {
                                 asking = Some(Asking { due: self.now() + ASK_AGAIN, unclear: 0 });
                             }
                             if let Some(found) = found {
-                                self.found(Side::Runner, found);
+                                self.found(Registry::Runner, found);
                             }
                         }
                     }
                 }
                 (None, None) => return None,
             }
-            self.rest(Side::Runner, wait, heard);
+            self.rest(Registry::Runner, wait, last_seen);
         }
     }
 
-    /// Whether what is due at `due` may be done now; else for how long not.
+    /// Ok: what is due at `due` may be done now. Err: how long to wait.
     fn may(&self, due: Duration) -> Result<(), Duration> {
         match due.saturating_sub(self.now()) {
-            Duration::ZERO => self.turn(Side::Runner, due),
+            Duration::ZERO => self.turn(Registry::Runner, due),
             more => Err(more),
         }
     }
 
-    /// Whether there is a Live Runner registry.
+    /// Requests GET /discovery. True: there is a Live Runner registry.
     fn ask(&self, asking: &mut Asking) -> bool {
         let orchestrator = self.orchestrator();
         let answer = orchestrator.discovery(&self.offer.runner.id);
@@ -165,21 +165,21 @@ impl Tenure {
             Ok(Discovery::There { .. }) => return true,
             Ok(Discovery::Absent) => {
                 *asking = Asking { due: now + ASK_AGAIN, unclear: 0 };
-                self.found(Side::Runner, Found::Absent);
+                self.found(Registry::Runner, RegistryStatus::Absent);
             }
             Err(why) => {
                 let wait = ASK_UNCLEAR[asking.unclear.min(ASK_UNCLEAR.len() - 1)];
                 if asking.unclear == 0 {
-                    log::info!("whether {} has Live Runner is not known: {why}; asking again", orchestrator.url());
+                    log::info!("cannot find out whether {} has Live Runner: {why}; retrying", orchestrator.url());
                 }
                 *asking = Asking { due: now + Duration::from_secs(wait), unclear: asking.unclear + 1 };
-                self.found(Side::Runner, Found::Unclear);
+                self.found(Registry::Runner, RegistryStatus::Unclear);
             }
         }
         false
     }
 
-    /// The first beat has to say what GPU this is.
+    /// The first beat waits for the GPU's name.
     fn can_begin(&self, entry: &Entry) -> bool {
         let known = |gpu: &GpuState| !matches!(gpu, GpuState::Pending | GpuState::Starting { .. });
         !entry.sent.is_empty()
@@ -187,7 +187,7 @@ impl Tenure {
             || self.started.elapsed() >= FIRST_SAMPLE
     }
 
-    /// Brings the next beat forward when it would say something new.
+    /// Brings the next beat forward when the entry has changed.
     fn see_change(&self, entry: &mut Entry, now: Duration, status: Status) {
         let latest = self.board.latest();
         let same = match (&entry.seen, &latest) {
@@ -225,23 +225,23 @@ impl Tenure {
         }
     }
 
-    /// Sends the whole entry and takes the answer in. What that says of the registry; None: it is to be sent again.
-    fn beat(&self, entry: &mut Entry) -> Option<Found> {
+    /// Sends the entry and takes the answer. Returns what that says about the registry; None: send it again.
+    fn beat(&self, entry: &mut Entry) -> Option<RegistryStatus> {
         let orchestrator = self.orchestrator();
-        let patience = (entry.runner.patience() / self.offer.hurry).max(Duration::from_millis(500));
+        let timeout = (entry.runner.timeout() / self.offer.time_scale).max(Duration::from_millis(500));
         let body = self.body(entry);
         let own = entry.runner.secret().map(|secret| (secret, entry.follow.target()));
-        let answer = orchestrator.beat(&body, own, patience);
+        let answer = orchestrator.beat(&body, own, timeout);
         entry.sent.clone_from(&entry.now);
         let now = self.now();
-        if let Some(note) = entry.follow.gives_up(now, &answer) {
+        if let Some(note) = entry.follow.falls_back(now, &answer) {
             match note {
                 Some(note) => log::warn!("live runner {}: {note}", self.offer.runner.id),
-                None => log::debug!("live runner {}: beats go to ORCH_URL again", self.offer.runner.id),
+                None => log::debug!("live runner {}: beats go back to ORCH_URL", self.offer.runner.id),
             }
             return None;
         }
-        if let runner::Answer::Taken { orchestrator, .. } = &answer
+        if let runner::BeatAnswer::Taken { orchestrator, .. } = &answer
             && let Some(note) = entry.follow.taken(now, orchestrator.as_deref())
         {
             log::info!("live runner {}: {note}", self.offer.runner.id);
@@ -253,50 +253,52 @@ impl Tenure {
         Some(self.take_in(entry, orchestrator.url(), news))
     }
 
-    fn take_in(&self, entry: &mut Entry, url: &str, news: News) -> Found {
+    fn take_in(&self, entry: &mut Entry, url: &str, news: News) -> RegistryStatus {
         let id = &self.offer.runner.id;
         let mut failed = None;
         let found = match news {
             News::Registered => {
-                if entry.told.take().is_some_and(|(kind, _)| kind == "no_answer") {
-                    // It was away, and the other registry may wait for it.
-                    self.nudge(Side::Byoc);
+                if entry.logged.take().is_some_and(|(kind, _)| kind == "no_answer") {
+                    // It was down: the other registry may be waiting for it.
+                    self.nudge(Registry::Byoc);
                 }
                 let worker = self.offer.worker.as_str();
-                log::info!("registered {id} as a live runner at {url}: jobs come to {worker}");
-                Found::Visible
+                log::info!("registered live runner {id} at {url}; jobs go to {worker}");
+                RegistryStatus::Visible
             }
-            News::Same => Found::Visible,
+            News::Unchanged => RegistryStatus::Visible,
             News::Lost => {
-                let then = if entry.status == Status::Draining { "" } else { ": registering it again" };
-                log::info!("{url} has lost the live runner {id}{then}");
-                // It was restarted, most likely: BYOC has lost its names without a word.
-                self.nudge(Side::Byoc);
-                Found::Unclear
+                let then = if entry.status == Status::Draining { "" } else { "; registering it again" };
+                log::info!("{url} has lost live runner {id}{then}");
+                // Most likely it was restarted, so BYOC has lost its names too.
+                self.nudge(Registry::Byoc);
+                RegistryStatus::Unclear
             }
             News::Failed { kind, message } => {
-                // The same complaint at each beat would bury everything else.
-                let told = entry.told.replace((kind, message.clone()));
-                let same = told.is_some_and(|(_, before)| before == message);
+                // Logged once, not at each beat.
+                let logged = entry.logged.replace((kind, message.clone()));
+                let same = logged.is_some_and(|(_, before)| before == message);
                 if same || (kind == "absent" && self.offer.protocol == Protocol::Auto) {
                     log::debug!("live runner {id} at {url}: {message}");
                 } else {
-                    log::warn!("cannot register {id} as a live runner at {url}: {message}; trying on");
+                    log::warn!("cannot register live runner {id} at {url}, retrying: {message}");
                 }
                 failed = Some((kind, message));
                 match kind {
-                    "absent" => Found::Absent,
-                    "wrong_secret" | "unauthorized" | "bad_body" | "held" => Found::Refused,
-                    _ => Found::Unclear,
+                    "absent" => RegistryStatus::Absent,
+                    "wrong_secret" | "unauthorized" | "bad_body" | "held" => RegistryStatus::Refused,
+                    _ => RegistryStatus::Unclear,
                 }
             }
         };
         let taken = failed.is_none() && entry.is_live();
-        let absent = found == Found::Absent && self.does_without(Side::Runner);
+        let absent = found == RegistryStatus::Absent && self.does_without(Registry::Runner);
         self.registrations.change(entry.row, |row| {
             row.state = match entry.runner.shown() {
-                lease::State::Registered if entry.status != Status::Ready => lease::State::Withdrawn,
-                _ if absent => lease::State::Absent,
+                lease::RegistrationState::Registered if entry.status != Status::Ready => {
+                    lease::RegistrationState::Withdrawn
+                }
+                _ if absent => lease::RegistrationState::Absent,
                 state => state,
             };
             if taken {
@@ -315,14 +317,14 @@ impl Tenure {
         found
     }
 
-    /// Takes the entry out, if it is there.
+    /// Unregisters the entry, if it is registered.
     fn leave(&self, entry: &Entry) {
         let orchestrator = self.orchestrator();
         let (id, url) = (&self.offer.runner.id, orchestrator.url());
         if let Some(secret) = entry.runner.secret() {
             match orchestrator.leave(id, secret, entry.follow.target()) {
-                Ok(()) => log::info!("unregistered the live runner {id} at {url}"),
-                Err(why) => log::warn!("cannot unregister the live runner {id} at {url}: {why}"),
+                Ok(()) => log::info!("unregistered live runner {id} at {url}"),
+                Err(why) => log::warn!("cannot unregister live runner {id} at {url}: {why}"),
             }
         }
     }

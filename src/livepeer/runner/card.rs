@@ -1,4 +1,4 @@
-//! The GPUs as a registry shows them to everybody: one in the field that clients filter by, all of them in the metadata
+//! The GPUs as a registry publishes them: the first in the field that clients filter by, and in the metadata all kinds
 //! where they differ.
 
 use serde::Serialize;
@@ -8,12 +8,12 @@ use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{self, Verdict};
 use crate::ollama::state::Reach;
 
-/// A registry takes no more metadata.
+/// Bytes of metadata that a registry accepts.
 const MOST_METADATA: usize = 1024;
-/// No GPU has a longer name.
+/// Characters of a GPU's name.
 const MOST_NAME: usize = 64;
 
-/// A GPU as the registry shows it. Without a name no client finds it; what else cannot be read is left out.
+/// A GPU as the registry shows it. Clients find it by its name; other unknown values are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,7 +23,7 @@ pub(crate) struct Card {
     vram_mb: Option<u64>,
 }
 
-/// The GPUs of the last good sample: they are still there while the driver is read again.
+/// The GPUs of the last good sample, kept while the driver restarts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cards {
     all: Vec<Card>,
@@ -33,7 +33,7 @@ pub(crate) struct Cards {
 impl Cards {
     pub(crate) fn see(&mut self, gpu: &GpuState) {
         let Some(sample) = gpu.sample() else { return };
-        // One that is late has nothing to show, and is most likely there again in a moment.
+        // A GPU that is late has no values, and most likely answers again in a moment.
         if sample.gpus.iter().any(|gpu| gpu.is_slow()) {
             return;
         }
@@ -45,12 +45,12 @@ impl Cards {
         self.driver = sample.driver_version.as_deref().map(short);
     }
 
-    /// The one that clients filter by.
+    /// The GPU that clients filter by.
     pub(crate) fn first(&self) -> Option<&Card> {
         self.all.first()
     }
 
-    /// Each kind of GPU and how many there are of it; empty where all are alike.
+    /// The number of GPUs of each kind; empty where all are alike.
     fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<Kind> = Vec::new();
         for card in &self.all {
@@ -82,13 +82,13 @@ struct Summary {
     driver: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ollama: Option<String>,
-    /// Where the GPUs are not all alike.
+    /// Empty where all GPUs are alike.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     kinds: Vec<Kind>,
 }
 
 impl Summary {
-    /// Kinds for which there is no room are left out as a whole.
+    /// JSON within the limit: kinds without room are left out.
     fn fit(mut self) -> String {
         loop {
             let text = crate::sys::json::json(&self);
@@ -99,7 +99,7 @@ impl Summary {
     }
 }
 
-/// A small summary for everybody to see: no names of hosts, nothing secret.
+/// A small public summary: no host names, nothing secret.
 pub(crate) fn metadata(snapshot: Option<&Snapshot>, cards: &Cards) -> String {
     let ollama = snapshot.and_then(|s| match &s.ollama.reach {
         Reach::Up { version } => Some(short(version)),
@@ -110,18 +110,17 @@ pub(crate) fn metadata(snapshot: Option<&Snapshot>, cards: &Cards) -> String {
     Summary { v: 1, verdict: Some(verdict), gpus, driver: cards.driver.clone(), ollama, kinds: cards.kinds() }.fit()
 }
 
-/// What stays true in a list that nobody writes again: no verdict.
+/// The same for a static list: without the verdict, which changes.
 pub(crate) fn static_metadata(cards: &Cards) -> String {
     let driver = cards.driver.clone();
     Summary { v: 1, verdict: None, gpus: cards.all.len(), driver, ollama: None, kinds: cards.kinds() }.fit()
 }
 
-/// A version.
 fn short(version: &str) -> String {
     version.chars().filter(char::is_ascii_graphic).take(32).collect()
 }
 
-/// Printable ASCII: a registry refuses what is not whole UTF-8.
+/// Printable ASCII: a registry rejects cut UTF-8.
 fn text(name: &str, most: usize) -> String {
     name.chars().filter(|c| (' '..='~').contains(c)).take(most).collect()
 }

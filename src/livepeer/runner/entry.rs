@@ -1,4 +1,4 @@
-//! What is sent: the whole entry, since each beat replaces the one before.
+//! The entry as it is sent with each beat, and as a line of an operator's own list.
 
 use crate::config::price::Price;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::card::{Card, Cards, static_metadata};
 use crate::config::RunnerConfig;
 
-/// The whole entry: each beat replaces the one before, so nothing may be left out.
+/// The whole entry: each beat replaces the previous one, so nothing may be left out.
 #[derive(Debug, Serialize)]
 pub(crate) struct Beat<'a> {
     pub(crate) runner_id: &'a str,
@@ -26,7 +26,7 @@ pub(crate) struct Beat<'a> {
 
 pub(crate) const MODE: &str = "single-shot";
 
-/// What the registry makes of it: jobs come only while it is ready.
+/// Jobs are sent only while it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -46,8 +46,8 @@ impl Status {
     }
 }
 
-/// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret here and
-/// asks GET /ready. The orchestrator on chain wants a price, and clients that filter by GPU want one.
+/// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret and probes
+/// GET /ready. On-chain orchestrators require a price, and clients may filter by GPU.
 pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32, cards: &Cards) -> String {
     #[derive(Serialize)]
     struct Entry<'a> {

@@ -1,36 +1,35 @@
 //! The field `orchestrator` of an answer: where a registry wants further beats. Behind a load balancer each process has
-//! a registry of its own, so it must be followed; without -liveRunnerAddr it is a public address, which a container
-//! beside the orchestrator often cannot reach, so that beats must come back. Only the entry's own secret, which the
-//! orchestrator itself has given, goes there; ORCH_SECRET goes to ORCH_URL alone.
+//! its own registry, so it must be followed. Without -liveRunnerAddr it is a public address, which a container beside the
+//! orchestrator often cannot reach, so beats must come back. Only the entry's secret is sent there, never ORCH_SECRET.
 
 use std::time::Duration;
 
-use super::answer::Answer;
+use super::answer::BeatAnswer;
 use crate::config::url::{HttpUrl, Scope};
 
-/// An address that failed is not tried again for so long.
-const SHUNNED: Duration = Duration::from_secs(300);
-/// The same is said again when it was not true for so long, and so many things at most: two servers may name each other
-/// in turn, at every beat.
+/// How long an address that failed is not used.
+const AVOIDED: Duration = Duration::from_secs(300);
+/// A message is repeated only after this long without its cause, and only this many are remembered: two servers may name
+/// each other in turn, at every beat.
 const QUIET: Duration = Duration::from_secs(600);
 const MOST_SAID: usize = 8;
 
-/// Where beats go, and what was said of it last.
+/// Where beats go, and the last messages about that.
 #[derive(Debug, Clone)]
 pub(crate) struct Follow {
     /// ORCH_URL.
     base: HttpUrl,
     named: Option<HttpUrl>,
-    /// `named` has taken a beat.
+    /// `named` has accepted a beat.
     proven: bool,
-    shunned: Option<(HttpUrl, Duration)>,
-    /// What was said, and when it was last true: see [`QUIET`].
+    avoided: Option<(HttpUrl, Duration)>,
+    /// Messages, and when each was last true: see [`QUIET`].
     said: Vec<(String, Duration)>,
 }
 
 impl Follow {
     pub(crate) fn new(base: HttpUrl) -> Self {
-        Self { base, named: None, proven: false, shunned: None, said: Vec::new() }
+        Self { base, named: None, proven: false, avoided: None, said: Vec::new() }
     }
 
     /// None: ORCH_URL.
@@ -38,12 +37,12 @@ impl Follow {
         self.named.as_ref()
     }
 
-    /// A first beat goes to ORCH_URL.
+    /// The next beat is a first one, which goes to ORCH_URL.
     pub(crate) fn reset(&mut self) {
         (self.named, self.proven) = (None, false);
     }
 
-    /// The answer to a beat that went to `target` names this; what is worth a line in the log.
+    /// The answer to a beat to `target` names this address; returns a line for the log.
     pub(crate) fn taken(&mut self, now: Duration, orchestrator: Option<&str>) -> Option<String> {
         let note = match &self.named {
             Some(named) if !self.proven => {
@@ -55,13 +54,13 @@ impl Follow {
         let note = note.and_then(|note| self.once(now, note));
         let here = self.named.as_ref().unwrap_or(&self.base);
         let Some(text) = orchestrator else { return note };
-        let url = match self.judge(text) {
+        let url = match self.allowed(text) {
             Ok(url) => url,
             Err(why) => {
-                // It may hold a password.
+                // It may contain a password.
                 let shown = if text.contains('@') { "…".into() } else { crate::sys::text::start(text, 200) };
                 let base = self.base.as_str();
-                return self.once(now, format!("{base} asks for beats at {shown:?}, which is not followed: {why}"));
+                return self.once(now, format!("{base} asks for beats at {shown:?}, which is not used: {why}"));
             }
         };
         if url.is_same(here) {
@@ -71,34 +70,34 @@ impl Follow {
             self.reset();
             return note;
         }
-        let shunned = self.shunned.as_ref().is_some_and(|(bad, until)| url.is_same(bad) && now < *until);
-        if !shunned {
+        let avoided = self.avoided.as_ref().is_some_and(|(bad, until)| url.is_same(bad) && now < *until);
+        if !avoided {
             (self.named, self.proven) = (Some(url), false);
         }
         note
     }
 
-    /// True when `answer`, which came from `target`, means that beats go to ORCH_URL again, this one first: nobody is
-    /// there, or whoever is there has never known the entry. The note is for the log.
-    pub(crate) fn gives_up(&mut self, now: Duration, answer: &Answer) -> Option<Option<String>> {
+    /// Some when `answer` from `target` means that beats go to ORCH_URL again, this one first: no server is there, or one
+    /// that does not know the entry. With a line for the log, if due.
+    pub(crate) fn falls_back(&mut self, now: Duration, answer: &BeatAnswer) -> Option<Option<String>> {
         let failed = match answer {
-            Answer::Taken { .. } => false,
-            Answer::Trouble { .. } => true,
+            BeatAnswer::Taken { .. } => false,
+            BeatAnswer::Failed { .. } => true,
             _ => !self.proven,
         };
         let named = self.named.take_if(|_| failed)?;
         let why = match answer {
-            Answer::Trouble { why, .. } => why.as_str(),
+            BeatAnswer::Failed { why, .. } => why.as_str(),
             _ => "it does not know this runner",
         };
-        let note = format!("beats go to {} again and not to {}: {why}", self.base.as_str(), named.as_str());
+        let note = format!("beats go back to {} from {}: {why}", self.base.as_str(), named.as_str());
         self.proven = false;
-        self.shunned = Some((named, now + SHUNNED));
+        self.avoided = Some((named, now + AVOIDED));
         Some(self.once(now, note))
     }
 
     fn once(&mut self, now: Duration, note: String) -> Option<String> {
-        // What an error says may differ each time; where the beats go is the news.
+        // Only the part before the error decides whether a message is new.
         let news = note.split(": ").next().unwrap_or_default().to_owned();
         self.said.retain(|(_, last)| now - *last < QUIET);
         if let Some((_, last)) = self.said.iter_mut().find(|(said, _)| *said == news) {
@@ -112,14 +111,14 @@ impl Follow {
         })
     }
 
-    fn judge(&self, text: &str) -> Result<HttpUrl, String> {
+    fn allowed(&self, text: &str) -> Result<HttpUrl, String> {
         let url = HttpUrl::parse(text.trim()).map_err(|why| why.to_string())?;
         if self.base.is_https() && !url.is_https() {
-            return Err("it is plain http, and ORCH_URL is https".into());
+            return Err("it is plain http while ORCH_URL is https".into());
         }
-        // Whatever the orchestrator means, it means itself.
+        // The orchestrator means its own machine, not this one.
         if url.scope() == Scope::Nowhere || (url.scope(), self.base.scope()) == (Scope::ThisMachine, Scope::Anywhere) {
-            return Err("from here that is this machine; set the orchestrator's -liveRunnerAddr".into());
+            return Err("from here that is this machine. Set the orchestrator's -liveRunnerAddr".into());
         }
         if url.is_link_local() && !self.base.is_link_local() {
             return Err("it is a link-local address".into());
@@ -140,12 +139,12 @@ mod tests {
         Follow::new(HttpUrl::parse(base).unwrap())
     }
 
-    fn taken() -> Answer {
-        Answer::Taken { secret: None, interval: None, ttl: None, orchestrator: None }
+    fn taken() -> BeatAnswer {
+        BeatAnswer::Taken { secret: None, interval: None, ttl: None, orchestrator: None }
     }
 
-    fn trouble() -> Answer {
-        Answer::Trouble { kind: "no_answer", why: "connection refused: 7".into() }
+    fn trouble() -> BeatAnswer {
+        BeatAnswer::Failed { kind: "no_answer", why: "connection refused: 7".into() }
     }
 
     fn target(follow: &Follow) -> &str {
@@ -163,21 +162,21 @@ mod tests {
         );
         assert_eq!((follow.taken(s(10), None), target(&follow)), (None, "https://a:8935"));
         // One that has known the entry may lose it, and beats still go there.
-        assert_eq!(follow.gives_up(s(12), &Answer::NotRegistered), None);
-        assert_eq!(follow.gives_up(s(12), &taken()), None);
+        assert_eq!(follow.falls_back(s(12), &BeatAnswer::NotRegistered), None);
+        assert_eq!(follow.falls_back(s(12), &taken()), None);
         assert!(
             follow
-                .gives_up(s(15), &trouble())
+                .falls_back(s(15), &trouble())
                 .unwrap()
                 .unwrap()
-                .contains("again and not to https://a:8935: connection")
+                .contains("go back to https://lb:8935 from https://a:8935: connection")
         );
         assert_eq!(target(&follow), "");
         // It is left alone for a while, and not spoken of again.
         assert_eq!((follow.taken(s(20), Some("https://a:8935")), target(&follow)), (None, ""));
         assert_eq!((follow.taken(s(400), Some("https://a:8935")), target(&follow)), (None, "https://a:8935"));
-        assert_eq!(follow.gives_up(s(405), &trouble()), Some(None));
-        assert_eq!(follow.gives_up(s(405), &trouble()), None, "nothing is followed");
+        assert_eq!(follow.falls_back(s(405), &trouble()), Some(None));
+        assert_eq!(follow.falls_back(s(405), &trouble()), None, "nothing is followed");
         // Another address is another matter, and ORCH_URL itself none at all.
         follow.taken(s(410), Some("https://b:8935"));
         assert_eq!(target(&follow), "https://b:8935");
@@ -199,12 +198,16 @@ mod tests {
 
     #[test]
     fn a_stranger_who_does_not_know_the_entry_is_left() {
-        for answer in
-            [Answer::NotRegistered, Answer::Held, Answer::Expired, Answer::Absent, Answer::Refused("x".into())]
-        {
+        for answer in [
+            BeatAnswer::NotRegistered,
+            BeatAnswer::Held,
+            BeatAnswer::Expired,
+            BeatAnswer::Absent,
+            BeatAnswer::Rejected("x".into()),
+        ] {
             let mut follow = follow("http://o:8935");
             follow.taken(s(0), Some("https://elsewhere:8935"));
-            assert!(follow.gives_up(s(5), &answer).unwrap().unwrap().contains("does not know this runner"));
+            assert!(follow.falls_back(s(5), &answer).unwrap().unwrap().contains("does not know this runner"));
             assert_eq!(target(&follow), "");
         }
     }

@@ -7,16 +7,16 @@ fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn first() -> Answer {
-    Answer::Taken { secret: Some("hb".into()), interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
+fn first() -> BeatAnswer {
+    BeatAnswer::Taken { secret: Some("hb".into()), interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
 }
 
-fn beat() -> Answer {
-    Answer::Taken { secret: None, interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
+fn beat() -> BeatAnswer {
+    BeatAnswer::Taken { secret: None, interval: Some(s(5)), ttl: Some(s(20)), orchestrator: None }
 }
 
-fn trouble() -> Answer {
-    Answer::Trouble { kind: "no_answer", why: "no".into() }
+fn trouble() -> BeatAnswer {
+    BeatAnswer::Failed { kind: "no_answer", why: "no".into() }
 }
 
 fn live(at: u64) -> Runner {
@@ -29,7 +29,7 @@ fn kind(news: &News) -> &'static str {
     match news {
         News::Failed { kind, .. } => kind,
         News::Registered => "registered",
-        News::Same => "same",
+        News::Unchanged => "same",
         News::Lost => "lost",
     }
 }
@@ -37,18 +37,22 @@ fn kind(news: &News) -> &'static str {
 #[test]
 fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
     let mut runner = Runner::new(s(3));
-    assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(3), None, lease::State::Waiting));
+    assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(3), None, lease::RegistrationState::Waiting));
     runner.answered(s(4), first(), 0.5);
-    assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(9), Some("hb"), lease::State::Registered));
-    assert_eq!(runner.answered(s(9), beat(), 0.5), News::Same);
+    assert_eq!(
+        (runner.due(), runner.secret(), runner.shown()),
+        (s(9), Some("hb"), lease::RegistrationState::Registered)
+    );
+    assert_eq!(runner.answered(s(9), beat(), 0.5), News::Unchanged);
     assert_eq!(runner.due(), s(14));
     runner.hasten(s(10));
     assert_eq!(runner.due(), s(10));
-    let again = Answer::Taken { secret: Some("new".into()), interval: None, ttl: None, orchestrator: None };
-    assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (News::Same, Some("new")));
+    let again = BeatAnswer::Taken { secret: Some("new".into()), interval: None, ttl: None, orchestrator: None };
+    assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (News::Unchanged, Some("new")));
     // The interval is the registry's, within reason.
     for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60)] {
-        let answer = Answer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)), orchestrator: None };
+        let answer =
+            BeatAnswer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)), orchestrator: None };
         runner.answered(s(100), answer, 0.5);
         assert_eq!(runner.due().as_secs(), 100 + expect, "{interval} of {ttl}");
     }
@@ -56,7 +60,13 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
 
 #[test]
 fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
-    for lost in [Answer::NotRegistered, Answer::Held, Answer::Expired, Answer::Unclear("x".into()), Answer::Absent] {
+    for lost in [
+        BeatAnswer::NotRegistered,
+        BeatAnswer::Held,
+        BeatAnswer::Expired,
+        BeatAnswer::Unclear("x".into()),
+        BeatAnswer::Absent,
+    ] {
         let mut runner = live(0);
         assert_eq!(runner.answered(s(100), lost.clone(), 0.5), News::Lost);
         assert_eq!((runner.due(), runner.secret()), (s(100), None));
@@ -72,15 +82,18 @@ fn a_lost_answer_costs_a_beat_and_not_the_secret() {
     let mut runner = live(0);
     for (at, due) in [(5, 6), (6, 11), (11, 16), (60, 65)] {
         assert_eq!(kind(&runner.answered(s(at), trouble(), 0.5)), "no_answer");
-        assert_eq!((runner.due(), runner.secret(), runner.shown()), (s(due), Some("hb"), lease::State::Failing));
+        assert_eq!(
+            (runner.due(), runner.secret(), runner.shown()),
+            (s(due), Some("hb"), lease::RegistrationState::Failing)
+        );
     }
     // What was said of it is over.
     assert_eq!(runner.answered(s(65), beat(), 0.5), News::Registered);
-    assert_eq!(runner.answered(s(70), beat(), 0.5), News::Same);
+    assert_eq!(runner.answered(s(70), beat(), 0.5), News::Unchanged);
 }
 
-/// The waits and messages of so many refusals in a row.
-fn refused(runner: &mut Runner, answer: &Answer, name: &str, times: usize) -> (Vec<u64>, Vec<String>) {
+/// The waits and messages of several rejections in a row.
+fn refused(runner: &mut Runner, answer: &BeatAnswer, name: &str, times: usize) -> (Vec<u64>, Vec<String>) {
     let mut all = (Vec::new(), Vec::new());
     for _ in 0..times {
         let now = runner.due();
@@ -95,7 +108,7 @@ fn refused(runner: &mut Runner, answer: &Answer, name: &str, times: usize) -> (V
 #[test]
 fn an_id_that_is_held_is_tried_quickly_and_then_told() {
     let mut runner = Runner::new(s(0));
-    let (waits, messages) = refused(&mut runner, &Answer::Held, "held", 12);
+    let (waits, messages) = refused(&mut runner, &BeatAnswer::Held, "held", 12);
     assert_eq!(waits[..7], [1, 1, 1, 1, 1, 5, 5]);
     // An earlier life is over after 20 s, and its id free after 25 s.
     let since: Vec<u64> = (0..12).map(|i| waits[..i].iter().sum()).collect();
@@ -103,18 +116,18 @@ fn an_id_that_is_held_is_tried_quickly_and_then_told() {
         assert_eq!(message.contains("another worker"), *since > 30, "{since}: {message}");
     }
     // Its end is near: the next sweep is not missed.
-    assert_eq!(refused(&mut runner, &Answer::Expired, "held", 12).0, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5, 5]);
+    assert_eq!(refused(&mut runner, &BeatAnswer::Expired, "held", 12).0, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5, 5]);
     let now = runner.due();
     assert_eq!(runner.answered(now, first(), 0.5), News::Registered);
     // What comes later has nothing to do with it.
-    runner.answered(now, Answer::Held, 0.5);
-    assert!(refused(&mut runner, &Answer::Held, "held", 1).1[0].contains("before a crash"));
+    runner.answered(now, BeatAnswer::Held, 0.5);
+    assert!(refused(&mut runner, &BeatAnswer::Held, "held", 1).1[0].contains("before a crash"));
 }
 
 #[test]
 fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
     let mut runner = Runner::new(s(0));
-    let answer = Answer::Unclear("401: invalid runner credential".into());
+    let answer = BeatAnswer::Unclear("401: invalid runner credential".into());
     let (waits, messages) = refused(&mut runner, &answer, "unauthorized", 10);
     assert_eq!(waits, [5, 5, 5, 5, 5, 5, 5, 15, 30, 60]);
     for (i, message) in messages.iter().enumerate() {
@@ -123,7 +136,7 @@ fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
     }
     // The registry's own pace counts, if it is known.
     let mut runner = live(0);
-    let slow = Answer::Taken { secret: None, interval: Some(s(10)), ttl: Some(s(60)), orchestrator: None };
+    let slow = BeatAnswer::Taken { secret: None, interval: Some(s(10)), ttl: Some(s(60)), orchestrator: None };
     runner.answered(s(5), slow, 0.5);
     assert_eq!(runner.answered(s(15), answer.clone(), 0.5), News::Lost);
     assert_eq!(refused(&mut runner, &answer, "unauthorized", 10).0, [10, 10, 10, 10, 10, 10, 10, 10, 10, 15]);
@@ -132,76 +145,79 @@ fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
 #[test]
 fn refusals_have_their_own_patience() {
     #[track_caller]
-    fn check(answer: &Answer, name: &str, expect: [u64; 4]) {
+    fn check(answer: &BeatAnswer, name: &str, expect: [u64; 4]) {
         let mut runner = Runner::new(s(0));
         for wait in expect {
             assert_eq!(kind(&runner.answered(s(50), answer.clone(), 0.5)), name);
             assert_eq!(runner.due(), s(50 + wait));
         }
-        assert_eq!(runner.shown(), lease::State::Failing);
+        assert_eq!(runner.shown(), lease::RegistrationState::Failing);
         assert_eq!(runner.answered(s(60), first(), 0.5), News::Registered);
     }
-    check(&Answer::NotRegistered, "wrong_secret", [15, 30, 60, 60]);
-    check(&Answer::Refused("no".into()), "bad_body", [15, 30, 60, 60]);
-    check(&Answer::Absent, "absent", [30, 60, 60, 60]);
+    check(&BeatAnswer::NotRegistered, "wrong_secret", [15, 30, 60, 60]);
+    check(&BeatAnswer::Rejected("no".into()), "bad_body", [15, 30, 60, 60]);
+    check(&BeatAnswer::Absent, "absent", [30, 60, 60, 60]);
     check(&trouble(), "no_answer", [1, 2, 4, 8]);
-    // Whoever refuses later beats, a proxy may be, does not take the entry out: its secret is kept while it may be there.
+    // A rejected later beat, perhaps by a proxy, does not end the entry: its secret is kept until its TTL.
     let mut runner = live(0);
     for (at, due) in [(5, 6), (6, 11), (11, 16), (16, 21)] {
-        assert_eq!(kind(&runner.answered(s(at), Answer::Refused("no".into()), 0.5)), "bad_body");
+        assert_eq!(kind(&runner.answered(s(at), BeatAnswer::Rejected("no".into()), 0.5)), "bad_body");
         assert_eq!((runner.due(), runner.secret().is_some()), (s(due), true));
     }
     assert_eq!(
         (runner.shown(), runner.clone().answered(s(21), beat(), 0.5)),
-        (lease::State::Failing, News::Registered)
+        (lease::RegistrationState::Failing, News::Registered)
     );
-    assert_eq!(kind(&runner.answered(s(21), Answer::Refused("no".into()), 0.5)), "bad_body");
+    assert_eq!(kind(&runner.answered(s(21), BeatAnswer::Rejected("no".into()), 0.5)), "bad_body");
     assert_eq!((runner.due(), runner.secret()), (s(36), None));
-    // A first beat that is taken without a secret is none.
+    // A first beat needs a secret in its answer.
     let mut runner = Runner::new(s(0));
     assert_eq!(kind(&runner.answered(s(1), beat(), 0.5)), "protocol");
-    assert_eq!((runner.secret(), runner.shown()), (None, lease::State::Failing));
+    assert_eq!((runner.secret(), runner.shown()), (None, lease::RegistrationState::Failing));
 }
 
 #[test]
 fn answers_are_read_by_their_status() {
-    let judge = |status, body| judge(status, body, None);
+    let answer = |status, body| beat_answer(status, body, None);
     let taken =
         r#"{"runner_id":"a","heartbeat_interval":"1m30s","heartbeat_ttl":"5m0s","heartbeat_secret":"x","o2r":{}}"#;
     let (secret, orchestrator) = (Some("x".into()), None);
-    assert_eq!(judge(200, taken), Answer::Taken { secret, interval: Some(s(90)), ttl: Some(s(300)), orchestrator });
-    let Answer::Taken { orchestrator, .. } = judge(200, r#"{"runner_id":"a","orchestrator":"https://o"}"#) else {
+    assert_eq!(
+        answer(200, taken),
+        BeatAnswer::Taken { secret, interval: Some(s(90)), ttl: Some(s(300)), orchestrator }
+    );
+    let BeatAnswer::Taken { orchestrator, .. } = answer(200, r#"{"runner_id":"a","orchestrator":"https://o"}"#) else {
         panic!("it is taken")
     };
     assert_eq!(orchestrator.as_deref(), Some("https://o"));
     for junk in ["", "{}", "ok", "[]", r#"{"runner_id":""}"#] {
-        assert!(matches!(judge(200, junk), Answer::Trouble { .. }), "{junk}");
+        assert!(matches!(answer(200, junk), BeatAnswer::Failed { .. }), "{junk}");
     }
-    assert_eq!(judge(401, "invalid registration authorization\n"), Answer::NotRegistered);
-    assert_eq!(judge(401, "invalid heartbeat authorization\n"), Answer::Held);
+    assert_eq!(answer(401, "invalid registration authorization\n"), BeatAnswer::NotRegistered);
+    assert_eq!(answer(401, "invalid heartbeat authorization\n"), BeatAnswer::Held);
     for unclear in [r#"{"error":"unauthorized"}"#, "invalid runner credential\n", ""] {
-        assert!(matches!(judge(401, unclear), Answer::Unclear(_)), "{unclear}");
+        assert!(matches!(answer(401, unclear), BeatAnswer::Unclear(_)), "{unclear}");
     }
-    assert_eq!(judge(404, "runner not found\n"), Answer::Expired);
-    assert_eq!(judge(404, "live runners are not supported\n"), Answer::Absent);
-    assert_eq!(judge(404, "404 page not found\n"), Answer::Absent);
-    assert_eq!(judge(400, "capacity\nmust be >= 0\n"), Answer::Refused("capacity must be >= 0".into()));
-    assert!(matches!(judge(503, ""), Answer::Trouble { .. }));
+    assert_eq!(answer(404, "runner not found\n"), BeatAnswer::Expired);
+    assert_eq!(answer(404, "live runners are not supported\n"), BeatAnswer::Absent);
+    assert_eq!(answer(404, "404 page not found\n"), BeatAnswer::Absent);
+    assert_eq!(answer(400, "capacity\nmust be >= 0\n"), BeatAnswer::Rejected("capacity must be >= 0".into()));
+    assert!(matches!(answer(503, ""), BeatAnswer::Failed { .. }));
 }
 
 #[test]
-fn a_refused_price_names_the_setting() {
+fn a_rejected_price_names_the_setting() {
     #[track_caller]
     fn check(words: &str, price: &str, part: &str) {
         let price = Price::parse(price);
-        let Answer::Refused(words) = judge(400, words, price.as_ref()) else { panic!("it is refused") };
+        let BeatAnswer::Rejected(words) = beat_answer(400, words, price.as_ref()) else { panic!("it is rejected") };
         assert!(words.contains(part), "{words}");
         assert_eq!(words.contains("RUNNER_PRICE"), !part.is_empty(), "{words}");
     }
-    check("price_info.price is required\n", "", "set RUNNER_PRICE");
+    check("price_info.price is required\n", "", "Set RUNNER_PRICE");
     check("price_info.unit must be hour or fixed", "1usd/720p", "livepeer/node");
-    check("unsupported unit 720p", "1usd/720p", "use fixed or hour");
-    check("price_info.price must be a positive decimal", "1usd/hour", "RUNNER_PRICE is what it refuses");
+    check("unsupported unit 720p", "1usd/720p", "Use fixed or hour");
+    check("price_info.price must be a positive decimal", "1usd/hour", "Check RUNNER_PRICE");
     check("capacity must be >= 0", "1usd/hour", "");
 }
 
@@ -216,9 +232,9 @@ fn a_list_is_what_discovery_answers() {
 }
 
 /// A recorded answer: its status and its body.
-fn recorded(text: &str) -> Answer {
+fn recorded(text: &str) -> BeatAnswer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    judge(head.split(' ').nth(1).unwrap().parse().unwrap(), body, None)
+    beat_answer(head.split(' ').nth(1).unwrap().parse().unwrap(), body, None)
 }
 
 macro_rules! recording {
@@ -229,19 +245,19 @@ macro_rules! recording {
 
 #[test]
 fn what_a_real_registry_answered_is_understood() {
-    let Answer::Taken { secret: Some(secret), interval, ttl, orchestrator } = recording!("hb-bootstrap") else {
+    let BeatAnswer::Taken { secret: Some(secret), interval, ttl, orchestrator } = recording!("hb-bootstrap") else {
         panic!("not taken")
     };
     assert_eq!((secret.len(), interval, ttl), (52, Some(s(5)), Some(s(20))));
     assert!(orchestrator.unwrap().starts_with("https://127.0.0.1:"));
-    assert!(matches!(recording!("hb-beat"), Answer::Taken { secret: None, .. }));
-    assert_eq!(recording!("hb-after-restart-heartbeat-secret"), Answer::NotRegistered);
-    assert_eq!(recording!("hb-after-unregister"), Answer::NotRegistered);
-    assert_eq!(recording!("hb-bootstrap-wrong-secret"), Answer::NotRegistered);
-    assert_eq!(recording!("hb-beat-wrong"), Answer::Held);
-    assert_eq!(recording!("hb-beat-with-orch-secret"), Answer::Held);
-    assert_eq!(recording!("other-post-runners_heartbeat"), Answer::Absent);
-    assert_eq!(recording!("rule-capacity-neg"), Answer::Refused("capacity must be >= 0".into()));
+    assert!(matches!(recording!("hb-beat"), BeatAnswer::Taken { secret: None, .. }));
+    assert_eq!(recording!("hb-after-restart-heartbeat-secret"), BeatAnswer::NotRegistered);
+    assert_eq!(recording!("hb-after-unregister"), BeatAnswer::NotRegistered);
+    assert_eq!(recording!("hb-bootstrap-wrong-secret"), BeatAnswer::NotRegistered);
+    assert_eq!(recording!("hb-beat-wrong"), BeatAnswer::Held);
+    assert_eq!(recording!("hb-beat-with-orch-secret"), BeatAnswer::Held);
+    assert_eq!(recording!("other-post-runners_heartbeat"), BeatAnswer::Absent);
+    assert_eq!(recording!("rule-capacity-neg"), BeatAnswer::Rejected("capacity must be >= 0".into()));
 }
 
 #[test]

@@ -1,14 +1,16 @@
-//! STATE_DIR/tickets.jsonl: lines are only ever appended, by a thread of its own, several with one fsync. A disk that
-//! hangs, is full or cannot be written makes a line fail in time; nothing half-written stays.
+//! STATE_DIR/tickets.jsonl: a thread appends lines, several with one fsync. When the disk hangs, is full or read-only, a
+//! line fails within its timeout, and nothing half-written stays.
 
+pub(crate) mod access;
 mod compaction;
-mod lines;
-mod receipt;
+pub(crate) mod disk;
+pub(crate) mod lines;
+pub(crate) mod receipt;
 
 use std::cell::Cell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,48 +18,34 @@ use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Findings, Ledger, Mark, Place, Sieve, Tail, replay, void_of};
+use super::ledger::Mark;
+use super::ledger::entry::void_of;
+use super::ledger::lines::Place;
+use super::ledger::replay::{Tail, replay};
+use crate::sys::files::is_regular;
+use crate::sys::text::io_words;
 use crate::sys::threads;
-
-use crate::sys::files::{is_regular, lock, open_alone, sync_folder_of};
+use access::LedgerAccess;
 use compaction::Compaction;
-pub(crate) use lines::{Pages, Scan};
-pub(crate) use receipt::Receipt;
-use receipt::State;
+use disk::{NAME, append, copy, create_new, new_path, open, put_in_place};
+use lines::{LineReader, Scan};
+use receipt::{Receipt, ReceiptState};
 
-pub(crate) const NAME: &str = "tickets.jsonl";
-/// Whoever can read tickets can spend them.
-const MODE: u32 = 0o600;
-/// A file that cannot be opened is tried again after this long.
+/// Before a file that cannot be opened is tried again.
 const RETRY: Duration = Duration::from_secs(10);
-/// A file that could not be made smaller is tried again after this long.
+/// Before a failed compaction is tried again.
 const COMPACTION_RETRY: Duration = Duration::from_secs(600);
-/// A file is made smaller when it is larger than this, and twice as large as after the last time.
+/// A file is compacted when it is larger than this and has doubled since the last time.
 const LARGE_FILE: u64 = 16 << 20;
-/// By so much it has grown at least since then, whatever else asks for it.
+/// The least growth between two compactions.
 const GROWN: u64 = LARGE_FILE / 4;
-/// Bytes of lines that may wait for a disk that does not keep up; each counts for some more than it has.
+/// Bytes of lines that may wait for the disk; each line counts extra.
 const MAX_QUEUE: usize = 4 << 20;
 const LINE_COST: usize = MAX_QUEUE / 256;
 /// Lines that share one fsync.
 const MAX_BATCH: usize = 256;
 
-/// Who knows what the file says.
-pub(crate) trait Books: Send + 'static {
-    /// The file has been read, or cannot be: why.
-    fn opened(&self, read: Result<(Ledger, Findings, Pages), String>);
-
-    /// Begins a compaction of a file that ends there. None: it has not been read.
-    fn sieve(&self, until: u64) -> Option<Sieve>;
-
-    /// What is known, with the file that its places are in.
-    fn with(&self, work: &mut dyn FnMut(&mut Ledger, &mut Pages));
-
-    /// Payments may have become due.
-    fn wake(&self);
-}
-
-/// The file, as seen by those who have something to write.
+/// The file, for those who write lines.
 #[derive(Debug)]
 pub(crate) struct LedgerFile {
     orders: Sender<Order>,
@@ -80,16 +68,16 @@ impl Order {
 }
 
 impl LedgerFile {
-    /// Opens the file below `dir` in a thread of its own, which tells `books` what it reads, each time that it tries.
+    /// Opens the file in `dir` in its own thread, which reports to `access` each time that it tries.
     ///
     /// # Errors
     /// The kernel's, when no thread can be started.
-    pub(crate) fn start(dir: &str, books: impl Books) -> io::Result<Self> {
+    pub(crate) fn start(dir: &str, access: impl LedgerAccess) -> io::Result<Self> {
         let (orders, waiting) = mpsc::channel();
         let file = Self { orders, queued: Arc::default(), errors: Arc::default() };
         let writer = Writer {
             path: Path::new(dir).join(NAME),
-            books: Box::new(books),
+            access: Box::new(access),
             queued: Arc::clone(&file.queued),
             errors: Arc::clone(&file.errors),
             failing: Cell::new(false),
@@ -100,30 +88,30 @@ impl LedgerFile {
         threads::service("ledger", move || {
             if std::mem::replace(&mut restarted, true) {
                 // It lets go of the file that it has locked.
-                writer.books.opened(Err("its thread panicked and starts again".into()));
+                writer.access.opened(Err("its thread panicked and starts again".into()));
             }
             writer.run(&waiting);
         })?;
         Ok(file)
     }
 
-    /// Takes a line to write; the receipt says when it is on the disk, and the books hear of it by its mark.
+    /// Queues a line; the receipt shows when it is on the disk, and the ledger gets its place by its mark.
     ///
     /// # Errors
-    /// When too many lines wait already.
+    /// When too many lines are waiting.
     pub(crate) fn append(&self, line: String, mark: Mark) -> Result<Arc<Receipt>, String> {
         let receipt = Arc::new(Receipt::default());
         let order = Order { line, mark, receipt: Arc::clone(&receipt) };
         let cost = order.cost();
         if self.queued.fetch_add(cost, Ordering::AcqRel) + cost > MAX_QUEUE {
             self.queued.fetch_sub(cost, Ordering::AcqRel);
-            return Err("the disk does not keep up".into());
+            return Err("the disk is too slow".into());
         }
         self.orders.send(order).map_err(|_| "the ledger's thread has ended".to_owned())?;
         Ok(receipt)
     }
 
-    /// Writes that failed.
+    /// Failed writes.
     pub(crate) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Acquire)
     }
@@ -131,14 +119,14 @@ impl LedgerFile {
 
 struct Writer {
     path: PathBuf,
-    books: Box<dyn Books>,
+    access: Box<dyn LedgerAccess>,
     queued: Arc<AtomicUsize>,
     errors: Arc<AtomicU64>,
     /// The last write failed.
     failing: Cell<bool>,
-    /// The file's length after it was made smaller.
+    /// The file's length after the last compaction.
     compacted: Cell<u64>,
-    /// When that failed, since it last succeeded.
+    /// When compaction first failed since it last succeeded.
     cannot_compact: Cell<Option<Instant>>,
 }
 
@@ -149,7 +137,7 @@ impl Writer {
                 Ok(file) => break file,
                 Err(why) => {
                     self.errors.fetch_add(1, Ordering::AcqRel);
-                    self.books.opened(Err(why));
+                    self.access.opened(Err(why));
                     thread::sleep(RETRY);
                 }
             }
@@ -157,7 +145,7 @@ impl Writer {
         let mut compaction = None;
         loop {
             if compaction.is_none() && self.is_due(&file) {
-                compaction = Compaction::start(&self.path, &file, &*self.books).unwrap_or_else(|why| {
+                compaction = Compaction::start(&self.path, &file, &*self.access).unwrap_or_else(|why| {
                     self.cannot_compact(&why);
                     None
                 });
@@ -177,7 +165,7 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => return,
             }
             if let Some(running) = &mut compaction {
-                let step = running.step(&*self.books);
+                let step = running.step(&*self.access);
                 if !matches!(step, Ok(None)) {
                     self.end_compaction(step, &mut file);
                     compaction = None;
@@ -186,12 +174,12 @@ impl Writer {
         }
     }
 
-    /// Opens and reads the file, and takes off what was never confirmed.
+    /// Opens and reads the file, and removes an unconfirmed end.
     fn open(&self) -> Result<Arc<File>, String> {
         let open = || -> Result<_, String> {
-            let file = Arc::new(open(&self.path).map_err(|why| why.to_string())?);
-            let length = file.metadata().map_err(|why| why.to_string())?.len();
-            let mut scan = Scan::new(&file, length).map_err(|why| why.to_string())?;
+            let file = Arc::new(open(&self.path).map_err(|why| io_words(&why))?);
+            let length = file.metadata().map_err(|why| io_words(&why))?.len();
+            let mut scan = Scan::new(&file, length).map_err(|why| io_words(&why))?;
             let (ledger, findings) = replay(&mut scan, true)?;
             Ok((file, ledger, findings))
         };
@@ -200,19 +188,19 @@ impl Writer {
         let repaired = match findings.tail {
             Tail::Fine => Ok(()),
             Tail::Torn(at) => {
-                log::info!("{path} ends with a write that was cut short and never confirmed; that end is removed");
+                log::info!("{path} ends with an unconfirmed write that was cut short; removing it");
                 file.set_len(at).and_then(|()| file.sync_all())
             }
             Tail::Unfinished(at) => file.set_len(at).and_then(|()| append(&file, "").map(drop)),
         };
-        // Whatever stays of it gets a newline before the next line.
+        // What cannot be removed gets a newline before the next line.
         repaired.unwrap_or_else(|why| self.warn(&why));
-        self.books.opened(Ok((ledger, findings, Pages(Arc::clone(&file)))));
+        self.access.opened(Ok((ledger, findings, LineReader(Arc::clone(&file)))));
         Ok(file)
     }
 
     fn append(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>, mut batch: Vec<Order>) {
-        batch.retain(|order| order.receipt.advance(State::Writing));
+        batch.retain(|order| order.receipt.advance(ReceiptState::Writing));
         let text: String = batch.iter().map(|order| order.line.as_str()).collect();
         let written = self.restore_if_gone(file, compaction).and_then(|()| append(file, &text));
         match &written {
@@ -224,12 +212,13 @@ impl Writer {
         for Order { line, mark, receipt } in batch {
             let place = Place { offset, length: line.len() as u64 };
             offset += place.length;
-            let state = written.as_ref().map_or_else(|why| State::Failed(why.to_string()), |_| State::Written);
+            let state =
+                written.as_ref().map_or_else(|why| ReceiptState::Failed(io_words(why)), |_| ReceiptState::Written);
             let late = !receipt.advance(state);
             if written.is_err() {
                 continue;
             }
-            // Its job was refused meanwhile.
+            // Its job was rejected in the meantime.
             match void_of(&line).filter(|_| late) {
                 None => placed.push((mark, place)),
                 Some(void) => {
@@ -239,36 +228,33 @@ impl Writer {
                 }
             }
         }
-        self.books.with(&mut |ledger, _| placed.iter().for_each(|(mark, place)| ledger.placed(*mark, *place)));
-        self.books.wake();
+        self.access.with(&mut |ledger, _| placed.iter().for_each(|(mark, place)| ledger.placed(*mark, *place)));
+        self.access.wake();
     }
 
-    /// Somebody may have removed the file. What it held is still there for those who have it open, and becomes a file
-    /// once more.
+    /// If the file was removed: its content is still open here, and is written to a new file.
     fn restore_if_gone(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>) -> io::Result<()> {
         let meta = file.metadata()?;
         if meta.nlink() > 0 {
             return Ok(());
         }
-        // It would take the place of this one.
+        // Its result would replace the new file.
         *compaction = None;
-        // Another worker may have made one of its own.
+        // Another worker may have created its own.
         match is_regular(&self.path) {
             Ok(()) => drop(open(&self.path)?),
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}
             Err(why) => return Err(why),
         }
-        let new = make(&self.path)?;
-        compaction::copy(file, 0, meta.len(), &new, 0).and_then(|()| put_in_place(&new, &self.path)).inspect_err(
-            |_| {
-                let _ = fs::remove_file(new_path(&self.path));
-            },
-        )?;
+        let new = create_new(&self.path)?;
+        copy(file, 0, meta.len(), &new, 0).and_then(|()| put_in_place(&new, &self.path)).inspect_err(|_| {
+            let _ = fs::remove_file(new_path(&self.path));
+        })?;
         *file = Arc::new(new);
-        let mut other = Pages(Arc::clone(file));
+        let mut other = LineReader(Arc::clone(file));
         // The old file is closed, and its blocks are freed, after the lock.
-        self.books.with(&mut |_, pages| std::mem::swap(pages, &mut other));
-        log::warn!("{} was removed while this worker uses it: it is written again", self.path.display());
+        self.access.with(&mut |_, reader| std::mem::swap(reader, &mut other));
+        log::warn!("{} was removed while in use; writing it again", self.path.display());
         Ok(())
     }
 
@@ -278,7 +264,7 @@ impl Writer {
         if length < compacted.saturating_add(GROWN) {
             return false;
         }
-        self.books.with(&mut |ledger, _| over = ledger.is_over());
+        self.access.with(&mut |ledger, _| over = ledger.is_over());
         let due = over || length > LARGE_FILE.max(compacted.saturating_mul(2));
         due && self.cannot_compact.get().is_none_or(|since| since.elapsed() > COMPACTION_RETRY)
     }
@@ -291,7 +277,7 @@ impl Writer {
                 let (old, path) = (std::mem::replace(file, new), self.path.display());
                 self.compacted.set(length(file));
                 self.cannot_compact.set(None);
-                log::info!("{path} was compacted: it had {} bytes and has {}", length(&old), length(file));
+                log::info!("compacted {path} from {} to {} bytes", length(&old), length(file));
             }
             Err(why) => self.cannot_compact(&why),
         }
@@ -301,62 +287,15 @@ impl Writer {
         self.errors.fetch_add(1, Ordering::AcqRel);
         if self.cannot_compact.replace(Some(Instant::now())).is_none() {
             let path = self.path.display();
-            log::warn!("cannot compact {path}: {why}; it stays as it is, and this is tried again in ten minutes");
+            log::warn!("cannot compact {path}: {}; retrying in 10 minutes", io_words(why));
         }
     }
 
     fn warn(&self, why: &io::Error) {
         self.errors.fetch_add(1, Ordering::AcqRel);
-        // The first of a row of failures is enough: whoever sends tickets must not fill the log.
+        // Only the first of several failures: clients must not fill the log.
         if !self.failing.replace(true) {
-            log::warn!("cannot write {}: {why}", self.path.display());
+            log::warn!("cannot write {}: {}", self.path.display(), io_words(why));
         }
     }
-}
-
-/// Appends and has it on the disk itself; what could not be written whole is taken off again. Where it begins.
-fn append(file: &File, text: &str) -> io::Result<u64> {
-    let before = file.metadata()?.len();
-    let mut last = [b'\n'];
-    if before > 0 {
-        file.read_exact_at(&mut last, before - 1)?;
-    }
-    // A line without its end must not spoil the next one.
-    let end = if last == [b'\n'] { "" } else { "\n" };
-    let written = file.write_all_at([end, text].concat().as_bytes(), before).and_then(|()| file.sync_data());
-    if written.is_err() {
-        file.set_len(before)?;
-    }
-    written.map(|()| before + end.len() as u64)
-}
-
-/// Opens the file, alone; only the owner can read it.
-fn open(path: &Path) -> io::Result<File> {
-    let file = open_alone(path, MODE)?;
-    // A new file that did not get into its place.
-    let _ = fs::remove_file(new_path(path));
-    sync_folder_of(path)?;
-    Ok(file)
-}
-
-fn new_path(path: &Path) -> PathBuf {
-    path.with_extension("jsonl.new")
-}
-
-/// Makes a file that is to take the place of the one at `path`.
-fn make(path: &Path) -> io::Result<File> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(true).mode(MODE).open(new_path(path))?;
-    lock(&file)?;
-    Ok(file)
-}
-
-/// Has the new file on the disk itself, in the place of the old one.
-fn put_in_place(new: &File, path: &Path) -> io::Result<()> {
-    new.sync_all()?;
-    fs::rename(new_path(path), path)?;
-    sync_folder_of(path)
 }

@@ -1,8 +1,8 @@
-//! The headers of a paid job, and why they are not accepted.
+//! The payment headers of a job, and why they are rejected.
 
 use std::fmt;
 
-/// The headers of a payment, as they came. Nobody may see them: whoever has them can spend them.
+/// The headers of a payment, as received. Never shown: anyone who has them can spend them.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Tickets {
     /// `Livepeer-Payment`.
@@ -17,13 +17,13 @@ impl fmt::Debug for Tickets {
     }
 }
 
-/// Why tickets were not taken: the code of the answer, and a sentence that says what to do.
+/// Why tickets were rejected, with a message for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotAccepted {
-    /// `bad_payment`: no orchestrator would take them.
+    /// `bad_payment`: no orchestrator would accept them.
     Invalid(String),
-    /// `ticket_reused`: one of them has paid before.
+    /// `ticket_reused`: one of them was already used.
     Reused(String),
-    /// `ledger_failed`: they cannot be written; nothing of them is kept.
+    /// `ledger_failed`: they cannot be saved; nothing of them is kept.
     Unwritten(String),
 }

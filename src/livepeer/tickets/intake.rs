@@ -1,47 +1,54 @@
-//! Takes the tickets that come with jobs: verifies them, has them written down before the job is answered, and hands
-//! them in until somebody answers for good.
+//! Takes the tickets that come with jobs: verifies them, saves them before the job is answered, and submits them until
+//! there is a final answer.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::book::{Book, read_back};
-use super::file::{Books, LedgerFile, Pages, Receipt};
+use super::file::LedgerFile;
+use super::file::access::LedgerAccess;
+use super::file::lines::LineReader;
+use super::file::receipt::Receipt;
 use super::header::{NotAccepted, Tickets};
-use super::ledger::{
-    self, Due, Ended, Entry, Findings, Key, LIFETIME, Ledger, Mark, NotTaken, Outcome, Received, Sieve,
-};
+use super::intake_state::{IntakeState, read_back};
+use super::ledger::compaction::CompactionPlan;
+use super::ledger::entry::{Ended, Entry, LIFETIME, Outcome, PENDING, Received, outcome_of};
+use super::ledger::key::{Key, hash_of, key_of};
+use super::ledger::replay::Findings;
+use super::ledger::{Due, Ledger, Mark, NotTaken};
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::backoff::Backoff;
 use crate::sys::exposition::{Exposition, Kind};
 use crate::sys::limits::unix_now;
-use crate::sys::text::counted;
+use crate::sys::text::{self, counted};
 use crate::sys::threads;
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Clocks that show less have not been set yet: an age by them means nothing.
-const SANE_CLOCK: f64 = 1.6e9;
-/// For a disk that is to take that a payment is being handed in.
-const SENT_PATIENCE: Duration = Duration::from_secs(5);
-/// For a disk that is to take what became of a payment.
-const RESULT_PATIENCE: Duration = Duration::from_secs(60);
-/// At the end, for a payment that is being handed in.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Characters of an answer that are kept.
+const MAX_MESSAGE: usize = 200;
+/// A clock before this has not been set yet: ages by it mean nothing.
+const CLOCK_UNSET_BEFORE: f64 = 1.6e9;
+/// For the disk to save that a payment is being submitted.
+const SENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the disk to save the result of a payment.
+const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// At the end, for a payment that is being submitted.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Takes tickets. There is one where TICKET_SUBMIT_URL is set.
+/// Takes tickets, where TICKET_SUBMIT_URL is set.
 #[derive(Debug)]
-pub(crate) struct Cashier {
-    book: Mutex<Book>,
+pub(crate) struct TicketIntake {
+    state: Mutex<IntakeState>,
     changed: Condvar,
     file: OnceLock<LedgerFile>,
     counts: [AtomicU64; Taken::ALL.len()],
 }
 
-/// What became of a payment before it was written down.
+/// The result of a payment before it was saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Kept,
@@ -63,44 +70,44 @@ impl Taken {
     }
 }
 
-impl Cashier {
-    /// Opens the ledger below `dir` and begins to hand in what waits there. `to`: TICKET_SUBMIT_URL. `hurry`: so many
-    /// times faster.
+impl TicketIntake {
+    /// Opens the ledger in `dir` and starts to submit what waits there. `to`: TICKET_SUBMIT_URL. Waits are divided by
+    /// `time_scale`.
     ///
     /// # Errors
     /// The kernel's, when no thread can be started.
-    pub(crate) fn start(dir: &str, to: Orchestrator, hurry: u32) -> io::Result<Arc<Self>> {
-        let cashier = Arc::new(Self {
-            book: Mutex::default(),
+    pub(crate) fn start(dir: &str, to: Orchestrator, time_scale: u32) -> io::Result<Arc<Self>> {
+        let intake = Arc::new(Self {
+            state: Mutex::default(),
             changed: Condvar::new(),
             file: OnceLock::new(),
             counts: Default::default(),
         });
-        let file = LedgerFile::start(dir, Arc::clone(&cashier))?;
+        let file = LedgerFile::start(dir, Arc::clone(&intake))?;
         // Nothing else sets it.
-        let _ = cashier.file.set(file);
-        let clerk = Arc::clone(&cashier);
-        threads::service("cashier", move || clerk.submit_forever(&to, hurry))?;
-        Ok(cashier)
+        let _ = intake.file.set(file);
+        let submitting = Arc::clone(&intake);
+        threads::service("tickets", move || submitting.submit_forever(&to, time_scale))?;
+        Ok(intake)
     }
 
-    /// Decodes and verifies tickets, before any work. Whoever sends them is not known yet: what costs little is looked at
-    /// first, and a signature costs the most.
+    /// Decodes and verifies tickets, before any work. The sender is unknown yet: cheap checks come first, and signatures,
+    /// which cost most, last.
     ///
     /// # Errors
-    /// Tickets that no orchestrator would take or that have paid before, or no room for them.
+    /// Tickets that no orchestrator would accept or that were used before, or no room for them.
     pub(crate) fn verify(&self, tickets: Tickets) -> Result<Received, NotAccepted> {
         let invalid = |why: String| {
             self.count(Taken::Invalid);
-            NotAccepted::Invalid(format!("the tickets in Livepeer-Payment cannot be taken: {why}"))
+            NotAccepted::Invalid(format!("the tickets in Livepeer-Payment are not valid: {why}"))
         };
         let payment = Payment::decode(&tickets.payment).map_err(invalid)?;
         payment.check_form().map_err(invalid)?;
         let hashes = payment.hashes();
-        let keys: Vec<Key> = hashes.iter().map(ledger::key_of).collect();
+        let keys: Vec<Key> = hashes.iter().map(key_of).collect();
         let bytes = tickets.payment.len() + tickets.job.len();
         match &mut self.lock().ledger {
-            // Whoever takes them waits for it.
+            // It is being read; `take` waits for that.
             None => {}
             Some(Ok((ledger, _))) => self.may_take(ledger, &keys, bytes)?,
             Some(Err(why)) => return Err(self.unwritten(why)),
@@ -109,16 +116,15 @@ impl Cashier {
         Ok(Received::new(&payment, &hashes, (tickets.payment, tickets.job), unix_now()))
     }
 
-    /// Writes verified tickets down; Ok once they are on the disk itself.
+    /// Saves verified tickets; Ok once they are synced to the disk.
     ///
     /// # Errors
-    /// 400 for a ticket that has paid before, 503 when they cannot be written within `patience`: then they are as if
-    /// they had never come.
-    pub(crate) fn take(&self, received: Received, patience: Duration) -> Result<(), NotAccepted> {
+    /// 400 for a ticket that was used before, 503 when they cannot be saved within `timeout`: then nothing of them is kept.
+    pub(crate) fn take(&self, received: Received, timeout: Duration) -> Result<(), NotAccepted> {
         let start = Instant::now();
-        let (id, keys) = (ledger::hash_of(&received.id), ledger::keys(&received).collect::<Vec<_>>());
-        let receipt = self.begin(received, &keys, patience)?;
-        let written = receipt.wait(patience.saturating_sub(start.elapsed()));
+        let (id, keys) = (hash_of(&received.id), received.keys().collect::<Vec<_>>());
+        let receipt = self.begin(received, &keys, timeout)?;
+        let written = receipt.wait(timeout.saturating_sub(start.elapsed()));
         match (&written, id) {
             (Err(_), Some(id)) => self.void(&id, &keys),
             _ => self.count(Taken::Kept),
@@ -126,23 +132,23 @@ impl Cashier {
         written.map_err(|why| self.unwritten(&why))
     }
 
-    /// Takes tickets into the ledger, once it has been read, and has their line written.
-    fn begin(&self, received: Received, keys: &[Key], patience: Duration) -> Result<Arc<Receipt>, NotAccepted> {
+    /// Puts tickets into the ledger, once that has been read, and has their line written.
+    fn begin(&self, received: Received, keys: &[Key], timeout: Duration) -> Result<Arc<Receipt>, NotAccepted> {
         let entry = Entry::Payment(received);
         let line = entry.line();
-        let Entry::Payment(received) = entry else { return Err(self.unwritten("it has no line")) };
-        let reading = |book: &mut Book| book.ledger.is_none();
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, reading);
-        let (mut book, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let ledger = book.ledger().map_err(|why| self.unwritten(&why))?;
+        let Entry::Payment(received) = entry else { return Err(self.unwritten("it cannot be written as a line")) };
+        let reading = |state: &mut IntakeState| state.ledger.is_none();
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, reading);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let ledger = state.ledger().map_err(|why| self.unwritten(&why))?;
         self.may_take(ledger, keys, line.len())?;
         let number = ledger.insert(&received, line.len() as u64, None);
-        let receipt = number.ok_or_else(|| "its number is taken".to_owned()).and_then(|number| {
+        let receipt = number.ok_or_else(|| "it is in the ledger already".to_owned()).and_then(|number| {
             let file = self.file.get().ok_or("it is being opened")?;
             file.append(line, Mark::Payment(number))
         });
         receipt.map_err(|why| {
-            if let Some(id) = ledger::hash_of(&received.id) {
+            if let Some(id) = hash_of(&received.id) {
                 ledger.void(&id, keys);
             }
             self.unwritten(&why)
@@ -153,20 +159,20 @@ impl Cashier {
         ledger.may_take(keys, bytes as u64).map_err(|why| match why {
             NotTaken::Reused => {
                 self.count(Taken::Reused);
-                let message = "a ticket in Livepeer-Payment has paid for a job before; send new ones";
+                let message = "a ticket in Livepeer-Payment was already used. Send new ones";
                 NotAccepted::Reused(message.into())
             }
-            NotTaken::Full => self.unwritten("too many payments wait for TICKET_SUBMIT_URL"),
+            NotTaken::Full => self.unwritten("too many payments are waiting for TICKET_SUBMIT_URL"),
         })
     }
 
-    /// A payment's job is refused after all.
+    /// A payment's job is rejected after all.
     fn void(&self, id: &Hash, keys: &[Key]) {
-        let mut book = self.lock();
-        if let Ok(ledger) = book.ledger() {
+        let mut state = self.lock();
+        if let Ok(ledger) = state.ledger() {
             ledger.void(id, keys);
         }
-        // The line itself may be written yet.
+        // Its line may still be written.
         let _ = self.write(&Entry::Void { id: hex(id) }, Mark::Nothing);
     }
 
@@ -177,24 +183,24 @@ impl Cashier {
 
     fn unwritten(&self, why: &str) -> NotAccepted {
         self.count(Taken::Unwritten);
-        let message = format!("the tickets cannot be written to STATE_DIR ({why}); they are not used, send them again");
+        let message = format!("the tickets cannot be saved ({why}). They were not used: send them again");
         NotAccepted::Unwritten(message)
     }
 
-    fn submit_forever(&self, to: &Orchestrator, hurry: u32) {
+    fn submit_forever(&self, to: &Orchestrator, time_scale: u32) {
         // A panic may have left it set.
         self.lock().submitting = false;
-        let mut backoff = Backoff::new(FIRST_WAIT / hurry, LONGEST_WAIT / hurry);
-        // The payment whose failure was logged, and why: another one that is accepted does not clear it.
+        let mut backoff = Backoff::new(FIRST_WAIT / time_scale, LONGEST_WAIT / time_scale);
+        // The payment whose failure was logged, and why: only its own success clears that.
         let (mut last, mut failing) = (None, None::<(u64, String)>);
-        while let Some((due, pages)) = self.next(last) {
+        while let Some((due, reader)) = self.next(last) {
             last = Some(due.number);
-            let failed = self.hand_in(to, due, &pages).err();
+            let failed = self.submit(to, due, &reader).err();
             let pending = {
-                let mut book = self.lock();
-                book.submitting = false;
+                let mut state = self.lock();
+                state.submitting = false;
                 self.changed.notify_all();
-                book.ledger().map_or(0, |ledger| ledger.pending())
+                state.ledger().map_or(0, |ledger| ledger.pending())
             };
             match failed {
                 None => {
@@ -206,7 +212,7 @@ impl Cashier {
                 Some(why) => {
                     if failing.as_ref().is_none_or(|(_, logged)| *logged != why) {
                         let waiting = counted(pending, "payment");
-                        log::warn!("TICKET_SUBMIT_URL: {why}; {waiting} waiting, to be tried again until it answers");
+                        log::warn!("TICKET_SUBMIT_URL: {why}; {waiting} waiting, retrying");
                         failing = Some((due.number, why));
                     }
                     self.pause(backoff.after_failure(0.0));
@@ -215,51 +221,51 @@ impl Cashier {
         }
     }
 
-    /// The next payment to hand in, and the file that it is in; None: the worker stops.
-    fn next(&self, last: Option<u64>) -> Option<(Due, Pages)> {
-        let mut book = self.lock();
+    /// The next payment to submit, and its file; None: the worker stops.
+    fn next(&self, last: Option<u64>) -> Option<(Due, LineReader)> {
+        let mut state = self.lock();
         loop {
-            if book.stopping {
+            if state.stopping {
                 return None;
             }
-            if let Some(Ok((ledger, pages))) = &book.ledger
+            if let Some(Ok((ledger, reader))) = &state.ledger
                 && let Some(due) = ledger.next_due(last)
             {
-                let found = (due, pages.clone());
-                book.submitting = true;
+                let found = (due, reader.clone());
+                state.submitting = true;
                 return Some(found);
             }
-            book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Hands in one payment.
+    /// Submits one payment.
     ///
     /// # Errors
-    /// Why it is to be tried again.
-    fn hand_in(&self, to: &Orchestrator, due: Due, pages: &Pages) -> Result<(), String> {
+    /// Why it must be tried again.
+    fn submit(&self, to: &Orchestrator, due: Due, reader: &LineReader) -> Result<(), String> {
         let (id, now) = (hex(&due.id), unix_now());
-        let sane = now > SANE_CLOCK && due.at > SANE_CLOCK;
-        if sane && now - due.at > LIFETIME {
+        let clock_was_set = now > CLOCK_UNSET_BEFORE && due.at > CLOCK_UNSET_BEFORE;
+        if clock_was_set && now - due.at > LIFETIME {
             let ended = Ended { id, at: now, result: Outcome::Expired, status: None, message: String::new() };
             self.end(&due.id, ended);
             return Ok(());
         }
-        let received = read_back(due, pages)?;
+        let received = read_back(due, reader)?;
         let noted = {
-            let mut book = self.lock();
-            book.ledger()?.sent(&due.id);
+            let mut state = self.lock();
+            state.ledger()?.sent(&due.id);
             self.write(&Entry::Sent { id: id.clone(), at: now }, Mark::Nothing)
         };
-        // A try that nobody knows of after a kill -9 would make the next one look refused. But a disk that takes nothing
-        // must not keep the tickets until they are worth nothing.
-        let _ = noted.and_then(|receipt| receipt.wait(SENT_PATIENCE));
+        // After a kill -9 an unsaved try would make the next one look refused. But a disk that does not respond must not
+        // hold the tickets until they expire.
+        let _ = noted.and_then(|receipt| receipt.wait(SENT_TIMEOUT));
         let (why, arrived) = match to.submit(&received.payment, &received.job) {
-            Ok((status, text)) => match ledger::judge(status) {
+            Ok((status, answer)) => match outcome_of(status) {
                 Some(result) => {
                     let unclear = result == Outcome::Refused && due.arrived;
                     let result = if unclear { Outcome::Unclear } else { result };
-                    let (status, message) = (Some(status), ledger::message(&text));
+                    let (status, message) = (Some(status), text::start(&answer, MAX_MESSAGE));
                     self.end(&due.id, Ended { id, at: unix_now(), result, status, message });
                     return Ok(());
                 }
@@ -268,49 +274,49 @@ impl Cashier {
             Err(no_answer) => (no_answer.why, no_answer.arrived),
         };
         let tries = due.tries.saturating_add(1);
-        let mut book = self.lock();
-        book.ledger()?.failed(&due.id, tries, arrived);
+        let mut state = self.lock();
+        state.ledger()?.failed(&due.id, tries, arrived);
         let _ = self.write(&Entry::Failed { id, at: unix_now(), tries, arrived }, Mark::Nothing);
         Err(why)
     }
 
-    /// Writes down what became of a payment.
+    /// Saves the result of a payment.
     fn end(&self, id: &Hash, ended: Ended) {
         let (result, status) = (ended.result, ended.status);
         if result == Outcome::Accepted {
             log::debug!("a payment was accepted");
         } else {
             let status = status.map_or_else(String::new, |status| format!(" with {status}"));
-            log::warn!("a payment was {}{status}; agent-net pm ledger tells more", result.name());
+            log::warn!("a payment was {}{status}. Details: agent-net pm ledger", result.name());
         }
         let receipt = {
-            // It is known whether or not it can be written.
-            let mut book = self.lock();
-            if let Ok(ledger) = book.ledger() {
+            // The result counts even if it cannot be saved.
+            let mut state = self.lock();
+            if let Ok(ledger) = state.ledger() {
                 ledger.end(id, result, None);
             }
-            self.write(&Entry::Result(ended), Mark::Result(ledger::key_of(id)))
+            self.write(&Entry::Result(ended), Mark::Result(key_of(id)))
         };
-        // The next one waits for it: what is not written would be handed in twice after a restart.
-        if let Err(why) = receipt.and_then(|receipt| receipt.wait(RESULT_PATIENCE)) {
-            log::warn!("what became of a payment cannot be written: {why}");
+        // The next one waits for it: an unsaved payment would be submitted again after a restart.
+        if let Err(why) = receipt.and_then(|receipt| receipt.wait(RESULT_TIMEOUT)) {
+            log::warn!("cannot save the result of a payment: {why}");
             if let Ok(ledger) = self.lock().ledger() {
-                ledger.owe(id);
+                ledger.mark_unwritten(id);
             }
         }
     }
 
     fn pause(&self, wait: Duration) {
-        let waited = self.changed.wait_timeout_while(self.lock(), wait, |book| !book.stopping);
+        let waited = self.changed.wait_timeout_while(self.lock(), wait, |state| !state.stopping);
         drop(waited);
     }
 
-    /// Hands in nothing more; waits for what is under way.
+    /// Submits nothing more; waits for a submission under way.
     pub(crate) fn stop(&self) {
-        let mut book = self.lock();
-        book.stopping = true;
+        let mut state = self.lock();
+        state.stopping = true;
         self.changed.notify_all();
-        let waited = self.changed.wait_timeout_while(book, STOP_PATIENCE, |book| book.submitting);
+        let waited = self.changed.wait_timeout_while(state, STOP_TIMEOUT, |state| state.submitting);
         drop(waited);
     }
 
@@ -323,9 +329,9 @@ impl Cashier {
         let help = "Failed writes of the ticket ledger.";
         let errors = self.file.get().map(|file| file.errors() as f64);
         out.single("agent_net_ticket_write_errors_total", Kind::Counter, help, errors);
-        let mut book = self.lock();
-        let Ok(ledger) = book.ledger() else { return };
-        let results: Vec<&str> = Outcome::ALL.iter().map(|result| result.name()).chain([ledger::PENDING]).collect();
+        let mut state = self.lock();
+        let Ok(ledger) = state.ledger() else { return };
+        let results: Vec<&str> = Outcome::ALL.iter().map(|result| result.name()).chain([PENDING]).collect();
         let help = "Tickets in the ledger, by what became of them at TICKET_SUBMIT_URL.";
         out.family("agent_net_tickets", Kind::Gauge, help);
         for result in &results {
@@ -341,37 +347,37 @@ impl Cashier {
         self.counts[taken as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, IntakeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books for Arc<Cashier> {
-    fn opened(&self, read: Result<(Ledger, Findings, Pages), String>) {
-        let ledger = read.map(|(ledger, findings, pages)| {
+impl LedgerAccess for Arc<TicketIntake> {
+    fn opened(&self, read: Result<(Ledger, Findings, LineReader), String>) {
+        let ledger = read.map(|(ledger, findings, reader)| {
             if findings.damaged > 0 {
                 log::warn!("ticket ledger: {} left out", counted(findings.damaged, "damaged line"));
             }
             if ledger.pending() > 0 {
                 log::info!("{} waiting for TICKET_SUBMIT_URL", counted(ledger.pending(), "payment"));
             }
-            (ledger, pages)
+            (ledger, reader)
         });
         let why = ledger.as_ref().err().cloned();
         let before = self.lock().ledger.replace(ledger);
         self.changed.notify_all();
         if let Some(why) = why.filter(|why| before.and_then(Result::err).as_ref() != Some(why)) {
-            log::warn!("the ticket ledger cannot be used: {why}; jobs with tickets are refused until it can be");
+            log::warn!("cannot use the ticket ledger: {why}; rejecting jobs with tickets until it works");
         }
     }
 
-    fn sieve(&self, until: u64) -> Option<Sieve> {
-        self.lock().ledger().ok().map(|ledger| ledger.sieve(unix_now(), until))
+    fn plan_compaction(&self, until: u64) -> Option<CompactionPlan> {
+        self.lock().ledger().ok().map(|ledger| ledger.plan_compaction(unix_now(), until))
     }
 
-    fn with(&self, work: &mut dyn FnMut(&mut Ledger, &mut Pages)) {
-        if let Some(Ok((ledger, pages))) = &mut self.lock().ledger {
-            work(ledger, pages);
+    fn with(&self, work: &mut dyn FnMut(&mut Ledger, &mut LineReader)) {
+        if let Some(Ok((ledger, reader))) = &mut self.lock().ledger {
+            work(ledger, reader);
         }
     }
 

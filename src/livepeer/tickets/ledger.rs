@@ -1,103 +1,93 @@
-//! STATE_DIR/tickets.jsonl: tickets that reached the worker, one JSON object a line, and what became of them. The file
-//! holds the payments; memory holds where each one is that still waits, and a key of each ticket.
+//! The ledger of tickets that reached the worker, and their results. The file holds the payments; memory holds the places
+//! of those still waiting, and a key of each ticket.
 
-mod entry;
-mod replay;
+pub(crate) mod compaction;
+pub(crate) mod entry;
+pub(crate) mod key;
+pub(crate) mod lines;
+pub(crate) mod replay;
 pub(crate) mod report;
-mod sieve;
-mod totals;
+pub(crate) mod totals;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::livepeer::payments::ticket::Hash;
+use entry::{Outcome, PENDING, Received};
+use key::{Key, hash_of, key_of};
+use lines::Place;
+use totals::{Ev, Totals};
 
-pub(crate) use entry::{Ended, Entry, LIFETIME, Outcome, PENDING, Received, judge, message, void_of};
-pub(crate) use replay::{Findings, Lines, Piece, Tail, replay};
-pub(crate) use sieve::Sieve;
-pub(crate) use totals::{Ev, Totals};
-
-/// Payments that may wait for their submission, and the bytes of their lines.
+/// Payments that may wait for submission, and bytes of their lines.
 pub(crate) const MAX_PENDING: usize = 65_536;
 pub(crate) const MAX_PENDING_BYTES: u64 = 64 << 20;
-/// Payments that ended and tickets that are remembered for their lifetime: with more, a compaction forgets the oldest of
-/// what has ended early.
+/// Ended payments and tickets that are remembered for their lifetime: beyond these, a compaction forgets the oldest ended
+/// ones early.
 const MAX_ENDED: usize = 200_000;
 const MANY_SEEN: usize = 800_000;
-/// Tickets beyond which none are taken.
+/// Beyond this many tickets none are accepted.
 const MAX_SEEN: usize = 900_000;
 
-/// A hash, folded: 64 bits tell a million tickets apart, and whoever finds two of his own that share them gets the
-/// second one refused.
-pub(crate) type Key = u64;
-
-/// Where a line is in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-}
-
-/// What a line that is being written is to the ledger, for when it is on the disk.
+/// What a line that is being written means to the ledger once it is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     Nothing,
     /// A payment, by its number.
     Payment(u64),
-    /// What became of one.
+    /// The result of one.
     Result(Key),
 }
 
-/// Everything that is known of the tickets.
+/// Everything known about the tickets.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Payments that wait for their submission, by the order in which they came.
+    /// Payments waiting for submission, in the order in which they came.
     waiting: BTreeMap<u64, Waiting>,
     numbers: HashMap<Key, u64>,
     ended: HashMap<Key, End>,
     next: u64,
-    /// Tickets of all these payments; None: nobody will ask.
+    /// Tickets of all payments, so that used ones are rejected; None: not needed.
     seen: Option<HashSet<Key>>,
-    /// Of all payments, and of those among them that are no longer listed.
+    /// Of all payments, and of those no longer in the file.
     totals: Totals,
     older: Totals,
     pending_bytes: u64,
-    /// The last payment's: most are alike.
+    /// Of the last payment: most are the same.
     ev: (String, Arc<Ev>),
 }
 
 #[derive(Debug)]
 struct Waiting {
     id: Hash,
-    /// None: it is being written.
+    /// None: being written.
     place: Option<Place>,
     at: f64,
     bytes: u32,
     tickets: u32,
     /// Of one ticket.
     ev: Arc<Ev>,
-    /// That failed.
+    /// Failed tries.
     tries: u32,
-    /// One of them may have arrived all the same.
+    /// One of them may have arrived.
     arrived: bool,
     under_way: bool,
 }
 
-/// What became of a payment, in few bytes: there are many.
+/// The result of a payment, in few bytes: there are many.
 #[derive(Debug, Clone, Copy)]
 struct End {
-    /// Where its line is; None: it could not be written so far.
+    /// Where its line is; None: not written yet.
     offset: Option<NonZeroU64>,
     length: u16,
     result: Outcome,
-    /// The disk did not take its line.
-    owed: bool,
-    /// That failed before.
+    /// Writing its line has failed.
+    unwritten: bool,
+    /// Failed tries before.
     tries: u32,
 }
 
-/// A payment that is to be submitted.
+/// A payment to submit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Due {
     pub(crate) number: u64,
@@ -109,7 +99,7 @@ pub(crate) struct Due {
     pub(crate) arrived: bool,
 }
 
-/// Why tickets are not taken.
+/// Why tickets are not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotTaken {
     Reused,
@@ -117,12 +107,12 @@ pub(crate) enum NotTaken {
 }
 
 impl Ledger {
-    /// `remember`: tickets that have paid, so that they can be refused.
+    /// `remember`: keep the tickets' keys, so that used ones are rejected.
     fn new(remember: bool) -> Self {
         Self { seen: remember.then(HashSet::new), ..Self::default() }
     }
 
-    /// Whether these tickets may be taken, as a line of so many bytes.
+    /// Whether these tickets may be accepted, as a line of `bytes`.
     ///
     /// # Errors
     /// Why not.
@@ -137,7 +127,8 @@ impl Ledger {
         if full { Err(NotTaken::Full) } else { Ok(()) }
     }
 
-    /// Takes a payment in; its number. None: it is known, or its id is none. `place` as soon as it has one.
+    /// Adds a payment and returns its number. None: it is known already, or its id is invalid. `place`: None until its line
+    /// is written.
     pub(crate) fn insert(&mut self, received: &Received, bytes: u64, place: Option<Place>) -> Option<u64> {
         let id = hash_of(&received.id)?;
         let key = key_of(&id);
@@ -145,7 +136,7 @@ impl Ledger {
             return None;
         }
         if let Some(seen) = &mut self.seen {
-            seen.extend(keys(received));
+            seen.extend(received.keys());
         }
         if self.ev.0 != received.ev {
             self.ev = (received.ev.clone(), Arc::new(Ev::parse(&received.ev)));
@@ -187,16 +178,16 @@ impl Ledger {
         }
     }
 
-    /// It is being sent.
+    /// A payment is being sent.
     pub(crate) fn sent(&mut self, id: &Hash) {
         if let Some(waiting) = self.find(id) {
-            // A try whose end nobody wrote down: the worker was killed.
+            // An earlier try without a saved result: the worker was killed.
             waiting.arrived |= waiting.under_way;
             waiting.under_way = true;
         }
     }
 
-    /// It is to be sent again. `arrived`: it may have arrived, though nobody answered.
+    /// A payment must be sent again. `arrived`: it may have arrived without an answer.
     pub(crate) fn failed(&mut self, id: &Hash, tries: u32, arrived: bool) {
         if let Some(waiting) = self.find(id) {
             waiting.tries = tries;
@@ -205,25 +196,25 @@ impl Ledger {
         }
     }
 
-    /// It has a result, whose line is at `place`.
+    /// A payment has a result, whose line is at `place`.
     pub(crate) fn end(&mut self, id: &Hash, result: Outcome, place: Option<Place>) {
         let Some(waiting) = self.take_out(id) else { return };
         self.totals.change(result.name(), 1, waiting.tickets, &waiting.ev);
-        let mut end = End { offset: None, length: 0, result, owed: false, tries: waiting.tries };
+        let mut end = End { offset: None, length: 0, result, unwritten: false, tries: waiting.tries };
         if let Some(place) = place {
             end.put(place);
         }
         self.ended.insert(key_of(id), end);
     }
 
-    /// The disk did not take what became of it: a compaction writes that once more.
-    pub(crate) fn owe(&mut self, id: &Hash) {
+    /// Its result could not be written: a compaction writes it.
+    pub(crate) fn mark_unwritten(&mut self, id: &Hash) {
         if let Some(end) = self.ended.get_mut(&key_of(id)) {
-            end.owed = true;
+            end.unwritten = true;
         }
     }
 
-    /// It is as if it had never come, and so are its tickets. Where its line is, if that is known.
+    /// Forgets a payment and its tickets; returns where its line is, if known.
     pub(crate) fn void(&mut self, id: &Hash, tickets: &[Key]) -> Option<Place> {
         let waiting = self.take_out(id)?;
         self.forget_tickets(tickets);
@@ -251,7 +242,7 @@ impl Ledger {
         }
     }
 
-    /// The next payment to submit after the one with `number`, around to the first; only of those on the disk.
+    /// The next payment on the disk to submit after `number`, wrapping around to the first.
     pub(crate) fn next_due(&self, number: Option<u64>) -> Option<Due> {
         let after = number.map_or(0, |number| number + 1);
         let due = |(number, waiting): (&u64, &Waiting)| {
@@ -266,12 +257,12 @@ impl Ledger {
         self.waiting.len()
     }
 
-    /// By result, `pending` included.
+    /// By result, including `pending`.
     pub(crate) fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// More is remembered than there is room for.
+    /// More is remembered than allowed.
     pub(crate) fn is_over(&self) -> bool {
         self.ended.len() > MAX_ENDED || self.seen.as_ref().is_some_and(|seen| seen.len() > MANY_SEEN)
     }
@@ -288,27 +279,6 @@ impl End {
     fn place(&self) -> Option<Place> {
         self.offset.map(|offset| Place { offset: offset.get(), length: self.length.into() })
     }
-}
-
-/// The keys of a payment's tickets.
-pub(crate) fn keys(received: &Received) -> impl Iterator<Item = Key> {
-    received.tickets.iter().filter_map(|hash| hash_of(hash)).map(|hash| key_of(&hash))
-}
-
-pub(crate) fn key_of(hash: &Hash) -> Key {
-    let (words, _) = hash.as_chunks::<8>();
-    words.iter().fold(0, |key, word| key ^ u64::from_be_bytes(*word))
-}
-
-/// 32 bytes from `0x` and 64 digits.
-pub(crate) fn hash_of(text: &str) -> Option<Hash> {
-    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 64)?.as_bytes();
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| char::from(pair[at]).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(hash)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Tickets that come with a job: taken in, written down, handed in.
+//! Payment tickets that come with jobs: verified, saved, submitted.
 
-pub(crate) mod book;
 pub(crate) mod file;
 pub(crate) mod header;
 pub(crate) mod intake;
+pub(crate) mod intake_state;
 pub(crate) mod ledger;

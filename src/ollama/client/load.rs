@@ -6,25 +6,25 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use ureq::Agent;
 
-use super::{Client, error_of, send, small_body};
+use super::{OllamaClient, send, small_body};
 use crate::ollama::errors;
-use crate::ollama::keeper::{LoadError, Loading, Renewal};
+use crate::ollama::keeper::request::{LoadError, Loading, Renewal};
 use crate::ollama::pull;
+use crate::outgoing::refusal::error_of;
 
-/// Not a byte comes before a model is loaded; from a slow disk or network that takes long. Ollama itself gives up when
-/// five minutes pass without progress.
+/// The answer begins once the model is loaded, which takes long from a slow disk or network. Ollama itself stops after
+/// five minutes without progress.
 const LOAD: Duration = Duration::from_secs(3600);
-/// A model that is loaded answers at once, behind a runner that hangs after 20 s, and after a load at worst. One that
-/// takes longer is loaded again as if it were not.
+/// A loaded model answers immediately, behind a hung runner after 20 s, at worst after a load. One that takes longer is
+/// treated as not loaded.
 const RENEWAL: Duration = Duration::from_secs(120);
 const SHORTEST: Duration = Duration::from_secs(1);
-/// A proxy that gives up sooner did not reach Ollama; one that waited so long has passed the request on, and Ollama did
-/// not answer it. nginx waits 60 s, Cloudflare 100 s.
+/// A proxy that times out sooner did not reach Ollama; one that waited this long has forwarded the request. nginx waits
+/// 60 s, Cloudflare 100 s.
 const PROXY_WAITS: Duration = Duration::from_secs(25);
 
-/// What Ollama is asked.
 #[derive(Serialize)]
-struct Load<'a> {
+struct LoadRequest<'a> {
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_alive: Option<&'a Value>,
@@ -39,37 +39,44 @@ struct Options {
 }
 
 struct Failure {
-    /// None: there was no answer, or it is not Ollama's.
+    /// None: no answer, or one that is not Ollama's.
     status: Option<u16>,
     why: String,
     silent: bool,
 }
 
-impl Client {
-    /// Loads a model, or keeps a loaded one from now on for `keep_alive`.
+impl OllamaClient {
+    /// Loads a model, or keeps a loaded one for another `keep_alive`.
     ///
     /// # Errors
     /// Why it is not loaded.
     pub(crate) fn load(&self, model: &str, keep_alive: &Value, renewal: Option<Renewal>) -> Result<Loading, LoadError> {
-        let given_up = |why| LoadError { why, damaged: false, silent: false };
+        let aborted = |why| LoadError { why, damaged: false, silent: false };
         let keep_alive = Some(keep_alive).filter(|_| renewal.is_none_or(|renewal| renewal.keep_alive));
         let options = |num_ctx| Options { num_ctx };
-        let deadline = renewal.map_or(LOAD, |_| (RENEWAL / self.hurry).max(SHORTEST));
-        let mut ask = Load { model, keep_alive, stream: false, options: renewal.and_then(|r| r.num_ctx).map(options) };
-        self.watched(given_up, |agent| match self.load_by(agent, "/api/generate", &ask, deadline) {
-            // A model for embeddings only, or one whose weights are missing on disk. Its num_ctx would reload the former.
+        let deadline = renewal.map_or(LOAD, |_| (RENEWAL / self.time_scale).max(SHORTEST));
+        let mut ask =
+            LoadRequest { model, keep_alive, stream: false, options: renewal.and_then(|r| r.num_ctx).map(options) };
+        self.watched(aborted, |agent| match self.load_by(agent, "/api/generate", &ask, deadline) {
+            // An embedding-only model, which num_ctx would reload, or one whose weights are missing on disk.
             Err(Failure { status: Some(400), why, .. }) => {
                 ask.options = None;
                 let embed = self.load_by(agent, "/api/embed", &ask, deadline);
                 embed.map_err(|other| LoadError { why, damaged: other.status == Some(400), silent: other.silent })
             }
-            // Versions before 0.12 say that a model is not found when they list it and its weights are missing.
+            // Versions before 0.12 answer 404 for a listed model whose weights are missing.
             Err(Failure { status, why, silent }) => Err(LoadError { why, damaged: status == Some(404), silent }),
             Ok(loading) => Ok(loading),
         })
     }
 
-    fn load_by(&self, agent: &Agent, path: &str, ask: &Load<'_>, deadline: Duration) -> Result<Loading, Failure> {
+    fn load_by(
+        &self,
+        agent: &Agent,
+        path: &str,
+        ask: &LoadRequest<'_>,
+        deadline: Duration,
+    ) -> Result<Loading, Failure> {
         let failure = |why: ureq::Error| {
             let silent = matches!(why, ureq::Error::Timeout(ureq::Timeout::Global | ureq::Timeout::RecvResponse));
             let why = match silent {
@@ -84,9 +91,9 @@ impl Client {
         let status = reply.status().as_u16();
         let text = small_body(&mut reply).map_err(failure)?;
         let waited = started.elapsed();
-        if matches!(status, 504 | 524) && waited >= PROXY_WAITS / self.hurry {
+        if matches!(status, 504 | 524) && waited >= PROXY_WAITS / self.time_scale {
             let why = format!(
-                "no answer within {} s, after which the proxy before Ollama gave up ({status}); have it wait longer than a load takes (nginx: proxy_read_timeout)",
+                "the proxy in front of Ollama timed out after {} s ({status}). Set its timeout longer than a load takes (nginx: proxy_read_timeout)",
                 waited.as_secs()
             );
             return Err(Failure { status: None, why, silent: true });
@@ -97,14 +104,15 @@ impl Client {
         let said: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
         match (status, said, error_of(&text)) {
             (200, Some(said), None) => {
-                // An answer to an empty prompt has it in no version known.
+                // No known version sends it for an empty prompt.
                 let measured = said.get("load_duration").and_then(Value::as_u64).map(Duration::from_nanos);
                 Ok(Loading { took: measured.unwrap_or(waited), by_ollama: measured.is_some() })
             }
             (_, _, error) => {
-                // What Ollama refuses, it says in JSON: the status of anybody else tells nothing of the model's files.
+                // Ollama's own errors are JSON: another server's status says nothing about the model's files.
                 let status = error.is_some().then_some(status);
-                let why = format!("it answered {}: {}", reply.status().as_u16(), pull::shorten(&error.unwrap_or(text)));
+                let why =
+                    format!("Ollama answered {}: {}", reply.status().as_u16(), pull::shortened(&error.unwrap_or(text)));
                 Err(Failure { status, why, silent: false })
             }
         }

@@ -1,49 +1,49 @@
-//! How long a loaded model stays, and who is at work with it, from looking at `expires_at` again and again.
+//! How long a loaded model stays and whether other clients use it, from repeated readings of `expires_at`.
 
 use std::time::Duration;
 
+use super::request::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use super::row::Stuck;
-use super::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use crate::ollama::models::Loaded;
 
-/// A model whose time ran out while a request is served stays, and its `expires_at` stands still. After so many seconds
-/// it is asked whether it answers at all; later where a client may have loaded it with options that are not listed, for
-/// then the question waits for the end of the client's request, and reloads the model.
+/// A model that expires while it serves a request stays, with the same `expires_at`. After this many seconds it gets a
+/// request, to see whether it answers; later where a client may have loaded it with options that are not listed, since our
+/// request then waits for the client's and reloads the model.
 const PAST: i64 = 60;
 const PAST_TOUCHED: i64 = 300;
-/// With less left, and nobody at work, it would be gone at the next look but one.
+/// With less left and no client active, it would expire before the look after next.
 const SOON: i64 = 10;
-/// A lifetime that is seen up to a look too late.
+/// Lifetimes are read up to one look late.
 const SLACK: i64 = 10;
-/// A model that our request reloaded for a client is asked for no more for so long.
+/// How long a model is left alone after our request reloaded a client's.
 const LEFT_ALONE: Duration = Duration::from_secs(24 * 3600);
-/// A load that took longer was one (the same runner: 1 to 12 ms; a reload of the smallest model: 258 ms). Where Ollama
-/// does not say how long it took, the way there and back is part of it.
+/// A longer answer means a reload (same runner: 1 to 12 ms; reload of the smallest model: 258 ms). Where Ollama does not
+/// report the time, it includes the network's.
 const RELOAD: Duration = Duration::from_millis(200);
 const RELOAD_BY_WALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Life {
     expires_at: Option<i64>,
-    /// Seconds that it had when its expiry was last seen to move: what Ollama keeps it after a request.
+    /// Seconds left when `expires_at` last moved: its keep_alive.
     stored: Option<i64>,
-    /// That it is not less than this is known from the first look on.
+    /// A lower bound of that, known from the first look on.
     stored_least: i64,
     digest: Option<String>,
-    /// A client has used it since our last request, perhaps with options of its own.
+    /// Another client has used it since our last request, perhaps with other options.
     touched: bool,
     moved: bool,
-    /// It was asked for: the next look, and what moves until then, shows our own request.
+    /// The next look, and moves until `ours_until`, show our own request.
     ours: bool,
     ours_until: Duration,
-    /// What a client loaded with options that Ollama does not list: its digest, and until when it is the client's.
+    /// A client's model with options that Ollama does not list: its digest, and until when to leave it alone.
     left_alone: Option<(Option<String>, Duration)>,
-    /// Requests in a row that got no answer while the expiry has not moved.
+    /// Unanswered requests in a row since the expiry last moved.
     unanswered: u32,
 }
 
 impl Life {
-    /// It is loaded. `clock`: Unix seconds by Ollama's clock.
+    /// The model is loaded. `clock`: Unix seconds by Ollama's clock.
     pub(super) fn see(&mut self, loaded: &Loaded, digest: Option<&str>, clock: i64, now: Duration) {
         self.left_alone = self.left_alone.take().filter(|(same, until)| same.as_deref() == digest && now < *until);
         self.digest = digest.map(str::to_owned);
@@ -59,19 +59,18 @@ impl Life {
         self.expires_at = Some(at);
     }
 
-    /// It is not loaded any more: the next one to load it begins again.
+    /// The model is no longer loaded: the next load starts over.
     pub(super) fn gone(&mut self) {
         let left_alone = self.left_alone.take();
         *self = Self { left_alone, ..Self::default() };
     }
 
-    /// Its time was not up.
+    /// It had not expired.
     pub(super) fn ended_early(&self, clock: i64) -> bool {
         self.expires_at.is_none_or(|at| at.saturating_sub(clock) > SOON)
     }
 
-    /// It is listed, its time is up, and it does not answer. The first time it may serve a long request, for whose end
-    /// ours waits.
+    /// Listed after it expired, and it does not answer. At first it may be serving a long request, which ours waits for.
     pub(super) fn stuck(&self, clock: i64) -> Option<Stuck> {
         let past = self.expires_at.is_some_and(|at| at < clock);
         match self.unanswered {
@@ -81,7 +80,7 @@ impl Life {
         }
     }
 
-    /// What to ask for now so that it stays, without harm to whoever else uses it. `keep_alive`: ours; None: for ever.
+    /// The request that keeps it loaded without harm to other clients; None: not now. `keep_alive`: ours; None: indefinitely.
     pub(super) fn renewal(
         &self,
         loaded: &Loaded,
@@ -89,7 +88,7 @@ impl Life {
         clock: i64,
         since_asked: Option<Duration>,
     ) -> Option<Renewal> {
-        // Other options than the client's make Ollama load it again, and the client's next request once more.
+        // Options that differ from the client's reload it now, and again at the client's next request.
         let others = self.touched && (loaded.context_length.is_none() || self.left_alone.is_some());
         let Some(at) = self.expires_at else {
             let half = keep_alive.map_or(REFRESH_BEFORE, |time| time / 2);
@@ -104,11 +103,11 @@ impl Life {
             let rest = Duration::from_secs(PAST.unsigned_abs());
             let rested = self.unanswered > 0 || since_asked.is_none_or(|since| since >= rest);
             let past = if self.touched { PAST_TOUCHED } else { PAST };
-            // A client's time goes on from its end as it was.
+            // After its request, the client's own keep_alive continues.
             return (left <= -past && rested).then_some(Renewal { num_ctx: loaded.context_length, keep_alive: false });
         }
         let refresh = i64::try_from(REFRESH_BEFORE.as_secs()).unwrap_or(i64::MAX);
-        // Whose expiry moves is at work, and renews it by itself. One that was found loaded is watched for a look.
+        // A model whose expiry moves is in use, which renews it. One found loaded is watched for one look first.
         let most = match self.stored {
             Some(stored) => (stored / 2).min(refresh),
             None if self.moved => SOON,
@@ -122,7 +121,7 @@ impl Life {
         })
     }
 
-    /// A request of ours was answered; whether Ollama reloaded a client's model for it.
+    /// Our request was answered. True: Ollama reloaded a client's model for it.
     pub(super) fn answered(&mut self, loading: &Loading, now: Duration) -> bool {
         let reloaded = if loading.by_ollama { loading.took >= RELOAD } else { loading.took >= RELOAD_BY_WALL };
         let harmed = reloaded && self.touched;

@@ -1,19 +1,19 @@
-//! What pulls that failed have in common.
+//! What repeated failures of pulls have in common.
 
 use std::time::Duration;
 
-use crate::ollama::pull::{Cause, Progress, PullError};
+use crate::ollama::pull::{Progress, PullCause, PullError};
 
-/// Whole downloads that came with wrong bytes, before nothing is loaded for a while.
-const MOST_WRONG: u32 = 3;
-const WRONG_PAUSE: Duration = Duration::from_secs(24 * 3600);
-/// A pull that ended so often at one place will end there again.
+/// Corrupted whole downloads before pulls pause.
+const MAX_CORRUPTED: u32 = 3;
+const CORRUPTED_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// Interruptions at one place before the message names that place.
 const MANY_CUTS: u32 = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
-    wrong: u32,
-    /// No pull before, whatever else happens, Ollama's restart included; and why.
+    corrupted: u32,
+    /// No pull before this time, even after a restart of Ollama; and why.
     not_before: Duration,
     why: String,
     cuts: u32,
@@ -21,43 +21,43 @@ pub(super) struct Pulls {
 }
 
 impl Pulls {
-    /// A pull that came so far has failed at `now`; what there is to say of it.
+    /// A pull has failed at `now`, after `far`; the message for the operator.
     pub(super) fn failed(&mut self, error: &PullError, far: &Progress, model: &str, now: Duration) -> String {
         let why = &error.why;
         match error.cause {
-            Cause::WrongBytes => {
-                self.wrong += 1;
-                if self.wrong < MOST_WRONG {
-                    return format!("{why}; whole downloads so far: {} of {MOST_WRONG}", self.wrong);
+            PullCause::WrongBytes => {
+                self.corrupted += 1;
+                if self.corrupted < MAX_CORRUPTED {
+                    return format!("{why}; whole downloads so far: {} of {MAX_CORRUPTED}", self.corrupted);
                 }
-                self.not_before = now + WRONG_PAUSE;
+                self.not_before = now + CORRUPTED_PAUSE;
                 self.why = format!(
-                    "it was downloaded {} times, and came with wrong bytes each time: the next try is in 24 h; find the cause, then run agent-net pull {model}. {why}",
-                    self.wrong
+                    "downloaded {} times, corrupted each time; the next try is in 24 h. Find the cause, then run `agent-net pull {model}`. {why}",
+                    self.corrupted
                 );
                 self.why.clone()
             }
-            Cause::Cut if far.total > 0 => {
+            PullCause::Cut if far.total > 0 => {
                 self.cuts = if far.completed > self.furthest { 1 } else { self.cuts + 1 };
                 self.furthest = self.furthest.max(far.completed);
                 if self.cuts < MANY_CUTS {
                     return why.clone();
                 }
                 format!(
-                    "cut off {} times at {} %, and never got further: the registry, or a proxy before it, ends the transfer there; try another network or registry. {why}",
+                    "interrupted {} times at {} %: the registry, or a proxy in front of it, ends the transfer there. Try another network or registry. {why}",
                     self.cuts, far.percent
                 )
             }
-            Cause::Cut | Cause::Other => why.clone(),
+            PullCause::Cut | PullCause::Other => why.clone(),
         }
     }
 
-    /// Why nothing is pulled now.
+    /// Why pulls are paused; None: they are not.
     pub(super) fn rest(&self, now: Duration) -> Option<&str> {
         (now < self.not_before).then_some(self.why.as_str())
     }
 
-    /// The model is there, whoever pulled it.
+    /// The model is pulled, by the worker or another client.
     pub(super) fn done(&mut self) {
         *self = Self::default();
     }

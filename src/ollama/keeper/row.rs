@@ -1,50 +1,77 @@
-//! One model of MODEL as operators see it.
+//! The status of one model of MODEL, for operators.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::State;
 use crate::ollama::pull::Progress;
+
+/// What the keeper of a model is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ModelState {
+    /// For Ollama, or for the next try.
+    Waiting,
+    Pulling,
+    Loading,
+    Loaded,
+    /// The last try failed; there will be another.
+    Failed,
+}
+
+impl ModelState {
+    pub(crate) const ALL: [Self; 5] = [Self::Waiting, Self::Pulling, Self::Loading, Self::Loaded, Self::Failed];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Pulling => "pulling",
+            Self::Loading => "loading",
+            Self::Loaded => "loaded",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelKeeper"))]
-pub(crate) struct Row {
+pub(crate) struct KeeperRow {
     /// As MODEL names it.
     pub(crate) model: String,
-    pub(crate) state: State,
-    /// While it is pulled; the same goes for the rest up to `error`.
+    pub(crate) state: ModelState,
+    /// During a pull; the same holds for the fields up to `error`.
     percent: Option<u8>,
     completed_mb: Option<u64>,
     total_mb: Option<u64>,
     mb_per_second: Option<f64>,
     eta_seconds: Option<u64>,
-    /// Why it is not loaded.
+    /// Why it is not loaded, and what to do.
     pub(crate) error: Option<String>,
     #[serde(skip)]
     pub(crate) progress: Option<Progress>,
-    /// Pulls that succeeded and that failed, then loads.
+    /// Succeeded and failed pulls, then loads.
     #[serde(skip)]
     pub(crate) pulls: [u64; 2],
     #[serde(skip)]
     pub(crate) loads: [u64; 2],
-    /// It is listed as loaded and answers nothing.
+    /// Set when it is listed as loaded and does not answer.
     #[serde(skip)]
     pub(crate) stuck: Option<Stuck>,
-    /// The other model of MODEL that Ollama unloaded this one for.
+    /// The other model of MODEL for which Ollama unloaded this one.
     #[serde(skip)]
     pub(crate) displaced_by: Option<String>,
-    /// Its last load, unless that failed.
+    /// The last load, unless it failed.
     #[serde(skip)]
     pub(crate) load: Option<Run>,
 }
 
-/// A model that is listed as loaded past its time, and answers nothing.
+/// A model that is listed as loaded after it expired, and does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stuck {
-    /// One request got no answer: a runner that serves a long request looks the same.
+    /// One request got no answer: its runner may be serving a long request.
     Perhaps,
-    /// Two in a row got none.
+    /// Two in a row got no answer.
     Certainly,
 }
 
@@ -55,11 +82,11 @@ pub(crate) enum Run {
     Ended(Duration),
 }
 
-impl Row {
+impl KeeperRow {
     pub(crate) fn new(model: &str) -> Self {
         Self {
             model: model.to_owned(),
-            state: State::Waiting,
+            state: ModelState::Waiting,
             percent: None,
             completed_mb: None,
             total_mb: None,
@@ -75,7 +102,7 @@ impl Row {
         }
     }
 
-    /// Shows how far a pull is; None: there is none.
+    /// Shows the progress of a pull; None: no pull.
     pub(crate) fn show(&mut self, progress: Option<Progress>) {
         let mib = |bytes: u64| bytes >> 20;
         let shown = progress.as_ref();
@@ -88,7 +115,7 @@ impl Row {
         self.progress = progress;
     }
 
-    /// A load of it was under way at some time since `since`.
+    /// Whether a load was under way at any time since `since`.
     pub(crate) fn loaded_since(&self, since: Duration) -> bool {
         self.load.is_some_and(|load| match load {
             Run::UnderWay => true,

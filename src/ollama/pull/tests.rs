@@ -31,7 +31,7 @@ fn a_whole_pull() {
     let progress = pull(&lines).progress();
     assert_eq!((progress.percent, progress.layer), (99, Some((3, 0))), "not done before it is");
     lines.extend([layer("cc", 12, 12), status("verifying sha256 digest"), status("writing manifest")]);
-    assert!(pull(&lines).finish().unwrap_err().why.contains("before it was done"));
+    assert!(pull(&lines).finish().unwrap_err().why.contains("ended the pull early"));
     lines.push(status("success"));
     let done = pull(&lines);
     assert_eq!((done.finish(), done.progress().percent, done.progress().layer), (Ok(()), 100, None));
@@ -50,7 +50,7 @@ fn what_is_shown_never_goes_backwards() {
         assert!(progress.eta_seconds.is_none_or(|eta| eta < 100), "{progress:?}");
         shown = (progress.percent, progress.completed);
     }
-    // A layer that nobody knew of.
+    // A new layer.
     pull.line(layer("bb", 10 * GB, 0).as_bytes(), Duration::from_secs(20));
     let progress = pull.progress();
     assert_eq!((progress.percent, progress.total, progress.completed), (99, 20 * GB, 10 * GB));
@@ -75,17 +75,17 @@ fn what_was_there_before_is_no_speed() {
 }
 
 #[test]
-fn errors_win_and_say_what_to_do() {
+fn an_error_decides_and_comes_with_an_action() {
     for (lines, part) in [
-        (vec![r#"{"error":"pull model manifest: file does not exist"}"#], "no such model"),
+        (vec![r#"{"error":"pull model manifest: file does not exist"}"#], "does not have this model"),
         (vec![r#"{"error":"write /x: no space left on device"}"#, r#"{"status":"success"}"#], "disk is full"),
         (vec![r#"{"status":"success"}"#, r#"{"error":"odd\nthing"}"#], "odd thing"),
-        (vec!["<html>"], "no line of a pull"),
-        (vec![r#"{"status":7}"#], "no line of a pull"),
-        (vec!["", "  "], "before it was done"),
-        (vec![], "before it was done"),
+        (vec!["<html>"], "not a line of a pull"),
+        (vec![r#"{"status":7}"#], "not a line of a pull"),
+        (vec!["", "  "], "ended the pull early"),
+        (vec![], "ended the pull early"),
         (vec![r#"{"error":"pull model manifest: 412: requires a newer version of Ollama."}"#], "newer Ollama"),
-        (vec![r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#], "look at the DNS"),
+        (vec![r#"{"error":"dial tcp: lookup registry.ollama.ai: no such host"}"#], "Check DNS"),
     ] {
         let lines: Vec<String> = lines.into_iter().map(str::to_owned).collect();
         let why = pull(&lines).finish().unwrap_err().why;
@@ -94,13 +94,13 @@ fn errors_win_and_say_what_to_do() {
 }
 
 #[test]
-fn more_of_one_layer_than_there_is_counts_for_no_other() {
+fn an_excess_of_one_layer_does_not_count_for_others() {
     let progress = pull(&[layer("aa", GB, 9 * GB), layer("bb", GB, 0)]).progress();
     assert_eq!((progress.completed, progress.total), (GB, 2 * GB));
 }
 
 #[test]
-fn lies_are_bounded() {
+fn absurd_numbers_are_bounded() {
     let long: Vec<String> = (0..100).map(|n| layer(&format!("{n:060000}"), GB, 1)).collect();
     assert_eq!(pull(&long).layers.len(), 0, "a thousand digests of 60 kB would fill the container");
     let mut pull = Pull::default();
@@ -116,7 +116,7 @@ fn lies_are_bounded() {
 }
 
 #[test]
-fn for_people() {
+fn progress_in_words() {
     assert_eq!(
         (bytes(999), bytes(1_500_000), bytes(14_200_000_000)),
         ("1.0 kB".into(), "1.5 MB".into(), "14.2 GB".into())

@@ -1,4 +1,4 @@
-//! Lines on their way to stderr: bounded, written by one thread, and dropped where that thread does not keep up.
+//! Lines on their way to stderr: bounded, written by one thread, and dropped while that thread cannot keep up.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,16 +10,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::stderr;
 
-/// Most lines that wait, and most bytes of them.
+/// Most lines and bytes that wait.
 const MAX_LINES: usize = 1024;
 const MAX_BYTES: usize = 256 * 1024;
-/// A longer line is cut; Docker cuts there as well.
+/// Longer lines are cut, as Docker does.
 const MAX_LINE: usize = 16 * 1024;
-/// How long the end of the process waits for the last lines.
+/// How long the process waits for the last lines at its end.
 const FLUSH: Duration = Duration::from_secs(1);
 
 pub(super) struct Queue {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     /// There is something to write.
     filled: Condvar,
     /// Everything is written.
@@ -27,29 +27,29 @@ pub(super) struct Queue {
     dropped: AtomicU64,
 }
 
-struct State {
+struct QueueState {
     waiting: VecDeque<Entry>,
     /// Of all lines that wait.
     bytes: usize,
-    /// It was full, and takes lines again when half of it is free: one gap instead of many.
+    /// The queue was full and takes lines again once half of it is free: one gap instead of many.
     losing: bool,
-    /// The thread is busy with a line.
+    /// The thread is writing a line.
     writing: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Entry {
     Line(String),
-    /// So many lines are missing here.
+    /// This many lines are missing here.
     Gap(u64),
 }
 
-impl State {
+impl QueueState {
     const fn new() -> Self {
         Self { waiting: VecDeque::new(), bytes: 0, losing: false, writing: false }
     }
 
-    /// Takes a line; false: there is no room for it.
+    /// Takes a line; false: no room.
     fn take(&mut self, line: String) -> bool {
         if self.losing && self.waiting.len() <= MAX_LINES / 2 && self.bytes <= MAX_BYTES / 2 {
             self.losing = false;
@@ -78,18 +78,18 @@ impl State {
 impl Queue {
     pub(super) const fn new() -> Self {
         Self {
-            state: Mutex::new(State::new()),
+            state: Mutex::new(QueueState::new()),
             filled: Condvar::new(),
             emptied: Condvar::new(),
             dropped: AtomicU64::new(0),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a line with its end, or drops it: never waits for stderr.
+    /// Takes a line with its newline, or drops it: never waits for stderr.
     pub(super) fn push(&self, line: String) {
         if !self.lock().take(cut(line)) {
             self.dropped.fetch_add(1, Ordering::AcqRel);
@@ -103,11 +103,11 @@ impl Queue {
 
     /// Waits until everything is written, at most [`FLUSH`].
     pub(super) fn flush(&self) {
-        let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
+        let busy = |state: &mut QueueState| state.writing || !state.waiting.is_empty();
         drop(self.emptied.wait_timeout_while(self.lock(), FLUSH, busy));
     }
 
-    /// Writes what comes; `gap` makes the line that stands in place of missing ones.
+    /// Writes lines as they come; `gap` makes the line in place of missing ones.
     pub(super) fn write_forever(&self, gap: fn(u64) -> String) {
         let mut stderr = Stderr { torn: false };
         let mut missing = 0;
@@ -119,19 +119,19 @@ impl Queue {
                     None
                 }
             };
-            let told = missing == 0 || stderr.write(&gap(missing)).is_ok();
-            if told {
+            let reported = missing == 0 || stderr.write(&gap(missing)).is_ok();
+            if reported {
                 missing = 0;
             }
-            if line.is_some_and(|line| !told || stderr.write(&line).is_err()) {
-                // A full disk, or a pipe that has lost its reader.
+            if line.is_some_and(|line| !reported || stderr.write(&line).is_err()) {
+                // A full disk, or a pipe without a reader.
                 missing += 1;
                 self.dropped.fetch_add(1, Ordering::AcqRel);
             }
         }
     }
 
-    /// The next entry, as soon as there is one.
+    /// Waits for the next entry.
     fn wait(&self) -> Entry {
         let mut state = self.lock();
         loop {
@@ -146,9 +146,9 @@ impl Queue {
     }
 }
 
-/// Past the standard library's stderr, whose lock is held while it waits for its reader.
+/// Bypasses the standard library's stderr, which holds its lock while it waits for a reader.
 struct Stderr {
-    /// The last line came only halfway.
+    /// The last line was written only in part.
     torn: bool,
 }
 
@@ -168,7 +168,7 @@ impl Stderr {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => left = &left[written..],
                 Err(Errno::INTR) => {}
-                // Another program that has the same terminal or pipe may have set it to return at once.
+                // Another program may have made the shared terminal or pipe non-blocking.
                 Err(Errno::AGAIN) => {
                     poll(&mut [PollFd::new(&stderr(), PollFlags::OUT)], None)?;
                 }
@@ -199,11 +199,11 @@ mod tests {
 
     #[test]
     fn a_full_queue_counts_what_it_drops_in_one_gap_until_half_of_it_is_free() {
-        let mut state = State::new();
-        let take = |state: &mut State, count: usize| (0..count).filter(|_| state.take("x\n".into())).count();
+        let mut state = QueueState::new();
+        let take = |state: &mut QueueState, count: usize| (0..count).filter(|_| state.take("x\n".into())).count();
         assert_eq!(take(&mut state, MAX_LINES + 7), MAX_LINES);
         assert_eq!(state.waiting.back(), Some(&Entry::Gap(7)));
-        // One line is written, and its place is not taken at once.
+        // One line is written; its place stays free.
         assert_eq!(state.next(), Some(Entry::Line("x\n".into())));
         assert_eq!(take(&mut state, 3), 0);
         assert_eq!(state.waiting.back(), Some(&Entry::Gap(10)));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn few_long_lines_fill_it_as_well() {
-        let mut state = State::new();
+        let mut state = QueueState::new();
         let long = "x".repeat(MAX_LINE);
         let taken = (0..100).filter(|_| state.take(long.clone())).count();
         assert_eq!(taken, MAX_BYTES / MAX_LINE);

@@ -1,25 +1,25 @@
-//! What look-ups of names said last. It is given the time and asks nobody.
+//! The last answers of name look-ups. Time is an argument.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// More names than settings and orchestrators of one worker have; the one that was not asked for longest makes room.
+/// More than the settings of one worker name; the least recently used one makes room.
 const MOST_NAMES: usize = 64;
-/// ureq has room for so many addresses of a name.
+/// ureq has room for this many addresses of a name.
 const MOST_ADDRESSES: usize = 16;
-/// How long a caller waits that has the addresses of an earlier look-up.
+/// How long a caller waits who has the addresses of an earlier look-up.
 pub(super) const WITH_ADDRESSES: Duration = Duration::from_secs(1);
-/// A look-up that has taken so long may never come back: the next caller starts another.
+/// A look-up that takes longer may never return: the next caller starts another.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// Look-ups of one name that have not come back: a name whose DNS server is dead leaves room for the others.
+/// Look-ups of one name under way: a name whose DNS server is dead leaves room for the others.
 const MOST_OF_ONE: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    /// The one asked for last stands at the end.
+    /// Least recently used first.
     entries: Vec<Entry>,
-    /// Of look-ups, over all names.
+    /// The number of the next look-up, over all names.
     next: u64,
 }
 
@@ -27,20 +27,19 @@ pub(super) struct Cache {
 struct Entry {
     /// `host:port`.
     name: String,
-    /// Of the newest look-up that had any.
+    /// Of the newest look-up that returned any.
     addresses: Vec<SocketAddr>,
     /// Which look-up that was.
     from: u64,
-    /// When the newest look-up that has not come back was begun.
+    /// The newest look-up under way, and when it began.
     asked: Option<(u64, Instant)>,
-    /// Look-ups that have not come back.
+    /// Look-ups that have not returned.
     under_way: usize,
-    /// Look-ups that came back.
+    /// Look-ups that have returned.
     heard: u64,
-    /// Why the last of them gave no address.
+    /// Why the last of them failed.
     failure: Option<String>,
-    /// Its failure was logged.
-    complained: bool,
+    failure_logged: bool,
 }
 
 impl Cache {
@@ -59,18 +58,18 @@ impl Cache {
         &mut self.entries[last]
     }
 
-    /// How many look-ups of it came back, and the last addresses.
+    /// How many look-ups of the name have returned, and the last addresses.
     pub(super) fn heard(&mut self, name: &str) -> (u64, Vec<SocketAddr>) {
         let entry = self.entry(name);
         (entry.heard, entry.addresses.clone())
     }
 
-    /// Why the last look-up that came back gave no address.
+    /// Why the last look-up that returned failed.
     pub(super) fn failure(&mut self, name: &str) -> Option<String> {
         self.entry(name).failure.clone()
     }
 
-    /// The number of the look-up that is to be made now; None: one is under way.
+    /// The number of the look-up to make now; None: one is under way.
     pub(super) fn ask(&mut self, name: &str, now: Instant) -> Option<u64> {
         let next = self.next;
         let entry = self.entry(name);
@@ -84,7 +83,7 @@ impl Cache {
         Some(next)
     }
 
-    /// Look-up `number` came back. True: it ends a failure that was logged; one that is late again does not.
+    /// Look-up `number` has returned. True: it ends a failure that was logged; a late answer does not.
     pub(super) fn answer(
         &mut self,
         name: &str,
@@ -94,19 +93,19 @@ impl Cache {
     ) -> bool {
         let entry = self.entry(name);
         entry.heard += 1;
-        // It may have been forgotten meanwhile.
+        // The entry may be a new one: names are forgotten.
         entry.under_way = entry.under_way.saturating_sub(1);
         let in_time = entry.asked.is_some_and(|(asked, begun)| asked == number && now < begun + WITH_ADDRESSES);
         entry.asked = entry.asked.filter(|(asked, _)| *asked != number);
         match answer {
             Ok(mut addresses) => {
-                // One that was overtaken has nothing to add.
+                // A newer look-up has already answered.
                 if entry.addresses.is_empty() || number >= entry.from {
                     addresses.truncate(MOST_ADDRESSES);
                     (entry.addresses, entry.from) = (addresses, number);
                 }
                 entry.failure = None;
-                in_time && std::mem::take(&mut entry.complained)
+                in_time && std::mem::take(&mut entry.failure_logged)
             }
             Err(why) => {
                 entry.failure = Some(why);
@@ -116,8 +115,8 @@ impl Cache {
     }
 
     /// Whether a failure is to be logged: the first one since a look-up succeeded.
-    pub(super) fn complain(&mut self, name: &str) -> bool {
-        !std::mem::replace(&mut self.entry(name).complained, true)
+    pub(super) fn log_failure(&mut self, name: &str) -> bool {
+        !std::mem::replace(&mut self.entry(name).failure_logged, true)
     }
 }
 
@@ -162,14 +161,14 @@ mod tests {
         assert!(!answer(&mut cache, Ok(at(1))));
         assert!(!answer(&mut cache, Err("no".into())));
         assert_eq!((cache.failure("a:1").as_deref(), cache.heard("a:1").1), (Some("no"), at(1)));
-        assert!(cache.complain("a:1") && !cache.complain("a:1"), "once for each outage");
+        assert!(cache.log_failure("a:1") && !cache.log_failure("a:1"), "once for each outage");
         assert!(answer(&mut cache, Ok(at(2))), "the outage that was logged has ended");
         assert_eq!((cache.failure("a:1"), cache.heard("a:1").1), (None, at(2)));
         assert!(!answer(&mut cache, Ok(at(2))));
         // An answer that is late each time is not worth two lines each time.
-        assert!(cache.complain("a:1"));
+        assert!(cache.log_failure("a:1"));
         let number = cache.ask("a:1", now).unwrap();
-        assert!(!cache.answer("a:1", number, Ok(at(3)), now + WITH_ADDRESSES) && !cache.complain("a:1"));
+        assert!(!cache.answer("a:1", number, Ok(at(3)), now + WITH_ADDRESSES) && !cache.log_failure("a:1"));
         assert_eq!(cache.heard("a:1").1, at(3));
     }
 

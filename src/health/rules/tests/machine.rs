@@ -4,7 +4,7 @@ use super::*;
 use crate::gpu::host_facts::Access;
 use crate::gpu::legacy::Legacy;
 use crate::gpu::legacy::LegacyLog;
-use crate::ollama::keeper::Stuck;
+use crate::ollama::keeper::row::Stuck;
 
 #[test]
 fn the_number_of_gpus() {
@@ -256,11 +256,11 @@ fn actions_fit_where_the_worker_runs() {
 #[test]
 fn what_keepers_find_is_a_reason() {
     let row = |model: &str, stuck: Option<Stuck>, by: Option<&str>| {
-        let mut row = Row::new(model);
+        let mut row = KeeperRow::new(model);
         (row.stuck, row.displaced_by) = (stuck, by.map(str::to_owned));
         row
     };
-    let case = |keepers: Vec<Row>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
+    let case = |keepers: Vec<KeeperRow>, ollama: OllamaState| Case { keepers, ollama, ..Case::default() };
     case(vec![row("a:1", None, None)], up()).check(&[]);
     case(vec![row("a:1", Some(Stuck::Perhaps), None)], up()).check(&[(ModelStuck, Degraded)]);
     let both = case(vec![row("a:1", Some(Stuck::Perhaps), None), row("b:1", Some(Stuck::Certainly), None)], up());

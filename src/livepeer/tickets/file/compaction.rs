@@ -1,4 +1,4 @@
-//! Makes a smaller file that takes the old one's place: in steps, between which lines are appended to the old one.
+//! Writes a smaller file that replaces the old one: in steps, between which lines are appended to the old one.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,43 +6,44 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::livepeer::tickets::ledger::{Lines, Sieve};
+use super::access::LedgerAccess;
+use super::disk::{copy, create_new, new_path, put_in_place};
+use super::lines::{LineReader, Scan};
+use crate::livepeer::tickets::ledger::compaction::CompactionPlan;
+use crate::livepeer::tickets::ledger::lines::Lines;
 
-use super::lines::{Pages, Scan};
-use super::{Books, new_path};
-
-/// Bytes of the old file that are looked at, and put onto the disk, before lines that wait are written.
+/// Bytes of the old file that are read, and written to the disk, before waiting lines are written.
 const STEP: u64 = 1 << 20;
 
-/// A new file that is being written. Dropped before its end, it leaves nothing.
+/// A compaction under way. Dropped before its end, it leaves nothing.
 pub(super) struct Compaction {
     path: PathBuf,
     old: Arc<File>,
     new: Arc<File>,
     scan: Scan,
-    /// None: it is done.
-    sieve: Option<Sieve>,
+    /// None: done.
+    plan: Option<CompactionPlan>,
     /// Bytes of the new file.
     written: u64,
-    /// Where lines begin that are taken over as they are, and the next of these in the old file.
+    /// Where the lines copied unchanged begin, and the next of them in the old file.
     rest: Option<(u64, u64)>,
 }
 
 impl Compaction {
-    /// None: there is no ledger.
-    pub(super) fn start(path: &Path, file: &Arc<File>, books: &dyn Books) -> io::Result<Option<Self>> {
+    /// None: the ledger has not been read.
+    pub(super) fn start(path: &Path, file: &Arc<File>, access: &dyn LedgerAccess) -> io::Result<Option<Self>> {
         let until = file.metadata()?.len();
         let scan = Scan::new(file, until)?;
-        let Some(sieve) = books.sieve(until) else { return Ok(None) };
-        let new = Arc::new(super::make(path)?);
+        let Some(plan) = access.plan_compaction(until) else { return Ok(None) };
+        let new = Arc::new(create_new(path)?);
         let (path, old) = (path.to_owned(), Arc::clone(file));
-        Ok(Some(Self { path, old, new, scan, sieve: Some(sieve), written: 0, rest: None }))
+        Ok(Some(Self { path, old, new, scan, plan: Some(plan), written: 0, rest: None }))
     }
 
-    /// One step; the new file, once it is in its place.
-    pub(super) fn step(&mut self, books: &dyn Books) -> io::Result<Option<Arc<File>>> {
+    /// One step; returns the new file once it has replaced the old one.
+    pub(super) fn step(&mut self, access: &dyn LedgerAccess) -> io::Result<Option<Arc<File>>> {
         match self.rest {
-            None => self.sift(books)?,
+            None => self.select(access)?,
             Some((base, at)) => {
                 let length = self.old.metadata()?.len();
                 let upto = length.min(at.saturating_add(STEP));
@@ -50,7 +51,7 @@ impl Compaction {
                 self.copy(at, count)?;
                 self.rest = Some((base, upto));
                 if upto == length {
-                    self.finish(base, books)?;
+                    self.finish(base, access)?;
                     return Ok(Some(Arc::clone(&self.new)));
                 }
             }
@@ -59,20 +60,20 @@ impl Compaction {
         Ok(None)
     }
 
-    fn sift(&mut self, books: &dyn Books) -> io::Result<()> {
+    fn select(&mut self, access: &dyn LedgerAccess) -> io::Result<()> {
         let mut out = Vec::new();
-        let mut looked_at = 0;
-        while looked_at < STEP {
-            let (Some(piece), Some(sieve)) = (self.scan.next().map_err(io::Error::other)?, &mut self.sieve) else {
-                let Some(sieve) = &self.sieve else { break };
-                out.extend(sieve.summary().as_bytes());
-                self.rest = Some((self.written + out.len() as u64, sieve.until()));
+        let mut read = 0;
+        while read < STEP {
+            let (Some(piece), Some(plan)) = (self.scan.next().map_err(io::Error::other)?, &mut self.plan) else {
+                let Some(plan) = &self.plan else { break };
+                out.extend(plan.summary().as_bytes());
+                self.rest = Some((self.written + out.len() as u64, plan.until()));
                 break;
             };
-            looked_at += piece.place.length;
-            let (mut sifted, to) = (Default::default(), self.written + out.len() as u64);
-            books.with(&mut |ledger, _| sifted = ledger.sift(sieve, &piece, to));
-            if sifted.kept {
+            read += piece.place.length;
+            let (mut compacted, to) = (Default::default(), self.written + out.len() as u64);
+            access.with(&mut |ledger, _| compacted = ledger.compact_line(plan, &piece, to));
+            if compacted.kept {
                 match piece.bytes {
                     Some(bytes) => out.extend([bytes, b"\n"].concat()),
                     None => {
@@ -84,7 +85,7 @@ impl Compaction {
                     }
                 }
             }
-            out.extend(sifted.more.as_bytes());
+            out.extend(compacted.more.as_bytes());
         }
         self.put(&out)
     }
@@ -101,15 +102,15 @@ impl Compaction {
         Ok(())
     }
 
-    fn finish(&mut self, base: u64, books: &dyn Books) -> io::Result<()> {
-        super::put_in_place(&self.new, &self.path)?;
-        if let Some(sieve) = self.sieve.take() {
-            let (mut sieve, new) = (Some(sieve), Pages(Arc::clone(&self.new)));
-            books.with(&mut |ledger, pages| {
-                if let Some(sieve) = sieve.take() {
-                    ledger.compacted(sieve, base);
+    fn finish(&mut self, base: u64, access: &dyn LedgerAccess) -> io::Result<()> {
+        put_in_place(&self.new, &self.path)?;
+        if let Some(plan) = self.plan.take() {
+            let (mut plan, new) = (Some(plan), LineReader(Arc::clone(&self.new)));
+            access.with(&mut |ledger, reader| {
+                if let Some(plan) = plan.take() {
+                    ledger.compacted(plan, base);
                 }
-                *pages = new.clone();
+                *reader = new.clone();
             });
         }
         Ok(())
@@ -118,25 +119,8 @@ impl Compaction {
 
 impl Drop for Compaction {
     fn drop(&mut self) {
-        if self.sieve.is_some() {
+        if self.plan.is_some() {
             let _ = fs::remove_file(new_path(&self.path));
         }
     }
-}
-
-/// Copies a part of a file into another.
-pub(super) fn copy(old: &File, mut from: u64, length: u64, new: &File, mut to: u64) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let end = from + length;
-    while from < end {
-        let most = usize::try_from(end - from).unwrap_or(usize::MAX).min(buffer.len());
-        let count = old.read_at(&mut buffer[..most], from)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        new.write_all_at(&buffer[..count], to)?;
-        from += count as u64;
-        to += count as u64;
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Lines of the file, read one by one: whatever its size, there is never more than one in memory.
+//! Lines of the file, read one by one: never more than one is in memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,19 +6,21 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::livepeer::tickets::ledger::{Lines, Piece, Place};
+use super::disk::NAME;
+use crate::livepeer::tickets::ledger::lines::{Lines, Piece, Place};
+use crate::sys::text::io_words;
 
-/// No line of ours is longer: what a request's headers can hold takes a fifth of it.
+/// No line of ours is longer: a request's headers fill a fifth of it.
 const MAX_LINE: u64 = 1 << 20;
 const BUFFER: usize = 64 << 10;
 
-/// The file, to read lines back from.
+/// The file, from which single lines are read back.
 #[derive(Debug, Clone)]
-pub(crate) struct Pages(pub(super) Arc<File>);
+pub(crate) struct LineReader(pub(super) Arc<File>);
 
-impl Pages {
+impl LineReader {
     /// # Errors
-    /// The kernel's; a file may have changed under us.
+    /// The kernel's; another program may have changed the file.
     pub(crate) fn read(&self, place: Place) -> io::Result<Vec<u8>> {
         let length = usize::try_from(place.length.min(MAX_LINE)).unwrap_or(0);
         let mut line = vec![0; length];
@@ -27,7 +29,7 @@ impl Pages {
     }
 }
 
-/// A file read from its start, without a position that others share.
+/// A file read from its start, with its own position.
 struct Cursor {
     file: Arc<File>,
     at: u64,
@@ -46,12 +48,12 @@ impl Read for Cursor {
 
 /// Reads lines from the start to an end.
 pub(crate) struct Scan {
-    pages: Pages,
+    file: LineReader,
     reader: BufReader<Cursor>,
     line: Vec<u8>,
     /// Where the next line begins.
     at: u64,
-    /// Of the text, and of the file.
+    /// The ends of the text and of the file.
     ends: (u64, u64),
 }
 
@@ -59,20 +61,20 @@ impl Scan {
     /// The first `length` bytes of a file.
     pub(super) fn new(file: &Arc<File>, length: u64) -> io::Result<Self> {
         let end = without_nuls(file, length)?;
-        Ok(Self::of(Pages(Arc::clone(file)), (end, length)))
+        Ok(Self::of(LineReader(Arc::clone(file)), (end, length)))
     }
 
-    fn of(pages: Pages, ends: (u64, u64)) -> Self {
-        let reader = Cursor { file: Arc::clone(&pages.0), at: 0, end: ends.0 };
-        Self { pages, reader: BufReader::with_capacity(BUFFER, reader), line: Vec::new(), at: 0, ends }
+    fn of(file: LineReader, ends: (u64, u64)) -> Self {
+        let reader = Cursor { file: Arc::clone(&file.0), at: 0, end: ends.0 };
+        Self { file, reader: BufReader::with_capacity(BUFFER, reader), line: Vec::new(), at: 0, ends }
     }
 
-    /// The file below `dir` as it is now, without taking it from the worker that writes it. None: there is no file.
+    /// The file in `dir` as it is now, without locking it. None: no file.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub(crate) fn peek(dir: &str) -> io::Result<Option<Self>> {
-        match File::open(Path::new(dir).join(super::NAME)) {
+        match File::open(Path::new(dir).join(NAME)) {
             Ok(file) => {
                 let length = file.metadata()?.len();
                 Self::new(&Arc::new(file), length).map(Some)
@@ -82,9 +84,9 @@ impl Scan {
         }
     }
 
-    /// The same lines once more.
+    /// The same lines from the start.
     pub(crate) fn rewind(self) -> Self {
-        Self::of(self.pages, self.ends)
+        Self::of(self.file, self.ends)
     }
 
     fn read_line(&mut self) -> io::Result<Option<Piece<'_>>> {
@@ -115,11 +117,11 @@ impl Scan {
 
 impl Lines for Scan {
     fn next(&mut self) -> Result<Option<Piece<'_>>, String> {
-        self.read_line().map_err(|why| why.to_string())
+        self.read_line().map_err(|why| io_words(&why))
     }
 
     fn again(&mut self, place: Place) -> Result<Vec<u8>, String> {
-        self.pages.read(place).map_err(|why| why.to_string())
+        self.file.read(place).map_err(|why| io_words(&why))
     }
 
     fn ends(&self) -> (u64, u64) {
@@ -127,7 +129,7 @@ impl Lines for Scan {
     }
 }
 
-/// The end of what is no NUL byte: a power loss may leave a file longer than what was written to it.
+/// The end of the text without trailing NUL bytes: a power loss may leave a file longer than what was written.
 fn without_nuls(file: &File, length: u64) -> io::Result<u64> {
     let mut buffer = vec![0; BUFFER];
     let mut end = length;

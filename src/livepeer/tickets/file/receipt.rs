@@ -1,53 +1,52 @@
-//! What became of one line: for whoever waits for it, and for whoever writes it.
+//! The state of one line, shared by the thread that waits for it and the one that writes it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Of one line.
 #[derive(Debug, Default)]
 pub(crate) struct Receipt {
-    state: Mutex<State>,
+    state: Mutex<ReceiptState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ReceiptState {
     #[default]
     Waiting,
     Writing,
     Written,
     Failed(String),
-    /// Nobody waits for it any more.
-    GivenUp,
+    /// The waiting thread has timed out.
+    Abandoned,
 }
 
 impl Receipt {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReceiptState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the line is on the disk itself; given up after `patience`, it is not written, or voided.
+    /// Waits until the line is on the disk. After `timeout` it is abandoned: not written, or voided.
     ///
     /// # Errors
-    /// Why it is not.
-    pub(crate) fn wait(&self, patience: Duration) -> Result<(), String> {
-        let busy = |state: &mut State| matches!(state, State::Waiting | State::Writing);
-        let waited = self.changed.wait_timeout_while(self.lock(), patience, busy);
+    /// Why it was not written.
+    pub(crate) fn wait(&self, timeout: Duration) -> Result<(), String> {
+        let busy = |state: &mut ReceiptState| matches!(state, ReceiptState::Waiting | ReceiptState::Writing);
+        let waited = self.changed.wait_timeout_while(self.lock(), timeout, busy);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         match &*state {
-            State::Written => Ok(()),
-            State::Failed(why) => Err(why.clone()),
-            State::Waiting | State::Writing | State::GivenUp => {
-                *state = State::GivenUp;
-                Err("the disk does not answer in time".into())
+            ReceiptState::Written => Ok(()),
+            ReceiptState::Failed(why) => Err(why.clone()),
+            ReceiptState::Waiting | ReceiptState::Writing | ReceiptState::Abandoned => {
+                *state = ReceiptState::Abandoned;
+                Err("the disk does not respond in time".into())
             }
         }
     }
 
-    /// Moves on, unless it was given up; whether it was not.
-    pub(super) fn advance(&self, to: State) -> bool {
+    /// Sets the state; false: the line was abandoned.
+    pub(super) fn advance(&self, to: ReceiptState) -> bool {
         let mut state = self.lock();
-        if *state == State::GivenUp {
+        if *state == ReceiptState::Abandoned {
             return false;
         }
         *state = to;

@@ -2,31 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::key::{Key, hash_of, key_of};
 use super::totals::Totals;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 
-/// Seconds for which a payment is worth submitting: two rounds of 6377 blocks of 12 s, after which the chain redeems
-/// none of its tickets.
+/// Seconds until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
 pub(crate) const LIFETIME: f64 = 2.0 * 6377.0 * 12.0;
-/// Characters of an answer that are kept.
-const MAX_MESSAGE: usize = 200;
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Entry {
-    /// Tickets that came with a job, with their headers as they came. They are on disk before the job is answered.
+    /// Tickets that came with a job, with their headers as received. On the disk before the job is answered.
     Payment(Received),
-    /// The job was refused after all: they are not submitted.
+    /// The job was rejected after all: they are not submitted.
     Void { id: String },
     /// They are being sent.
     Sent { id: String, at: f64 },
-    /// They are to be sent again. `arrived`: they may have arrived, though nobody answered.
+    /// They must be sent again. `arrived`: they may have arrived without an answer.
     Failed { id: String, at: f64, tries: u32, arrived: bool },
-    /// What became of them.
+    /// Their result.
     Result(Ended),
-    /// What older lines added up to when they were taken out.
+    /// The sums of older lines that were removed.
     Summary(Totals),
 }
 
@@ -59,16 +57,16 @@ pub(crate) struct Ended {
     pub(crate) message: String,
 }
 
-/// What became of a payment.
+/// The result of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Accepted,
-    /// For good, by the first answer.
+    /// By the first answer.
     Refused,
-    /// Refused, but an earlier try had no answer: it may have been accepted then.
+    /// Refused, but an earlier try without an answer may have been accepted.
     Unclear,
-    /// Nobody answered in time.
+    /// No answer before its lifetime ended.
     Expired,
 }
 
@@ -85,23 +83,18 @@ impl Outcome {
     }
 }
 
-/// What an answer to a submission means; None: it is tried again.
-pub(crate) fn judge(status: u16) -> Option<Outcome> {
+/// What an answer to a submission means; None: try again.
+pub(crate) fn outcome_of(status: u16) -> Option<Outcome> {
     match status {
         200..=299 => Some(Outcome::Accepted),
-        // It has looked at the tickets. 401, 403, 404 and the like are about the address.
+        // These are about the tickets; 401, 403, 404 and the like are about the address.
         400 | 402 | 409 | 410 | 422 => Some(Outcome::Refused),
         _ => None,
     }
 }
 
-/// The start of an answer, fit for one line.
-pub(crate) fn message(text: &str) -> String {
-    crate::sys::text::start(text, MAX_MESSAGE)
-}
-
 impl Received {
-    /// What is kept of a payment that was verified. `tickets`: its hashes.
+    /// What is kept of a verified payment. `tickets`: their hashes.
     pub(crate) fn new(payment: &Payment, tickets: &[Hash], headers: (String, String), at: f64) -> Self {
         let tickets: Vec<String> = tickets.iter().map(|hash| hex(hash)).collect();
         Self {
@@ -116,20 +109,25 @@ impl Received {
             job: headers.1,
         }
     }
+
+    /// The keys of its tickets.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.tickets.iter().filter_map(|hash| hash_of(hash)).map(|hash| key_of(&hash))
+    }
 }
 
-/// What a payment that has no result yet is summed up as.
+/// The result under which payments without one are summed up.
 pub(crate) const PENDING: &str = "pending";
 
 impl Entry {
     /// As a line of the file.
     pub(crate) fn line(&self) -> String {
-        // Only strings, numbers and lists: it cannot fail.
+        // Strings, numbers and lists always serialize.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 }
 
-/// The line that takes a written one back; None: it needs none.
+/// The line that voids a written one; None: only payments need that.
 pub(crate) fn void_of(line: &str) -> Option<String> {
     match serde_json::from_str(line) {
         Ok(Entry::Payment(received)) => Some(Entry::Void { id: received.id }.line()),

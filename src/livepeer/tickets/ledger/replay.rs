@@ -1,70 +1,24 @@
-//! Reads the lines of the file, one after the other: what they say, and what its end looks like.
+//! Reads the file into a ledger, line by line, and examines its end.
 
-use serde::de::IgnoredAny;
+use super::Ledger;
+use super::entry::Entry;
+use super::key::hash_of;
+use super::lines::{Lines, Piece, Place};
 
-use super::{Entry, Ledger, Place, hash_of, keys};
-
-/// A file, read from its start.
-pub(crate) trait Lines {
-    /// The next line; None at the end of the text.
-    ///
-    /// # Errors
-    /// Why the file cannot be read.
-    fn next(&mut self) -> Result<Option<Piece<'_>>, String>;
-
-    /// A line that was read before.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
-    fn again(&mut self, place: Place) -> Result<Vec<u8>, String>;
-
-    /// The end of the text, and of the file: between them are only NUL bytes.
-    fn ends(&self) -> (u64, u64);
-}
-
-/// One line.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Piece<'a> {
-    /// With its newline.
-    pub(crate) place: Place,
-    /// Without its newline; None: it is longer than any line of ours.
-    pub(crate) bytes: Option<&'a [u8]>,
-    /// It ends with a newline.
-    pub(crate) whole: bool,
-}
-
-impl Piece<'_> {
-    /// None: it makes no sense.
-    pub(crate) fn entry(&self) -> Option<Entry> {
-        serde_json::from_slice(self.bytes?).ok()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes.is_some_and(|bytes| bytes.trim_ascii().is_empty())
-    }
-
-    /// As a write looks that a kill or a power loss cut short. A whole JSON value is somebody else's.
-    fn looks_torn(&self) -> bool {
-        let begun = |bytes: &[u8]| b"{\"".starts_with(&bytes[..bytes.len().min(2)]) || bytes[0] == 0;
-        let ended = |bytes: &[u8]| serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
-        !self.whole && self.bytes.is_some_and(|bytes| begun(bytes) && !ended(bytes))
-    }
-}
-
-/// What the end of a file needs before something is appended.
+/// What the end of the file needs before a line is appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tail {
     Fine,
-    /// From here on a write was cut short: it was never confirmed.
+    /// From here on a write was cut short, and never confirmed.
     Torn(u64),
-    /// A line that ends here lacks only its newline.
+    /// The line that ends here lacks only its newline.
     Unfinished(u64),
 }
 
-/// What was found in a file beside its entries.
+/// What was found in a file besides entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// Lines that make no sense.
+    /// Damaged lines.
     pub(crate) damaged: usize,
     pub(crate) tail: Tail,
 }
@@ -75,7 +29,7 @@ pub(crate) struct Findings {
 /// Why it cannot be read.
 pub(crate) fn replay(lines: &mut dyn Lines, remember: bool) -> Result<(Ledger, Findings), String> {
     let mut ledger = Ledger::new(remember);
-    let (mut damaged, mut tail, mut sound) = (0, None, true);
+    let (mut damaged, mut tail, mut intact) = (0, None, true);
     while let Some(piece) = lines.next()? {
         if piece.is_empty() {
             continue;
@@ -85,19 +39,19 @@ pub(crate) fn replay(lines: &mut dyn Lines, remember: bool) -> Result<(Ledger, F
         tail = match voided {
             Some(_) if whole => None,
             Some(_) => Some(Tail::Unfinished(lines.ends().0)),
-            // The lines before it must be sound: a file that is not ours is never cut.
-            None if torn && sound => Some(Tail::Torn(place.offset)),
+            // The line before it must be intact: a foreign file is never cut.
+            None if torn && intact => Some(Tail::Torn(place.offset)),
             None => {
                 damaged += 1;
                 Some(Tail::Fine)
             }
         };
-        sound = voided.is_some();
+        intact = voided.is_some();
         if let Some(place) = voided.flatten() {
             let line = lines.again(place)?;
             let piece = Piece { place, bytes: Some(&line), whole: true };
             if let Some(Entry::Payment(received)) = piece.entry() {
-                ledger.forget_tickets(&keys(&received).collect::<Vec<_>>());
+                ledger.forget_tickets(&received.keys().collect::<Vec<_>>());
             }
         }
     }
@@ -107,7 +61,7 @@ pub(crate) fn replay(lines: &mut dyn Lines, remember: bool) -> Result<(Ledger, F
 }
 
 impl Ledger {
-    /// Takes in what a line says; None: it makes no sense. The place of a payment that it voids.
+    /// Applies a line; None: damaged. Some(Some): the place of a payment that it voids.
     pub(super) fn apply(&mut self, entry: Entry, place: Place) -> Option<Option<Place>> {
         match entry {
             Entry::Payment(received) => {

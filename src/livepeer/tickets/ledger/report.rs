@@ -1,18 +1,21 @@
-//! What `pm ledger` says of the file.
+//! The report of `pm ledger`.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use num_bigint::BigInt;
 use serde::Serialize;
 
-use super::totals::Sum;
-use super::{Ended, Entry, Ev, Ledger, Lines, PENDING, Place, Received, hash_of, key_of};
+use super::Ledger;
+use super::entry::{Ended, Entry, PENDING, Received};
+use super::key::{hash_of, key_of};
+use super::lines::{Lines, Place};
+use super::totals::{Ev, Sum};
 use crate::livepeer::payments::amount::{floor, shown};
 use crate::sys::text::counted;
 
-/// Payments that people are shown.
+/// Payments listed in the text form.
 const SHOWN: usize = 20;
-const NOTHING: &str = "no tickets have come\n";
+const NOTHING: &str = "no tickets received\n";
 
 #[derive(Debug, Serialize)]
 struct SumReport {
@@ -22,7 +25,7 @@ struct SumReport {
     ev_floor: String,
 }
 
-/// Large numbers are decimal strings, fractions `n/d`; headers are never in it.
+/// Large numbers are decimal strings, fractions `n/d`. Headers are never included.
 #[derive(Debug, Serialize)]
 struct PaymentReport {
     id: String,
@@ -38,18 +41,18 @@ struct PaymentReport {
     status: Option<u16>,
     message: String,
     failed_tries: u32,
-    /// Only the recipient knows: None.
+    /// Known to the recipient only: always None.
     wins: Option<u32>,
 }
 
-/// The report where there is no file.
+/// The report without a file.
 pub(crate) fn nothing(json: bool) -> String {
     let nothing = if json { "{\"totals\":{},\"payments\":[],\"damaged_lines\":0}\n" } else { NOTHING };
     nothing.into()
 }
 
-/// Writes the report piece by piece: a ledger may be larger than the memory. `lines`: the file from its start, as far as
-/// `ledger` knows it. `out` says whether anybody still reads.
+/// Writes the report in pieces: a ledger may be larger than memory. `lines`: the file from its start, as far as `ledger`
+/// has read it. `out` returns false once there is no reader.
 ///
 /// # Errors
 /// Why the file cannot be read.
@@ -61,7 +64,7 @@ pub(crate) fn write(
 ) -> Result<(), String> {
     let sums = ledger.totals().by_result.iter().filter(|(_, sum)| sum.payments > 0);
     let sums: BTreeMap<&str, SumReport> = sums.map(|(result, sum)| (result.as_str(), SumReport::of(sum))).collect();
-    // Only strings, numbers and lists: that cannot fail.
+    // Strings, numbers and lists always serialize.
     let head = if json {
         format!("{{\"totals\":{},\"payments\":[", serde_json::to_string(&sums).unwrap_or_default())
     } else {
@@ -117,7 +120,7 @@ fn next_payment(lines: &mut dyn Lines) -> Result<Option<(Received, Place)>, Stri
 }
 
 impl Ledger {
-    /// None: this line is not the one that counts.
+    /// None: another line counts for this payment.
     fn report(
         &mut self,
         received: Received,

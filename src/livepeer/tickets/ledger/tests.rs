@@ -1,5 +1,9 @@
 use num_bigint::BigInt;
 
+use super::compaction::CompactedLine;
+use super::entry::{Ended, Entry, LIFETIME, outcome_of};
+use super::lines::{Lines, Piece};
+use super::replay::{Findings, Tail, replay};
 use super::*;
 use crate::livepeer::payments::ticket::{hex, uint256};
 
@@ -68,7 +72,7 @@ fn read(text: impl AsRef<[u8]>) -> (Ledger, Findings) {
 /// The text of a compaction, and the ledger after it. `tail`: lines that come while it is under way.
 fn compact(text: &str, now: f64, tail: &[Entry]) -> (String, Ledger) {
     let (mut ledger, _) = read(text);
-    let mut sieve = ledger.sieve(now, text.len() as u64);
+    let mut plan = ledger.plan_compaction(now, text.len() as u64);
     let mut lines_of_it = Text { bytes: text.as_bytes().to_vec(), at: 0 };
     let (mut new, mut old) = (String::new(), text.to_owned());
     for entry in tail {
@@ -77,17 +81,17 @@ fn compact(text: &str, now: f64, tail: &[Entry]) -> (String, Ledger) {
         ledger.apply(entry.clone(), place);
     }
     while let Some(piece) = lines_of_it.next().unwrap() {
-        let sifted = ledger.sift(&mut sieve, &piece, new.len() as u64);
-        if sifted.kept {
+        let compacted = ledger.compact_line(&mut plan, &piece, new.len() as u64);
+        if compacted.kept {
             new.push_str(std::str::from_utf8(piece.bytes.unwrap()).unwrap());
             new.push('\n');
         }
-        new.push_str(&sifted.more);
+        new.push_str(&compacted.more);
     }
-    new.push_str(&sieve.summary());
+    new.push_str(&plan.summary());
     let base = new.len() as u64;
     new.push_str(&old[text.len()..]);
-    ledger.compacted(sieve, base);
+    ledger.compacted(plan, base);
     (new, ledger)
 }
 
@@ -107,7 +111,7 @@ fn waiting(ledger: &Ledger, text: &str) -> Vec<String> {
 }
 
 fn keys_of(id: u32) -> Vec<Key> {
-    keys(&received(id, 0.0)).collect()
+    received(id, 0.0).keys().collect()
 }
 
 #[test]
@@ -235,13 +239,13 @@ fn a_result_that_the_disk_did_not_take_is_written_by_a_compaction() {
     let ids = [10, 20].map(|n| hash_of(&received(n, 0.0).id).unwrap());
     // One was refused by the disk; the other is being written at this moment.
     ids.iter().for_each(|id| ledger.end(id, Outcome::Accepted, None));
-    ledger.owe(&ids[0]);
-    let mut sieve = ledger.sieve(2.0, text.len() as u64);
+    ledger.mark_unwritten(&ids[0]);
+    let mut plan = ledger.plan_compaction(2.0, text.len() as u64);
     let mut old = Text { bytes: text.into_bytes(), at: 0 };
-    let first = ledger.sift(&mut sieve, &old.next().unwrap().unwrap(), 0);
+    let first = ledger.compact_line(&mut plan, &old.next().unwrap().unwrap(), 0);
     assert!(!first.kept && first.more.contains("\"result\":\"accepted\""), "{first:?}");
-    let second = ledger.sift(&mut sieve, &old.next().unwrap().unwrap(), 0);
-    assert_eq!(second, super::sieve::Sifted { kept: true, more: String::new() });
+    let second = ledger.compact_line(&mut plan, &old.next().unwrap().unwrap(), 0);
+    assert_eq!(second, CompactedLine { kept: true, more: String::new() });
 }
 
 #[test]
@@ -254,16 +258,16 @@ fn with_too_many_payments_the_oldest_are_forgotten_early() {
         ledger.end(&hash_of(&payment.id).unwrap(), Outcome::Accepted, Some(Place { offset: 1, length: 1 }));
         assert_eq!(ledger.is_over(), n + 1 == count);
     }
-    let mut sieve = ledger.sieve(2.0, 0);
+    let mut plan = ledger.plan_compaction(2.0, 0);
     let mut sift = |n: u32| {
         let line = Entry::Payment(received(n, 1.0)).line();
         let place = Place { offset: 0, length: line.len() as u64 };
-        ledger.sift(&mut sieve, &Piece { place, bytes: Some(line.as_bytes()), whole: true }, 0)
+        ledger.compact_line(&mut plan, &Piece { place, bytes: Some(line.as_bytes()), whole: true }, 0)
     };
     let early = count - u32::try_from(MAX_ENDED).unwrap() / 4 * 3;
-    assert!((0..early).all(|n| sift(n) == super::sieve::Sifted::default()), "they are summed up");
+    assert!((0..early).all(|n| sift(n) == CompactedLine::default()), "they are summed up");
     assert!(sift(early).more.contains("payment"), "there is room for the rest");
-    ledger.compacted(sieve, 0);
+    ledger.compacted(plan, 0);
     assert_eq!((ledger.ended.len(), ledger.is_over()), (MAX_ENDED / 4 * 3, false));
     assert_eq!(ledger.totals().by_result["accepted"].payments, i64::from(count));
     assert_eq!(ledger.older.by_result["accepted"].payments, i64::from(early));
@@ -319,6 +323,6 @@ fn answers_that_end_a_payment() {
         (500, None),
         (503, None),
     ] {
-        assert_eq!(judge(status), result, "{status}");
+        assert_eq!(outcome_of(status), result, "{status}");
     }
 }

@@ -1,5 +1,5 @@
-//! Sums of payments, by result. Expected values are exact fractions, and most of them are so many parts of 2^256 - 1:
-//! those are added as whole numbers, since a common divisor for each of a hundred thousand payments takes seconds.
+//! Sums of payments, by result. Expected values are exact fractions, most of them with the divisor 2^256 - 1: those are
+//! added as whole numbers, since a common divisor for each of a hundred thousand payments takes seconds.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,6 @@ use num_rational::BigRational;
 use num_traits::{ToPrimitive, Zero};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Received;
 use crate::livepeer::payments::amount::{floor, max_uint256, ratio};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,7 +30,7 @@ pub(crate) struct Sum {
 pub(crate) struct Ev {
     /// Parts of 2^256 - 1.
     parts: BigInt,
-    /// What is no whole number of these.
+    /// What is not a whole number of parts.
     rest: Option<BigRational>,
 }
 
@@ -42,7 +41,7 @@ impl PartialEq for Ev {
 }
 
 impl Ev {
-    /// From a whole number or `n/d`; nothing where it is neither: the file may hold anything.
+    /// From a whole number or `n/d`; otherwise 0: the file may hold anything.
     pub(crate) fn parse(text: &str) -> Self {
         let (n, d) = text.split_once('/').unwrap_or((text, "1"));
         let number = |text: &str| text.parse::<BigInt>().ok();
@@ -54,7 +53,7 @@ impl Ev {
         Self { parts: BigInt::ZERO, rest: Some(ratio(n, d)) }
     }
 
-    /// Adds so many times another one.
+    /// Adds another value `times` times.
     pub(super) fn add(&mut self, times: i64, other: &Self) {
         self.parts += &other.parts * times;
         if let Some(rest) = &other.rest {
@@ -93,15 +92,10 @@ impl<'de> Deserialize<'de> for Ev {
 }
 
 impl Totals {
-    /// Payments with so many tickets more or less.
+    /// Adds or subtracts payments with `tickets` each.
     pub(super) fn change(&mut self, result: &str, payments: i64, tickets: u32, ev: &Ev) {
         let tickets = payments.saturating_mul(tickets.into());
         self.add_sum(result, payments, tickets, tickets, ev);
-    }
-
-    pub(super) fn add_payment(&mut self, result: &str, payment: &Received) {
-        let tickets = u32::try_from(payment.tickets.len()).unwrap_or(u32::MAX);
-        self.change(result, 1, tickets, &Ev::parse(&payment.ev));
     }
 
     fn add_sum(&mut self, result: &str, payments: i64, tickets: i64, times: i64, ev: &Ev) {
@@ -125,7 +119,7 @@ impl Totals {
         self.by_result.get(result).map_or(0, |sum| sum.tickets)
     }
 
-    /// Wei, as near as a float64 tells.
+    /// Wei, as a float64.
     pub(crate) fn ev(&self, result: &str) -> f64 {
         self.by_result.get(result).and_then(|sum| sum.ev.exact().to_f64()).unwrap_or(0.0)
     }

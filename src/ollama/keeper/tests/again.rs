@@ -1,9 +1,9 @@
-//! What is tried again, and when.
+//! When failed requests are tried again.
 
 use super::*;
 
 #[test]
-fn a_server_that_is_away_now_and_then_is_not_asked_more_often_for_that() {
+fn an_intermittent_server_does_not_get_more_requests() {
     let mut case = Case::new(None);
     let mut loads = 0;
     for at in (0..3600).step_by(10) {
@@ -13,23 +13,23 @@ fn a_server_that_is_away_now_and_then_is_not_asked_more_often_for_that() {
             case.asked(&failure(), at.unsigned_abs() + 5);
         }
     }
-    // Six for each fresh start; without a limit it were 360.
+    // Six for each fresh start; 360 without a limit.
     assert!((12..=80).contains(&loads), "{loads}");
 }
 
 #[test]
-fn a_model_that_loads_is_not_damaged_any_more() {
+fn a_model_that_loads_is_no_longer_damaged() {
     let mut case = Case::new(None);
-    case.check(0, &PULLED, State::Loading, Next::Load);
+    case.check(0, &PULLED, ModelState::Loading, Next::Load);
     case.asked(&Err(LoadError { why: "no".into(), damaged: true, silent: false }), 0);
-    let wrong = PullError { why: "wrong bytes".into(), cause: Cause::WrongBytes };
+    let wrong = PullError { why: "wrong bytes".into(), cause: PullCause::WrongBytes };
     for at in [10, 30, 60] {
-        case.check(at, &PULLED, State::Pulling, Next::Pull);
+        case.check(at, &PULLED, ModelState::Pulling, Next::Pull);
         case.pulled(Err(&wrong), &Progress::default(), at);
     }
-    // For a day nothing is pulled. The operator repairs it by hand, and deletes it later.
-    case.check(200, &PULLED, State::Loading, Next::Load);
+    // Pulls pause for a day. The operator repairs the model by hand, and deletes it later.
+    case.check(200, &PULLED, ModelState::Loading, Next::Load);
     case.asked(&SAME, 201);
-    case.check(205, &loaded(Some(100_000)), State::Loaded, Next::Look);
-    case.check(900, &MISSING, State::Pulling, Next::Pull);
+    case.check(205, &loaded(Some(100_000)), ModelState::Loaded, Next::Look);
+    case.check(900, &MISSING, ModelState::Pulling, Next::Pull);
 }

@@ -5,15 +5,15 @@ const SIGNED: &str = "https://dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestor
 const HASH: &str = "sha256:c09741aa401cfe5f8d0cb94c21754da6e655bafb1d492c471e0aae61b55d37f";
 
 #[track_caller]
-fn check(error: &str, cause: Cause, parts: &[&str]) {
-    let told = explain(error);
-    assert_eq!(told.cause, cause, "{told:?}");
+fn check(error: &str, cause: PullCause, parts: &[&str]) {
+    let explained = explain(error);
+    assert_eq!(explained.cause, cause, "{explained:?}");
     for part in parts {
-        assert!(told.why.contains(part), "{part:?} is not in {told:?}");
+        assert!(explained.why.contains(part), "{part:?} is not in {explained:?}");
     }
-    assert!(told.why.chars().count() < 600 && !told.why.contains('\n'), "{told:?}");
+    assert!(explained.why.chars().count() < 600 && !explained.why.contains('\n'), "{explained:?}");
     for secret in ["X-Amz", "66040c77", "de2b516c"] {
-        assert!(!told.why.contains(secret), "{told:?}");
+        assert!(!explained.why.contains(secret), "{explained:?}");
     }
 }
 
@@ -24,34 +24,38 @@ fn the_cause_behind_a_long_url_is_found() {
     let host = "https://dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestorage.com/…/data\": ";
     check(
         &get("dial tcp: lookup dd20bb891979d25aebc8bec07b2b3bbc.r2.cloudflarestorage.com: no such host"),
-        Cause::Other,
+        PullCause::Other,
         &["cannot resolve the registry's name", host, "no such host)"],
     );
-    check(&get("dial tcp: lookup x.com on 127.0.0.53:53: server misbehaving"), Cause::Other, &["DNS", host]);
+    check(&get("dial tcp: lookup x.com on 127.0.0.53:53: server misbehaving"), PullCause::Other, &["DNS", host]);
     check(
         &get("dial tcp: lookup x.com on 10.0.0.2:53: read udp 10.0.0.9:41212->10.0.0.2:53: i/o timeout"),
-        Cause::Other,
+        PullCause::Other,
         &["DNS"],
     );
-    check(&get("net/http: TLS handshake timeout"), Cause::Cut, &["in time", host]);
-    check(&get("dial tcp 172.67.182.229:443: i/o timeout"), Cause::Cut, &["in time", "172.67.182.229:443"]);
-    check(&get("read tcp 172.17.0.2:51234->104.18.9.90:443: read: connection reset by peer"), Cause::Cut, &["was cut"]);
-    check(&get("EOF"), Cause::Cut, &["was cut", host]);
-    check("max retries exceeded: EOF", Cause::Cut, &["was cut", "(max retries exceeded: EOF)"]);
-    check("max retries exceeded: unexpected EOF", Cause::Cut, &["was cut"]);
-    check(&get("dial tcp 10.0.0.1:443: connect: no route to host"), Cause::Other, &["does not reach"]);
-    check(&get("something new"), Cause::Other, &["max retries exceeded: Get \"https://dd20", "\": something new"]);
+    check(&get("net/http: TLS handshake timeout"), PullCause::Cut, &["in time", host]);
+    check(&get("dial tcp 172.67.182.229:443: i/o timeout"), PullCause::Cut, &["in time", "172.67.182.229:443"]);
+    check(
+        &get("read tcp 172.17.0.2:51234->104.18.9.90:443: read: connection reset by peer"),
+        PullCause::Cut,
+        &["was cut"],
+    );
+    check(&get("EOF"), PullCause::Cut, &["was cut", host]);
+    check("max retries exceeded: EOF", PullCause::Cut, &["was cut", "(max retries exceeded: EOF)"]);
+    check("max retries exceeded: unexpected EOF", PullCause::Cut, &["was cut"]);
+    check(&get("dial tcp 10.0.0.1:443: connect: no route to host"), PullCause::Other, &["cannot reach"]);
+    check(&get("something new"), PullCause::Other, &["max retries exceeded: Get \"https://dd20", "\": something new"]);
 }
 
 #[test]
 fn a_status_is_known_as_a_status() {
-    let refused = "does not let Ollama have this model";
-    check(r#"pull model manifest: 401: {"error":"unauthorized"}"#, Cause::Other, &[refused]);
-    check("max retries exceeded: unexpected status code 403", Cause::Other, &[refused]);
-    check("pull model manifest: 429: slow down", Cause::Other, &["limits how much"]);
-    check(r#"pull model manifest: 500: {"errors":[{"code":"UNKNOWN"}]}"#, Cause::Other, &["a fault of its own"]);
-    check("503: upstream", Cause::Other, &["a fault of its own"]);
-    check("pull model manifest: 412: {\"errors\":[]}", Cause::Other, &["newer Ollama"]);
+    let refused = "denies Ollama this model";
+    check(r#"pull model manifest: 401: {"error":"unauthorized"}"#, PullCause::Other, &[refused]);
+    check("max retries exceeded: unexpected status code 403", PullCause::Other, &[refused]);
+    check("pull model manifest: 429: slow down", PullCause::Other, &["rate limit is reached"]);
+    check(r#"pull model manifest: 500: {"errors":[{"code":"UNKNOWN"}]}"#, PullCause::Other, &["an internal error"]);
+    check("503: upstream", PullCause::Other, &["an internal error"]);
+    check("pull model manifest: 412: {\"errors\":[]}", PullCause::Other, &["newer Ollama"]);
     for no_status in [
         format!("max retries exceeded: Get \"{SIGNED}\": odd"),
         format!("{HASH} is odd"),
@@ -60,33 +64,45 @@ fn a_status_is_known_as_a_status() {
         "odd 401000: x".into(),
     ] {
         let why = explain(&no_status).why;
-        assert!(why.contains("odd") && !why.contains("does not let") && !why.contains("no such model"), "{why}");
+        assert!(why.contains("odd") && !why.contains("denies") && !why.contains("does not have this model"), "{why}");
     }
 }
 
 #[test]
-fn each_cause_has_its_cure() {
+fn each_cause_has_its_action() {
     check(
         &format!("digest mismatch, file must be downloaded again: want {HASH}, got {HASH}"),
-        Cause::WrongBytes,
-        &["wrong bytes arrive: a proxy, the disk or the RAM", "want sha256:"],
+        PullCause::WrongBytes,
+        &["the download is corrupted by a proxy, or by the disk or RAM", "want sha256:"],
     );
     let manifest =
         |end: &str| format!("pull model manifest: Get \"https://10.0.0.5:5000/v2/library/m/manifests/1\": {end}");
-    check(&manifest("tls: first record does not look like a TLS handshake"), Cause::Other, &["\"insecure\": true"]);
-    check(&manifest("http: server gave HTTP response to HTTPS client"), Cause::Other, &["\"insecure\": true"]);
+    check(&manifest("tls: first record does not look like a TLS handshake"), PullCause::Other, &["\"insecure\": true"]);
+    check(&manifest("http: server gave HTTP response to HTTPS client"), PullCause::Other, &["\"insecure\": true"]);
     let x509 = "tls: failed to verify certificate: x509: certificate";
-    check(&manifest(&format!("{x509} signed by unknown authority")), Cause::Other, &["inspects TLS"]);
-    check(&manifest(&format!("{x509} has expired or is not yet valid: current time")), Cause::Other, &["the clock"]);
-    check(r#"realm host "evil.example" does not match original host "registry.ollama.ai""#, Cause::Other, &["realm"]);
-    check("open /root/.ollama/models/blobs/sha256-26-partial: read-only file system", Cause::Other, &["read-only:"]);
-    check("mkdir /models/blobs: permission denied", Cause::Other, &["may not write"]);
-    check("write /x: no space left on device", Cause::Other, &["disk is full"]);
-    check("pull model manifest: file does not exist", Cause::Other, &["no such model"]);
-    check("file does not exist", Cause::Other, &["lacks a part"]);
-    check("http: no Location header in response", Cause::Other, &["redirect downloads"]);
-    check("dial tcp 127.0.0.1:1: connect: connection refused", Cause::Other, &["does not reach"]);
-    check("proxyconnect tcp: dial tcp 10.1.1.1:3128: i/o timeout", Cause::Other, &["HTTPS_PROXY"]);
+    check(&manifest(&format!("{x509} signed by unknown authority")), PullCause::Other, &["inspects TLS"]);
+    check(
+        &manifest(&format!("{x509} has expired or is not yet valid: current time")),
+        PullCause::Other,
+        &["the clock"],
+    );
+    check(
+        r#"realm host "evil.example" does not match original host "registry.ollama.ai""#,
+        PullCause::Other,
+        &["realm"],
+    );
+    check(
+        "open /root/.ollama/models/blobs/sha256-26-partial: read-only file system",
+        PullCause::Other,
+        &["is read-only. Mount it"],
+    );
+    check("mkdir /models/blobs: permission denied", PullCause::Other, &["may not write"]);
+    check("write /x: no space left on device", PullCause::Other, &["disk is full"]);
+    check("pull model manifest: file does not exist", PullCause::Other, &["does not have this model"]);
+    check("file does not exist", PullCause::Other, &["lacks a part"]);
+    check("http: no Location header in response", PullCause::Other, &["redirect downloads"]);
+    check("dial tcp 127.0.0.1:1: connect: connection refused", PullCause::Other, &["cannot reach"]);
+    check("proxyconnect tcp: dial tcp 10.1.1.1:3128: i/o timeout", PullCause::Other, &["HTTPS_PROXY"]);
 }
 
 #[test]

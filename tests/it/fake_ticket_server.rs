@@ -1,4 +1,4 @@
-//! Something that takes payments, and a worker that has some to hand in.
+//! A fake server that takes payments, and a worker that has some to submit.
 
 use std::collections::HashMap;
 use std::fs;
@@ -28,7 +28,7 @@ pub enum Mood {
     HangUp,
 }
 
-/// Something that takes payments, at one port for its whole life.
+/// A fake TICKET_SUBMIT_URL, at one port for its whole life.
 pub struct Till {
     pub addr: SocketAddr,
     mood: Arc<Mutex<Mood>>,
@@ -112,7 +112,7 @@ fn serve(
     (&mut &*stream).write_all(answer.as_bytes()).ok()
 }
 
-/// A state folder, and who takes the payments.
+/// A state folder, and the server that takes the payments.
 pub struct Scene {
     pub dir: PathBuf,
     pub url: String,

@@ -1,81 +1,88 @@
-//! Keeps the models of MODEL pulled and loaded, each with a thread of its own.
+//! The threads that keep the models of MODEL pulled and loaded, one for each model; `keeper` decides what they do.
 
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::fetch::{Client, Look};
-use super::keeper::{CLOUD, Keeper, Next, ROOM, Renewal, Row, Run, STUCK, State, Stuck, UNANSWERED};
+use super::client::{ModelLists, OllamaClient};
+use super::keeper::request::Renewal;
+use super::keeper::row::{KeeperRow, ModelState, Run, Stuck};
+use super::keeper::{KeeperState, Next};
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive};
 use crate::sys::limits::unix_now;
-use crate::sys::status_table::Rows;
+use crate::sys::status_table::StatusTable;
 use crate::sys::threads;
 
-/// How often Ollama is asked how a model stands.
-const LOOK: Duration = Duration::from_secs(5);
-/// A line in the log for so many percent of a pull.
+/// How often Ollama's lists are read.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// A log line for each step of this many percent of a pull.
 const LOG_STEP: u8 = 5;
 
-/// What operators see of all models that are kept.
-pub(crate) type Keepers = Rows<Row>;
+const CLOUD: &str =
+    "runs in Ollama's cloud, not on this machine's GPU, so it is neither pulled nor loaded. Remove it from MODEL";
+const STUCK: &str = "listed as loaded although it has expired, and two requests in a row got no answer: its runner hangs. Restart Ollama";
+const UNANSWERED: &str = "listed as loaded although it has expired, and a request got no answer: its runner serves a long request or hangs. The request is repeated";
+const ROOM: &str = "no room for both. Raise OLLAMA_MAX_LOADED_MODELS, free memory, or remove one of them from MODEL";
+
+/// The status of all models of MODEL.
+pub(crate) type Keepers = StatusTable<KeeperRow>;
 
 /// Starts a thread for each model of MODEL; they run as long as the process.
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
 pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
-    // One beginning for all: what one did is compared with what happened to another.
+    // One start time for all: their times are compared.
     let started = Instant::now();
     for model in &config.models.names {
-        let one = One {
+        let one = ModelKeeper {
             model: model.clone(),
             keep_alive: config.models.keep_alive.clone(),
-            client: Client::new(&config.ollama, config.hurry),
+            client: OllamaClient::new(&config.ollama, config.hurry),
             keepers: Arc::clone(keepers),
-            at: keepers.put(Row::new(model), |_, _| false),
+            at: keepers.put(KeeperRow::new(model), |_, _| false),
             started,
-            hurry: config.hurry,
+            time_scale: config.hurry,
         };
         threads::service("keeper", move || one.keep())?;
     }
     Ok(())
 }
 
-/// One model.
-struct One {
+/// The keeper of one model.
+struct ModelKeeper {
     model: String,
     keep_alive: KeepAlive,
-    client: Client,
+    client: OllamaClient,
     keepers: Arc<Keepers>,
     at: usize,
     started: Instant,
-    /// Its time goes so many times faster.
-    hurry: u32,
+    time_scale: u32,
 }
 
-impl One {
+impl ModelKeeper {
     fn now(&self) -> Duration {
-        self.started.elapsed() * self.hurry
+        self.started.elapsed() * self.time_scale
     }
 
     fn keep(&self) {
-        let mut keeper = Keeper::new(self.keep_alive.time);
-        let mut before = State::Waiting;
+        let mut keeper = KeeperState::new(self.keep_alive.time);
+        let mut before = ModelState::Waiting;
         let mut beside = Vec::new();
         loop {
-            let look = self.client.look();
-            let standing = look.as_ref().ok().map(|look| look.standing(&self.model));
+            let lists = self.client.lists();
+            let standing = lists.as_ref().ok().map(|lists| lists.standing(&self.model));
             #[allow(clippy::cast_possible_truncation)] // whole seconds are enough
             let ours = unix_now() as i64;
-            let clock = look.as_ref().ok().and_then(|look| look.clock).unwrap_or(ours);
+            let clock = lists.as_ref().ok().and_then(|lists| lists.clock).unwrap_or(ours);
             let (state, next) = keeper.next(standing.as_ref(), clock, self.now());
-            if let Ok(look) = &look {
-                if before == State::Loaded && matches!(state, State::Waiting | State::Loading) {
-                    log::info!("{}: Ollama has unloaded it; it will be loaded again", self.model);
+            if let Ok(lists) = &lists {
+                if before == ModelState::Loaded && matches!(state, ModelState::Waiting | ModelState::Loading) {
+                    log::info!("{}: unloaded by Ollama; reloading", self.model);
                 }
-                self.see_neighbors(&mut keeper, look, &mut beside);
+                self.see_neighbors(&mut keeper, lists, &mut beside);
                 if standing.as_ref().is_some_and(|standing| standing.pulled && standing.remote_host.is_some()) {
                     self.notice(|row| row.error.as_deref() == Some(CLOUD), CLOUD);
                 }
@@ -83,10 +90,10 @@ impl One {
                     self.notice(|row| row.stuck == Some(stuck), in_words(stuck));
                 }
             }
-            self.show(&keeper, &look, state, keeper.stuck(clock));
+            self.show(&keeper, &lists, state, keeper.stuck(clock));
             before = state;
             match next {
-                Next::Look => thread::sleep(LOOK / self.hurry),
+                Next::Look => thread::sleep(INTERVAL / self.time_scale),
                 Next::Pull => self.pull(&mut keeper),
                 Next::Load => self.load(&mut keeper, None),
                 Next::Renew(renewal) => self.load(&mut keeper, Some(renewal)),
@@ -94,25 +101,25 @@ impl One {
         }
     }
 
-    /// Who took its place, or stands beside it. `beside`: what was loaded when it was loaded last.
-    fn see_neighbors(&self, keeper: &mut Keeper, look: &Look, beside: &mut Vec<String>) {
-        let loaded = || look.models.iter().filter(|model| model.loaded.is_some()).map(|model| model.name.clone());
+    /// Which model took its place or is loaded beside it. `beside`: the models loaded when this one last was.
+    fn see_neighbors(&self, keeper: &mut KeeperState, lists: &ModelLists, beside: &mut Vec<String>) {
+        let loaded = || lists.models.iter().filter(|model| model.loaded.is_some()).map(|model| model.name.clone());
         let rows = self.keepers.rows();
         let others = || rows.iter().enumerate().filter(|(at, _)| *at != self.at).map(|(_, row)| row);
         if let Some(since) = keeper.lost_since() {
             if let Some(other) = others().find(|row| row.loaded_since(since)) {
                 keeper.displaced(self.now());
                 let by = &other.model;
-                log::warn!("{}: Ollama has unloaded it for {by}, which MODEL names as well: {ROOM}", self.model);
+                log::warn!("{}: unloaded by Ollama for {by}, also in MODEL: {ROOM}", self.model);
                 self.change(|row| row.displaced_by = Some(by.clone()));
             } else if let Some(new) = loaded().find(|name| !beside.contains(name)) {
-                log::warn!("{}: Ollama has unloaded it for {new}, which a client loaded", self.model);
+                log::warn!("{}: unloaded by Ollama for {new}, which a client loaded", self.model);
             }
         }
-        if look.standing(&self.model).loaded.is_some() {
+        if lists.standing(&self.model).loaded.is_some() {
             *beside = loaded().collect();
             let both = others().any(|row| {
-                rows[self.at].displaced_by.as_ref() == Some(&row.model) && look.standing(&row.model).loaded.is_some()
+                rows[self.at].displaced_by.as_ref() == Some(&row.model) && lists.standing(&row.model).loaded.is_some()
             });
             if both {
                 keeper.placed();
@@ -123,35 +130,35 @@ impl One {
         }
     }
 
-    /// A word in the log about what began just now.
-    fn notice(&self, known: impl Fn(&Row) -> bool, what: &str) {
+    /// Warns once about a new condition.
+    fn notice(&self, known: impl Fn(&KeeperRow) -> bool, what: &str) {
         if !self.keepers.rows().get(self.at).is_some_and(known) {
             log::warn!("{}: {what}", self.model);
         }
     }
 
-    fn show(&self, keeper: &Keeper, look: &Result<Look, String>, state: State, stuck: Option<Stuck>) {
-        let cloud = look.as_ref().is_ok_and(|look| look.standing(&self.model).remote_host.is_some());
+    fn show(&self, keeper: &KeeperState, lists: &Result<ModelLists, String>, state: ModelState, stuck: Option<Stuck>) {
+        let cloud = lists.as_ref().is_ok_and(|lists| lists.standing(&self.model).remote_host.is_some());
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {
             (row.state, row.stuck) = (state, stuck);
-            row.error = match (look, state) {
+            row.error = match (lists, state) {
                 (Err(why), _) => Some(why.clone()),
-                (Ok(_), State::Failed) if stuck.is_some() => stuck.map(in_words).map(str::to_owned),
-                (Ok(_), State::Failed) if cloud => Some(CLOUD.into()),
-                (Ok(_), State::Failed) if rest.is_some() => rest.map(str::to_owned),
-                (Ok(_), State::Failed) => {
-                    row.error.take().or_else(|| Some("it was pulled, but Ollama does not list it".into()))
+                (Ok(_), ModelState::Failed) if stuck.is_some() => stuck.map(in_words).map(str::to_owned),
+                (Ok(_), ModelState::Failed) if cloud => Some(CLOUD.into()),
+                (Ok(_), ModelState::Failed) if rest.is_some() => rest.map(str::to_owned),
+                (Ok(_), ModelState::Failed) => {
+                    row.error.take().or_else(|| Some("pulled, but Ollama does not list it".into()))
                 }
-                (Ok(_), State::Waiting) => {
-                    row.displaced_by.as_ref().map(|by| format!("Ollama has unloaded it for {by}: {ROOM}"))
+                (Ok(_), ModelState::Waiting) => {
+                    row.displaced_by.as_ref().map(|by| format!("unloaded by Ollama for {by}: {ROOM}"))
                 }
                 (Ok(_), _) => None,
             };
         });
     }
 
-    fn pull(&self, keeper: &mut Keeper) {
+    fn pull(&self, keeper: &mut KeeperState) {
         log::info!("{}: pulling", self.model);
         let mut logged = 0;
         let mut far = Progress::default();
@@ -168,7 +175,7 @@ impl One {
         let why = keeper.pulled(pulled.as_ref().copied(), &far, &self.model, self.now());
         match &why {
             None => log::info!("{}: pulled", self.model),
-            Some(why) => log::warn!("{}: it cannot be pulled: {why}", self.model),
+            Some(why) => log::warn!("{}: cannot pull it: {why}", self.model),
         }
         self.change(|row| {
             row.show(None);
@@ -177,7 +184,7 @@ impl One {
         });
     }
 
-    fn load(&self, keeper: &mut Keeper, renewal: Option<Renewal>) {
+    fn load(&self, keeper: &mut KeeperState, renewal: Option<Renewal>) {
         let began = self.now();
         if renewal.is_none() {
             self.change(|row| row.load = Some(Run::UnderWay));
@@ -187,13 +194,13 @@ impl One {
         let harmed = keeper.asked(&loaded, began, now);
         match &loaded {
             Ok(_) if harmed => log::info!(
-                "{}: Ollama loaded it again for our request: a client had options of its own that Ollama does not list, or its runner had died; it is left to clients for a day",
+                "{}: Ollama reloaded it for our request: a client uses other options, or its runner had died. Leaving it to clients for a day",
                 self.model
             ),
             Ok(_) if renewal.is_some() => log::debug!("{}: kept loaded", self.model),
             Ok(_) => log::info!("{}: loaded", self.model),
-            Err(error) if renewal.is_some() => log::warn!("{}: it cannot be kept loaded: {}", self.model, error.why),
-            Err(error) => log::warn!("{}: it cannot be loaded: {}", self.model, error.why),
+            Err(error) if renewal.is_some() => log::warn!("{}: cannot keep it loaded: {}", self.model, error.why),
+            Err(error) => log::warn!("{}: cannot load it: {}", self.model, error.why),
         }
         self.change(|row| {
             row.loads[usize::from(loaded.is_err())] += 1;
@@ -204,14 +211,14 @@ impl One {
         });
     }
 
-    fn ended(&self, row: &mut Row, error: Option<&String>) {
+    fn ended(&self, row: &mut KeeperRow, error: Option<&String>) {
         row.error = error.cloned();
         if error.is_some() {
-            row.state = State::Failed;
+            row.state = ModelState::Failed;
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Row)) {
+    fn change(&self, change: impl FnOnce(&mut KeeperRow)) {
         self.keepers.change(self.at, change);
     }
 }

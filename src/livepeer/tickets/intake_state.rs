@@ -1,0 +1,39 @@
+//! What the ticket intake's threads share, and how a payment is read back from the file.
+
+use super::file::lines::LineReader;
+use super::ledger::entry::{Entry, Received};
+use super::ledger::key::hash_of;
+use super::ledger::{Due, Ledger};
+use crate::sys::text::io_words;
+
+#[derive(Debug, Default)]
+pub(super) struct IntakeState {
+    /// The ledger and its file. Err: why it cannot be used; None: it is being read.
+    pub(super) ledger: Option<Result<(Ledger, LineReader), String>>,
+    pub(super) stopping: bool,
+    pub(super) submitting: bool,
+}
+
+impl IntakeState {
+    /// The ledger, or why it cannot be used.
+    pub(super) fn ledger(&mut self) -> Result<&mut Ledger, String> {
+        match &mut self.ledger {
+            Some(Ok((ledger, _))) => Ok(ledger),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err("the ledger is being read".into()),
+        }
+    }
+}
+
+/// Reads a payment back from the file.
+///
+/// # Errors
+/// When the file was changed or cannot be read.
+pub(super) fn read_back(due: Due, reader: &LineReader) -> Result<Received, String> {
+    let line =
+        reader.read(due.place).map_err(|why| format!("cannot read a payment from STATE_DIR: {}", io_words(&why)))?;
+    match serde_json::from_slice(&line) {
+        Ok(Entry::Payment(received)) if hash_of(&received.id) == Some(due.id) => Ok(received),
+        _ => Err("a payment is missing from its place in STATE_DIR: another program has changed the file".into()),
+    }
+}
