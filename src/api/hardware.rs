@@ -134,7 +134,7 @@ pub(crate) fn stats(pipeline: &str, latest: &Published) -> String {
 
 pub(crate) fn info(pipeline: &str, latest: &Published) -> String {
     let gpus = latest.snapshot.gpu.gpus().iter().map(|gpu| {
-        let (major, minor) = gpu.fixed.compute_capability.unzip();
+        let (major, minor) = gpu.compute_capability.unzip();
         (gpu.index, GpuInfo { base: base(gpu), major, minor })
     });
     let identity = Identity { pipeline, model_id: latest.model_name() };

@@ -20,7 +20,7 @@ use crate::livepeer::tickets::header::Tickets;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::Keepers;
 use crate::sys::counters::{Gauge, JobStats};
-use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition, Kind};
+use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition};
 use crate::sys::limits::unix_now;
 use crate::sys::{logger, process};
 
@@ -213,11 +213,10 @@ impl Worker {
         if let Some(intake) = &self.ticket_intake {
             intake.write_metrics(&mut out);
         }
-        metrics::registrations::write(&mut out, &self.registrations.rows());
-        metrics::keepers::write(&mut out, &self.keepers.rows());
-        let help = "Log lines that were not read in time, or could not be written.";
-        out.single("agent_net_log_lines_dropped_total", Kind::Counter, help, Some(logger::dropped() as f64));
-        metrics::process::write(&mut out, &process::stats(), now - self.started.elapsed().as_secs_f64());
+        metrics::registrations(&mut out, &self.registrations.rows());
+        metrics::keepers(&mut out, &self.keepers.rows());
+        let started = now - self.started.elapsed().as_secs_f64();
+        metrics::process(&mut out, &process::stats(), started, logger::dropped());
         let latest = self.latest();
         if let Some(latest) = &latest {
             let stale = verdict::stale(latest.snapshot.at.elapsed(), self.interval, now);
@@ -229,7 +228,7 @@ impl Worker {
                 let mut out = Exposition::new(open);
                 metrics::write(&mut out, snapshot, self.board.limits());
                 if self.nvidia_smi_metrics {
-                    metrics::nvidia_smi::write(&mut out, snapshot);
+                    metrics::nvidia_smi(&mut out, snapshot);
                 }
                 out.into_text()
             })),

@@ -1,6 +1,7 @@
 //! GPUs: what one says of itself, the helper that reads NVML, and what the machine shows without it.
 
 pub(crate) mod client;
+pub(crate) mod failure;
 #[cfg(feature = "nvml")]
 pub(crate) mod helper;
 pub(crate) mod host;
@@ -10,9 +11,12 @@ pub(crate) mod legacy;
 pub(crate) mod pci;
 pub(crate) mod place;
 pub(crate) mod plausible;
+pub(crate) mod reading;
+pub(crate) mod readings;
 pub(crate) mod sample;
 pub(crate) mod state;
 
 pub(crate) mod tegra;
+pub(crate) mod value;
 pub(crate) mod wire;
 pub(crate) mod xid;

@@ -1,57 +1,7 @@
-//! Which values a driver can mean. Some answer with success and a number that no board can have (2^32-1, megawatts):
-//! such a number is a failed reading, and nothing is concluded from it.
+//! Which values a driver can mean. Some drivers report success and a number that no board can have (2^32-1, megawatts).
+//! Such a number is a failed reading.
 
-/// Milliwatts. The largest boards take less than half of it.
-const MAX_POWER_MW: i128 = 3_000_000;
-/// Megahertz; the fastest memory runs at half of it.
-const MAX_CLOCK_MHZ: i128 = 30_000;
-/// Of a counter of 32 bits: the largest number stands for "unknown".
-const MAX_COUNT: i128 = u32::MAX as i128 - 1;
-/// Nanoseconds of a century.
-const CENTURY_NS: i128 = 100 * 366 * 86_400 * 1_000_000_000;
-/// 16 TiB.
-const MAX_MEMORY: i128 = 16 << 40;
-
-/// Name in the report, least and greatest value as the driver counts them, unit.
-const RANGES: &[(&str, i128, i128, &str)] = &[
-    ("vram_total_mb", 1, MAX_MEMORY, "bytes"),
-    ("temperature_c", 1, 150, "°C"),
-    ("temperature_slowdown_c", 1, 150, "°C"),
-    ("temperature_shutdown_c", 1, 150, "°C"),
-    ("temperature_max_c", 1, 150, "°C"),
-    ("temperature_margin_c", -100, 150, "°C"),
-    ("temperature_margin_at_max_c", -100, 150, "°C"),
-    ("temperature_margin_at_shutdown_c", -100, 150, "°C"),
-    ("memory_temperature_c", 1, 150, "°C"),
-    ("memory_temperature_max_c", 1, 150, "°C"),
-    ("power_w", 0, MAX_POWER_MW, "mW"),
-    ("power_limit_w", 1, MAX_POWER_MW, "mW"),
-    ("power_limit_default_w", 1, MAX_POWER_MW, "mW"),
-    // The largest board at work for thirty years.
-    ("energy_j", 0, MAX_POWER_MW * 86_400 * 366 * 30, "mJ"),
-    ("utilization_percent", 0, 100, "%"),
-    ("memory_utilization_percent", 0, 100, "%"),
-    ("graphics_clock_mhz", 0, MAX_CLOCK_MHZ, "MHz"),
-    ("graphics_clock_max_mhz", 1, MAX_CLOCK_MHZ, "MHz"),
-    ("memory_clock_mhz", 0, MAX_CLOCK_MHZ, "MHz"),
-    ("memory_clock_max_mhz", 1, MAX_CLOCK_MHZ, "MHz"),
-    ("throttle_seconds", 0, CENTURY_NS, "ns"),
-    ("recovery_action", 0, 255, ""),
-    ("remapped_rows", 0, 1 << 24, "rows"),
-    // NVML says of a fan that it may exceed 100 %.
-    ("fan_percent", 0, 200, "%"),
-    ("mig_mode", 0, 1, ""),
-    ("pcie_generation", 1, 16, ""),
-    ("pcie_generation_max", 1, 16, ""),
-    ("pcie_width", 1, 32, "lanes"),
-    ("pcie_width_max", 1, 32, "lanes"),
-    ("pcie_replays", 0, MAX_COUNT, ""),
-    ("ecc_uncorrected_volatile", 0, MAX_COUNT, "errors"),
-    ("ecc_uncorrected_aggregate", 0, MAX_COUNT, "errors"),
-    ("retired_pages", 0, 1 << 20, "pages"),
-    ("processes", 0, 1 << 16, "processes"),
-    ("compute_capability", 0, 1000, ""),
-];
+use super::readings;
 
 /// Whether the reading `name` can have this value, in the driver's unit.
 ///
@@ -59,8 +9,12 @@ const RANGES: &[(&str, i128, i128, &str)] = &[
 /// The value and that it is impossible, for the report's `failed`.
 pub(crate) fn check(name: &str, value: impl Into<i128>) -> Result<(), String> {
     let value = value.into();
-    match RANGES.iter().find(|(known, ..)| *known == name) {
-        Some((_, least, greatest, unit)) if !(least..=greatest).contains(&&value) => Err(impossible(value, unit)),
+    let reading = readings::find(name);
+    debug_assert!(reading.is_some(), "the table of readings has no {name}");
+    match reading.and_then(|reading| Some((reading.range?, reading.unit.word()))) {
+        Some(((least, greatest), unit)) if value < least.into() || value > greatest.into() => {
+            Err(impossible(value, unit))
+        }
         _ => Ok(()),
     }
 }
@@ -81,7 +35,7 @@ pub(crate) fn check_memory(total: u64, parts: [u64; 3]) -> Result<(), String> {
     }
 }
 
-/// What a value is said to be that nothing can have.
+/// How a value that no board can have is described.
 pub(crate) fn impossible(value: impl std::fmt::Display, unit: &str) -> String {
     let space = if unit.is_empty() { "" } else { " " };
     format!("{value}{space}{unit} is impossible")
@@ -123,11 +77,13 @@ fn absurd_values_are_refused() {
 }
 
 #[test]
-fn every_range_is_of_a_known_reading() {
-    use super::sample::Gpu;
-    let gpu = Gpu::default();
-    let row = serde_json::to_value(crate::api::gpu_row::GpuRow::new(&gpu, &[], &[])).unwrap();
-    for (name, ..) in RANGES {
-        assert!(row.get(name).is_some(), "{name}");
+fn both_ends_of_every_range_are_plausible_and_nothing_beyond() {
+    let ranges: Vec<_> = readings::READINGS.iter().filter_map(|r| Some((r.name, r.range?))).collect();
+    assert!(ranges.len() >= 35, "{ranges:?}");
+    for (name, (least, greatest)) in ranges {
+        assert!(least < greatest, "{name}");
+        for (value, good) in [(least - 1, false), (least, true), (greatest, true), (greatest + 1, false)] {
+            assert_eq!(check(name, value).is_ok(), good, "{name}: {value}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::sample::{Gpu, GpuFault, GpuSample};
 /// What is known of the GPUs.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum GpuState {
-    /// Nobody has answered yet.
+    /// There is no answer yet.
     Pending,
     /// The reader starts, and with it perhaps the driver.
     Starting {
@@ -48,7 +48,7 @@ pub(crate) enum XidSource {
     Kmsg,
     /// NVML's events: the newest of those that come while the worker runs.
     Nvml,
-    /// Nobody listens. That is no fault.
+    /// Errors cannot be read. This is not a fault.
     #[default]
     None,
 }

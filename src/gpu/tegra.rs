@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::plausible;
+use super::readings::READINGS;
 use super::sample::{Failure, Gaps, Gpu, GpuSample};
 use crate::sys::meminfo;
 
@@ -19,46 +20,6 @@ const LOADS: [&str; 3] =
 const BOARD_RAILS: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
 /// Its GPU is on a PCI bus within the chip; the other boards' GPUs are not on PCI.
 const THOR: &str = "nvidia,tegra264";
-/// Readings that only NVML has.
-const NEVER: [&str; 36] = [
-    "uuid",
-    "pci_bus_id",
-    "vram_reserved_mb",
-    "temperature_max_c",
-    "temperature_margin_c",
-    "temperature_margin_at_max_c",
-    "temperature_margin_at_shutdown_c",
-    "memory_temperature_c",
-    "memory_temperature_max_c",
-    "power_limit_w",
-    "power_limit_default_w",
-    "energy_j",
-    "memory_utilization_percent",
-    "memory_clock_mhz",
-    "memory_clock_max_mhz",
-    "performance_state",
-    "throttle_reasons",
-    "throttle_seconds",
-    "recovery_action",
-    "pcie_generation",
-    "pcie_generation_max",
-    "pcie_width",
-    "pcie_width_max",
-    "pcie_replays",
-    "nvlinks_active",
-    "ecc_enabled",
-    "ecc_uncorrected_volatile",
-    "ecc_uncorrected_aggregate",
-    "remapped_rows",
-    "retired_pages",
-    "inforom_corrupt",
-    "vbios_version",
-    "compute_capability",
-    "persistence_mode",
-    "mig_mode",
-    "processes",
-];
-
 /// A board's one GPU.
 #[derive(Debug)]
 pub(crate) struct Tegra {
@@ -104,24 +65,11 @@ impl Tegra {
         self.load_and_clock(&mut gpu);
         self.heat(&mut gpu);
         self.power(&mut gpu);
-        gpu.slow.fan_percent = self.fans();
+        gpu.fan_percent = self.fans();
         let failed = refuse_impossible(&mut gpu);
-        let found = [
-            ("vram_total_mb", gpu.vram_total_bytes.is_some()),
-            ("vram_used_mb", gpu.vram_used_bytes.is_some()),
-            ("vram_free_mb", gpu.vram_free_bytes.is_some()),
-            ("temperature_c", gpu.temperature_c.is_some()),
-            ("temperature_slowdown_c", gpu.fixed.temperature_slowdown_c.is_some()),
-            ("temperature_shutdown_c", gpu.fixed.temperature_shutdown_c.is_some()),
-            ("utilization_percent", gpu.utilization_percent.is_some()),
-            ("graphics_clock_mhz", gpu.graphics_clock_mhz.is_some()),
-            ("graphics_clock_max_mhz", gpu.fixed.graphics_clock_max_mhz.is_some()),
-            ("power_w", gpu.power_mw.is_some()),
-            ("power_alarm", gpu.power_alarm.is_some()),
-            ("fan_percent", gpu.slow.fan_percent.is_some()),
-        ];
-        let missing = found.iter().filter(|(name, found)| !found && !failed.contains_key(*name)).map(|(name, _)| *name);
-        let unsupported = missing.chain(NEVER).map(str::to_owned).collect();
+        let missing = READINGS.iter().filter(|r| (r.shown)(&gpu).is_none() && !failed.contains_key(r.name));
+        let unsupported =
+            ["uuid", "pci_bus_id"].into_iter().chain(missing.map(|r| r.name)).map(str::to_owned).collect();
         gpu.gaps = Gaps { unsupported, failed, ..Gaps::default() };
         let read_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         gpu.read_us = Some(read_us);
@@ -160,7 +108,7 @@ impl Tegra {
             u32::try_from(hertz / 1_000_000).ok()
         };
         gpu.graphics_clock_mhz = mhz("cur_freq");
-        gpu.fixed.graphics_clock_max_mhz = mhz("max_freq");
+        gpu.graphics_clock_max_mhz = mhz("max_freq");
     }
 
     /// By the zone's name: the numbers differ from board to board.
@@ -182,12 +130,11 @@ impl Tegra {
         for trip in 0..16 {
             let kind = text(&zone.join(format!("trip_point_{trip}_type"))).unwrap_or_default();
             let limit = celsius(&zone.join(format!("trip_point_{trip}_temp")));
-            let fixed = &mut gpu.fixed;
             match kind.as_str() {
-                "critical" => fixed.temperature_shutdown_c = limit.or(fixed.temperature_shutdown_c),
-                "hot" => fixed.temperature_slowdown_c = limit.or(fixed.temperature_slowdown_c),
+                "critical" => gpu.temperature_shutdown_c = limit.or(gpu.temperature_shutdown_c),
+                "hot" => gpu.temperature_slowdown_c = limit.or(gpu.temperature_slowdown_c),
                 // Where the GPU is throttled only slightly; "hot" is more important.
-                "passive" => fixed.temperature_slowdown_c = fixed.temperature_slowdown_c.or(limit),
+                "passive" => gpu.temperature_slowdown_c = gpu.temperature_slowdown_c.or(limit),
                 _ => {}
             }
         }
@@ -254,9 +201,9 @@ fn refuse_impossible(gpu: &mut Gpu) -> BTreeMap<String, Failure> {
     gpu.utilization_percent = refuse("utilization_percent", gpu.utilization_percent);
     gpu.power_mw = refuse("power_w", gpu.power_mw);
     gpu.graphics_clock_mhz = refuse("graphics_clock_mhz", gpu.graphics_clock_mhz);
-    gpu.fixed.graphics_clock_max_mhz = refuse("graphics_clock_max_mhz", gpu.fixed.graphics_clock_max_mhz);
-    let fans = gpu.slow.fan_percent.take();
-    gpu.slow.fan_percent = fans.filter(|fans| fans.iter().all(|fan| refuse("fan_percent", Some(*fan)).is_some()));
+    gpu.graphics_clock_max_mhz = refuse("graphics_clock_max_mhz", gpu.graphics_clock_max_mhz);
+    let fans = gpu.fan_percent.take();
+    gpu.fan_percent = fans.filter(|fans| fans.iter().all(|fan| refuse("fan_percent", Some(*fan)).is_some()));
     failed
 }
 

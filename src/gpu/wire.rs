@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::sample::{GpuFault, GpuSample};
 
-/// Raised whenever a line's meaning changes; both sides refuse another one.
-pub(crate) const PROTOCOL: u32 = 3;
+/// Raised whenever the meaning of a line changes. Both sides refuse a different one.
+pub(crate) const PROTOCOL: u32 = 4;
 
-/// No honest line is longer: a GPU is 2 to 4 KiB.
+/// A GPU takes 2 to 4 KiB.
 pub(crate) const MAX_LINE: usize = 1024 * 1024;
 
 /// The helper's first line, sent before NVML is touched.
@@ -28,23 +28,23 @@ pub(crate) struct Ask {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Question {
-    /// Read all GPUs; NVML is initialised at the first one.
+    /// Read all GPUs; the first one initializes NVML.
     Sample(Wanted),
 }
 
-/// What a sample holds beyond the fast readings.
+/// What a sample holds besides the fast readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Wanted {
-    /// Read also what costs more than it changes.
+    /// Also the slow readings.
     pub(crate) slow: bool,
-    /// Listen to what the driver reports.
+    /// Also the errors that the driver reports.
     pub(crate) events: bool,
 }
 
 /// Helper to server.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    /// The ask's id: the answer to an ask that was given up is recognised and dropped.
+    /// The ask's id: a late answer to an ask that has timed out is recognized and dropped.
     pub(crate) id: u64,
     pub(crate) answer: Result<GpuSample, GpuFault>,
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::gpu::pci::PciId;
+use crate::gpu::readings::is_core;
 use crate::gpu::sample::{
-    CORE_READINGS, Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ,
-    SW_THERMAL,
+    Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ, SW_THERMAL,
 };
 use crate::ollama::state::OllamaState;
 
@@ -146,9 +146,8 @@ impl Track {
     }
 
     fn see_slow(&mut self, gpu: &Gpu, at: Duration) {
-        let slow = &gpu.slow;
-        self.nvlink_ever |= slow.nvlinks_active.is_some_and(|links| links > 0);
-        match (slow.pcie_width, gpu.fixed.pcie_width_max) {
+        self.nvlink_ever |= gpu.nvlinks_active.is_some_and(|links| links > 0);
+        match (gpu.pcie_width, gpu.pcie_width_max) {
             // At idle a link may be narrower; it counts only under load.
             (Some(now), Some(max)) if now < max && !gpu.unified_memory => {
                 if gpu.performance_state.is_some_and(|state| state <= 2) {
@@ -157,8 +156,8 @@ impl Track {
             }
             _ => self.narrow.see(false, true),
         }
-        self.replays.see(at, slow.pcie_replays);
-        if let Some(pages) = slow.retired_pages {
+        self.replays.see(at, gpu.pcie_replays);
+        if let Some(pages) = gpu.retired_pages {
             let total = total(pages);
             self.retired_rise |= self.retired.is_some_and(|before| total > before);
             self.retired = Some(total);
@@ -167,7 +166,7 @@ impl Track {
 
     /// A failed reading is a fault if the device caused it, if it worked before, or if every GPU has it.
     pub(crate) fn is_fault(&self, reading: &str, why: &Failure) -> bool {
-        let must_work = why.of_device || CORE_READINGS.contains(&reading);
+        let must_work = why.of_device || is_core(reading);
         must_work || !self.never_worked.as_ref().is_some_and(|names| names.contains(reading))
     }
 }
@@ -190,16 +189,15 @@ pub(crate) struct Heat {
 /// down, else 90 °C.
 pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
     let temperature = degrees(gpu.temperature_c?);
-    let fixed = &gpu.fixed;
     let by_limit = |limit: i32| Heat { limit, over: temperature - limit };
-    if let Some(max) = fixed.temperature_max_c {
+    if let Some(max) = gpu.temperature_max_c {
         return Some(by_limit(degrees(max) + 1));
     }
-    if let (Some(margin), Some(at_max)) = (credible_margin(gpu), fixed.margin_at_max_c) {
+    if let (Some(margin), Some(at_max)) = (credible_margin(gpu), gpu.margin_at_max_c) {
         let over = at_max.saturating_sub(1).saturating_sub(margin);
         return Some(Heat { limit: temperature.saturating_sub(over), over });
     }
-    Some(by_limit(fixed.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
+    Some(by_limit(gpu.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
 }
 
 /// The margin to the thermal limit. A margin of 0 or less counts only together with heat or a thermal slowdown.

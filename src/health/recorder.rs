@@ -12,7 +12,7 @@ use super::uptime::{Minute, Seen, Uptime, Windows};
 use super::uptime_file::{Health, UptimeFile};
 use super::verdict::{self, Verdict};
 use crate::gpu::state::GpuState;
-use crate::sys::exposition::{Exposition, Kind};
+use crate::sys::exposition::{Exposition, counter, gauge, metrics};
 use crate::sys::limits::{boot_clock, unix_now};
 use crate::sys::threads;
 
@@ -25,6 +25,13 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// An older sample says nothing about now.
 const SAMPLE_MAX_AGE: Duration = Duration::from_secs(60);
+
+metrics! {
+    WRITE_ERRORS = counter("agent_net_state_write_errors_total", &[], "Failed writes to STATE_DIR.");
+    LAST_WRITE = gauge(
+        "agent_net_state_last_write_timestamp_seconds", &[], "Unix time of the last successful write to STATE_DIR."
+    );
+}
 
 /// The uptime of this machine.
 #[derive(Debug)]
@@ -72,11 +79,9 @@ impl Recorder {
     /// The metrics of writing.
     pub(crate) fn write_metrics(&self, out: &mut Exposition, now: f64) {
         let Some(Health { errors, last_success }) = self.file.as_ref().map(UptimeFile::health) else { return };
-        let help = "Failed attempts to write STATE_DIR.";
-        out.single("agent_net_state_write_errors_total", Kind::Counter, help, Some(errors as f64));
+        out.single(&WRITE_ERRORS, Some(errors as f64));
         let last = last_success.map(|at| now - at.elapsed().as_secs_f64());
-        let help = "Unix time of the last write to STATE_DIR that succeeded.";
-        out.single("agent_net_state_last_write_timestamp_seconds", Kind::Gauge, help, last);
+        out.single(&LAST_WRITE, last);
     }
 
     fn record(&self, store: &SnapshotStore, records: &mut Option<Receiver<Vec<u8>>>, max_age: Duration) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::exposition::{Exposition, Kind};
+use super::exposition::{Exposition, counter, histogram, metrics};
 
 /// A number of things that are in progress, counted down by the drop of their permits, panics included.
 #[derive(Debug, Clone, Default)]
@@ -139,6 +139,11 @@ impl Pulse {
     }
 }
 
+metrics! {
+    JOBS = counter("agent_net_jobs_total", &["route", "code"], "Jobs by route and status.");
+    JOB_DURATION = histogram("agent_net_job_duration_seconds", &[], "Time from a complete request to its response.");
+}
+
 /// Upper bounds of the histogram of job times, in seconds. A job takes microseconds, or waits for a first sample.
 const BOUNDS: [(f64, &str); 12] = [
     (0.000_1, "0.0001"),
@@ -178,11 +183,11 @@ impl JobStats {
 
     pub(crate) fn write(&self, out: &mut Exposition) {
         let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        out.family("agent_net_jobs_total", Kind::Counter, "Jobs that were answered, by route and status.");
+        out.family(&JOBS);
         for ((route, status), count) in &jobs.answered {
-            out.sample(&[("route", *route), ("code", &status.to_string())], Some(*count as f64));
+            out.sample(&[route, &status.to_string()], Some(*count as f64));
         }
-        out.family("agent_net_job_duration_seconds", Kind::Histogram, "Time from a whole request to its answer.");
+        out.family(&JOB_DURATION);
         let mut below = 0;
         for ((_, bound), count) in BOUNDS.iter().zip(jobs.times) {
             below += count;

@@ -9,30 +9,70 @@ pub(crate) enum Kind {
     Gauge,
     /// Its samples end in `_total`.
     Counter,
-    /// A gauge that is always 1 and says things by its labels; its samples end in `_info`.
+    /// A gauge that is always 1 and carries text in its labels; its samples end in `_info`.
     Info,
     Histogram,
 }
+
+/// A metric: all that is said of it before its samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Family {
+    /// That of the samples, with `_total` or `_info`.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    /// One sentence, for operators.
+    pub(crate) help: &'static str,
+}
+
+type Names = &'static [&'static str];
+
+pub(crate) const fn gauge(name: &'static str, labels: Names, help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, labels, help }
+}
+
+pub(crate) const fn counter(name: &'static str, labels: Names, help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, labels, help }
+}
+
+pub(crate) const fn info(name: &'static str, labels: Names, help: &'static str) -> Family {
+    Family { name, kind: Kind::Info, labels, help }
+}
+
+/// Its samples have the label `le` besides.
+pub(crate) const fn histogram(name: &'static str, labels: Names, help: &'static str) -> Family {
+    Family { name, kind: Kind::Histogram, labels, help }
+}
+
+/// A constant for each family, and METRICS, the list of them that the reference is made of.
+macro_rules! metrics {
+    ($($constant:ident = $family:expr;)+) => {
+        $(const $constant: $crate::sys::exposition::Family = $family;)+
+        #[cfg(test)]
+        pub(crate) const METRICS: &[$crate::sys::exposition::Family] = &[$($constant),+];
+    };
+}
+pub(crate) use metrics;
 
 /// An exposition that is being written.
 #[derive(Debug)]
 pub(crate) struct Exposition {
     text: String,
     open: bool,
-    family: String,
+    /// The family whose samples follow.
+    now: Option<Family>,
 }
-
-pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Exposition {
     /// `open`: in OpenMetrics.
     pub(crate) fn new(open: bool) -> Self {
-        Self { text: String::new(), open, family: String::new() }
+        Self { text: String::new(), open, now: None }
     }
 
-    /// Begins a family; its samples follow. `name` is that of the samples, with `_total` or `_info`.
-    pub(crate) fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        name.clone_into(&mut self.family);
+    /// Begins a family; its samples follow.
+    pub(crate) fn family(&mut self, family: &Family) {
+        self.now = Some(*family);
+        let Family { name, kind, help, .. } = family;
         let (suffix, word) = match kind {
             Kind::Gauge => ("", "gauge"),
             Kind::Counter => ("_total", "counter"),
@@ -50,15 +90,18 @@ impl Exposition {
         }
     }
 
-    /// One sample of the family; nothing for what is not known.
-    pub(crate) fn sample(&mut self, labels: Labels<'_>, value: Option<f64>) {
-        self.sample_of("", labels, value);
+    /// One sample of the family, with a value for each of its labels; nothing if the sample's own value is unknown.
+    pub(crate) fn sample(&mut self, labels: &[&str], value: Option<f64>) {
+        let names = self.now.map_or(&[][..], |family| family.labels);
+        debug_assert_eq!(names.len(), labels.len(), "{:?}", self.now);
+        let labels: Vec<(&str, &str)> = names.iter().copied().zip(labels.iter().copied()).collect();
+        self.sample_of("", &labels, value);
     }
 
-    /// The same with an end to its name, as histograms have it.
-    pub(crate) fn sample_of(&mut self, suffix: &str, labels: Labels<'_>, value: Option<f64>) {
-        let Some(value) = value else { return };
-        self.text.push_str(&self.family);
+    /// The same with a suffix to its name and with named labels, as histograms need it.
+    pub(crate) fn sample_of(&mut self, suffix: &str, labels: &[(&str, &str)], value: Option<f64>) {
+        let (Some(value), Some(family)) = (value, self.now) else { return };
+        self.text.push_str(family.name);
         self.text.push_str(suffix);
         for (i, (name, text)) in labels.iter().enumerate() {
             let _ = write!(self.text, "{}{name}=\"{}\"", if i == 0 { '{' } else { ',' }, escaped(text));
@@ -69,11 +112,20 @@ impl Exposition {
         let _ = writeln!(self.text, " {value}");
     }
 
-    /// A family of one sample without labels.
-    pub(crate) fn single(&mut self, name: &str, kind: Kind, help: &str, value: Option<f64>) {
-        if value.is_some() {
-            self.family(name, kind, help);
-            self.sample(&[], value);
+    /// A family of one sample without labels, left out when it is unknown.
+    pub(crate) fn single(&mut self, family: &Family, value: Option<f64>) {
+        self.samples(family, [(Vec::new(), value)].into_iter());
+    }
+
+    /// A family and its samples, left out when none is known.
+    pub(crate) fn samples<'a>(&mut self, family: &Family, samples: impl Iterator<Item = (Vec<&'a str>, Option<f64>)>) {
+        let mut begun = false;
+        for (labels, value) in samples.filter(|(_, value)| value.is_some()) {
+            if !begun {
+                self.family(family);
+                begun = true;
+            }
+            self.sample(&labels, value);
         }
     }
 
@@ -81,6 +133,11 @@ impl Exposition {
     pub(crate) fn into_text(self) -> String {
         self.text
     }
+}
+
+/// 1 for true, 0 for false.
+pub(crate) fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 /// Ends an exposition that was put together from several texts.
@@ -117,11 +174,11 @@ fn both(write: impl Fn(&mut Exposition)) -> (String, String) {
 #[test]
 fn the_two_formats_differ_in_metadata_alone() {
     let (plain, open) = both(|out| {
-        out.family("a_seconds_total", Kind::Counter, "Some help.");
-        out.sample(&[("x", "1"), ("y", "2")], Some(0.5));
-        out.sample(&[("x", "3")], None);
-        out.family("b_info", Kind::Info, "More.");
-        out.sample(&[], Some(1.0));
+        out.family(&counter("a_seconds_total", &["x", "y"], "Some help."));
+        out.sample(&["1", "2"], Some(0.5));
+        out.sample(&["3", "4"], None);
+        out.single(&info("b_info", &[], "More."), Some(1.0));
+        out.single(&gauge("c", &[], "Unknown."), None);
     });
     assert_eq!(
         plain,
@@ -138,8 +195,8 @@ fn the_two_formats_differ_in_metadata_alone() {
 #[test]
 fn labels_cannot_break_a_line() {
     let (plain, _) = both(|out| {
-        out.family("m", Kind::Gauge, "h");
-        out.sample(&[("name", "a\"} 1\nm{name=\"\\")], Some(1.0));
+        out.family(&gauge("m", &["name"], "h"));
+        out.sample(&["a\"} 1\nm{name=\"\\"], Some(1.0));
     });
     assert_eq!(plain.lines().last(), Some(r#"m{name="a\"} 1\nm{name=\"\\"} 1"#));
 }

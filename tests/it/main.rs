@@ -70,6 +70,7 @@ mod prose;
 mod proxy;
 mod pull;
 mod readings;
+mod readings_table;
 mod real_nvml;
 mod recordings;
 mod registration;

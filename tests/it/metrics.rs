@@ -1,6 +1,7 @@
 //! GET /metrics: a strict reader of both formats, and its agreement with the report and the text form.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::{is_ok, start};
-use crate::harness::{Worker, codes, skip, wait_for};
+use crate::harness::{Worker, codes, folder, skip, wait_for};
 use crate::http;
 use crate::nvml::FakeNvml;
 
@@ -315,6 +316,44 @@ fn dashboards_of_nvidia_gpu_exporter_find_their_names() {
     let without = start(&ollama, &nvml, &[]);
     without.report_when("verdict ok", is_ok);
     assert!(!without.get("/metrics").text().contains("nvidia_smi_"));
+}
+
+#[test]
+fn every_metric_is_in_the_reference_with_its_type_labels_and_help() {
+    let reference = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/reference.md")).unwrap();
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.rows=1/1/1/0\ngpu0.memory_temperature=50"));
+    let dir = folder("metrics-reference");
+    let more = [
+        ("STATE_DIR", dir.to_str().unwrap()),
+        ("EXPECTED_GPUS", "1"),
+        ("MODEL", "codellama:34b-instruct-q4_k_m"),
+        ("ORCH_URL", "http://127.0.0.1:1"),
+        ("ORCH_SECRET", "secret"),
+        ("CAPABILITY_NAME", "gpu-health"),
+        ("TICKET_SUBMIT_URL", "http://127.0.0.1:1/tickets"),
+    ];
+    let worker = start(&ollama, &nvml, &more);
+    worker.report_when("a GPU", |r| r["gpu_count"] == 1 && r["ollama"]["reachable"] == true);
+    let text = worker.get("/metrics");
+    let (mut help, mut families) = ("", BTreeSet::new());
+    for line in text.text().lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').unwrap().1;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            let kind = if name.ends_with("_info") { "info" } else { kind };
+            let row = format!("\n| `{name}` | {kind} |");
+            let row = reference.split(&row).nth(1).unwrap_or_else(|| panic!("no row {row}")).lines().next().unwrap();
+            let labels = text.text().lines().find(|l| l.starts_with(name)).unwrap();
+            let (_, labels, _) = sample(labels);
+            let labels: Vec<&str> = labels.iter().map(|(label, _)| label.as_str()).filter(|l| *l != "le").collect();
+            let wanted =
+                if labels.is_empty() { format!(" | {help} |") } else { format!(" {} | {help} |", labels.join(", ")) };
+            assert_eq!(row, wanted, "{name}");
+            families.insert(name.to_owned());
+        }
+    }
+    assert!(families.len() >= 60, "{} families: {families:?}", families.len());
 }
 
 #[test]

@@ -192,7 +192,7 @@ pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
                     shown(total)
                 ),
             ));
-            if gpu.slow.persistence_mode == Some(false) {
+            if gpu.persistence_mode == Some(false) {
                 all.push(Finding::warn(
                     "gpu",
                     format!("{}: persistence mode is off: the driver starts again for each program", gpu.index),

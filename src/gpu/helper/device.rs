@@ -12,7 +12,9 @@ use nvml_wrapper::event::EventSet;
 use super::look::{self, Look, Times, micros};
 use super::words::words;
 use super::{fixed, raw, readings};
-use crate::gpu::sample::{Fixed, Gaps, Gpu, GpuError, Slow};
+use crate::gpu::reading::Kind;
+use crate::gpu::readings::READINGS;
+use crate::gpu::sample::{Gaps, Gpu, GpuError};
 use crate::gpu::wire::Wanted;
 
 /// Events of one GPU that are taken a sample.
@@ -23,12 +25,8 @@ const RETRIES: u32 = 3;
 /// One GPU, with its earlier readings.
 pub(super) struct Device {
     nvml: &'static Nvml,
-    index: u32,
-    uuid: Option<String>,
-    name: Option<String>,
-    pci_bus_id: Option<String>,
-    fixed: Fixed,
-    slow: Slow,
+    /// As it was last read.
+    gpu: Gpu,
     /// None before the slow and fixed readings were read once, else how often failed ones were retried.
     retries: Option<u32>,
     events: Events,
@@ -51,24 +49,14 @@ pub(super) struct Reading {
 
 impl Device {
     pub(super) fn new(nvml: &'static Nvml, index: u32) -> Self {
-        Self {
-            nvml,
-            index,
-            uuid: None,
-            name: None,
-            pci_bus_id: None,
-            fixed: Fixed::default(),
-            slow: Slow::default(),
-            retries: None,
-            events: Events::Untried,
-        }
+        Self { nvml, gpu: Gpu { index, ..Gpu::default() }, retries: None, events: Events::Untried }
     }
 
     /// Reads all that is wanted, however long the driver takes.
     pub(super) fn read(&mut self, wanted: Wanted) -> Reading {
         let start = Instant::now();
         let mut times = Times::new();
-        let handle = Look::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.index)));
+        let handle = Look::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.gpu.index)));
         let mut xids = Vec::new();
         let gpu = match handle {
             Some(Ok(device)) => {
@@ -78,36 +66,34 @@ impl Device {
             }
             Some(Err(why)) => {
                 let error = GpuError { kind: look::refusal(&why), message: words(&why) };
-                Gpu { error: Some(error), ..self.identity() }
+                Gpu { error: Some(error), ..self.gpu.identity() }
             }
-            None => self.identity(),
+            None => self.gpu.identity(),
         };
-        let gpu = Gpu { index: self.index, read_us: Some(micros(start)), ..gpu };
+        let gpu = Gpu { read_us: Some(micros(start)), ..gpu };
         Reading { gpu, xids, listening: matches!(self.events, Events::Heard(_)), times }
     }
 
     fn readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: Wanted, times: &mut Times) -> Gpu {
         let mut look = Look::new(times);
         self.identify(device, &mut look);
-        let mut gpu = Gpu::default();
-        readings::fast(device, self.name.as_deref().unwrap_or_default(), &mut gpu, &mut look);
-        gpu.gaps = mem::take(&mut look.gaps);
+        clear(&mut self.gpu, Kind::Fast);
+        readings::fast(device, &mut self.gpu, &mut look);
+        self.gpu.gaps = look.gaps_of(Kind::Fast, &self.gpu);
         if look.error.is_none() {
             self.slower_readings(device, wanted.slow, &mut look);
         }
-        gpu.error = look.error;
-        gpu.slow = self.slow.clone();
-        gpu.fixed = self.fixed.clone();
-        if [&gpu.gaps, &gpu.slow.gaps, &gpu.fixed.gaps].iter().any(|gaps| gaps.inforom_corrupt) {
-            gpu.fixed.inforom_corrupt = Some(true);
+        let mut gpu = Gpu { error: look.error, ..self.gpu.clone() };
+        if gpu.all_gaps().iter().any(|gaps| gaps.inforom_corrupt) {
+            gpu.inforom_corrupt = Some(true);
         }
         // A GPU in MIG mode rejects readings of the whole GPU in various ways. A dead GPU does not report MIG mode.
         if gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current == 1) {
-            for gaps in [&mut gpu.gaps, &mut gpu.slow.gaps, &mut gpu.fixed.gaps] {
+            for gaps in [&mut gpu.gaps, &mut gpu.slow_gaps, &mut gpu.fixed_gaps] {
                 gaps.unsupported.extend(mem::take(&mut gaps.failed).into_keys());
             }
         }
-        Gpu { uuid: self.uuid.clone(), name: self.name.clone(), pci_bus_id: self.pci_bus_id.clone(), ..gpu }
+        gpu
     }
 
     /// What is not read at every sample: when it is wanted, and retries of failed readings.
@@ -115,38 +101,35 @@ impl Device {
         let first = self.retries.is_none();
         let again = self.retries.is_some_and(|tried| tried < RETRIES);
         let failed = |gaps: &Gaps| again && !gaps.failed.is_empty();
-        let (slow_again, fixed_again) = (failed(&self.slow.gaps), failed(&self.fixed.gaps));
+        let (slow_again, fixed_again) = (failed(&self.gpu.slow_gaps), failed(&self.gpu.fixed_gaps));
         self.retries = match self.retries {
             None => Some(0),
             Some(tried) if slow_again || fixed_again => Some(tried + 1),
-            Some(_) if self.slow.gaps.failed.is_empty() && self.fixed.gaps.failed.is_empty() => Some(0),
+            Some(_) if self.gpu.slow_gaps.failed.is_empty() && self.gpu.fixed_gaps.failed.is_empty() => Some(0),
             tried => tried,
         };
         if first || wanted || slow_again {
-            let read = readings::slow(device, look);
-            self.slow = Slow { gaps: mem::take(&mut look.gaps), ..read };
+            clear(&mut self.gpu, Kind::Slow);
+            readings::slow(device, &mut self.gpu, look);
+            self.gpu.slow_gaps = look.gaps_of(Kind::Slow, &self.gpu);
         }
         if first || wanted || fixed_again {
-            let read = fixed::read(device, &self.fixed, look);
-            self.fixed = Fixed { gaps: mem::take(&mut look.gaps), ..read };
+            fixed::read(device, &mut self.gpu, look);
+            self.gpu.fixed_gaps = look.gaps_of(Kind::Fixed, &self.gpu);
         }
     }
 
     /// Reads its identity once, and again while that fails.
     fn identify(&mut self, device: &nvml_wrapper::Device<'_>, look: &mut Look<'_>) {
-        if self.uuid.is_none() {
-            self.uuid = look.at("uuid", &["uuid"], || raw::uuid(device));
+        if self.gpu.uuid.is_none() {
+            self.gpu.uuid = look.at("uuid", &["uuid"], || raw::uuid(device));
         }
-        if self.name.is_none() {
-            self.name = look.at("name", &["name"], || raw::name(device));
+        if self.gpu.name.is_none() {
+            self.gpu.name = look.at("name", &["name"], || raw::name(device));
         }
-        if self.pci_bus_id.is_none() {
-            self.pci_bus_id = look.at("pci_info", &["pci_bus_id"], || device.pci_info()).map(|pci| pci.bus_id);
+        if self.gpu.pci_bus_id.is_none() {
+            self.gpu.pci_bus_id = look.at("pci_info", &["pci_bus_id"], || device.pci_info()).map(|pci| pci.bus_id);
         }
-    }
-
-    fn identity(&self) -> Gpu {
-        Gpu { uuid: self.uuid.clone(), name: self.name.clone(), pci_bus_id: self.pci_bus_id.clone(), ..Gpu::default() }
     }
 
     /// The XIDs since the last call, without waiting for more.
@@ -174,4 +157,9 @@ impl Device {
         }
         xids
     }
+}
+
+/// Forgets the readings of this kind.
+fn clear(gpu: &mut Gpu, kind: Kind) {
+    READINGS.iter().filter(|reading| reading.kind == kind).for_each(|reading| (reading.clear)(gpu));
 }

@@ -1,5 +1,5 @@
-//! What does not change while the driver stays loaded. Only what is not known yet is read: a reading that failed, or a
-//! threshold that came late, counts from then on.
+//! The readings that do not change while the driver stays loaded. Only those that are not known yet are read: one that
+//! failed, or a threshold that came late, counts from then on.
 
 use nvml_wrapper::Device;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureThreshold};
@@ -10,30 +10,27 @@ use nvml_wrapper::sys_exports::field_id::{
 
 use super::look::Look;
 use super::raw;
-use crate::gpu::sample::Fixed;
+use crate::gpu::sample::Gpu;
 
-/// `known`: what earlier calls have given.
-pub(super) fn read(device: &Device<'_>, known: &Fixed, look: &mut Look<'_>) -> Fixed {
-    let mut fixed = known.clone();
-    thresholds(device, &mut fixed, look);
-    margins(device, &mut fixed, look);
-    board(device, &mut fixed, look);
-    fixed
+pub(super) fn read(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+    thresholds(device, gpu, look);
+    margins(device, gpu, look);
+    board(device, gpu, look);
 }
 
 /// Degrees Celsius.
-fn thresholds(device: &Device<'_>, fixed: &mut Fixed, look: &mut Look<'_>) {
+fn thresholds(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     for (known, name, kind) in [
-        (&mut fixed.temperature_slowdown_c, "temperature_slowdown_c", TemperatureThreshold::Slowdown),
-        (&mut fixed.temperature_shutdown_c, "temperature_shutdown_c", TemperatureThreshold::Shutdown),
-        (&mut fixed.temperature_max_c, "temperature_max_c", TemperatureThreshold::GpuMax),
-        (&mut fixed.memory_temperature_max_c, "memory_temperature_max_c", TemperatureThreshold::MemoryMax),
+        (&mut gpu.temperature_slowdown_c, "temperature_slowdown_c", TemperatureThreshold::Slowdown),
+        (&mut gpu.temperature_shutdown_c, "temperature_shutdown_c", TemperatureThreshold::Shutdown),
+        (&mut gpu.temperature_max_c, "temperature_max_c", TemperatureThreshold::GpuMax),
+        (&mut gpu.memory_temperature_max_c, "memory_temperature_max_c", TemperatureThreshold::MemoryMax),
     ] {
         if known.is_some() {
             continue;
         }
         match look.at("temperature_threshold", &[name], || device.temperature_threshold(kind)) {
-            // So some parts say that they have none.
+            // Some parts report 0 when they have none.
             Some(0) => look.unsupported(name),
             Some(celsius) => *known = look.plausible(name, celsius),
             None => {}
@@ -42,9 +39,9 @@ fn thresholds(device: &Device<'_>, fixed: &mut Fixed, look: &mut Look<'_>) {
 }
 
 /// Newer parts have these instead of thresholds.
-fn margins(device: &Device<'_>, fixed: &mut Fixed, look: &mut Look<'_>) {
+fn margins(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     const NAMES: [&str; 2] = ["temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"];
-    if fixed.margin_at_max_c.is_some() && fixed.margin_at_shutdown_c.is_some() {
+    if gpu.margin_at_max_c.is_some() && gpu.margin_at_shutdown_c.is_some() {
         return;
     }
     let ids = [NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT];
@@ -53,39 +50,38 @@ fn margins(device: &Device<'_>, fixed: &mut Fixed, look: &mut Look<'_>) {
         let value: i64 = look.take(&[name], value)?;
         look.plausible(name, value).and_then(|value| i32::try_from(value).ok())
     };
-    fixed.margin_at_max_c = margin(NAMES[0], max);
-    fixed.margin_at_shutdown_c = margin(NAMES[1], shutdown);
+    gpu.margin_at_max_c = margin(NAMES[0], max);
+    gpu.margin_at_shutdown_c = margin(NAMES[1], shutdown);
 }
 
-fn board(device: &Device<'_>, fixed: &mut Fixed, look: &mut Look<'_>) {
+fn board(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     let mut number = |known: &mut Option<u32>, call, name, read: &dyn Fn() -> Result<u32, NvmlError>| {
         *known = known.or_else(|| look.number(call, name, read));
     };
-    number(&mut fixed.power_limit_default_mw, "power_limit_default", "power_limit_default_w", &|| {
+    number(&mut gpu.power_limit_default_mw, "power_limit_default", "power_limit_default_w", &|| {
         device.power_management_limit_default()
     });
-    number(&mut fixed.graphics_clock_max_mhz, "max_clock_info", "graphics_clock_max_mhz", &|| {
+    number(&mut gpu.graphics_clock_max_mhz, "max_clock_info", "graphics_clock_max_mhz", &|| {
         device.max_clock_info(Clock::Graphics)
     });
-    number(&mut fixed.memory_clock_max_mhz, "max_clock_info", "memory_clock_max_mhz", &|| {
+    number(&mut gpu.memory_clock_max_mhz, "max_clock_info", "memory_clock_max_mhz", &|| {
         device.max_clock_info(Clock::Memory)
     });
-    number(&mut fixed.pcie_generation_max, "max_pcie_link", "pcie_generation_max", &|| device.max_pcie_link_gen());
-    number(&mut fixed.pcie_width_max, "max_pcie_link", "pcie_width_max", &|| device.max_pcie_link_width());
-    if fixed.vbios_version.is_none() {
-        fixed.vbios_version = look.at("vbios_version", &["vbios_version"], || raw::vbios_version(device));
+    number(&mut gpu.pcie_generation_max, "max_pcie_link", "pcie_generation_max", &|| device.max_pcie_link_gen());
+    number(&mut gpu.pcie_width_max, "max_pcie_link", "pcie_width_max", &|| device.max_pcie_link_width());
+    if gpu.vbios_version.is_none() {
+        gpu.vbios_version = look.at("vbios_version", &["vbios_version"], || raw::vbios_version(device));
     }
-    if fixed.compute_capability.is_none() {
+    if gpu.compute_capability.is_none() {
         let read = look.at("compute_capability", &["compute_capability"], || device.cuda_compute_capability());
         let version = read.filter(|version| look.plausible("compute_capability", version.major).is_some());
-        fixed.compute_capability = version.map(|version| (version.major, version.minor));
+        gpu.compute_capability = version.map(|version| (version.major, version.minor));
     }
-    if fixed.inforom_corrupt.is_none() {
-        fixed.inforom_corrupt =
-            look.at("validate_info_rom", &["inforom_corrupt"], || match device.validate_info_rom() {
-                Ok(()) => Ok(false),
-                Err(NvmlError::CorruptedInfoROM) => Ok(true),
-                Err(why) => Err(why),
-            });
+    if gpu.inforom_corrupt.is_none() {
+        gpu.inforom_corrupt = look.at("validate_info_rom", &["inforom_corrupt"], || match device.validate_info_rom() {
+            Ok(()) => Ok(false),
+            Err(NvmlError::CorruptedInfoROM) => Ok(true),
+            Err(why) => Err(why),
+        });
     }
 }

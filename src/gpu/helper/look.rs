@@ -1,13 +1,16 @@
 //! One call at a time: its value or its error, and how long it took.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Instant;
 
 use nvml_wrapper::error::NvmlError;
 
 use super::words::{self, words};
 use crate::gpu::plausible;
-use crate::gpu::sample::{CORE_READINGS, Failure, Gaps, GpuError, GpuErrorKind};
+use crate::gpu::reading::Kind;
+use crate::gpu::readings::{READINGS, is_core};
+use crate::gpu::sample::{Failure, Gaps, Gpu, GpuError, GpuErrorKind};
 
 /// Microseconds of each call, summed.
 pub(super) type Times = BTreeMap<String, u64>;
@@ -20,7 +23,7 @@ pub(super) fn micros(start: Instant) -> u64 {
 /// The readings of one GPU.
 pub(super) struct Look<'a> {
     pub(super) times: &'a mut Times,
-    pub(super) gaps: Gaps,
+    gaps: Gaps,
     /// The whole GPU does not answer.
     pub(super) error: Option<GpuError>,
 }
@@ -88,6 +91,21 @@ impl<'a> Look<'a> {
         None
     }
 
+    /// Why readings of this kind have no value. Those that no call was made for are unsupported.
+    pub(super) fn gaps_of(&mut self, kind: Kind, gpu: &Gpu) -> Gaps {
+        let mut gaps = mem::take(&mut self.gaps);
+        for reading in READINGS.iter().filter(|reading| reading.kind == kind && (reading.shown)(gpu).is_none()) {
+            if !gaps.failed.contains_key(reading.name) && !gaps.unsupported.iter().any(|name| name == reading.name) {
+                gaps.unsupported.push(reading.name.to_owned());
+            }
+        }
+        gaps
+    }
+
+    pub(super) fn has_failed(&self, name: &str) -> bool {
+        self.gaps.failed.contains_key(name)
+    }
+
     /// A reading whose value cannot be used.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
         self.gaps.failed.insert(name.to_owned(), Failure { words: why.to_owned(), of_device: false });
@@ -107,7 +125,7 @@ fn unsupported(why: &NvmlError, name: &str) -> bool {
         | NvmlError::FailedToLoadSymbol(_)
         | NvmlError::NoData => true,
         // A driver that does not know a field, a threshold or a struct's version returns one of these.
-        NvmlError::InvalidArg | NvmlError::UnexpectedVariant(23..=26) => !CORE_READINGS.contains(&name),
+        NvmlError::InvalidArg | NvmlError::UnexpectedVariant(23..=26) => !is_core(name),
         _ => false,
     }
 }

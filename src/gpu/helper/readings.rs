@@ -1,5 +1,5 @@
-//! What one GPU says: fast readings at every sample, slow ones when asked for; fixed ones are in `fixed`.
-//! Nothing here blocks by design: no throughput (20 ms a direction), no graphics processes, no serial number.
+//! The fast and the slow readings of one GPU; the fixed ones are in `fixed`. No call here blocks by design: no throughput
+//! (20 ms for each direction), no graphics processes, no serial number.
 
 use std::fs;
 
@@ -21,7 +21,8 @@ use nvml_wrapper::sys_exports::field_id::{
 use super::look::Look;
 use super::raw;
 use crate::gpu::plausible;
-use crate::gpu::sample::{Gpu, MAX_PROCESSES, Process, RemappedRows, RetiredPages, Slow};
+use crate::gpu::readings::Gpu;
+use crate::gpu::value::{MAX_PROCESSES, Process, RemappedRows, RetiredPages};
 use crate::sys::meminfo;
 
 /// No GPU has more.
@@ -31,8 +32,8 @@ const UNIFIED: [&str; 5] = ["GB10", "Thor", "Orin", "Xavier", "Tegra"];
 
 const MEMORY: [&str; 3] = ["vram_total_mb", "vram_used_mb", "vram_free_mb"];
 
-pub(super) fn fast(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
-    memory(device, name, gpu, look);
+pub(super) fn fast(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+    memory(device, gpu, look);
     gpu.temperature_c = look.number("temperature", "temperature_c", || device.temperature(TemperatureSensor::Gpu));
     gpu.temperature_margin_c =
         look.number("margin_temperature", "temperature_margin_c", || raw::margin_temperature(device));
@@ -58,7 +59,7 @@ pub(super) fn fast(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Lo
     fields(device, gpu, look);
 }
 
-/// A GPU is not idle and slowed down for every reason at once: all bits are how a driver says that it has no answer.
+/// A GPU is not idle and throttled for every reason at the same time: all bits set means that the driver does not know.
 fn throttle_bits(bits: u64, look: &mut Look<'_>) -> Option<u64> {
     let known = ThrottleReasons::all().bits();
     if bits & known == known {
@@ -68,9 +69,10 @@ fn throttle_bits(bits: u64, look: &mut Look<'_>) -> Option<u64> {
     Some(bits)
 }
 
-/// Version 2 of the call tells used memory from what the driver holds back; drivers before 510 have only the first.
-fn memory(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
-    let unified = UNIFIED.iter().any(|part| name.contains(part));
+/// Version 2 of the call separates used memory from reserved memory. Drivers before 510 have only version 1.
+fn memory(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+    gpu.unified_memory = false;
+    let unified = gpu.name.as_ref().is_some_and(|name| UNIFIED.iter().any(|part| name.contains(part)));
     let read = look.at("memory_info", &MEMORY, || match device.memory_info() {
         Ok(info) => Ok(Some((info.total, info.used, info.free, Some(info.reserved)))),
         Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound | NvmlError::UnexpectedVariant(25)) => {
@@ -87,12 +89,12 @@ fn memory(device: &Device<'_>, name: &str, gpu: &mut Gpu, look: &mut Look<'_>) {
                     (gpu.vram_used_bytes, gpu.vram_free_bytes) = (Some(used), Some(free));
                     gpu.vram_reserved_bytes = reserved;
                 }
-                // One part is wrong, and nothing says that the others are right.
+                // One part is wrong, and the others may be as well.
                 Err(why) => MEMORY[1..].iter().for_each(|name| look.fail(name, &why)),
             }
         }
         Some(_) if unified => main_memory(gpu, look),
-        Some(_) => MEMORY.iter().for_each(|name| look.fail(name, "the driver says that there is no memory at all")),
+        Some(_) => MEMORY.iter().for_each(|name| look.fail(name, "the driver reports 0 bytes of memory")),
         None => {}
     }
     if gpu.vram_reserved_bytes.is_none() {
@@ -121,7 +123,7 @@ const THROTTLE_TIMES: [(u32, &str); 4] = [
     (NVML_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN, "hw_power_brake"),
 ];
 
-/// All that is only to be had as a field, in one call.
+/// All readings that exist only as fields, in one call.
 fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     const NAMES: [&str; 4] = ["memory_temperature_c", "recovery_action", "remapped_rows", "throttle_seconds"];
     let [sw_power, sw_thermal, hw_thermal, hw_brake] = THROTTLE_TIMES.map(|(id, _)| id);
@@ -168,8 +170,8 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
             Err(why) => last = Some(why),
         }
     }
-    // Those that there are say enough; without any, the last refusal speaks for all.
-    if gpu.throttle_ns.is_empty() && !look.gaps.failed.contains_key("throttle_seconds") {
+    // One counter is enough; without any, the last error counts for all.
+    if gpu.throttle_ns.is_empty() && !look.has_failed("throttle_seconds") {
         look.take::<()>(&["throttle_seconds"], Err(last.unwrap_or(NvmlError::NoData)));
     }
 }
@@ -188,40 +190,32 @@ fn small(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-pub(super) fn slow(device: &Device<'_>, look: &mut Look<'_>) -> Slow {
-    let mut slow = Slow {
-        fan_percent: fans(device, look),
-        pcie_generation: look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen()),
-        pcie_width: look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width()),
-        pcie_replays: look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter()),
-        ecc_enabled: look
-            .at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled())
-            .map(|mode| mode.currently_enabled),
-        retired_pages: look.at("retired_pages", &["retired_pages"], || retired_pages(device)),
-        persistence_mode: look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode()),
-        mig_mode: look
-            .number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current))
-            .map(|mode| mode == 1),
-        nvlinks_active: look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device)),
-        ..Slow::default()
-    };
-    let wrong = |p: &RetiredPages, look: &mut Look<'_>| {
-        look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_none()
-    };
-    slow.retired_pages = slow.retired_pages.filter(|pages| !wrong(pages, look));
-    // A driver that claims billions of them would have room made for each.
+pub(super) fn slow(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+    gpu.fan_percent = fans(device, look);
+    gpu.pcie_generation = look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen());
+    gpu.pcie_width = look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width());
+    gpu.pcie_replays = look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter());
+    let ecc = look.at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled());
+    gpu.ecc_enabled = ecc.map(|mode| mode.currently_enabled);
+    let pages = look.at("retired_pages", &["retired_pages"], || retired_pages(device));
+    gpu.persistence_mode = look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode());
+    let mig = look.number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current));
+    gpu.mig_mode = mig.map(|mode| mode == 1);
+    gpu.nvlinks_active = look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device));
+    let mut right = |p: &RetiredPages| look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_some();
+    gpu.retired_pages = pages.filter(|pages| right(pages));
+    // The list would take as much memory as the driver says that there are processes.
     let counted = look.number("compute_processes", "processes", || raw::process_count(device));
-    slow.processes = counted.and_then(|_| look.at("compute_processes", &["processes"], || processes(device)));
+    gpu.processes = counted.and_then(|_| look.at("compute_processes", &["processes"], || processes(device)));
     let mut errors = |name, counter| {
-        if slow.ecc_enabled != Some(true) {
+        if gpu.ecc_enabled != Some(true) {
             look.unsupported(name);
             return None;
         }
         look.number("ecc_errors", name, || device.total_ecc_errors(MemoryError::Uncorrected, counter))
     };
-    slow.ecc_uncorrected_volatile = errors("ecc_uncorrected_volatile", EccCounter::Volatile);
-    slow.ecc_uncorrected_aggregate = errors("ecc_uncorrected_aggregate", EccCounter::Aggregate);
-    slow
+    gpu.ecc_uncorrected_volatile = errors("ecc_uncorrected_volatile", EccCounter::Volatile);
+    gpu.ecc_uncorrected_aggregate = errors("ecc_uncorrected_aggregate", EccCounter::Aggregate);
 }
 
 fn fans(device: &Device<'_>, look: &mut Look<'_>) -> Option<Vec<u32>> {
@@ -260,7 +254,7 @@ fn processes(device: &Device<'_>) -> Result<Vec<Process>, NvmlError> {
     Ok(all.into_iter().take(MAX_PROCESSES).map(process).collect())
 }
 
-/// Links beyond the last one are refused; a GPU that refuses the first has none.
+/// NVML refuses links beyond the last one. A GPU that refuses the first one has none.
 fn nvlinks(device: &Device<'_>) -> Result<u32, NvmlError> {
     let mut active = 0;
     for link in 0..MAX_NVLINKS {

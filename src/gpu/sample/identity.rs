@@ -1,12 +1,12 @@
-//! Who a GPU is, when it does not say so itself any more.
+//! The identity of a GPU that no longer reports it.
 
 use super::{Gpu, GpuSample};
 #[cfg(test)]
 use super::{GpuError, GpuErrorKind};
 
 impl GpuSample {
-    /// A GPU that is about to be lost may refuse to say who it is: what it does not say now is kept as it was `before`.
-    /// It is known by its UUID; without one by its index, unless another GPU has that UUID now.
+    /// A GPU that is about to be lost may not report its identity any more: what is missing is taken from `before`. It is
+    /// recognized by its UUID, or by its index if it has no UUID and no other GPU has that one now.
     pub(crate) fn remember(&mut self, before: &[Gpu]) {
         for at in 0..self.gpus.len() {
             let gpu = &self.gpus[at];

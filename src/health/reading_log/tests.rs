@@ -2,7 +2,6 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of samples
 
 use super::*;
-use crate::gpu::sample::Slow;
 
 fn gpu() -> Gpu {
     Gpu { uuid: Some("GPU-1".into()), temperature_c: Some(40), ..Gpu::default() }
@@ -36,8 +35,7 @@ fn heat_is_judged_by_the_best_threshold_there_is() {
         let gpu = Gpu {
             temperature_c: Some(temperature),
             temperature_margin_c: margin,
-            fixed: serde_json::from_str(fixed).unwrap(),
-            ..gpu()
+            ..serde_json::from_str(fixed).unwrap()
         };
         assert_eq!(heat(&gpu).unwrap().over, over, "{fixed}");
     }
@@ -140,8 +138,8 @@ fn the_drivers_counter_tells_what_falls_between_samples() {
 fn a_narrow_link_counts_only_at_work() {
     let link = |width, state| {
         let mut gpu = Gpu { performance_state: state, ..gpu() };
-        gpu.fixed.pcie_width_max = Some(16);
-        gpu.slow.pcie_width = Some(width);
+        gpu.pcie_width_max = Some(16);
+        gpu.pcie_width = Some(width);
         gpu
     };
     let mut watch = Watch::every(30.0);
@@ -166,7 +164,7 @@ fn a_narrow_link_counts_only_at_work() {
 
 #[test]
 fn replays_are_counted_by_the_minute() {
-    let counted = |replays| Gpu { slow: Slow { pcie_replays: Some(replays), ..Slow::default() }, ..gpu() };
+    let counted = |replays| Gpu { pcie_replays: Some(replays), ..gpu() };
     let mut watch = Watch::every(30.0);
     watch.see(&counted(1000), 1);
     assert_eq!(watch.track.replays.per_minute(), 0.0);

@@ -159,7 +159,7 @@ const FATAL_XID_CLEARS: &str = "Clears after 10 minutes if the driver requests n
 const FATAL_XID_STAYS: &str = "Then run `agent-net ack`: this driver does not report that a GPU has recovered.";
 
 fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
-    let Some(errors) = gpu.slow.ecc_uncorrected_volatile.filter(|n| *n > 0) else { return };
+    let Some(errors) = gpu.ecc_uncorrected_volatile.filter(|n| *n > 0) else { return };
     let message = format!("GPU {}: {errors} uncorrectable ECC errors since driver load", gpu.index);
     let action = format!("{}. If they return, replace the board (RMA).", findings.place.stop_and_reset(gpu.index));
     findings.add(Code::EccUncorrected, Verdict::Unhealthy, Some(gpu), message, action).numbers(errors as f64, 0);
@@ -201,7 +201,7 @@ fn remapped_rows(gpu: &Gpu, findings: &mut Findings<'_>) {
 
 fn retired_pages(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
     let index = gpu.index;
-    let Some(pages) = gpu.slow.retired_pages else { return };
+    let Some(pages) = gpu.retired_pages else { return };
     if pages.pending {
         findings.add(
             Code::RetiredPending,
@@ -229,11 +229,11 @@ const RESEAT: &str = "Reseat the card. Check the riser and the slot.";
 
 fn link(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
     let index = gpu.index;
-    if let (Some(width), Some(max)) = (gpu.slow.pcie_width, gpu.fixed.pcie_width_max.filter(|_| track.narrow.held())) {
+    if let (Some(width), Some(max)) = (gpu.pcie_width, gpu.pcie_width_max.filter(|_| track.narrow.held())) {
         let message = format!("GPU {index}: runs at PCIe x{width} (capable of x{max})");
         findings.add(Code::PcieWidthLow, Verdict::Degraded, Some(gpu), message, RESEAT).numbers(width, max);
     }
-    let (Some(lanes), Some(generation)) = (gpu.slow.pcie_width, gpu.slow.pcie_generation) else { return };
+    let (Some(lanes), Some(generation)) = (gpu.pcie_width, gpu.pcie_generation) else { return };
     let rate = REPLAYS_PER_LANE[(generation.max(1) as usize - 1).min(REPLAYS_PER_LANE.len() - 1)];
     let (replays, limit) = (track.replays.per_minute(), f64::from(lanes) * rate);
     if replays > limit {
@@ -244,7 +244,7 @@ fn link(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
 
 fn board(gpu: &Gpu, min_vram_bytes: Option<u64>, findings: &mut Findings<'_>) {
     let index = gpu.index;
-    if gpu.fixed.inforom_corrupt == Some(true) {
+    if gpu.inforom_corrupt == Some(true) {
         let message = format!("GPU {index}: infoROM is corrupted");
         let action = "Contact the vendor. Do not trust its ECC counters and serial number.";
         findings.add(Code::InforomCorrupt, Verdict::Degraded, Some(gpu), message, action);

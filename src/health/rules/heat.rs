@@ -21,7 +21,7 @@ pub(super) fn heat_reasons(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, fi
         let action = "Improve the cooling, or raise GPU_MAX_TEMP_C.";
         findings.add(Code::TempAboveMax, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, max);
     }
-    if let (Some(temperature), Some(max)) = (gpu.memory_temperature_c, gpu.fixed.memory_temperature_max_c)
+    if let (Some(temperature), Some(max)) = (gpu.memory_temperature_c, gpu.memory_temperature_max_c)
         && temperature > max
     {
         let message = format!("GPU {index}: memory at {temperature} °C (specified maximum {max} °C)");
@@ -81,12 +81,11 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
 
 /// Degrees Celsius from which it is close to its shutdown.
 fn shutdown_limit(gpu: &Gpu) -> Option<i32> {
-    let fixed = &gpu.fixed;
     let by_margin = || {
-        let remaining = reading_log::credible_margin(gpu)?.checked_sub(fixed.margin_at_shutdown_c?)?;
+        let remaining = reading_log::credible_margin(gpu)?.checked_sub(gpu.margin_at_shutdown_c?)?;
         degrees(gpu.temperature_c?).checked_add(remaining)
     };
-    Some(fixed.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)
+    Some(gpu.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)
 }
 
 /// On older GPUs the margin is 0 or less for no reason: the hardware must confirm it.

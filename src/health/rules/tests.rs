@@ -187,11 +187,8 @@ fn readings_of_a_gpu() {
     row(r#"{"gaps":{"failed":{"power_w":{"words":"no"}}}}"#, &[(FieldReadError, Degraded)]);
     row(r#"{"gaps":{"unsupported":["power_w"]}}"#, &[]);
     // It has never worked, and not every GPU has it.
-    row(r#"{"slow":{"gaps":{"failed":{"fan_percent":{"words":"no"}}}}}"#, &[]);
-    row(
-        r#"{"slow":{"gaps":{"failed":{"fan_percent":{"words":"no","of_device":true}}}}}"#,
-        &[(FieldReadError, Degraded)],
-    );
+    row(r#"{"slow_gaps":{"failed":{"fan_percent":{"words":"no"}}}}"#, &[]);
+    row(r#"{"slow_gaps":{"failed":{"fan_percent":{"words":"no","of_device":true}}}}"#, &[(FieldReadError, Degraded)]);
     row(r#"{"read_us":1900000}"#, &[]);
     row(r#"{"read_us":6100000}"#, &[(GpuSlow, Degraded)]);
     let dead = r#"{"temperature_c":{"words":"unknown error","of_device":true},"power_w":{"words":"unknown error","of_device":true}}"#;
@@ -202,8 +199,8 @@ fn readings_of_a_gpu() {
     }
     row(r#"{"recovery_action":3}"#, &[(DrainP2p, Degraded)]);
     row(r#"{"recovery_action":5}"#, &[(ResetRequired, Degraded)]);
-    row(r#"{"slow":{"ecc_uncorrected_volatile":0,"ecc_uncorrected_aggregate":7}}"#, &[]);
-    row(r#"{"slow":{"ecc_uncorrected_volatile":1}}"#, &[(EccUncorrected, Unhealthy)]);
+    row(r#"{"ecc_uncorrected_volatile":0,"ecc_uncorrected_aggregate":7}"#, &[]);
+    row(r#"{"ecc_uncorrected_volatile":1}"#, &[(EccUncorrected, Unhealthy)]);
     let rows = |remaps: u32, pending: bool, failed: bool| {
         format!(
             r#"{{"remapped_rows":{{"correctable":9,"uncorrectable":{remaps},"pending":{pending},"failed":{failed}}}}}"#
@@ -214,22 +211,20 @@ fn readings_of_a_gpu() {
     row(&rows(1, true, false), &[(RowRemapPending, Degraded)]);
     row(&rows(1, true, true), &[(RowRemapFailed, Unhealthy), (RowRemapPending, Degraded)]);
     let pages = |single: u32, double: u32, pending: bool| {
-        format!(r#"{{"slow":{{"retired_pages":{{"single_bit":{single},"double_bit":{double},"pending":{pending}}}}}}}"#)
+        format!(r#"{{"retired_pages":{{"single_bit":{single},"double_bit":{double},"pending":{pending}}}}}"#)
     };
     row(&pages(31, 31, false), &[]);
     row(&pages(32, 31, false), &[(RetiredLimit, Unhealthy)]);
     row(&pages(1, 0, true), &[(RetiredPending, Degraded)]);
-    row(r#"{"fixed":{"inforom_corrupt":true}}"#, &[(InforomCorrupt, Degraded)]);
-    row(r#"{"fixed":{"inforom_corrupt":false}}"#, &[]);
+    row(r#"{"inforom_corrupt":true}"#, &[(InforomCorrupt, Degraded)]);
+    row(r#"{"inforom_corrupt":false}"#, &[]);
     row(r#"{"power_alarm":true}"#, &[(PowerAlarm, Degraded)]);
     row(r#"{"power_alarm":false}"#, &[]);
 }
 
 #[test]
 fn more_than_fifteen_double_bit_pages_count_once_they_rise() {
-    let with = |double: u32| {
-        format!(r#"{{"slow":{{"retired_pages":{{"single_bit":0,"double_bit":{double},"pending":false}}}}}}"#)
-    };
+    let with = |double: u32| format!(r#"{{"retired_pages":{{"single_bit":0,"double_bit":{double},"pending":false}}}}"#);
     of(&with(20)).check(&[]);
     let mut case = of(&with(15));
     let GpuState::Sample(risen) = of(&with(16)).gpu else { unreachable!() };
@@ -244,13 +239,13 @@ fn heat_in_all_its_forms() {
     let row = |json: &str, expect: &[_]| of(json).check(expect);
     row(r#"{"temperature_c":89}"#, &[]);
     row(r#"{"temperature_c":90}"#, &[(TempHigh, Degraded)]);
-    row(r#"{"temperature_c":84,"fixed":{"temperature_max_c":83}}"#, &[(TempHigh, Degraded)]);
-    let limits = r#""fixed":{"temperature_slowdown_c":91,"temperature_shutdown_c":94}"#;
+    row(r#"{"temperature_c":84,"temperature_max_c":83}"#, &[(TempHigh, Degraded)]);
+    let limits = r#""temperature_slowdown_c":91,"temperature_shutdown_c":94"#;
     row(&format!(r#"{{"temperature_c":87,{limits}}}"#), &[]);
     row(&format!(r#"{{"temperature_c":91,{limits}}}"#), &[(TempHigh, Degraded)]);
     row(&format!(r#"{{"temperature_c":92,{limits}}}"#), &[(TempCritical, Unhealthy), (TempHigh, Degraded)]);
     // Newer parts have margins instead: 0 at the maximum, −8 where they switch themselves off.
-    let margins = r#""fixed":{"margin_at_max_c":0,"margin_at_shutdown_c":-8}"#;
+    let margins = r#""margin_at_max_c":0,"margin_at_shutdown_c":-8"#;
     row(&format!(r#"{{"temperature_c":87,"temperature_margin_c":0,{margins}}}"#), &[]);
     row(&format!(r#"{{"temperature_c":88,"temperature_margin_c":-1,{margins}}}"#), &[(TempHigh, Degraded)]);
     row(
@@ -268,7 +263,7 @@ fn heat_in_all_its_forms() {
     row(r#"{"temperature_margin_c":0}"#, &[]);
     row(r#"{"temperature_margin_c":0,"throttle_bits":4}"#, &[]);
     row(r#"{"temperature_margin_c":-3,"throttle_bits":64}"#, &[(TempCritical, Unhealthy)]);
-    let memory = |c: u32| format!(r#"{{"memory_temperature_c":{c},"fixed":{{"memory_temperature_max_c":95}}}}"#);
+    let memory = |c: u32| format!(r#"{{"memory_temperature_c":{c},"memory_temperature_max_c":95}}"#);
     row(&memory(95), &[]);
     row(&memory(96), &[(MemTempHigh, Degraded)]);
     row(r#"{"memory_temperature_c":120}"#, &[]);
@@ -286,9 +281,8 @@ fn slowdowns_and_links() {
     long(r#"{"throttle_bits":8,"utilization_percent":0}"#).check(&[]);
     // Power caps, software slowdown and idling are how GPUs work.
     long(r#"{"throttle_bits":37}"#).check(&[]);
-    let width = |width: u32, state: u32| {
-        format!(r#"{{"performance_state":{state},"slow":{{"pcie_width":{width}}},"fixed":{{"pcie_width_max":16}}}}"#)
-    };
+    let width =
+        |width: u32, state: u32| format!(r#"{{"performance_state":{state},"pcie_width":{width},"pcie_width_max":16}}"#);
     of(&width(8, 0)).check(&[(PcieWidthLow, Degraded)]);
     of(&width(8, 8)).check(&[]);
     of(&width(16, 0)).check(&[]);
@@ -300,7 +294,7 @@ fn repeated_transfers_are_judged_by_lanes_and_generation() {
     fn check(generation: u32, width: u32, replays: u32, expect: &[(Code, Verdict)]) {
         let with = |replays: u32| {
             let slow = format!(r#""pcie_generation":{generation},"pcie_width":{width},"pcie_replays":{replays}"#);
-            of(&format!(r#"{{"slow":{{{slow}}},"fixed":{{"pcie_width_max":{width}}}}}"#))
+            of(&format!(r#"{{{slow},"pcie_width_max":{width}}}"#))
         };
         let mut case = with(1000);
         let GpuState::Sample(after) = with(1000 + replays).gpu else { unreachable!() };

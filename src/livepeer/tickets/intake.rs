@@ -21,7 +21,7 @@ use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::backoff::Backoff;
-use crate::sys::exposition::{Exposition, Kind};
+use crate::sys::exposition::{Exposition, counter, gauge, metrics};
 use crate::sys::limits::unix_now;
 use crate::sys::text::{self, counted};
 use crate::sys::threads;
@@ -38,6 +38,15 @@ const SENT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// At the end, for a payment that is being submitted.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+metrics! {
+    PAYMENTS = counter(
+        "agent_net_ticket_payments_total", &["result"], "Payments that came with jobs, by what the worker did with them."
+    );
+    TICKETS = gauge("agent_net_tickets", &["result"], "Tickets in the ledger, by the result at TICKET_SUBMIT_URL.");
+    EXPECTED_VALUE = gauge("agent_net_ticket_ev_wei", &["result"], "Expected value of these tickets in wei.");
+    WRITE_ERRORS = counter("agent_net_ticket_write_errors_total", &[], "Failed writes of the ticket ledger.");
+}
 
 /// Takes tickets, where TICKET_SUBMIT_URL is set.
 #[derive(Debug)]
@@ -321,25 +330,21 @@ impl TicketIntake {
     }
 
     pub(crate) fn write_metrics(&self, out: &mut Exposition) {
-        let help = "Payments that came with jobs, by what became of them at the worker.";
-        out.family("agent_net_ticket_payments_total", Kind::Counter, help);
+        out.family(&PAYMENTS);
         for (taken, count) in Taken::ALL.iter().zip(&self.counts) {
-            out.sample_of("", &[("result", taken.name())], Some(count.load(Ordering::Relaxed) as f64));
+            out.sample(&[taken.name()], Some(count.load(Ordering::Relaxed) as f64));
         }
-        let help = "Failed writes of the ticket ledger.";
-        let errors = self.file.get().map(|file| file.errors() as f64);
-        out.single("agent_net_ticket_write_errors_total", Kind::Counter, help, errors);
+        out.single(&WRITE_ERRORS, self.file.get().map(|file| file.errors() as f64));
         let mut state = self.lock();
         let Ok(ledger) = state.ledger() else { return };
         let results: Vec<&str> = Outcome::ALL.iter().map(|result| result.name()).chain([PENDING]).collect();
-        let help = "Tickets in the ledger, by what became of them at TICKET_SUBMIT_URL.";
-        out.family("agent_net_tickets", Kind::Gauge, help);
+        out.family(&TICKETS);
         for result in &results {
-            out.sample_of("", &[("result", result)], Some(ledger.totals().tickets(result) as f64));
+            out.sample(&[result], Some(ledger.totals().tickets(result) as f64));
         }
-        out.family("agent_net_ticket_ev_wei", Kind::Gauge, "Expected value of these tickets in wei.");
+        out.family(&EXPECTED_VALUE);
         for result in &results {
-            out.sample_of("", &[("result", result)], Some(ledger.totals().ev(result)));
+            out.sample(&[result], Some(ledger.totals().ev(result)));
         }
     }
 

@@ -40,10 +40,13 @@ pub(crate) struct KeeperRow {
     /// As MODEL names it.
     pub(crate) model: String,
     pub(crate) state: ModelState,
-    /// During a pull; the same holds for the fields up to `error`.
+    /// Of the current pull, like the next four fields; null without one.
     percent: Option<u8>,
+    /// MiB.
     completed_mb: Option<u64>,
+    /// MiB, as far as known.
     total_mb: Option<u64>,
+    /// MiB per second.
     mb_per_second: Option<f64>,
     eta_seconds: Option<u64>,
     /// Why it is not loaded, and what to do.

@@ -44,8 +44,8 @@ fn each_number_has_its_class() {
     // NVLink errors count only where there ever was a link.
     for number in [74, 136, 144, 150, 155] {
         check("{}", &[(number, "", 5.0)], &[]);
-        check(r#"{"slow":{"nvlinks_active":0}}"#, &[(number, "", 5.0)], &[]);
-        check(r#"{"slow":{"nvlinks_active":4}}"#, &[(number, "", 5.0)], FATAL);
+        check(r#"{"nvlinks_active":0}"#, &[(number, "", 5.0)], &[]);
+        check(r#"{"nvlinks_active":4}"#, &[(number, "", 5.0)], FATAL);
     }
 }
 
@@ -53,7 +53,7 @@ fn each_number_has_its_class() {
 fn what_the_driver_calls_nonfatal_is_a_warning() {
     let nonfatal = ", RLW_REMAP Nonfatal XC0 i0 Link 10 (0x00000004 0x00000040)";
     let fatal = ", NETIR_LINK_EVT  Fatal   XC0 i0 Link 09 (0x025525c6 0x00000000)";
-    for links in ["{}", r#"{"slow":{"nvlinks_active":0}}"#, r#"{"slow":{"nvlinks_active":18}}"#] {
+    for links in ["{}", r#"{"nvlinks_active":0}"#, r#"{"nvlinks_active":18}"#] {
         for number in [144, 147, 150] {
             check(links, &[(number, nonfatal, 599.0)], WARN);
             check(links, &[(number, nonfatal, 600.0)], &[]);
@@ -73,7 +73,7 @@ fn a_fatal_one_is_over_when_the_driver_says_so_and_everything_can_be_read() {
     check("{}", &[(79, "", 90_000.0)], FATAL);
     // A reading that has never worked is no fault and holds nothing open.
     let with = |more: &str| format!(r#"{{"recovery_action":0,{more}}}"#);
-    check(&with(r#""slow":{"gaps":{"failed":{"fan_percent":{"words":"no"}}}}"#), old, &[]);
+    check(&with(r#""slow_gaps":{"failed":{"fan_percent":{"words":"no"}}}"#), old, &[]);
     check(&with(r#""gaps":{"failed":{"energy_mj":{"words":"27"}}}"#), old, &[]);
     check(&with(r#""gaps":{"unsupported":["power_w"]}"#), old, &[]);
     // One that every GPU has is a fault, and so is one that has worked.

@@ -1,0 +1,112 @@
+//! The GPUs: who they are, how they are, their readings, errors and uptime.
+
+use std::collections::BTreeSet;
+
+use crate::gpu::readings::{self, Gpu};
+use crate::gpu::xid::Xid;
+use crate::health::snapshot::Snapshot;
+use crate::health::uptime::WINDOWS;
+use crate::health::verdict::{self, Verdict};
+use crate::sys::exposition::{Exposition, counter, flag, gauge, info, metrics};
+
+metrics! {
+    INFO = info(
+        "agent_net_gpu_info",
+        &["uuid", "index", "name", "pci_bus_id", "driver_version", "cuda_version", "unified_memory"],
+        "Identity of the GPU."
+    );
+    HEALTH = gauge("agent_net_gpu_health", &["uuid", "verdict"], "1 for the current verdict of the GPU.");
+    REASON =
+        gauge("agent_net_gpu_health_reason", &["uuid", "code"], "Present while a reason about the GPU is active.");
+    XID_ERRORS = counter("agent_net_gpu_xid_errors_total", &["uuid", "xid"], "XID errors by number.");
+    // A timestamp, because the first event of a new series is invisible to increase().
+    XID_LAST = gauge(
+        "agent_net_gpu_xid_last_timestamp_seconds", &["uuid", "xid"],
+        "Unix time of the last XID error with this number; alert on this metric."
+    );
+    UPTIME = gauge("agent_net_gpu_uptime_ratio", &["window"], "Share of recorded time in which the GPUs were up.");
+    COVERAGE = gauge(
+        "agent_net_gpu_uptime_coverage_ratio", &["window"],
+        "Share of the time since the first record in which the state was known."
+    );
+}
+
+/// The GPUs with the names that series have. Two GPUs of one name would be one series twice: the first counts.
+pub(super) fn distinct(snapshot: &Snapshot) -> Vec<(&Gpu, String)> {
+    let mut seen = BTreeSet::new();
+    let all = snapshot.gpu.gpus().iter().map(|gpu| (gpu, gpu.id()));
+    all.filter(|(_, id)| seen.insert(id.clone())).collect()
+}
+
+pub(super) fn write(out: &mut Exposition, snapshot: &Snapshot) {
+    let gpus = distinct(snapshot);
+    identity(out, snapshot, &gpus);
+    verdicts(out, snapshot, &gpus);
+    for (family, series) in readings::families() {
+        let samples = gpus.iter().flat_map(|(gpu, uuid)| {
+            let all = series.iter().flat_map(|(reading, metric)| metric.samples(reading, gpu));
+            all.map(move |(labels, value)| (uuid, labels, value))
+        });
+        let samples: Vec<_> = samples.collect();
+        out.samples(
+            &family,
+            samples.iter().map(|(uuid, labels, value)| {
+                ([uuid.as_str()].into_iter().chain(labels.iter().map(AsRef::as_ref)).collect(), Some(*value))
+            }),
+        );
+    }
+    errors(out, snapshot, &gpus);
+    uptime(out, snapshot);
+}
+
+fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
+    let sample = snapshot.gpu.sample();
+    let driver = sample.and_then(|s| s.driver_version.as_deref()).unwrap_or_default();
+    let cuda = sample.and_then(|s| s.cuda_version.as_deref()).unwrap_or_default();
+    let indices: Vec<String> = gpus.iter().map(|(gpu, _)| gpu.index.to_string()).collect();
+    let rows = gpus.iter().zip(&indices).map(|((gpu, uuid), index)| {
+        let labels = vec![
+            uuid.as_str(),
+            index.as_str(),
+            gpu.name.as_deref().unwrap_or_default(),
+            gpu.pci_bus_id.as_deref().unwrap_or_default(),
+            driver,
+            cuda,
+            if gpu.unified_memory { "true" } else { "false" },
+        ];
+        (labels, Some(1.0))
+    });
+    out.samples(&INFO, rows);
+}
+
+fn verdicts(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
+    let verdicts: Vec<Verdict> = gpus.iter().map(|(gpu, _)| verdict::of_gpu(gpu, &snapshot.reasons)).collect();
+    let rows = gpus.iter().zip(&verdicts).flat_map(|((_, uuid), now)| {
+        Verdict::ALL.map(|verdict| (vec![uuid.as_str(), verdict.name()], Some(flag(*now == verdict))))
+    });
+    out.samples(&HEALTH, rows);
+    let reasons = snapshot.reasons.iter().filter_map(|r| Some((r.gpu.as_deref()?, r.code.name())));
+    let mut reasons: Vec<(&str, &str)> = reasons.collect();
+    reasons.sort();
+    reasons.dedup();
+    out.samples(&REASON, reasons.iter().map(|(uuid, code)| (vec![*uuid, *code], Some(1.0))));
+}
+
+fn errors(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
+    let uuid = |xid: &Xid| {
+        let known = gpus.iter().find(|(gpu, _)| gpu.pci() == Some(xid.pci));
+        known.map_or_else(|| format!("pci-{}", xid.pci), |(_, uuid)| uuid.clone())
+    };
+    let rows: Vec<(String, String, &Xid)> =
+        snapshot.xids.iter().map(|xid| (uuid(xid), xid.number.to_string(), xid)).collect();
+    let count = |xid: &Xid| xid.count as f64;
+    out.samples(&XID_ERRORS, rows.iter().map(|(uuid, n, xid)| (vec![uuid.as_str(), n.as_str()], Some(count(xid)))));
+    out.samples(&XID_LAST, rows.iter().map(|(uuid, n, xid)| (vec![uuid.as_str(), n.as_str()], Some(xid.last))));
+}
+
+fn uptime(out: &mut Exposition, snapshot: &Snapshot) {
+    let rows = || WINDOWS.iter().zip(&snapshot.uptime);
+    let ratio = |percent: Option<f64>| percent.map(|p| p / 100.0);
+    out.samples(&UPTIME, rows().map(|((name, _), w)| (vec![*name], ratio(w.percent()))));
+    out.samples(&COVERAGE, rows().map(|((name, _), w)| (vec![*name], ratio(w.coverage()))));
+}

@@ -1,0 +1,136 @@
+//! The table of readings: consistent in itself, and the same as the schema, the wire and the reference.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::{Gpu, READINGS, Reading, Shown, families, find};
+use crate::gpu::reading::Kind;
+use crate::tables;
+
+impl JsonSchema for Shown<'_> {
+    fn schema_name() -> Cow<'static, str> {
+        "Readings".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let properties: Map<String, Value> =
+            READINGS.iter().map(|reading| (reading.name.to_owned(), property(reading, generator).into())).collect();
+        let names: Vec<&str> = READINGS.iter().map(|reading| reading.name).collect();
+        schemars::json_schema!({ "type": "object", "properties": properties, "required": names })
+    }
+}
+
+fn property(reading: &Reading, generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = (reading.schema)(generator);
+    let unit = reading.unit.shown_in();
+    let unit = if unit.is_empty() { String::new() } else { format!(" Unit: {unit}.") };
+    schema.insert("description".into(), json!(format!("{}{unit}", reading.doc)));
+    schema
+}
+
+#[test]
+fn the_reference_lists_every_reading() {
+    let rows = READINGS.iter().map(|reading| {
+        let read = match reading.kind {
+            Kind::Fast => "each sample",
+            Kind::Slow => "slow",
+            Kind::Fixed => "once",
+        };
+        let metrics: Vec<String> = reading.metrics().map(|m| format!("`{}`", m.family.name)).collect();
+        let range = reading.range.map(|(least, greatest)| format!("{least} to {greatest} {}", reading.unit.word()));
+        vec![
+            format!("`{}`", reading.name),
+            read.to_owned(),
+            reading.unit.shown_in().to_owned(),
+            reading.doc.to_owned(),
+            range.unwrap_or_default(),
+            metrics.join(" "),
+        ]
+    });
+    let columns = ["reading", "read", "unit", "meaning", "plausible, in the driver's unit", "metric"];
+    tables::table("src/reference.md", "readings", &tables::markdown(&columns, rows));
+}
+
+#[test]
+fn names_say_their_units_and_stand_once() {
+    let names: BTreeSet<&str> = READINGS.iter().map(|reading| reading.name).collect();
+    assert_eq!(names.len(), READINGS.len());
+    for reading in READINGS {
+        let suffix = match reading.unit.shown_in() {
+            "MiB" => "_mb",
+            "°C" => "_c",
+            "W" => "_w",
+            "J" => "_j",
+            "%" => "_percent",
+            "MHz" => "_mhz",
+            "s" => "_seconds",
+            _ => "",
+        };
+        assert!(reading.name.ends_with(suffix), "{}", reading.name);
+        assert!(reading.doc.len() > 5 && reading.doc.ends_with('.'), "{}: {:?}", reading.name, reading.doc);
+        assert!(find(reading.name).is_some_and(|found| found.name == reading.name));
+    }
+}
+
+#[test]
+fn every_metric_of_a_reading_has_as_many_labels_as_its_family() {
+    let mut gpu: Gpu = serde_json::from_value(everything()).unwrap();
+    let families = families();
+    let names: BTreeSet<&str> = families.iter().map(|(family, _)| family.name).collect();
+    assert!(names.len() == families.len() && names.len() >= 25, "{names:?}");
+    for (family, series) in families {
+        let samples: Vec<_> = series.iter().flat_map(|(reading, metric)| metric.samples(reading, &gpu)).collect();
+        assert!(!samples.is_empty(), "{}", family.name);
+        let labels: BTreeSet<_> = samples.iter().map(|(labels, _)| labels).collect();
+        assert_eq!(labels.len(), samples.len(), "{}: a series stands twice", family.name);
+        assert!(labels.iter().all(|labels| labels.len() + 1 == family.labels.len()), "{labels:?} {family:?}");
+    }
+    READINGS.iter().for_each(|reading| (reading.clear)(&mut gpu));
+    assert_eq!(gpu, gpu.identity());
+    assert!(READINGS.iter().all(|reading| (reading.shown)(&gpu).is_none()));
+}
+
+/// A GPU of which every reading is known.
+fn everything() -> Value {
+    let Value::Object(fields) = serde_json::to_value(Gpu::default()).unwrap() else { unreachable!() };
+    let own = ["index", "uuid", "name", "pci_bus_id", "unified_memory", "gaps", "slow_gaps", "fixed_gaps", "read_us"];
+    let known = |(field, value): (String, Value)| {
+        let value = match field.as_str() {
+            "vbios_version" => json!("95.02"),
+            "compute_capability" => json!([8, 9]),
+            "throttle_ns" => json!({"hw": 1_500_000_000}),
+            "fan_percent" => json!([30, 40]),
+            "remapped_rows" => json!({"correctable": 1, "uncorrectable": 2, "pending": true, "failed": false}),
+            "retired_pages" => json!({"single_bit": 1, "double_bit": 2, "pending": true}),
+            "processes" => json!([{"pid": 1, "vram_bytes": null}]),
+            flag if ["power_alarm", "ecc_enabled", "inforom_corrupt", "persistence_mode", "mig_mode"]
+                .contains(&flag) =>
+            {
+                json!(true)
+            }
+            other if own.contains(&other) || other == "error" => value,
+            _ => json!(42),
+        };
+        (field, value)
+    };
+    Value::Object(fields.into_iter().map(known).collect())
+}
+
+#[test]
+fn every_reading_goes_over_the_wire_and_into_the_report() {
+    let gpu: Gpu = serde_json::from_value(everything()).unwrap();
+    assert_eq!(serde_json::from_str::<Gpu>(&serde_json::to_string(&gpu).unwrap()).unwrap(), gpu);
+    let shown = serde_json::to_string(&Shown(&gpu)).unwrap();
+    let mut rest = shown.as_str();
+    for reading in READINGS {
+        let (_, behind) = rest.split_once(&format!("{:?}:", reading.name)).expect("in the order of the table");
+        assert!(!behind.starts_with("null"), "{} in {shown}", reading.name);
+        rest = behind;
+    }
+    let unknown: Map<String, Value> =
+        serde_json::from_str(&serde_json::to_string(&Shown(&Gpu::default())).unwrap()).unwrap();
+    assert!(unknown.len() == READINGS.len() && unknown.values().all(Value::is_null), "{unknown:?}");
+}

@@ -1,0 +1,297 @@
+//! What the value of a reading can be: its type and its unit, and how both are shown in the report and exposed as metrics.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+#[cfg(test)]
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::exposition::flag;
+use crate::sys::json::MIB;
+
+/// What the driver counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Shown in MiB.
+    Bytes,
+    Celsius,
+    /// Shown in watts with one decimal.
+    Milliwatts,
+    /// Shown in joules.
+    Millijoules,
+    Percent,
+    Megahertz,
+    /// Shown in seconds.
+    Nanoseconds,
+    /// Bits of [`THROTTLES`], shown by name.
+    ThrottleBits,
+    /// Counted in these; empty for a plain number, and for what is not a number.
+    Of(&'static str),
+}
+
+/// A value as the report shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Value<'a> {
+    Whole(i64),
+    Decimal(f64),
+    Flag(bool),
+    Text(Cow<'a, str>),
+    Names(Vec<&'static str>),
+    List(&'a [u32]),
+    /// By reason.
+    Seconds(BTreeMap<&'a str, f64>),
+    Rows(RemappedRows),
+    Pages(RetiredPages),
+    Processes(Vec<ProcessRow>),
+}
+
+/// Samples of a metric: the value of its last label, and the number.
+pub(crate) type Labeled = Vec<(Cow<'static, str>, f64)>;
+
+/// The type of a reading as the helper sends it. None is "unknown", never 0.
+pub(crate) trait Reported {
+    /// The type in the report, for its schema.
+    #[cfg(test)]
+    type Shown: JsonSchema;
+
+    fn shown(&self, unit: Unit) -> Option<Value<'_>>;
+
+    /// In the driver's unit; None for what is not one number.
+    fn number(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// Memory rows that were replaced by spare ones (Ampere and later).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct RemappedRows {
+    pub(crate) correctable: u32,
+    pub(crate) uncorrectable: u32,
+    /// A row waits for a reset to be replaced.
+    pub(crate) pending: bool,
+    /// No spare row was left.
+    pub(crate) failed: bool,
+}
+
+/// Memory pages that are no longer used (before Ampere).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct RetiredPages {
+    pub(crate) single_bit: u32,
+    pub(crate) double_bit: u32,
+    /// A page waits for a reboot to be retired.
+    pub(crate) pending: bool,
+}
+
+/// A program that computes on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// As the host counts them.
+    pub(crate) pid: u32,
+    /// None: the driver does not report it.
+    pub(crate) vram_bytes: Option<u64>,
+}
+
+/// The same in the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Process"))]
+pub(crate) struct ProcessRow {
+    /// Process id, as the host counts them.
+    pid: u32,
+    vram_mb: Option<u64>,
+}
+
+/// Processes beyond this many are not listed.
+#[cfg(feature = "nvml")]
+pub(crate) const MAX_PROCESSES: usize = 32;
+
+/// Why clocks are held down: NVML's bit and our name.
+pub(crate) const THROTTLES: &[(u64, &str)] = &[
+    (IDLE, "idle"),
+    (0x04, "sw_power"),
+    (HW_SLOWDOWN, "hw"),
+    (HW_THERMAL, "hw_thermal"),
+    (HW_POWER_BRAKE, "hw_power_brake"),
+    (SW_THERMAL, "sw_thermal"),
+];
+pub(crate) const IDLE: u64 = 0x01;
+/// Heat or power: older GPUs do not say which.
+pub(crate) const HW_SLOWDOWN: u64 = 0x08;
+pub(crate) const SW_THERMAL: u64 = 0x20;
+pub(crate) const HW_THERMAL: u64 = 0x40;
+pub(crate) const HW_POWER_BRAKE: u64 = 0x80;
+
+impl Unit {
+    /// Behind a number, as a failed reading is described.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Celsius => "°C",
+            Self::Milliwatts => "mW",
+            Self::Millijoules => "mJ",
+            Self::Percent => "%",
+            Self::Megahertz => "MHz",
+            Self::Nanoseconds => "ns",
+            Self::ThrottleBits => "",
+            Self::Of(word) => word,
+        }
+    }
+
+    fn shown(self, number: i64) -> Value<'static> {
+        match self {
+            Self::Bytes => Value::Whole(number / MIB.cast_signed()),
+            Self::Milliwatts => Value::Decimal((number as f64 / 100.0).round() / 10.0),
+            Self::Millijoules => Value::Whole(number / 1000),
+            Self::ThrottleBits => {
+                let set = |bit: u64| number.cast_unsigned() & bit != 0;
+                Value::Names(THROTTLES.iter().filter(|(bit, _)| set(*bit)).map(|(_, name)| *name).collect())
+            }
+            _ => Value::Whole(number),
+        }
+    }
+
+    /// In the base unit of metrics.
+    pub(crate) fn exposed(self, number: f64) -> f64 {
+        match self {
+            Self::Milliwatts | Self::Millijoules => number / 1000.0,
+            Self::Percent => number / 100.0,
+            Self::Megahertz => number * 1e6,
+            Self::Nanoseconds => number / 1e9,
+            _ => number,
+        }
+    }
+
+    /// What the report shows it in.
+    #[cfg(test)]
+    pub(crate) fn shown_in(self) -> &'static str {
+        match self {
+            Self::Bytes => "MiB",
+            Self::Milliwatts => "W",
+            Self::Millijoules => "J",
+            Self::Nanoseconds => "s",
+            Self::Celsius | Self::Percent | Self::Megahertz => self.word(),
+            Self::ThrottleBits | Self::Of(_) => "",
+        }
+    }
+
+    /// The schema of what is shown of a reading of the type `T` in this unit.
+    #[cfg(test)]
+    pub(crate) fn schema<T: Reported>(self, generator: &mut SchemaGenerator) -> Schema {
+        match self {
+            Self::Milliwatts => generator.subschema_for::<Option<f64>>(),
+            Self::ThrottleBits => generator.subschema_for::<Option<Vec<&str>>>(),
+            _ => generator.subschema_for::<T::Shown>(),
+        }
+    }
+}
+
+macro_rules! whole_numbers {
+    ($($type:ty),+) => {$(
+        impl Reported for Option<$type> {
+            #[cfg(test)]
+            type Shown = Self;
+
+            fn shown(&self, unit: Unit) -> Option<Value<'_>> {
+                i64::try_from((*self)?).ok().map(|number| unit.shown(number))
+            }
+
+            #[allow(clippy::cast_lossless)]
+            fn number(&self) -> Option<f64> {
+                self.map(|number| number as f64)
+            }
+        }
+    )+};
+}
+whole_numbers!(u32, i32, u64);
+
+/// Types that are shown as they are, or by a simple expression.
+macro_rules! shown_as {
+    ($($type:ty => $shown:ty: $value:expr;)+) => {$(
+        impl Reported for Option<$type> {
+            #[cfg(test)]
+            type Shown = Option<$shown>;
+
+            fn shown(&self, _: Unit) -> Option<Value<'_>> {
+                self.as_ref().map($value)
+            }
+        }
+    )+};
+}
+shown_as! {
+    bool => bool: |is| Value::Flag(*is);
+    String => String: |text| Value::Text(text.as_str().into());
+    Vec<u32> => Vec<u32>: |all| Value::List(all);
+    // A version.
+    (i32, i32) => String: |(major, minor)| Value::Text(format!("{major}.{minor}").into());
+    RemappedRows => RemappedRows: |rows| Value::Rows(*rows);
+    RetiredPages => RetiredPages: |pages| Value::Pages(*pages);
+    Vec<Process> => Vec<ProcessRow>: |all| Value::Processes(all.iter().map(ProcessRow::new).collect());
+}
+
+/// Nanoseconds by reason; empty is unknown.
+impl Reported for BTreeMap<String, u64> {
+    #[cfg(test)]
+    type Shown = Option<BTreeMap<String, f64>>;
+
+    fn shown(&self, unit: Unit) -> Option<Value<'_>> {
+        let all = self.iter().map(|(name, number)| (name.as_str(), unit.exposed(*number as f64)));
+        (!self.is_empty()).then(|| Value::Seconds(all.collect()))
+    }
+}
+
+impl ProcessRow {
+    fn new(process: &Process) -> Self {
+        Self { pid: process.pid, vram_mb: process.vram_bytes.map(|bytes| bytes / MIB) }
+    }
+}
+
+/// 1 for each throttle reason that is active, 0 for the others.
+pub(crate) fn active(value: &Value<'_>) -> Labeled {
+    let Value::Names(names) = value else { return Vec::new() };
+    THROTTLES.iter().map(|(_, name)| ((*name).into(), flag(names.contains(name)))).collect()
+}
+
+/// Seconds by reason.
+pub(crate) fn seconds(value: &Value<'_>) -> Labeled {
+    let Value::Seconds(all) = value else { return Vec::new() };
+    all.iter().map(|(name, seconds)| ((*name).to_owned().into(), *seconds)).collect()
+}
+
+/// The speed of each fan, by its number from 0.
+pub(crate) fn fans(value: &Value<'_>) -> Labeled {
+    let Value::List(all) = value else { return Vec::new() };
+    let share = |percent: &u32| Unit::Percent.exposed(f64::from(*percent));
+    all.iter().enumerate().map(|(fan, percent)| (fan.to_string().into(), share(percent))).collect()
+}
+
+/// Memory that is out of use, by kind of error.
+pub(crate) fn kinds(value: &Value<'_>) -> Labeled {
+    let two = |all: [(&'static str, u32); 2]| all.map(|(name, n)| (name.into(), f64::from(n))).into();
+    match value {
+        Value::Rows(rows) => two([("correctable", rows.correctable), ("uncorrectable", rows.uncorrectable)]),
+        Value::Pages(pages) => two([("single_bit", pages.single_bit), ("double_bit", pages.double_bit)]),
+        _ => Vec::new(),
+    }
+}
+
+pub(crate) fn remap_pending(value: &Value<'_>) -> Option<f64> {
+    if let Value::Rows(rows) = value { Some(flag(rows.pending)) } else { None }
+}
+
+pub(crate) fn remap_failed(value: &Value<'_>) -> Option<f64> {
+    if let Value::Rows(rows) = value { Some(flag(rows.failed)) } else { None }
+}
+
+#[test]
+fn throttle_bits_have_names() {
+    let names = |bits: Option<u64>| match bits.shown(Unit::ThrottleBits) {
+        Some(Value::Names(names)) => Some(names),
+        _ => None,
+    };
+    assert_eq!(names(None), None);
+    assert_eq!(names(Some(0)), Some(vec![]));
+    assert_eq!(names(Some(0x49 | 1 << 40)), Some(vec!["idle", "hw", "hw_thermal"]));
+}
