@@ -93,8 +93,8 @@ impl Worker {
             tokenless_logged: Once::new(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
-            panic_agent: config.panic_agent.clone(),
-            sick: config.watchdog == Some(WatchdogTest::Sick),
+            panic_agent: config.faults.panic_agent.clone(),
+            sick: config.faults.watchdog == Some(WatchdogTest::Sick),
         }
     }
 

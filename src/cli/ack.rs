@@ -1,9 +1,10 @@
-//! `ack`: tells the worker of this machine that the operator knows of the errors so far.
+//! `ack`: acknowledges past errors on the worker of this machine.
 
 use pico_args::Arguments;
 
 use super::check::render;
 use super::control::{self, NoAnswer};
+use super::output;
 use crate::config::settings::Settings;
 use crate::sys::exit::Exit;
 use crate::sys::signals;
@@ -16,13 +17,13 @@ pub(super) struct Options {
 }
 
 /// # Errors
-/// What is not understood.
+/// An option that is not valid.
 pub(super) fn options(args: &mut Arguments) -> Result<Options, String> {
     let pid = args.opt_value_from_str("--pid").map_err(|why| why.to_string())?;
     Ok(Options { json: args.contains("--json"), pid })
 }
 
-/// By the socket in STATE_DIR, which answers; without one, by a signal, which cannot.
+/// Through the socket in STATE_DIR, which answers. Without one, by a signal, which cannot.
 pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     let dir = settings.config.state_dir.as_deref().filter(|_| options.pid.is_none());
     let no_socket = match dir.map(|dir| control::ask(dir, "ack")) {
@@ -32,16 +33,16 @@ pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
         None => None,
     };
     match choose(options.pid, no_socket.as_deref()).and_then(|pid| signals::acknowledge(pid).map(|()| pid)) {
-        Ok(pid) if options.json => super::print(&format!("{{\"status\":\"signalled\",\"pid\":{pid}}}\n")),
+        Ok(pid) if options.json => output::print(&format!("{{\"status\":\"signalled\",\"pid\":{pid}}}\n")),
         Ok(pid) => {
-            super::print(&format!("acknowledged; process {pid} got SIGUSR1, agent-net check shows the verdict\n"))
+            output::print(&format!("acknowledged by SIGUSR1 to process {pid}; agent-net check shows the verdict\n"))
         }
         Err(why) => unknown(&why),
     }
 }
 
-/// The worker to signal. `no_socket`: why there is none in STATE_DIR. Another worker may run on the same machine then, and
-/// only process 1 of a container is surely meant.
+/// The worker to signal. `no_socket`: why there is none in STATE_DIR. The worker found may then be another one, unless it is
+/// process 1 of a container.
 fn choose(pid: Option<u32>, no_socket: Option<&str>) -> Result<u32, String> {
     if let Some(pid) = pid {
         return Ok(pid);
@@ -49,20 +50,20 @@ fn choose(pid: Option<u32>, no_socket: Option<&str>) -> Result<u32, String> {
     let before = no_socket.map(|why| format!("{why}; ")).unwrap_or_default();
     match &signals::workers()[..] {
         [pid] if *pid == 1 || no_socket.is_none() => Ok(*pid),
-        [] => Err(format!("{before}no worker runs here: run this on its machine, or in its container")),
-        some => Err(format!("{before}workers run here as processes {some:?}: choose one with --pid")),
+        [] => Err(format!("{before}no worker runs here; run this on its machine or in its container")),
+        some => Err(format!("{before}several workers run here, as processes {some:?}; choose one with --pid")),
     }
 }
 
 fn show(answer: &str, json: bool) -> Exit {
     match render::acknowledged(answer) {
-        Ok(_) if json => super::print(&format!("{answer}\n")),
-        Ok(line) => super::print(&line),
+        Ok(_) if json => output::print(&format!("{answer}\n")),
+        Ok(line) => output::print(&line),
         Err(why) => unknown(&why),
     }
 }
 
 fn unknown(why: &str) -> Exit {
-    super::complain(why);
+    output::complain(why);
     Exit::Unknown
 }

@@ -1,76 +1,16 @@
-//! `check`: the verdict once or again and again, as Nagios and Icinga ask for it: of a running worker, else of this
-//! machine.
+//! `check`: prints the verdict of a running worker or of this machine, once or repeatedly, for Nagios and Icinga.
 
 mod ask;
+mod options;
 pub(crate) mod render;
 mod watch;
 
-use std::time::Duration;
-
-use pico_args::Arguments;
-
-use crate::config;
+use super::output;
 use crate::config::settings::Settings;
-use crate::config::url::HttpUrl;
 use crate::sys::exit::Exit;
 use crate::sys::logger;
 use ask::Asker;
-
-/// Without persistence mode NVIDIA's driver takes up to 25 s to start.
-const TIMEOUT: &str = "30s";
-const INTERVAL: &str = "5s";
-
-/// What `check` is told beyond the settings.
-#[derive(Debug, Clone)]
-pub(super) struct Options {
-    url: Option<HttpUrl>,
-    form: Form,
-    timeout: Duration,
-    /// None: once.
-    interval: Option<Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Lines,
-    Json,
-    Text,
-}
-
-/// Takes the options of `check` out of `args`.
-///
-/// # Errors
-/// One sentence about what is not understood.
-pub(super) fn options(args: &mut Arguments) -> Result<Options, String> {
-    let url: Option<String> = args.opt_value_from_str("--url").map_err(|why| why.to_string())?;
-    let url = url.map(|text| HttpUrl::parse(&text).map_err(|why| format!("--url {text:?}: {why}"))).transpose()?;
-    let form = match (args.contains("--json"), args.contains("--text")) {
-        (true, true) => return Err("--json and --text exclude each other".into()),
-        (true, false) => Form::Json,
-        (false, true) => Form::Text,
-        (false, false) => Form::Lines,
-    };
-    let timeout = duration(args, "--timeout")?;
-    let interval = duration(args, "--interval")?;
-    let interval = match (args.contains("--watch"), interval) {
-        (true, interval) => Some(interval.unwrap_or(parse(INTERVAL)?)),
-        (false, None) => None,
-        (false, Some(_)) => return Err("--interval is how often --watch repeats: give both".into()),
-    };
-    Ok(Options { url, form, timeout: timeout.unwrap_or(parse(TIMEOUT)?), interval })
-}
-
-fn duration(args: &mut Arguments, name: &'static str) -> Result<Option<Duration>, String> {
-    let given: Option<String> = args.opt_value_from_str(name).map_err(|why| why.to_string())?;
-    given.map(|text| parse(&text).map_err(|why| format!("{name}={text:?}: {why}"))).transpose()
-}
-
-/// A duration as settings have it, or a number of seconds.
-fn parse(text: &str) -> Result<Duration, &'static str> {
-    let time = config::duration(text).or_else(|| config::duration(&format!("{text}s")));
-    time.filter(|time| (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(time))
-        .ok_or("a number of seconds or a duration from 100ms to 1h, such as 30, 30s, 500ms or 1m, is accepted")
-}
+pub(super) use options::{Options, options};
 
 pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
@@ -79,7 +19,7 @@ pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
         return watch::run(asker, options.form, interval);
     }
     let (exit, text) = asker.ask();
-    match super::print(&text) {
+    match output::print(&text) {
         Exit::Ok => exit,
         failed => failed,
     }

@@ -1,14 +1,15 @@
-//! `config`: the effective settings and where each came from, secrets masked; or this worker's entry for an
-//! orchestrator's runners.json.
+//! `config`: the effective settings and their sources, secrets masked; or this worker's entry for an orchestrator's
+//! runners.json.
 
 use std::time::Duration;
 
 use pico_args::Arguments;
 use serde_json::{Value, json};
 
+use super::output;
 use crate::config::settings::{self, Settings};
 use crate::config::url;
-use crate::config::{Config, SETTINGS, Setting};
+use crate::config::{Config, Kind, SETTINGS, Setting};
 use crate::health::sampler;
 use crate::livepeer::runner::{self, Cards};
 use crate::ollama::state::OllamaState;
@@ -31,7 +32,7 @@ pub(super) enum Form {
 /// When both are there.
 pub(super) fn form(args: &mut Arguments) -> Result<Form, String> {
     match (args.contains("--json"), args.contains("--runner-json")) {
-        (true, true) => Err("--json and --runner-json exclude each other".into()),
+        (true, true) => Err("--json cannot be combined with --runner-json".into()),
         (true, false) => Ok(Form::Json),
         (false, true) => Ok(Form::RunnerEntry),
         (false, false) => Ok(Form::Lines),
@@ -39,7 +40,7 @@ pub(super) fn form(args: &mut Arguments) -> Result<Form, String> {
 }
 
 pub(super) fn run(settings: &Settings, form: Form) -> Exit {
-    super::print(&match form {
+    output::print(&match form {
         Form::Lines => SETTINGS.iter().map(|setting| line(settings, setting)).collect(),
         Form::Json => {
             let all: Vec<Value> = SETTINGS.iter().map(|setting| object(settings, setting)).collect();
@@ -52,31 +53,31 @@ pub(super) fn run(settings: &Settings, form: Form) -> Exit {
 /// With the GPUs as they are now.
 fn runner_entry(config: &Config) -> String {
     let mut cards = Cards::default();
-    let now = sampler::once(config, OllamaState::PENDING, READINGS / config.hurry);
+    let now = sampler::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale);
     cards.see(&now.gpu);
     if cards.first().is_none() {
-        super::complain(
-            "no GPU can be read here, so the entry has none and clients that filter by GPU do not find it; agent-net doctor says why",
+        output::complain(
+            "cannot read a GPU here: the entry has none, and clients that filter by GPU do not find it; run agent-net doctor",
         );
     }
     if config.worker_token.is_some() {
-        super::complain(
-            "WORKER_TOKEN is set: a Live Runner's proxy and its question for /ready cannot send it, so this entry stays hidden",
+        output::complain(
+            "WORKER_TOKEN is set: the Live Runner's proxy cannot send it, not even for /ready, so this entry stays hidden",
         );
     }
     let (own, capacity) = (&config.orchestrators.runner, config.capability.capacity);
     let url = settings::worker_url(config, config.port);
     if let Some(why) = url.trouble() {
-        super::complain(&format!("CAPABILITY_URL is {}: {why}", url.as_str()));
+        output::complain(&format!("CAPABILITY_URL is {}: {why}", url.as_str()));
     }
     runner::static_entry(own, url.as_str(), capacity, &cards)
 }
 
-/// Its value as it may be shown, and where that came from; empty: it is off.
+/// Its value as it may be shown, and its source; empty: it is off.
 fn shown(settings: &Settings, setting: &Setting) -> (String, String) {
     match settings.set(setting.name) {
         Some((_, source)) if setting.secret => ("***".to_owned(), source.to_string()),
-        Some((value, source)) if setting.name == "OLLAMA_URL" => (url::masked(value), source.to_string()),
+        Some((value, source)) if matches!(setting.kind, Kind::LoginUrl) => (url::masked(value), source.to_string()),
         Some((value, source)) => (value.to_owned(), source.to_string()),
         None => (setting.default.to_owned(), "default".to_owned()),
     }
@@ -84,7 +85,7 @@ fn shown(settings: &Settings, setting: &Setting) -> (String, String) {
 
 fn line(settings: &Settings, setting: &Setting) -> String {
     let (value, source) = shown(settings, setting);
-    // What it holds is one line, whatever was set.
+    // The value stays on one line.
     format!("{}={}  # {source}\n", setting.name, value.escape_default())
 }
 

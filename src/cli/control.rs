@@ -1,5 +1,5 @@
-//! STATE_DIR/control.sock: `agent-net ack` reaches the worker by it. Only the worker's user and root can open it, and
-//! nothing that comes over the network can: a header or a loopback address would prove nothing behind a proxy.
+//! STATE_DIR/control.sock, through which `agent-net ack` reaches the worker. Only the worker's user and root can open it,
+//! and no client on the network can. A header or a loopback address would prove nothing behind a proxy.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -25,11 +25,11 @@ const MAX_REQUEST: usize = 64;
 const MAX_ANSWER: u64 = 1 << 20;
 /// For a whole request, and for an answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// How long a command waits: others may be before it.
+/// How long a command waits: other commands may be first.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(10);
 /// Commands that wait while one is answered.
 const QUEUE: i32 = 8;
-/// A socket that cannot be made is tried again after this long.
+/// A socket that cannot be made is retried after this long.
 const RETRY: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -41,8 +41,7 @@ pub(crate) enum NoAnswer {
     Other(String),
 }
 
-/// Answers requests below `dir` in a thread of its own, one at a time. A disk that hangs or a socket that cannot be made
-/// stops nothing else.
+/// Answers requests to the socket in `dir` in a thread of its own, one after the other. A disk that hangs stops nothing else.
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
@@ -52,7 +51,7 @@ pub(crate) fn start(dir: &str, answer: impl Fn(&str) -> String + Send + 'static)
         let (listener, _folder) = open(&path);
         loop {
             match listener.accept() {
-                // A defect of ours, or a peer that says nothing, ends one request.
+                // A panic, or a silent peer, ends one request only.
                 Ok((peer, _)) => drop(panic::catch_unwind(AssertUnwindSafe(|| exchange(peer, &answer)))),
                 Err(_) => thread::sleep(ACCEPT_PAUSE),
             }
@@ -61,7 +60,7 @@ pub(crate) fn start(dir: &str, answer: impl Fn(&str) -> String + Send + 'static)
     threads::service("control", work)
 }
 
-/// Makes the socket; tries until it can be made.
+/// Makes the socket; retries until that succeeds.
 fn open(path: &Path) -> (UnixListener, Option<File>) {
     let mut failing = false;
     loop {
@@ -78,13 +77,13 @@ fn open(path: &Path) -> (UnixListener, Option<File>) {
     }
 }
 
-/// The socket, and its folder, which is locked as long as it is open: two workers that start at the same time would else
-/// both take a socket for left behind, and one would lose its new one to the other.
+/// The socket, and its folder, which stays locked while it is open: otherwise two workers that start at the same time could
+/// both remove a socket as left behind, the new one of the other included.
 fn make(path: &Path) -> io::Result<(UnixListener, Option<File>)> {
     let address = address(path)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
-    // Some folders cannot be read, and some network file systems lock none.
+    // Some folders cannot be read, and some network file systems have no locks.
     let folder = File::open(dir).ok();
     match folder.as_ref().map(lock) {
         Some(Err(why)) if why.kind() == io::ErrorKind::WouldBlock => return Err(why),
@@ -148,7 +147,7 @@ fn exchange(mut peer: UnixStream, answer: &impl Fn(&str) -> String) -> io::Resul
 /// The answer of the worker that uses `dir` to a request of one word.
 ///
 /// # Errors
-/// Why there is none, and what to do.
+/// Why there is no answer, and what to do.
 pub(crate) fn ask(dir: &str, request: &str) -> Result<String, NoAnswer> {
     let path = Path::new(dir).join(NAME);
     exchange_with(&path, request).map_err(|why| no_answer(&path, &why))
@@ -176,6 +175,6 @@ fn no_answer(path: &Path, why: &io::Error) -> NoAnswer {
         io::ErrorKind::PermissionDenied => {
             NoAnswer::Other(format!("{path}: {why}; run this as the user of the worker, or as root"))
         }
-        _ => NoAnswer::Other(format!("the worker does not answer on {path}: {why}; see its log, or restart it")),
+        _ => NoAnswer::Other(format!("the worker does not respond on {path}: {why}; check its log, or restart it")),
     }
 }

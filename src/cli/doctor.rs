@@ -6,6 +6,7 @@ pub(super) mod looks;
 use std::env;
 use std::io::{IsTerminal, stdout};
 
+use super::output;
 use crate::config::settings::{Settings, Source};
 use crate::sys::exit::Exit;
 use crate::sys::logger;
@@ -27,19 +28,17 @@ pub(super) fn run(settings: &Settings, json: bool) -> Exit {
     show(&all, json, exit)
 }
 
-/// The same when the settings cannot be used: then nothing else can be checked.
-pub(super) fn refuse(why: &str, json: bool) -> Exit {
-    show(
-        &[Finding::fail("settings", why, "Fix the setting that is named. `agent-net config` shows all.")],
-        json,
-        Exit::Config,
-    )
+/// The same when settings cannot be used: nothing else can be examined then.
+pub(super) fn refuse(problems: &[impl std::fmt::Display], json: bool) -> Exit {
+    let fix = "Fix this setting. `agent-net serve --help` lists the valid values.";
+    let all: Vec<Finding> = problems.iter().map(|why| Finding::fail("settings", why.to_string(), fix)).collect();
+    show(&all, json, Exit::Config)
 }
 
 fn show(all: &[Finding], json: bool, exit: Exit) -> Exit {
     let colour = stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let text = if json { diagnosis::json(all) + "\n" } else { diagnosis::text(all, colour) };
-    match super::print(&text) {
+    match output::print(&text) {
         Exit::Ok => exit,
         failed => failed,
     }

@@ -1,5 +1,6 @@
-//! `health`: whether the worker of this machine serves; the image's HEALTHCHECK.
+//! `health`: whether the worker of this machine responds, for the image's HEALTHCHECK.
 
+use super::output;
 use super::probe;
 use crate::config::settings::Settings;
 use crate::sys::exit::Exit;
@@ -7,13 +8,13 @@ use crate::sys::exit::Exit;
 pub(super) fn run(settings: &Settings) -> Exit {
     let addr = probe::reachable(settings.config.host, settings.config.port);
     match probe::health(addr, probe::HEALTH) {
-        Ok(200) => super::print("ok\n"),
+        Ok(200) => output::print("ok\n"),
         Ok(status) => {
-            super::complain(&format!("http://{addr}/health answered {status}"));
+            output::complain(&format!("http://{addr}/health responded with {status}"));
             Exit::Failed
         }
         Err(why) => {
-            super::complain(&why.to_string());
+            output::complain(&why.to_string());
             Exit::Unknown
         }
     }

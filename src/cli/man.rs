@@ -1,13 +1,15 @@
-//! `man`: the manual page.
+//! `man`: prints the manual page.
 
 use pico_args::Arguments;
 
+use super::arguments;
 use super::manual;
+use super::output::{print, usage};
 use crate::sys::exit::Exit;
 
 pub(super) fn run(args: Arguments) -> Exit {
-    match args.finish().first() {
-        None => super::print(&manual::page()),
-        Some(first) => super::usage("man", &format!("{first:?} is not understood")),
+    match arguments::finish(args) {
+        Ok(()) => print(&manual::page()),
+        Err(why) => usage("man", &why),
     }
 }

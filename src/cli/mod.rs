@@ -1,6 +1,7 @@
 //! The command line: one subcommand per file, wiring only.
 
 mod ack;
+mod arguments;
 pub(crate) mod check;
 mod completions;
 mod config;
@@ -11,12 +12,12 @@ mod health;
 mod man;
 mod manual;
 mod names;
+mod output;
 mod pm;
 mod probe;
 mod pull;
 mod serve;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pico_args::Arguments;
@@ -24,6 +25,7 @@ use pico_args::Arguments;
 use crate::api::route::name_problem;
 use crate::config::settings;
 use crate::sys::exit::Exit;
+use output::{print, refuse, usage};
 
 /// Runs the command that the arguments name; `serve` when they name none.
 pub(crate) fn run() -> ExitCode {
@@ -36,10 +38,10 @@ pub(crate) fn run() -> ExitCode {
     if named.as_deref() == Some("pm") {
         return pm::run(args).into();
     }
-    if asks_for_help(&args) {
+    if arguments::asks_for_help(&args) {
         return help(named.as_deref()).into();
     }
-    // They need none of the settings.
+    // They need no settings.
     match named.as_deref() {
         Some("completions") => return completions::run(args).into(),
         Some("explain") => return explain::run(args).into(),
@@ -52,15 +54,11 @@ pub(crate) fn run() -> ExitCode {
     with_settings(named.as_deref().unwrap_or("serve"), args).into()
 }
 
-fn asks_for_help(args: &Arguments) -> bool {
-    args.clone().contains(["-h", "--help"])
-}
-
 fn help(named: Option<&str>) -> Exit {
     let Some(name) = named else { return print(&manual::overview()) };
     match manual::find(name) {
         Some(command) => print(&manual::of_command(command)),
-        None => usage("", &no_command(name)),
+        None => usage("", &unknown_command(name)),
     }
 }
 
@@ -73,7 +71,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
         "ack" => ack::options(&mut args).map(Task::Ack),
         "config" => config::form(&mut args).map(Task::Config),
-        other => return usage("", &no_command(other)),
+        other => return usage("", &unknown_command(other)),
     };
     let task = match task {
         Ok(task) => task,
@@ -93,7 +91,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
     let model = (matches!(task, Task::Pull) && !left.is_empty()).then(|| left.remove(0));
     let model = model.as_ref().map(|model| model.to_string_lossy());
     if let Some(first) = left.first() {
-        return usage(command, &format!("{first:?} is not understood"));
+        return usage(command, &arguments::unknown(first));
     }
     match task {
         Task::Serve => serve::run(&settings),
@@ -106,11 +104,11 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
     }
 }
 
-fn no_command(name: &str) -> String {
-    format!("{name:?} is no command; there are {}", manual::names())
+fn unknown_command(name: &str) -> String {
+    format!("unknown command {name:?}; available: {}", manual::names())
 }
 
-/// A subcommand with what it is told beyond the settings.
+/// A subcommand with its own options.
 #[derive(Debug)]
 enum Task {
     Serve,
@@ -120,42 +118,4 @@ enum Task {
     Pull,
     Ack(ack::Options),
     Config(config::Form),
-}
-
-/// `command`: whose help tells more; "" where there is none yet.
-fn usage(command: &str, why: &str) -> Exit {
-    let help = format!("agent-net {command} --help").replace("  ", " ");
-    complain(&format!("{why}; see {help}"));
-    Exit::Usage
-}
-
-/// A setting that cannot be used.
-fn refuse(why: &str) -> Exit {
-    complain(why);
-    Exit::Config
-}
-
-/// One line on stderr; when that is gone there is nobody to tell.
-fn complain(why: &str) {
-    let _ = writeln!(io::stderr(), "agent-net: {why}");
-}
-
-/// Results go to stdout; a closed pipe is no error.
-fn print(text: &str) -> Exit {
-    match put(text) {
-        Ok(_) => Exit::Ok,
-        Err(failed) => failed,
-    }
-}
-
-/// The same; false when whoever reads has closed the pipe.
-fn put(text: &str) -> Result<bool, Exit> {
-    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Ok(()) => Ok(true),
-        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(why) => {
-            complain(&format!("cannot write the result: {why}"));
-            Err(Exit::Failed)
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Asks a running worker over its own routes.
+//! Requests to a running worker's own routes.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,17 +10,17 @@ use crate::outgoing;
 /// A report of 128 GPUs and thousands of models fits.
 const MAX_BODY: u64 = 16 << 20;
 
-/// Why a worker gave no answer that can be used; Display says what to do.
+/// Why a worker gave no usable response; Display says what to do.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
-    /// Nobody listens there.
-    Nobody(String),
+    /// The connection was refused.
+    Refused(String),
     Other(String),
 }
 
 impl std::fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Nobody(why) | Self::Other(why)) = self;
+        let (Self::Refused(why) | Self::Other(why)) = self;
         f.write_str(why)
     }
 }
@@ -43,9 +43,9 @@ fn agent(deadline: Duration) -> ureq::Agent {
 }
 
 fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {
-    let nobody = matches!(why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
-    let said = format!("{url} does not answer: {}", outgoing::words(why));
-    if nobody { NoAnswer::Nobody(said) } else { NoAnswer::Other(said) }
+    let refused = matches!(why, ureq::Error::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused);
+    let said = format!("{url} does not respond: {}", outgoing::words(why));
+    if refused { NoAnswer::Refused(said) } else { NoAnswer::Other(said) }
 }
 
 /// How long a command waits for /health.
@@ -54,7 +54,7 @@ pub(crate) const HEALTH: Duration = Duration::from_secs(2);
 /// The status of GET /health.
 ///
 /// # Errors
-/// One sentence when there is no answer in time.
+/// A sentence, if there is no response in time.
 pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnswer> {
     let url = format!("http://{addr}/health");
     let answer = agent(deadline).get(&url).call();
@@ -64,7 +64,7 @@ pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnsw
 /// The body of GET /gpu at the base URL `base`, within `deadline`. `text`: as `key=value` lines.
 ///
 /// # Errors
-/// Nobody answers, or not with a report.
+/// There is no response, or it is not a report.
 pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool, deadline: Duration) -> Result<String, NoAnswer> {
     let url = format!("{base}/gpu{}", if text { "?format=text" } else { "" });
     let mut request = agent(deadline).get(&url);
@@ -83,10 +83,10 @@ fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer
     let body = read.map_err(|why| no_answer(url, &why))?;
     match status {
         200 => Ok(body),
-        401 => Err(NoAnswer::Other(format!("{url} asks for the worker's token: set WORKER_TOKEN"))),
+        401 => Err(NoAnswer::Other(format!("{url} requires the worker's token: set WORKER_TOKEN"))),
         _ => {
             let start: String = crate::sys::text::one_line(&body).chars().take(200).collect();
-            Err(NoAnswer::Other(format!("{url} answered {status}: {start}")))
+            Err(NoAnswer::Other(format!("{url} responded with {status}: {start}")))
         }
     }
 }

@@ -1,10 +1,11 @@
-//! `pull MODEL`: as `ollama pull`, with its progress on a terminal and in a log.
+//! `pull MODEL`: like `ollama pull`, with progress on a terminal or as lines.
 
 use std::io::{self, IsTerminal, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::name_problem;
+use super::output;
+use crate::config::model_name_problem;
 use crate::config::settings::Settings;
 use crate::ollama::client::OllamaClient;
 use crate::ollama::pull::{self, Progress};
@@ -13,25 +14,25 @@ use crate::sys::limits;
 use crate::sys::logger;
 use crate::sys::signals::{self, Signal};
 
-/// How often a terminal shows how far it is.
+/// How often a terminal shows the progress.
 const REDRAW: Duration = Duration::from_millis(100);
-/// Elsewhere there is a line for so many percent.
+/// Other output has a line each time this many percent are done.
 const LINE_STEP: u8 = 5;
 const NO_WIDTH: usize = 80;
 const BAR: usize = 24;
 
 pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     let Some(model) = model else {
-        return super::usage("pull", "pull needs a model, e.g. agent-net pull codellama:34b-instruct-q4_k_m");
+        return output::usage("pull", "missing model, such as agent-net pull codellama:34b-instruct-q4_k_m");
     };
-    if let Some(why) = name_problem(model) {
-        return super::usage("pull", &format!("{model:?}: {why}"));
+    if let Some(why) = model_name_problem(model) {
+        return output::usage("pull", &format!("{model:?}: {why}"));
     }
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
     match signals::watch_stop() {
         Ok(signals) => {
             let again = format!("What was downloaded is kept: agent-net pull {model} resumes");
-            // Without the thread a signal ends it without a word.
+            // Without the thread a signal ends the process silently.
             let _ = thread::Builder::new().name("stop".into()).spawn(move || {
                 if signals.iter().any(|signal| matches!(signal, Signal::Stop(_))) {
                     let _ = writeln!(io::stderr(), "\nagent-net: stopped. {again}");
@@ -39,9 +40,9 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
                 }
             });
         }
-        Err(why) => log::error!("no signals can be caught: {why}"),
+        Err(why) => log::error!("cannot handle signals: {why}"),
     }
-    let client = OllamaClient::new(&settings.config.ollama, settings.config.hurry);
+    let client = OllamaClient::new(&settings.config.ollama, settings.config.faults.time_scale);
     let mut screen = Screen::new();
     let started = Instant::now();
     let pulled = client.pull(model, |pull, line| {
@@ -50,9 +51,9 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     });
     screen.end();
     match pulled {
-        Ok(()) => super::print(&format!("{model} is pulled\n")),
+        Ok(()) => output::print(&format!("{model} is pulled\n")),
         Err(error) => {
-            super::complain(&format!("{model}: {}", error.why));
+            output::complain(&format!("{model}: {}", error.why));
             Exit::Failed
         }
     }
@@ -60,7 +61,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
 
 /// Progress goes to stderr.
 struct Screen {
-    /// Columns; None: no terminal.
+    /// Columns; None: not a terminal.
     width: Option<usize>,
     drawn: Option<Instant>,
     last: Option<Progress>,
@@ -117,7 +118,7 @@ fn draw(progress: &Progress, width: usize) {
     };
     let line = format!("[{bar}] {}{more}", pull::in_words(progress));
     let line: String = line.chars().take(width.saturating_sub(1)).collect();
-    // \x1b[K: the rest of what stood there is taken off.
+    // \x1b[K clears the rest of the line.
     let _ = write!(io::stderr(), "\r{line}\x1b[K");
     let _ = io::stderr().flush();
 }

@@ -6,13 +6,13 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{control, probe};
+use super::{control, output, probe};
 use crate::api::contract;
 use crate::api::route::{self, Routes};
 use crate::api::worker::{Sources, Worker};
 use crate::config::settings::{self, Settings, Source};
 use crate::config::url::HttpUrl;
-use crate::config::{Config, TlsRule, WatchdogTest};
+use crate::config::{Config, SETTINGS, Setting, TlsRule, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::{self, SnapshotStore};
 use crate::http::rouille::Service;
@@ -32,7 +32,7 @@ use crate::sys::{limits, resolver, threads};
 
 /// Requests that have begun get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the watchdog asks, how long it waits, and how often in a row it must get no answer.
+/// How often the watchdog asks, how long it waits, and how many failures in a row end the process.
 const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
 const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
 const WATCHDOG_FAILURES: u32 = 3;
@@ -56,15 +56,15 @@ const SPARE_JOBS: usize = 64;
 type Started<T> = Result<T, (Exit, String)>;
 
 pub(super) fn run(settings: &Settings) -> Exit {
-    threads::panic_once(settings.config.panic_thread.clone());
+    threads::panic_once(settings.config.faults.panic_thread.clone());
     let log = match Background::install(settings.config.log_level) {
         Ok(log) => log,
         Err(why) => {
-            super::complain(&format!("cannot start: {why}"));
+            output::complain(&format!("cannot start: {why}"));
             return Exit::Failed;
         }
     };
-    for name in ["OLLAMA_TOKEN", "ORCH_SECRET", "WORKER_TOKEN"] {
+    for Setting { name, .. } in SETTINGS.iter().filter(|setting| setting.secret) {
         if matches!(settings.set(name), Some((_, Source::Flag))) {
             log::warn!("{name} was given as a flag, which every user of this machine can read: use {name}_FILE");
         }
@@ -116,7 +116,7 @@ fn serve(config: &Config) -> Started<()> {
     let routes = Routes::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
     let handler = Arc::clone(&worker);
     let service = Service::new(routes, Box::new(move |asked| handler.handle(asked)));
-    let deaf = config.watchdog == Some(WatchdogTest::Deaf);
+    let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("listening on http://{addr}");
     watch_over(addr, port.clone(), config).map_err(failed)?;
@@ -138,12 +138,12 @@ fn serve(config: &Config) -> Started<()> {
     Ok(())
 }
 
-/// The name of what ends it.
+/// Waits for a signal that ends the worker; its name.
 fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Registrar) -> &'static str {
     loop {
         match signals.recv() {
             Ok(Signal::Renew) => {
-                log::info!("SIGHUP: reading the orchestrator's secret again and registering anew");
+                log::info!("SIGHUP: reading the orchestrator's secret again and re-registering");
                 registrar.renew();
             }
             Ok(Signal::Acknowledge) => drop(worker.acknowledge("SIGUSR1")),
@@ -154,13 +154,13 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
     }
 }
 
-/// Ends the process when it does not serve any more, so that whatever started it starts it again.
+/// Ends the process when it stops serving, so that its supervisor restarts it.
 fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<()> {
     let addr = probe::reachable(addr.ip(), addr.port());
-    let hurry = if config.watchdog.is_some() { config.hurry } else { 1 };
-    let pause = WATCHDOG_PAUSE / hurry;
-    // Only a deaf worker makes it wait to the end.
-    let deadline = if config.watchdog == Some(WatchdogTest::Deaf) { WATCHDOG_DEADLINE / 10 } else { WATCHDOG_DEADLINE };
+    let pause = WATCHDOG_PAUSE / config.faults.watchdog_scale();
+    // Only a deaf worker makes it wait for the whole deadline.
+    let deadline =
+        if config.faults.watchdog == Some(WatchdogTest::Deaf) { WATCHDOG_DEADLINE / 10 } else { WATCHDOG_DEADLINE };
     let watch = move || {
         let mut failures = 0;
         while failures < WATCHDOG_FAILURES {
@@ -168,18 +168,17 @@ fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<
             failures = if is_alive(addr, &port, deadline) { 0 } else { failures + 1 };
         }
         log::error!(
-            "http://{addr}/health was not answered with 200 {failures} times in a row: this process ends, to be started again"
+            "http://{addr}/health did not respond with 200 {failures} times in a row: exiting so that the supervisor restarts the worker"
         );
         Exit::Failed.now();
     };
     threads::service("watchdog", watch)
 }
 
-/// Only a 200 of /health is life. It is asked for through the public port, where a slow driver or Ollama holds nothing
-/// up. But strangers who hold all connections keep the watchdog out as well: it is turned away with a 503 or without a
-/// word, or it waits in the kernel's queue behind them. A server under attack would then be ended while it serves. So
-/// without a 200 two things must be seen instead: that connections are still accepted, be it only to be closed, and a 200
-/// of /health asked for within the process, where no connection is needed.
+/// A 200 of /health proves that the worker serves. It is requested through the public port, where a slow driver or Ollama
+/// delays nothing. But clients that hold all connections keep the watchdog out as well, and a server under attack must not
+/// end while it serves. So two other proofs together suffice: connections are still accepted, even if only to be closed,
+/// and /health responds with 200 within the process, without a connection.
 fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
     let before = port.accepted();
     let answer = probe::health(addr, deadline);
@@ -187,11 +186,11 @@ fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
         return true;
     }
     let (accepts, within) = (port.accepted() != before, port.health(deadline));
-    log::debug!("watchdog: {answer:?} by the public port; connections are accepted: {accepts}; within: {within:?}");
+    log::debug!("watchdog: public port: {answer:?}; connections accepted: {accepts}; within the process: {within:?}");
     accepts && within == Some(200)
 }
 
-/// Has `agent-net ack` reach this worker, where STATE_DIR is set.
+/// Lets `agent-net ack` reach this worker if STATE_DIR is set.
 fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
     let Some(dir) = &config.state_dir else { return };
     let worker = Arc::clone(worker);
@@ -200,7 +199,7 @@ fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
         _ => contract::error_body("bad_request", "unknown request; available: ack", limits::unix_now()),
     });
     if let Err(why) = started {
-        log::warn!("no thread for agent-net ack: {why}; SIGUSR1 does the same");
+        log::warn!("cannot start a thread for agent-net ack: {why}; use SIGUSR1 instead");
     }
 }
 
@@ -209,7 +208,7 @@ fn gate_limits(config: &Config) -> Started<GateLimits> {
     let files = limits::raise_open_files();
     let wanted = OTHER_FILES + MIN_CONNECTIONS;
     if files < wanted {
-        let why = format!("cannot start: {files} open files are allowed, {wanted} are needed; raise ulimit -n");
+        let why = format!("cannot start: {files} open files are allowed, {wanted} are required; raise ulimit -n");
         return Err((Exit::Failed, why));
     }
     let by_files = files - OTHER_FILES;
@@ -223,7 +222,7 @@ fn gate_limits(config: &Config) -> Started<GateLimits> {
             Some(bytes) => format!("{} MiB of memory", bytes >> 20),
             None => format!("{files} open files"),
         };
-        log::info!("at most {connections} connections at a time: this process may have {limit}");
+        log::info!("at most {connections} connections at the same time: this process is limited to {limit}");
     }
     let large = memory.map_or(MOST_LARGE_MEMORY, |bytes| {
         let left = bytes.saturating_sub(OTHER_MEMORY + connections * CONNECTION_MEMORY);
@@ -243,7 +242,7 @@ fn drain(port: &Port) {
     let end = Instant::now() + DRAIN;
     while port.active() > 0 {
         if Instant::now() > end {
-            log::warn!("{} requests did not end within {} s", port.active(), DRAIN.as_secs());
+            log::warn!("{} requests did not finish within {} s", port.active(), DRAIN.as_secs());
             return;
         }
         thread::sleep(Duration::from_millis(5));
@@ -255,7 +254,7 @@ fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     let tls = outgoing::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
     if settings.tls == TlsRule::Insecure && settings.urls.iter().any(|url| url.as_str().starts_with("https:")) {
         log::warn!(
-            "ORCH_TLS=insecure: the orchestrator's certificate is not checked, the secret goes to whoever answers"
+            "ORCH_TLS=insecure: not verifying the orchestrator's certificate; the secret could be sent to an impostor"
         );
     }
     let one = |url: &HttpUrl| Orchestrator::new(url.clone(), settings.secret.clone(), tls.clone());
@@ -267,7 +266,7 @@ fn ollama_tls(config: &Config) -> Started<()> {
     let ollama = &config.ollama;
     outgoing::tls(&ollama.tls).map_err(|why| (Exit::Config, format!("OLLAMA_TLS: {why}")))?;
     if ollama.tls == TlsRule::Insecure && ollama.url.as_str().starts_with("https:") {
-        log::warn!("OLLAMA_TLS=insecure: Ollama's certificate is not checked, a login goes to whoever answers");
+        log::warn!("OLLAMA_TLS=insecure: not verifying Ollama's certificate; a login could be sent to an impostor");
     }
     Ok(())
 }
@@ -277,7 +276,7 @@ fn ticket_intake(config: &Config) -> Started<Option<Arc<TicketIntake>>> {
     let Some((url, dir)) = config.ticket_submit.as_ref().zip(config.state_dir.as_ref()) else { return Ok(None) };
     let tls = outgoing::tls(&config.orchestrators.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
     let to = Orchestrator::new(url.clone(), None, tls);
-    let started = TicketIntake::start(dir, to, config.hurry);
+    let started = TicketIntake::start(dir, to, config.faults.time_scale);
     started.map(Some).map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
@@ -297,6 +296,6 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
         withdraw: config.orchestrators.withdraw,
         protocol: config.orchestrators.protocol,
         runner: config.orchestrators.runner.clone(),
-        time_scale: config.hurry,
+        time_scale: config.faults.time_scale,
     }
 }

@@ -1,4 +1,4 @@
-//! What Go programs write in their own way.
+//! Formats of Go programs.
 
 use std::time::Duration;
 

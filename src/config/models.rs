@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::go;
-use super::{ConfigError, Lookup, Parsed};
+use crate::config::go;
+use crate::config::setting::Kind;
+use crate::config::values::Values;
 
-/// More models than this on one machine are a mistake.
-const MAX_MODELS: usize = 16;
 /// With less, Ollama would unload a model before it is asked for again.
 const SHORTEST: Duration = Duration::from_secs(10);
 
@@ -22,41 +21,36 @@ pub(crate) struct Models {
 pub(crate) struct KeepAlive {
     /// In Ollama's JSON: a number of seconds, or a Go duration. A number in a string is refused there.
     pub(crate) json: serde_json::Value,
-    /// None: for ever.
+    /// None: indefinitely.
     pub(crate) time: Option<Duration>,
 }
 
-pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Models> {
-    let names = get.list("MODEL");
-    if names.len() > MAX_MODELS {
-        return Err(ConfigError::plain(format!(
-            "MODEL names {} models; at most {MAX_MODELS} are accepted",
-            names.len()
-        )));
-    }
-    if let Some((bad, why)) = names.iter().find_map(|name| Some((name, name_problem(name)?))) {
-        return Err(ConfigError::new("MODEL", bad, why));
-    }
-    let keep_alive = get.with_default("MODEL_KEEP_ALIVE");
-    let keep_alive = KeepAlive::parse(&keep_alive).ok_or_else(|| {
-        let accepted = "a duration from 10s such as 15m or 1h30m, or a number of seconds, is accepted; -1: for ever";
-        ConfigError::new("MODEL_KEEP_ALIVE", &keep_alive, accepted)
-    })?;
-    Ok(Models { names, keep_alive })
+pub(super) const MODEL: Kind = Kind::Names(16, "models", model_name_problem);
+
+pub(super) const KEEP_ALIVE: Kind =
+    Kind::Other("a duration from 10s such as 15m or 1h30m, a number of seconds, or -1 (indefinitely)", |text| {
+        KeepAlive::parse(text).is_some()
+    });
+
+pub(super) fn read(values: &Values) -> Models {
+    let keep_alive = KeepAlive::parse(values.text("MODEL_KEEP_ALIVE"))
+        .unwrap_or_else(|| unreachable!("its row checks it, and its default is a duration"));
+    Models { names: values.list("MODEL"), keep_alive }
 }
 
-/// Why Ollama would not keep a model of this name on this machine; None: it may.
-pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
+/// Why Ollama would not keep a model of this name on this machine; None: it would.
+pub(crate) fn model_name_problem(name: &str) -> Option<&'static str> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
     if name.contains("://") {
-        return Some("a name without http:// is accepted: other registries are asked by https alone");
+        return Some("must be a name without http://; Ollama uses https for other registries");
     }
     let parts = name.split(['/', ':']);
     if name.len() > 256 || name.starts_with('-') || !name.bytes().all(plain) || parts.into_iter().any(str::is_empty) {
-        return Some("a name as `ollama pull` takes it is accepted, e.g. codellama:34b-instruct-q4_k_m");
+        return Some("must be a name as `ollama pull` takes it, such as codellama:34b-instruct-q4_k_m");
     }
     let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);
-    (tag == "cloud" || tag.ends_with("-cloud")).then_some("it runs in Ollama's cloud, not on this machine's GPU")
+    (tag == "cloud" || tag.ends_with("-cloud"))
+        .then_some("must be a local model; this one runs in Ollama's cloud, not on this machine's GPU")
 }
 
 impl KeepAlive {
@@ -125,11 +119,11 @@ fn how_long_models_are_kept() {
 #[test]
 fn names_of_models() {
     for good in ["codellama:34b-instruct-q4_k_m", "ns/model", "hf.co/org/repo:Q4_K_M", "localhost:5000/library/m:1"] {
-        assert_eq!(name_problem(good), None, "{good}");
+        assert_eq!(model_name_problem(good), None, "{good}");
     }
     for bad in ["a b", "http://x/y", "x:", "/x", "a//b", "ä", "gpt-oss:120b-cloud", "x:cloud", "x;reboot", "-x"] {
-        assert!(name_problem(bad).is_some(), "{bad}");
+        assert!(model_name_problem(bad).is_some(), "{bad}");
     }
-    assert!(name_problem(&"x".repeat(257)).is_some());
-    assert!(name_problem("http://x/y").unwrap().contains("https alone"));
+    assert!(model_name_problem(&"x".repeat(257)).is_some());
+    assert!(model_name_problem("http://x/y").unwrap().contains("https for other"));
 }

@@ -1,12 +1,15 @@
-//! Where Ollama is, and what a proxy before it wants.
+//! OLLAMA_…: where Ollama is, and the login of a proxy in front of it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{ConfigError, Lookup, Parsed, Secret, TlsRule};
+use crate::config::error::ConfigError;
+use crate::config::secret::Secret;
+use crate::config::tls::TlsRule;
 use crate::config::url::HttpUrl;
+use crate::config::values::Values;
 
-/// Where Ollama is, and what a proxy before it wants.
+/// Where Ollama is, and the login of a proxy in front of it.
 #[derive(Debug, Clone)]
 pub(crate) struct OllamaConfig {
     /// Without user and password.
@@ -43,27 +46,26 @@ impl Login {
     }
 }
 
-pub(super) fn parse(get: &Lookup<'_>) -> Parsed<OllamaConfig> {
-    let text = get.with_default("OLLAMA_URL");
-    let (url, password) = HttpUrl::parse_with_login(&text).map_err(|why| get.url_error("OLLAMA_URL", &text, &why))?;
-    let token = get.secret("OLLAMA_TOKEN")?;
-    let login = match (password, token) {
-        (Some(_), Some(_)) => {
-            return Err(ConfigError::plain(
-                "OLLAMA_TOKEN and a user:password in OLLAMA_URL are both set, but a request carries one login: keep one"
-                    .into(),
-            ));
+pub(super) fn read(values: &mut Values) -> OllamaConfig {
+    let (url, password) = HttpUrl::parse_with_login(values.text("OLLAMA_URL"))
+        .unwrap_or_else(|_| unreachable!("its row checks it, and its default is a URL"));
+    let token = values.secret("OLLAMA_TOKEN");
+    if password.is_some() && token.is_some() {
+        let message =
+            "OLLAMA_TOKEN cannot be combined with user:password in OLLAMA_URL: a request carries one login; remove one";
+        values.refuse(ConfigError::sentence("OLLAMA_TOKEN", message.into()));
+    }
+    let password = password.and_then(|password| {
+        let encoded = Secret::new(STANDARD.encode(password));
+        if encoded.is_none() {
+            values.refuse(ConfigError::sentence("OLLAMA_URL", "OLLAMA_URL: the user:password is too long".into()));
         }
-        (Some(password), None) => Some(Login::Password(
-            Secret::new(STANDARD.encode(password))
-                .ok_or_else(|| ConfigError::plain("OLLAMA_URL: the user:password is too long".into()))?,
-        )),
-        (None, token) => token.map(Login::Token),
-    };
-    Ok(OllamaConfig {
+        encoded
+    });
+    OllamaConfig {
         url,
-        login,
-        token_file: get.optional("OLLAMA_TOKEN_FILE"),
-        tls: TlsRule::parse(get, "OLLAMA_TLS")?,
-    })
+        login: password.map(Login::Password).or(token.map(Login::Token)),
+        token_file: values.optional("OLLAMA_TOKEN_FILE").map(str::to_owned),
+        tls: TlsRule::parse(values.text("OLLAMA_TLS")).unwrap_or(TlsRule::Verify),
+    }
 }

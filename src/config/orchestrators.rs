@@ -1,8 +1,11 @@
-//! Where and how to register.
+//! ORCH_… and RUNNER_…: where and how to register.
 
-use super::{ConfigError, Lookup, Parsed, Secret, TlsRule};
 use crate::config::price::Price;
+use crate::config::secret::Secret;
+use crate::config::setting::Kind;
+use crate::config::tls::TlsRule;
 use crate::config::url::HttpUrl;
+use crate::config::values::Values;
 
 /// ORCH_PROTOCOL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +18,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Whether the worker may stand in a Live Runner registry, whose proxy cannot send a WORKER_TOKEN.
+    /// Whether the worker may register at a Live Runner registry, whose proxy cannot send a WORKER_TOKEN.
     pub(crate) fn uses_runners(self, with_token: bool) -> bool {
         match self {
             Self::Auto => !with_token,
@@ -50,57 +53,58 @@ pub(crate) struct Orchestrators {
     pub(crate) withdraw: bool,
 }
 
-pub(super) fn parse(get: &Lookup<'_>) -> Parsed<Orchestrators> {
+pub(super) fn read(values: &Values) -> Orchestrators {
     let mut urls: Vec<HttpUrl> = Vec::new();
-    for text in get.list("ORCH_URL") {
-        let url = get.url("ORCH_URL", &text)?;
-        // Registered twice at one orchestrator, a worker would be its own rival.
+    for url in values.list("ORCH_URL").iter().filter_map(|text| HttpUrl::parse(text).ok()) {
+        // Registered twice at one orchestrator, a worker would compete with itself.
         if !urls.iter().any(|known| known.is_same(&url)) {
             urls.push(url);
         }
     }
-    Ok(Orchestrators {
+    Orchestrators {
         urls,
-        secret: get.secret("ORCH_SECRET")?,
-        secret_file: get.optional("ORCH_SECRET_FILE"),
-        withdraw: get.flag("WITHDRAW_WHEN_UNHEALTHY")?,
-        protocol: match get.with_default("ORCH_PROTOCOL").as_str() {
-            "auto" => Protocol::Auto,
+        secret: values.secret("ORCH_SECRET"),
+        secret_file: values.optional("ORCH_SECRET_FILE").map(str::to_owned),
+        withdraw: values.text("WITHDRAW_WHEN_UNHEALTHY") == "true",
+        protocol: match values.text("ORCH_PROTOCOL") {
             "byoc" => Protocol::Byoc,
             "live-runner" => Protocol::LiveRunner,
             "both" => Protocol::Both,
-            other => {
-                let accepted = "auto, byoc, live-runner or both is accepted";
-                return Err(ConfigError::new("ORCH_PROTOCOL", other, accepted));
-            }
+            _ => Protocol::Auto,
         },
-        runner: runner(get)?,
-        tls: TlsRule::parse(get, "ORCH_TLS")?,
-    })
+        runner: runner(values),
+        tls: TlsRule::parse(values.text("ORCH_TLS")).unwrap_or(TlsRule::Insecure),
+    }
 }
 
-fn runner(get: &Lookup<'_>) -> Parsed<RunnerConfig> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+fn runner(values: &Values) -> RunnerConfig {
     let derived = || {
-        let name = get.list("CAPABILITY_NAME").into_iter().next().unwrap_or_else(|| "agent-net".into());
-        name.chars().take(128).map(|c| if fits(c) { c } else { '-' }).collect()
+        let name = values.list("CAPABILITY_NAME").into_iter().next().unwrap_or_else(|| "agent-net".into());
+        name.chars().take(128).map(|c| if is_id_character(c) { c } else { '-' }).collect()
     };
-    let own = get.optional("RUNNER_ID");
-    let named = own.is_some();
-    let id = own.unwrap_or_else(derived);
-    if id.len() > 128 || !id.chars().all(fits) {
-        return Err(ConfigError::new("RUNNER_ID", &id, "1 to 128 letters, digits, _ and - are accepted"));
+    let own = values.optional("RUNNER_ID").map(str::to_owned);
+    RunnerConfig {
+        named: own.is_some(),
+        id: own.unwrap_or_else(derived),
+        app: values.text("RUNNER_APP").to_owned(),
+        price: values.optional("RUNNER_PRICE").and_then(Price::parse),
     }
-    let app = get.with_default("RUNNER_APP");
-    if app.len() > 128 || !app.bytes().all(|b| b.is_ascii_graphic()) {
-        let accepted = "at most 128 visible ASCII characters without blanks are accepted, e.g. agent-net/gpu-check";
-        return Err(ConfigError::new("RUNNER_APP", &app, accepted));
-    }
-    let price = get.optional("RUNNER_PRICE");
-    let price = price.map(|text| {
-        let accepted =
-            "a price in dollars for a call or an hour is accepted: 0.0005usd/fixed, 1.2usd/hour or 0.1usd/720p";
-        Price::parse(&text).ok_or_else(|| ConfigError::new("RUNNER_PRICE", &text, accepted))
-    });
-    Ok(RunnerConfig { id, app, price: price.transpose()?, named })
 }
+
+fn is_id_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+}
+
+pub(super) const PROTOCOL: Kind = Kind::Choice(&["auto", "byoc", "live-runner", "both"]);
+
+pub(super) const RUNNER_ID: Kind =
+    Kind::Other("1 to 128 letters, digits, _ and -", |text| text.len() <= 128 && text.chars().all(is_id_character));
+
+pub(super) const RUNNER_APP: Kind = Kind::Other("at most 128 visible ASCII characters without spaces", |text| {
+    text.len() <= 128 && text.bytes().all(|b| b.is_ascii_graphic())
+});
+
+pub(super) const RUNNER_PRICE: Kind =
+    Kind::Other("a price in dollars, such as 0.0005usd/fixed for a call, 1.2usd/hour or 0.1usd/720p", |text| {
+        Price::parse(text).is_some()
+    });

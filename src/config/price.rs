@@ -5,14 +5,14 @@ use serde::Serialize;
 /// RUNNER_PRICE, `0.0005usd/fixed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Price {
-    /// A decimal number, as it was written.
+    /// A decimal number, as written.
     price: String,
     currency: &'static str,
     unit: String,
 }
 
 impl Price {
-    /// None: it is no price.
+    /// None: not a price.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (number, unit) = text.split_once("usd/")?;
         let digits = number.bytes().filter(u8::is_ascii_digit).count();
@@ -33,7 +33,7 @@ impl Price {
         &self.unit
     }
 
-    /// By the amount of video: livepeer/node has no such unit.
+    /// By the amount of video, a unit that livepeer/node does not know.
     pub(crate) fn is_per_frame(&self) -> bool {
         self.unit == "720p"
     }

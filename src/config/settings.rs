@@ -5,16 +5,20 @@ use std::fmt;
 
 use pico_args::Arguments;
 
-use super::{Config, SETTINGS, Setting};
+use crate::config::capability::NameCheck;
+use crate::config::error::ConfigError;
+use crate::config::fault::{self, Faults};
+use crate::config::setting::Setting;
+use crate::config::table::{self, Config, SETTINGS};
 use crate::config::url::HttpUrl;
-use crate::config::{self, NameCheck};
 use crate::sys::{limits, secrets};
 
 /// Why there are no settings.
 #[derive(Debug)]
 pub(crate) enum Error {
     Usage(String),
-    Config(String),
+    /// All that are wrong, at least one.
+    Config(Vec<ConfigError>),
 }
 
 /// Where a value came from.
@@ -43,62 +47,74 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What was set, and where; None: the default holds.
+    /// What was set, and where; None: the default applies.
     pub(crate) fn set(&self, name: &str) -> Option<(&str, Source)> {
         self.values.iter().find(|(n, ..)| *n == name).map(|(_, value, source)| (value.as_str(), *source))
     }
 }
 
-/// `SERVER_PORT` as `--server-port`.
-pub(crate) fn flag(name: &str) -> String {
-    format!("--{}", name.to_lowercase().replace('_', "-"))
-}
-
 /// Takes the flags out of `args`, reads environment and secret files, and checks everything.
 ///
 /// # Errors
-/// The first flag or setting that cannot be used.
+/// The first flag that is not valid, else all settings that cannot be used.
 pub(crate) fn gather(args: &mut Arguments, name_problem: NameCheck) -> Result<Settings, Error> {
-    let mut values = Vec::new();
+    let (mut values, mut wrong) = (Vec::new(), Vec::new());
     for setting in SETTINGS {
-        if let Some((value, source)) = value(args, setting)? {
+        let flag = given_flag(args, setting)?.map(|value| (value, Source::Flag));
+        let found = match flag {
+            Some(flag) => Some(flag),
+            None => variable(setting.name, &mut wrong).map(|value| (value, Source::Environment)),
+        };
+        if let Some((value, source)) = found.filter(|(value, _)| !value.trim().is_empty()) {
             values.push((setting.name, value, source));
         }
     }
-    for setting in SETTINGS.iter().filter(|s| s.secret) {
-        let file = format!("{}_FILE", setting.name);
-        let Some((_, path, _)) = values.iter().find(|(name, ..)| *name == file) else { continue };
-        if values.iter().any(|(name, ..)| *name == setting.name) {
-            return Err(Error::Config(format!("{} and {file} are both set: keep one", setting.name)));
-        }
-        let secret = secrets::read(path).map_err(|why| Error::Config(format!("{file}={path:?}: {why}")))?;
-        values.push((setting.name, secret, Source::File));
-    }
+    read_secret_files(&mut values, &mut wrong);
+    let faults = Faults::parse(variable(fault::VARIABLE, &mut wrong).unwrap_or_default().trim());
+    let faults = faults.unwrap_or_else(|error| {
+        wrong.push(error);
+        Faults::default()
+    });
     let lookup = |name: &str| values.iter().find(|(n, ..)| *n == name).map(|(_, value, _)| value.clone());
-    let config = config::from(&lookup, name_problem).map_err(|why| Error::Config(why.to_string()))?;
+    let config = table::read(&lookup, name_problem, faults, wrong).map_err(Error::Config)?;
     Ok(Settings { config, values })
 }
 
-/// The flag, else the variable; empty counts as unset.
-fn value(args: &mut Arguments, setting: &Setting) -> Result<Option<(String, Source)>, Error> {
-    let name = flag(setting.name);
-    // A leaked name: a few bytes for each of a fixed table, once.
-    let given: Vec<String> = args
-        .values_from_str(Box::leak(name.clone().into_boxed_str()) as &'static str)
-        .map_err(|why| Error::Usage(why.to_string()))?;
-    if given.len() > 1 {
-        return Err(Error::Usage(format!("{name} is given {} times", given.len())));
+/// Adds the secrets of the `_FILE` settings.
+fn read_secret_files(values: &mut Vec<(&'static str, String, Source)>, wrong: &mut Vec<ConfigError>) {
+    for secret in SETTINGS.iter().filter(|s| s.secret) {
+        let file = values.iter().find(|(name, ..)| name.strip_suffix("_FILE") == Some(secret.name));
+        let Some((file, path, _)) = file else { continue };
+        if values.iter().any(|(name, ..)| *name == secret.name) {
+            let message = format!("{} and {file} are both set: keep one", secret.name);
+            wrong.push(ConfigError::sentence(secret.name, message));
+            continue;
+        }
+        match secrets::read(path) {
+            Ok(text) => values.push((secret.name, text, Source::File)),
+            Err(why) => wrong.push(ConfigError::value(file, path, &why)),
+        }
     }
-    if let Some(value) = given.into_iter().next() {
-        return Ok(Some((value, Source::Flag)).filter(|(v, _)| !v.trim().is_empty()));
-    }
-    let Some(value) = env::var_os(setting.name) else { return Ok(None) };
-    let value = value.into_string().map_err(|_| Error::Config(format!("{}: the value is not UTF-8", setting.name)))?;
-    Ok(Some((value, Source::Environment)).filter(|(v, _)| !v.trim().is_empty()))
 }
 
-/// Where jobs are to be sent: CAPABILITY_URL, else `http://HOSTNAME:port`. A name that fits in no URL leaves only this
-/// machine.
+fn given_flag(args: &mut Arguments, setting: &Setting) -> Result<Option<String>, Error> {
+    let flag = setting.flag();
+    // A leaked name: a few bytes for each of a fixed table, once.
+    let given: Vec<String> = args
+        .values_from_str(Box::leak(flag.clone().into_boxed_str()) as &'static str)
+        .map_err(|why| Error::Usage(why.to_string()))?;
+    if given.len() > 1 {
+        return Err(Error::Usage(format!("{flag} is given {} times", given.len())));
+    }
+    Ok(given.into_iter().next())
+}
+
+fn variable(name: &'static str, wrong: &mut Vec<ConfigError>) -> Option<String> {
+    let value = env::var_os(name)?.into_string();
+    value.map_err(|_| wrong.push(ConfigError::sentence(name, format!("{name}: must be UTF-8")))).ok()
+}
+
+/// Where jobs are sent: CAPABILITY_URL, else `http://HOSTNAME:port`, or 127.0.0.1 if the host name is not valid in a URL.
 pub(crate) fn worker_url(config: &Config, port: u16) -> HttpUrl {
     let own = || {
         let url = HttpUrl::parse(&format!("http://{}:{port}", limits::host_name()));

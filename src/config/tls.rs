@@ -1,11 +1,11 @@
 //! ORCH_TLS and OLLAMA_TLS.
 
-use super::{ConfigError, Lookup, Parsed};
+use crate::config::setting::Kind;
 
-/// How a server's certificate is judged.
+/// How a server's certificate is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TlsRule {
-    /// By the roots in this program.
+    /// With the roots in this program.
     Verify,
     Insecure,
     /// Path of a PEM file with the roots to trust.
@@ -13,13 +13,14 @@ pub(crate) enum TlsRule {
 }
 
 impl TlsRule {
-    pub(super) fn parse(get: &Lookup<'_>, name: &str) -> Parsed<Self> {
-        let text = get.with_default(name);
-        match (text.as_str(), text.strip_prefix("ca:")) {
-            ("verify", _) => Ok(Self::Verify),
-            ("insecure", _) => Ok(Self::Insecure),
-            (_, Some(path)) if !path.is_empty() => Ok(Self::Ca(path.to_owned())),
-            _ => Err(ConfigError::new(name, &text, "verify, insecure or ca:/path.pem is accepted")),
+    pub(super) const KIND: Kind = Kind::Other("verify, insecure or ca:/path.pem", |text| Self::parse(text).is_some());
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match (text, text.strip_prefix("ca:")) {
+            ("verify", _) => Some(Self::Verify),
+            ("insecure", _) => Some(Self::Insecure),
+            (_, Some(path)) if !path.is_empty() => Some(Self::Ca(path.to_owned())),
+            _ => None,
         }
     }
 }

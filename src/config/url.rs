@@ -1,4 +1,4 @@
-//! The base URLs of the settings: absolute, http or https, nothing that a job's path could collide with.
+//! The base URLs of the settings: absolute, http or https, without query and fragment.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HttpUrl(String);
 
-/// Why a text is no usable base URL.
+/// Why a text is not a usable base URL. Display goes on after the URL: `must …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UrlError {
     Scheme,
     Host,
-    /// An IPv6 address without them: how it should be written.
+    /// An IPv6 address without brackets: how it should be written.
     Brackets(String),
     Port,
     UserInfo,
@@ -24,18 +24,16 @@ pub(crate) enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Brackets(should) => return write!(f, "put the IPv6 address in brackets: {should}"),
-            Self::Scheme => "a URL that begins with http:// or https:// is accepted, e.g. http://host:9876",
-            Self::Host => "the URL has no usable host name; accepted is e.g. http://host:9876",
-            Self::Port => "the URL's port is not a number from 1 to 65535",
-            Self::UserInfo => "a URL with user:password is not accepted: it would be sent as a credential of its own",
+            Self::Brackets(should) => return write!(f, "must have its IPv6 address in brackets: {should}"),
+            Self::Scheme => "must be a URL with http:// or https://, such as http://host:9876",
+            Self::Host => "must have a valid host name, such as http://host:9876",
+            Self::Port => "must have a port from 1 to 65535",
+            Self::UserInfo => "must not hold user:password, which would be sent as a second credential",
             Self::Login => {
-                "the user:password before the host is not usable: write its special characters as %XX, e.g. %40 for @ and %2F for /"
+                "must have the special characters of its user:password as %XX, such as %40 for @ and %2F for /"
             }
-            Self::QueryOrFragment => {
-                "a query (?) or fragment (#) is not accepted in a base URL: it would swallow the path of each request"
-            }
-            Self::Characters => "only visible ASCII characters are accepted in a URL",
+            Self::QueryOrFragment => "must not have a query (?) or fragment (#): it is a base URL, paths are appended",
+            Self::Characters => "must be a URL of visible ASCII characters",
         })
     }
 }
@@ -85,7 +83,7 @@ impl HttpUrl {
         Ok(Self(format!("{scheme}://{authority}{}", path.trim_end_matches('/'))))
     }
 
-    /// The same with `user:password@` before the host: the URL without it, and its bytes.
+    /// The same with `user:password@` in front of the host: the URL without it, and its bytes.
     ///
     /// # Errors
     /// What is wrong with `text`.
@@ -109,7 +107,7 @@ impl HttpUrl {
         format!("{}{path}", self.0)
     }
 
-    /// What follows host and port: empty, or with its leading slash and without one at its end.
+    /// The path: empty, or with a leading slash and without one at its end.
     pub(crate) fn path(&self) -> &str {
         self.parts().2
     }
@@ -126,7 +124,7 @@ impl HttpUrl {
         (scheme, authority, path)
     }
 
-    /// Why others cannot send anything there; None: nothing in the URL says so.
+    /// Why other machines cannot send anything there; None: the URL shows no reason.
     pub(crate) fn trouble(&self) -> Option<&'static str> {
         match self.scope() {
             Scope::Anywhere => None,
@@ -156,7 +154,7 @@ impl HttpUrl {
         }
     }
 
-    /// As far as the host itself says: names are not looked up.
+    /// Judging by the host itself: names are not resolved.
     pub(crate) fn scope(&self) -> Scope {
         let host = self.host().trim_end_matches('.').to_ascii_lowercase();
         let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
@@ -174,7 +172,7 @@ impl HttpUrl {
         }
     }
 
-    /// An address of the own link, where clouds have their metadata servers.
+    /// A link-local address, where clouds have their metadata servers.
     pub(crate) fn is_link_local(&self) -> bool {
         match self.host().parse::<IpAddr>().map(|address| address.to_canonical()) {
             Ok(IpAddr::V4(address)) => address.is_link_local(),
@@ -190,12 +188,12 @@ pub(crate) enum Scope {
     Anywhere,
     /// A loopback address.
     ThisMachine,
-    /// The unspecified address: a server can listen there, nobody can call it.
+    /// The unspecified address: a server can listen there, no client can connect to it.
     Nowhere,
 }
 
-/// How an IPv6 address that stands without brackets is written. Whether its last part is a port nobody can tell: it is
-/// taken for one where what is before it is an address.
+/// How an IPv6 address without brackets should be written. Whether its last part is a port cannot be determined: it is
+/// read as one if the part before it is an address.
 fn bracketed(authority: &str) -> Option<String> {
     let is_v6 = |text: &str| text.parse::<Ipv6Addr>().is_ok();
     let with_port = authority.rsplit_once(':').filter(|(host, port)| is_v6(host) && port.parse::<u16>().is_ok());
@@ -214,7 +212,7 @@ fn without_brackets(authority: &str) -> String {
     }
 }
 
-/// None: it holds a character that must be written as %XX.
+/// None: a character in it must be written as %XX.
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::new();
     let mut rest = text.bytes();
@@ -233,7 +231,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// A URL as it may be shown: what stands before its host may be a password.
+/// A URL without what is in front of its host, which may be a password.
 pub(crate) fn masked(url: &str) -> String {
     match url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
         Some((scheme, host)) => format!("{scheme}://***@{host}"),

@@ -304,7 +304,7 @@ impl Source {
             Some(board) => Self::Tegra(board),
             None => {
                 let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());
-                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval, config.hurry)))
+                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval, config.faults.time_scale)))
             }
         }
     }

@@ -40,11 +40,11 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
         let one = ModelKeeper {
             model: model.clone(),
             keep_alive: config.models.keep_alive.clone(),
-            client: OllamaClient::new(&config.ollama, config.hurry),
+            client: OllamaClient::new(&config.ollama, config.faults.time_scale),
             keepers: Arc::clone(keepers),
             at: keepers.put(KeeperRow::new(model), |_, _| false),
             started,
-            time_scale: config.hurry,
+            time_scale: config.faults.time_scale,
         };
         threads::service("keeper", move || one.keep())?;
     }

@@ -79,7 +79,7 @@ fn what_cannot_be_told_is_unknown() {
         assert_eq!(rc, 3, "{out}");
         assert!(out.starts_with("agent-net unknown: ") && out.contains(part) && out.lines().count() == 1, "{out}");
     };
-    unknown(&["--url", "http://127.0.0.1:9"], &[], "does not answer");
+    unknown(&["--url", "http://127.0.0.1:9"], &[], "does not respond");
     let worker = Worker::start(&[("WORKER_TOKEN", "s3cret")]);
     let at = format!("http://{}", worker.addr);
     wait_for("a first sample", || (check(&["--url", &at], &[("WORKER_TOKEN", "s3cret")]).0 == 2).then_some(()));
@@ -87,7 +87,7 @@ fn what_cannot_be_told_is_unknown() {
     unknown(&["--url", &at], &[("WORKER_TOKEN", "wrong")], "WORKER_TOKEN");
     // An Ollama is no worker.
     let ollama = FakeOllama::new();
-    unknown(&["--url", &ollama.url()], &[], "answered 404");
+    unknown(&["--url", &ollama.url()], &[], "responded with 404");
 }
 
 /// Takes connections and says nothing.
@@ -103,7 +103,7 @@ fn a_worker_that_does_not_answer_in_time_is_unreachable() {
     for time in ["1", "1s", "100ms"] {
         let (rc, out, err) = check(&["--url", &at, "--timeout", time], &[]);
         assert_eq!((rc, err.as_str()), (3, ""), "{out}");
-        assert!(out.starts_with("agent-net unknown: ") && out.contains("does not answer"), "{out}");
+        assert!(out.starts_with("agent-net unknown: ") && out.contains("does not respond"), "{out}");
     }
     // Each form says so in its own way.
     let (rc, out, _) = check(&["--url", &at, "--timeout", "100ms", "--json"], &[]);

@@ -253,7 +253,7 @@ fn disk_port_and_settings() {
     // Somebody listens who is no worker, and never says a word.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port().to_string();
-    around.finds(&[("SERVER_PORT", &port)], "worker", "warn", &["does not answer"]);
+    around.finds(&[("SERVER_PORT", &port)], "worker", "warn", &["does not respond"]);
     let (rc, checks) = around.examine(&[("ORCH_SECRET_FILE", "/nonexistent/secret"), ("ORCH_SECRET", "")]);
     assert_eq!((rc, checks.len(), &checks[0]["check"]), (78, 1, &"settings".into()), "{checks:#?}");
     assert!(checks[0]["detail"].as_str().unwrap().contains("ORCH_SECRET_FILE"), "{checks:#?}");

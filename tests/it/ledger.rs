@@ -353,7 +353,7 @@ fn a_client_cannot_have_signatures_looked_at_in_vain() {
     assert!(answer.text().contains("the signature of the ticket with nonce 2 is not valid"), "{answer:?}");
     // One that has not even the form of one is found before a forged one.
     let answer = refused(&[forged(4), (5, vec![1; 64])]);
-    assert!(answer.text().contains("nonce 5 is not valid: it has not 65 bytes"), "{answer:?}");
+    assert!(answer.text().contains("nonce 5 is not valid: not 65 bytes long"), "{answer:?}");
     // Used ones are not looked at a second time.
     assert_eq!(refused(&[(6, wallet.sign(&wallet.hash(6)))]).status, 200);
     let answer = refused(&[forged(7), forged(6)]);

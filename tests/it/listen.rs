@@ -81,7 +81,7 @@ fn an_ipv6_address_without_brackets_is_shown_with_them() {
         let mut config = agent_net();
         config.args(["config"]).env("STATE_DIR", "/nonexistent").env("CAPABILITY_NAME", "a");
         let (status, _, err) = run(config.env(name, "http://2600:1f13:abcd:1::a:9876"));
-        let part = "put the IPv6 address in brackets: http://[2600:1f13:abcd:1::a]:9876";
+        let part = "must have its IPv6 address in brackets: http://[2600:1f13:abcd:1::a]:9876";
         assert!(status.code() == Some(78) && err.contains(name) && err.contains(part), "{name}: {err}");
     }
     let (status, _, err) = run(agent_net().args(["check", "--url", "http://::1:9876"]));

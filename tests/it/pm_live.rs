@@ -55,7 +55,7 @@ fn what_this_repository_ships_is_free_off_chain_and_paid_on_chain() {
     let mut ask = command(env!("CARGO_BIN_EXE_agent-net"));
     ask.args(["pm", "check"]).args(words(SHIPPED)).current_dir(env!("CARGO_MANIFEST_DIR")).envs([ONCHAIN]);
     let (code, err) = refused(ask.env("ORCH_SECRET", "x"));
-    assert!(code == 64 && err.contains("say with --eth-price what an ETH costs"), "{code} {err}");
+    assert!(code == 64 && err.contains("add --eth-price, the price of an ETH"), "{code} {err}");
     let (code, err) = refused(ask.env("ORCH_SECRET", ""));
     assert!(code == 78 && err.contains("live-runner.yaml:") && err.contains("ORCH_SECRET"), "{code} {err}");
 }
@@ -63,22 +63,22 @@ fn what_this_repository_ships_is_free_off_chain_and_paid_on_chain() {
 #[test]
 fn each_refusal_is_told_before_money_is_lost() {
     for (variables, more, name, message) in [
-        (&[][..], "--ticketEV 29000000000000", "maxTicketEV", "its -maxTicketEV is 3000000000000"),
+        (&[][..], "--ticketEV 29000000000000", "maxTicketEV", "its -maxTicketEV is 3000 gwei"),
         (&[], "--ticketEV 1000000000", "tooManyTickets", "numTickets 167 exceeds maximum of 100"),
         (&[], "--ticketEV 0", "noTickets", "-ticketEV=0"),
         (&[], "--deposit 0", "deposit", "no deposit"),
-        (&[], "--deposit 0.001eth", "faceValueOverDeposit", "above 1000000000000000, its deposit"),
+        (&[], "--deposit 0.001eth", "faceValueOverDeposit", "above 0.001 ETH, its deposit"),
         (&[], "--reserve 0.001eth", "senderReserve", "insufficient sender reserve"),
-        (&[], "--maxTotalEV 170gwei", "maxTotalEV", "17 tickets of 10000000000"),
-        (&[("RUNNER_PRICE", "0.01usd/fixed")], "", "maxPricePerUnit", "its -maxPricePerUnit of 333333333333"),
+        (&[], "--maxTotalEV 170gwei", "maxTotalEV", "17 tickets of 10 gwei are more than 170 gwei"),
+        (&[("RUNNER_PRICE", "0.01usd/fixed")], "", "maxPricePerUnit", "its -maxPricePerUnit of 333,333,333,333"),
         (&[("RUNNER_PRICE", "0.0000000000000000001usd/fixed")], "", "weiPrice", "less than 1 wei for a call"),
         (
             &[("RUNNER_PRICE", "1.2usd/hour")],
             "",
             "tooManyTickets",
-            "1111111111110 wei are to be paid for the first 10 s",
+            "1111.11111111 gwei has to be paid for the first 10 s",
         ),
-        (&[("ORCH_PROTOCOL", "auto")], "", "freeByByoc", "takes BYOC jobs for nothing"),
+        (&[("ORCH_PROTOCOL", "auto")], "", "freeByByoc", "serves BYOC jobs for free"),
     ] {
         let (code, found) = check(&[&[ONCHAIN], variables].concat(), &format!("{SHIPPED} --eth-price 3000 {more}"));
         let live = &found["live_runner"];
@@ -192,7 +192,7 @@ fn a_paid_runner_is_never_called_free() {
     assert_eq!((found["eras"].as_array().unwrap().len(), &found["live_runner"]), (3, &Value::Null));
     let (_, found) = check(&[("RUNNER_PRICE", "1usd/fixed")], "--orch-protocol byoc --ticketEV 1");
     assert_eq!((found["eras"].as_array().unwrap().len(), &found["live_runner"]), (3, &Value::Null));
-    assert!(found["notes"].to_string().contains("RUNNER_PRICE=1usd/fixed does nothing: ORCH_PROTOCOL is byoc"));
+    assert!(found["notes"].to_string().contains("RUNNER_PRICE=1usd/fixed has no effect: ORCH_PROTOCOL is byoc"));
     // Tickets of no value have no odds.
     let (_, found) = check(&[], "--ticketEV 0 --price-per-unit 1");
     assert_eq!(found["eras"][2]["check"], "minBalance", "{found}");
@@ -202,12 +202,12 @@ fn a_paid_runner_is_never_called_free() {
 fn prices_that_cannot_be_used_are_named() {
     for (line, part) in [
         ("--runner-price 5", "0.0005usd/fixed"),
-        ("--runner-price 1usd/fixed --eth-price 0", "dollars for an ETH"),
-        ("--runner-price 1usd/fixed --eth-price 3e3", "dollars for an ETH"),
-        ("--runner-price 1usd/fixed --maxPricePerUnit 1lpt", "wei, ETH and USD"),
+        ("--runner-price 1usd/fixed --eth-price 0", "price of an ETH in dollars"),
+        ("--runner-price 1usd/fixed --eth-price 3e3", "price of an ETH in dollars"),
+        ("--runner-price 1usd/fixed --maxPricePerUnit 1lpt", "must be in wei, ETH or USD"),
         ("--orch-protocol tcp", "auto, byoc, live-runner or both"),
         ("--useLiveRunners=yes", "true or false"),
-        ("--remoteSigner=true", "no flag that decides"),
+        ("--remoteSigner=true", "unknown option -remoteSigner"),
     ] {
         let (code, err) = refused(agent_net().args(["pm", "check"]).args(words(line)));
         assert!(code == 64 && err.contains(part), "{line}: {err}");

@@ -19,8 +19,9 @@ const TOUCHING: &[&str] = &[
     "bin/agent-net-nvml.rs",
     "api/worker.rs",
     "cli/ack.rs",
-    "cli/check.rs",
+    "cli/arguments.rs",
     "cli/check/ask.rs",
+    "cli/check/options.rs",
     "cli/check/watch.rs",
     "cli/completions.rs",
     "cli/config.rs",
@@ -136,7 +137,7 @@ const RESERVED: &[(&[&str], &[&str])] = &[
 ];
 
 /// Circles that have yet to be broken.
-const STILL_CIRCLES: &[&str] = &["api/", "cli/", "config/", "health/", "http/", "livepeer/payments/"];
+const STILL_CIRCLES: &[&str] = &["api/", "cli/check/render", "health/", "http/"];
 
 fn room(path: &str) -> &str {
     path.trim_start_matches("src/").split('/').next().unwrap_or_default()

@@ -80,7 +80,7 @@ fn what_no_orchestrator_would_take_is_refused_before_any_work() {
         (twice, "two tickets have the nonce 1"),
         (wallet.payment_of(&[]), "holds no ticket"),
         (wallet.payment(0..601), "601 tickets"),
-        ("%%%".into(), "not base64"),
+        ("%%%".into(), "not valid base64"),
         ("AAAA".into(), "net.Payment"),
         (wallet.payment([9])[..40].into(), "net.Payment"),
     ] {

@@ -94,7 +94,8 @@ fn the_documents_list_everything_there_is() {
     let routes = routes();
     let codes = codes();
     let exit = read("src/sys/exit.rs");
-    let exits = between(&exit, " = ", ",\n").into_iter().map(|code| format!("| {code} |"));
+    let exit = between(&exit, "enum Exit {", "}")[0];
+    let exits = between(exit, " = ", ",\n").into_iter().map(|code| format!("| {code} |"));
     let all: Vec<String> = sources("src").iter().map(|(_, text)| code(text)).collect();
     let mut metrics: Vec<_> = all.iter().flat_map(|text| between(text, "\"agent_net_", "\"")).collect();
     metrics.dedup();

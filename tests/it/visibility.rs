@@ -376,8 +376,8 @@ fn a_live_runner_alone_needs_no_capability() {
     scene.says("has Live Runner: this worker is visible as Live Runner agent-net-nyc of app agent-net/gpu-check");
     assert!(orchestrator.listed(ID).is_some() && orchestrator.requests(REGISTER).is_empty());
     for (more, words) in [
-        ([("ORCH_PROTOCOL", "auto"), ("RUNNER_ID", ID)], "CAPABILITY_NAME is not set"),
-        ([("ORCH_PROTOCOL", "both"), ("RUNNER_ID", ID)], "CAPABILITY_NAME is not set"),
+        ([("ORCH_PROTOCOL", "auto"), ("RUNNER_ID", ID)], "ORCH_URL requires CAPABILITY_NAME"),
+        ([("ORCH_PROTOCOL", "both"), ("RUNNER_ID", ID)], "ORCH_URL requires CAPABILITY_NAME"),
         ([("ORCH_PROTOCOL", "live-runner"), ("RUNNER_ID", "")], "or set RUNNER_ID"),
     ] {
         let (status, _, err) = run(agent_net().arg("serve").env("ORCH_URL", "http://o:1").envs(more));

@@ -9,7 +9,7 @@ use crate::http::Connection;
 use crate::jobs::bytes;
 
 /// What it says when it ends the process.
-const END: &str = "/health was not answered with 200 3 times in a row";
+const END: &str = "/health did not respond with 200 3 times in a row";
 
 #[test]
 fn a_worker_that_does_not_serve_any_more_ends() {
@@ -51,7 +51,9 @@ fn a_worker_whose_connections_are_all_taken_by_strangers_lives() {
     // a word.
     let looks =
         |how: &str| worker.log().lines().filter(|line| line.contains("watchdog: ") && line.contains(how)).count();
-    wait_for("ten looks at a full table", || (looks("accepted: true; within: Some(200)") >= 10).then_some(()));
+    wait_for("ten looks at a full table", || {
+        (looks("accepted: true; within the process: Some(200)") >= 10).then_some(())
+    });
     assert!(looks("Ok(503)") > 0, "{}", worker.log());
     let crowd = || (0..64).filter_map(|_| TcpStream::connect(worker.addr).ok()).collect::<Vec<_>>();
     let mut waiting = crowd();

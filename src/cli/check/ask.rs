@@ -7,8 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::options::{Form, Options};
 use super::render;
-use super::{Form, Options};
 use crate::api::contract;
 use crate::api::report::{Moment, Published};
 use crate::cli::doctor::looks;
@@ -66,7 +66,7 @@ impl Asker {
         let answer = probe::report(&base, config.worker_token.as_ref(), text, self.options.timeout);
         drop(waiting);
         match answer {
-            Err(NoAnswer::Nobody(_)) if self.options.url.is_none() => Ok(self.sample(deadline, text)),
+            Err(NoAnswer::Refused(_)) if self.options.url.is_none() => Ok(self.sample(deadline, text)),
             answer => {
                 self.own = None;
                 answer

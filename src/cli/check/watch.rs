@@ -5,9 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Form;
 use super::ask::Asker;
-use crate::cli::{complain, put};
+use super::options::Form;
+use crate::cli::output::{complain, put};
 use crate::sys::exit::Exit;
 use crate::sys::signals;
 

@@ -90,7 +90,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.hurry))
+    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale))
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {
@@ -237,7 +237,7 @@ fn worker(config: &Config) -> Vec<Finding> {
             format!("http://{addr}/health answers {status}: another program"),
             "Free the port, or set SERVER_PORT.",
         ),
-        Err(NoAnswer::Nobody(_)) => Finding::pass("worker", format!("no worker on {addr}; port free")),
+        Err(NoAnswer::Refused(_)) => Finding::pass("worker", format!("no worker on {addr}; port free")),
         Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "Restart the worker, or check what listens there."),
     }]
 }

@@ -1,23 +1,23 @@
-//! The table.
+//! The table of commands.
 
-use super::{Command, Opt, Value};
+use super::command::{Command, Opt, Value};
 
 const fn option(flag: &'static str, value: Value, about: &'static str) -> Opt {
     Opt { flag, value, about }
 }
 
-const JSON: Opt = option("--json", Value::None, "one JSON object instead of lines for people");
+const JSON: Opt = option("--json", Value::None, "print one JSON object");
 
 /// All commands; those of a group follow each other.
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "serve",
         operand: "",
-        about: "answer jobs until SIGTERM; the default",
+        about: "run the worker until SIGTERM (default)",
         details: "\
-It listens, registers where ORCH_URL is set, and stays registered. SIGTERM unregisters, refuses new jobs, finishes
-those in flight (10 s at most) and ends with 0. SIGHUP reads secret files anew and registers at once. SIGUSR1 does
-what agent-net ack does.",
+Listens, and with ORCH_URL registers and stays registered. SIGTERM unregisters, refuses new jobs, finishes running
+ones (10 s at most) and exits with 0. SIGHUP reads secret files again and re-registers immediately. SIGUSR1 does the
+same as agent-net ack.",
         options: &[],
         settings: true,
         example: "agent-net serve --server-port 9000 --model llama3.2:3b",
@@ -25,23 +25,23 @@ what agent-net ack does.",
     Command {
         name: "check",
         operand: "",
-        about: "the verdict once; the exit code is the verdict",
+        about: "print the verdict and exit with it",
         details: "\
-Asks the worker at URL, else the one of this machine, else reads the GPUs and Ollama by itself. The first line says
-it all, as Nagios and Icinga want it; then come a line for each GPU and the reasons. A driver that does not answer
-within --timeout, or that crashes, is unhealthy (2); a worker that does not is unreachable (3).
-With --watch it goes on until SIGINT or until its output is closed; the exit code is that of the last verdict.",
+Asks the worker at URL, or the worker on this machine. Without one, it reads the GPUs and Ollama itself. The first
+line is a Nagios/Icinga status line. A line for each GPU and the reasons follow. A driver that crashes or does not
+respond within --timeout is unhealthy (2). A worker that does not respond is unreachable (3). --watch repeats until
+SIGINT or until the output is closed. The exit code is then that of the last verdict.",
         options: &[
-            option("--url", Value::Any("URL"), "of a worker"),
-            option("--timeout", Value::Any("DURATION"), "for worker, driver and Ollama: 30, 30s, 500ms or 1m [30s]"),
+            option("--url", Value::Any("URL"), "base URL of a worker"),
             option(
-                "--watch",
-                Value::None,
-                "again and again; a terminal is drawn again, elsewhere blocks follow each other",
+                "--timeout",
+                Value::Any("DURATION"),
+                "limit for worker, driver and Ollama: 30, 30s, 500ms or 1m [30s]",
             ),
-            option("--interval", Value::Any("DURATION"), "of --watch [5s]"),
-            option("--json", Value::None, "the report as JSON, one line each time"),
-            option("--text", Value::None, "the report as key=value lines, safe to eval in a shell"),
+            option("--watch", Value::None, "repeat; a terminal is redrawn, other output is appended"),
+            option("--interval", Value::Any("DURATION"), "interval of --watch [5s]"),
+            option("--json", Value::None, "print the report as JSON, one line each time"),
+            option("--text", Value::None, "print the report as key=value lines, safe to eval in a shell"),
         ],
         settings: true,
         example: "agent-net check --url http://10.0.0.7:9876",
@@ -49,9 +49,9 @@ With --watch it goes on until SIGINT or until its output is closed; the exit cod
     Command {
         name: "doctor",
         operand: "",
-        about: "what is wrong on this machine, and how to fix it",
+        about: "diagnose this machine and suggest fixes",
         details: "\
-Looks at device nodes, driver, library, helper, container, Ollama, models, settings, port, state folder, clock and
+Checks device nodes, driver, library, helper, container, Ollama, models, settings, port, state folder, clock and
 orchestrators.",
         options: &[JSON],
         settings: true,
@@ -69,15 +69,15 @@ orchestrators.",
     Command {
         name: "ack",
         operand: "",
-        about: "tell the worker here that its errors so far are known",
+        about: "acknowledge past errors on the local worker",
         details: "\
-Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. It needs the worker's user or root,
-and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
+Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. Run it as the worker's user or as root. It
+reaches the worker through STATE_DIR/control.sock, or with SIGUSR1 if STATE_DIR is unset.",
         options: &[
             option(
                 "--pid",
                 Value::Any("N"),
-                "of the worker, to signal it; needed where several run and STATE_DIR is unset",
+                "process to signal; required if several workers run and STATE_DIR is unset",
             ),
             JSON,
         ],
@@ -87,8 +87,8 @@ and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
     Command {
         name: "health",
         operand: "",
-        about: "whether the worker here serves, for HEALTHCHECK",
-        details: "It says nothing about GPU, Ollama or orchestrator: see check.",
+        about: "exit with 0 if the local worker responds, for HEALTHCHECK",
+        details: "It does not check GPU, Ollama or orchestrator. Use agent-net check for that.",
         options: &[],
         settings: true,
         example: "agent-net health --server-port 9000",
@@ -96,11 +96,11 @@ and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
     Command {
         name: "config",
         operand: "",
-        about: "the settings and where each came from",
+        about: "show the effective settings and their sources",
         details: "Secrets are shown as ***.",
         options: &[
             JSON,
-            option("--runner-json", Value::None, "this worker's entry for an orchestrator's -liveRunnerConfig instead"),
+            option("--runner-json", Value::None, "print this worker's entry for an orchestrator's -liveRunnerConfig"),
         ],
         settings: true,
         example: "agent-net config",
@@ -108,8 +108,8 @@ and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
     Command {
         name: "pull",
         operand: "MODEL",
-        about: "pull a model into Ollama and show how far it is",
-        details: "A pull that is broken off goes on where it stopped. A worker pulls the models of its setting MODEL by itself.",
+        about: "pull a model into Ollama, with progress",
+        details: "An interrupted pull resumes where it stopped. A worker pulls the models of its setting MODEL itself.",
         options: &[],
         settings: true,
         example: "agent-net pull llama3.2:3b --ollama-url http://10.0.0.7:11434",
@@ -117,50 +117,50 @@ and reaches the worker by STATE_DIR/control.sock, else by SIGUSR1.",
     Command {
         name: "pm check",
         operand: "[-FLAG VALUE]...",
-        about: "whether jobs are accepted and paid with these flags",
+        about: "check whether jobs would be accepted and paid with these flags",
         details: "\
-For each era of go-livepeer (a: up to v0.8.6, b: v0.8.7 and v0.8.8, c: since v0.8.9): who refuses a job and why, and
-the smallest change that helps. The same for a Live Runner, where RUNNER_PRICE, -useLiveRunners or a
--remoteSigner is found. A FILE is any text that holds the flags: a compose file, a unit, a script; it may hold several
-programs, told apart by -orchestrator, -gateway and -remoteSigner. Without any, those in ./compose are checked. A flag
-wins over the files.",
+Shows for each era of go-livepeer (a: up to v0.8.6, b: v0.8.7 and v0.8.8, c: since v0.8.9) which program refuses a
+job, why, and the smallest change that helps. Does the same for a Live Runner if it finds RUNNER_PRICE,
+-useLiveRunners or a -remoteSigner. A FILE is any text that holds the flags: a compose file, a unit, a script. It may
+hold several programs, distinguished by -orchestrator, -gateway and -remoteSigner. Without a FILE, the files in
+./compose are checked. A flag overrides the files. An AMOUNT is whole wei or has a unit: 18gwei, 0.001eth.",
         options: &[
-            option("--orchestrator", Value::File, "with the orchestrator's flags"),
-            option("--gateway", Value::File, "with the gateway's flags"),
-            option("--signer", Value::File, "with the flags of the clients' remote signer"),
-            option("--worker", Value::File, "with CAPABILITY_PRICE_PER_UNIT, RUNNER_PRICE and the like"),
-            option("--era", Value::Of(&["a", "b", "c", "all"]), "[all]"),
+            option("--orchestrator", Value::File, "file with the orchestrator's flags"),
+            option("--gateway", Value::File, "file with the gateway's flags"),
+            option("--signer", Value::File, "file with the flags of the clients' remote signer"),
+            option("--worker", Value::File, "file with CAPABILITY_PRICE_PER_UNIT, RUNNER_PRICE and similar"),
+            option("--era", Value::Of(&["a", "b", "c", "all"]), "releases of go-livepeer [all]"),
             JSON,
             option("-ticketEV", Value::Any("AMOUNT"), "orchestrator [8000000000]"),
             option("-maxFaceValue", Value::Any("AMOUNT"), "orchestrator [0: no cap]"),
             option("-autoAdjustPrice", Value::Of(&["true", "false"]), "orchestrator [true]"),
             option("-minGasPrice", Value::Any("AMOUNT"), "orchestrator [0]"),
             option("-maxGasPrice", Value::Any("AMOUNT"), "orchestrator [0: none]"),
-            option("-network", Value::Any("NAME"), "orchestrator [an Arbitrum]"),
+            option("-network", Value::Any("NAME"), "orchestrator [an Arbitrum network]"),
             option("-useLiveRunners", Value::Of(&["true", "false"]), "orchestrator [false]"),
             option("-maxTicketEV", Value::Any("AMOUNT"), "gateway and signer [3000000000000]"),
             option("-maxTotalEV", Value::Any("AMOUNT"), "gateway and signer [20000000000000]"),
             option("-depositMultiplier", Value::Any("N"), "gateway and signer [1]"),
-            option("-maxPricePerUnit", Value::Any("PRICE"), "signer, e.g. 0.001USD [0: none]"),
-            option("--runner-price", Value::Any("PRICE"), "e.g. 0.0005usd/fixed [RUNNER_PRICE]"),
-            option("--eth-price", Value::Any("DOLLARS"), "for an ETH; needed with a runner's price"),
+            option("-maxPricePerUnit", Value::Any("PRICE"), "signer, such as 0.001USD [0: none]"),
+            option("--runner-price", Value::Any("PRICE"), "such as 0.0005usd/fixed [RUNNER_PRICE]"),
+            option("--eth-price", Value::Any("DOLLARS"), "price of an ETH; required with RUNNER_PRICE"),
             option(
                 "--orch-protocol",
                 Value::Of(&["auto", "byoc", "live-runner", "both"]),
-                "[ORCH_PROTOCOL, else auto]",
+                "how the worker registers [ORCH_PROTOCOL, else auto]",
             ),
-            option("--price-per-unit", Value::Any("AMOUNT"), "of one second [CAPABILITY_PRICE_PER_UNIT, else 0]"),
-            option("--price-scaling", Value::Any("N"), "[1]"),
-            option("--price-currency", Value::Of(&["wei", "eth"]), "[wei]"),
+            option("--price-per-unit", Value::Any("AMOUNT"), "price of one second [CAPABILITY_PRICE_PER_UNIT, else 0]"),
+            option("--price-scaling", Value::Any("N"), "divisor of the price [1]"),
+            option("--price-currency", Value::Of(&["wei", "eth"]), "currency of the price [wei]"),
             option("--timeout", Value::Any("SECONDS"), "the job's timeout_seconds [60]"),
-            option("--gas-price", Value::Any("AMOUNT"), "[0.01gwei]"),
-            option("--redeem-gas", Value::Any("N"), "[1200000; 350000 on Ethereum]"),
-            option("--deposit", Value::Any("AMOUNT"), "of the gateway's or signer's account [0.1eth]"),
-            option("--reserve", Value::Any("AMOUNT"), "of the gateway's or signer's account [1eth]"),
-            option("--balance", Value::Any("AMOUNT"), "of the gateway at the orchestrator [0]"),
-            option("--pool-size", Value::Any("N"), "active orchestrators, who share the reserve [100]"),
-            option("--claimed", Value::Any("AMOUNT"), "of this orchestrator's share, in this round [0]"),
-            option("--pending", Value::Any("AMOUNT"), "winners that are being redeemed [0]"),
+            option("--gas-price", Value::Any("AMOUNT"), "gas price of the chain [0.01gwei]"),
+            option("--redeem-gas", Value::Any("N"), "gas for redeeming a winner [1200000; 350000 on Ethereum]"),
+            option("--deposit", Value::Any("AMOUNT"), "deposit of the gateway's or signer's account [0.1eth]"),
+            option("--reserve", Value::Any("AMOUNT"), "reserve of the gateway's or signer's account [1eth]"),
+            option("--balance", Value::Any("AMOUNT"), "balance of the gateway at the orchestrator [0]"),
+            option("--pool-size", Value::Any("N"), "active orchestrators that share the reserve [100]"),
+            option("--claimed", Value::Any("AMOUNT"), "part of this orchestrator's share claimed in this round [0]"),
+            option("--pending", Value::Any("AMOUNT"), "face value of winners being redeemed [0]"),
         ],
         settings: false,
         example: "agent-net pm check --orchestrator orch.yml --gateway gw.yml",
@@ -168,12 +168,12 @@ wins over the files.",
     Command {
         name: "pm winprob",
         operand: "",
-        about: "the odds of a ticket",
-        details: "As go-livepeer's 256-bit number, and as 1 in so many. An AMOUNT is whole wei or has a unit: 18gwei, 0.001eth.",
+        about: "show the odds of a ticket",
+        details: "Shows them as go-livepeer's 256-bit number and as 1 in N. An AMOUNT is whole wei or has a unit: 18gwei, 0.001eth.",
         options: &[
-            option("--ticket-ev", Value::Any("AMOUNT"), "what tickets are worth on average"),
-            option("--face-value", Value::Any("AMOUNT"), "what a winner is worth"),
-            option("--tickets", Value::Any("N"), "how likely so many tickets win at least once"),
+            option("--ticket-ev", Value::Any("AMOUNT"), "expected value of a ticket"),
+            option("--face-value", Value::Any("AMOUNT"), "face value of a winning ticket"),
+            option("--tickets", Value::Any("N"), "number of tickets: also print the chance that none of them wins"),
             JSON,
         ],
         settings: false,
@@ -182,11 +182,11 @@ wins over the files.",
     Command {
         name: "pm ticket",
         operand: "",
-        about: "what a Livepeer-Payment header holds",
-        details: "Whose signatures are in it, and with the recipient's random number which tickets win.",
+        about: "decode a Livepeer-Payment header and verify its signatures",
+        details: "Shows the signers. With the recipient's random number it also shows which tickets win.",
         options: &[
-            option("--payment", Value::Any("BASE64|@FILE|-"), "the header, a file that holds it, or standard input"),
-            option("--recipient-rand", Value::Any("N"), "the recipient's number"),
+            option("--payment", Value::Any("BASE64|@FILE|-"), "the header, a file with it, or standard input"),
+            option("--recipient-rand", Value::Any("N"), "the recipient's random number"),
             JSON,
         ],
         settings: false,
@@ -195,16 +195,16 @@ wins over the files.",
     Command {
         name: "pm ledger",
         operand: "",
-        about: "tickets that came with jobs, and what became of them",
-        details: "Those that came past the orchestrator, and what TICKET_SUBMIT_URL answered to them.",
-        options: &[option("--state-dir", Value::Folder, "where the worker keeps them [STATE_DIR]"), JSON],
+        about: "list tickets received with jobs and their outcome",
+        details: "Lists tickets sent directly to the worker, bypassing the orchestrator, and the response of TICKET_SUBMIT_URL.",
+        options: &[option("--state-dir", Value::Folder, "folder of the ledger [STATE_DIR]"), JSON],
         settings: false,
         example: "agent-net pm ledger --state-dir /var/lib/agent-net",
     },
     Command {
         name: "completions",
         operand: "bash|zsh|fish",
-        about: "completions for a shell, to be sourced or installed",
+        about: "print completions for bash, zsh or fish",
         details: "",
         options: &[],
         settings: false,
@@ -213,10 +213,52 @@ wins over the files.",
     Command {
         name: "man",
         operand: "",
-        about: "the manual page",
+        about: "print the manual page",
         details: "",
         options: &[],
         settings: false,
         example: "agent-net man | man -l -",
     },
 ];
+
+/// The command of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// What the only group does.
+pub(super) const GROUP_ABOUT: &str = "check payment flags, ticket odds and tickets (offline)";
+
+/// What a command or the group does, by its first word.
+pub(super) fn about(word: &str) -> &'static str {
+    find(word).map_or(GROUP_ABOUT, |command| command.about)
+}
+
+/// The words that a command or a group is called by, the group's own name among them.
+pub(super) fn first_words() -> Vec<&'static str> {
+    let mut words: Vec<&str> = COMMANDS.iter().map(|c| c.name.split(' ').next().unwrap_or_default()).collect();
+    words.dedup();
+    words
+}
+
+/// The first words, as errors list them.
+pub(crate) fn names() -> String {
+    first_words().join(", ")
+}
+
+/// The second words of a group.
+pub(crate) fn names_in(group: &str) -> String {
+    second_words(group).join(", ")
+}
+
+pub(super) fn second_words(group: &str) -> Vec<&'static str> {
+    members(group).map(|(word, _)| word).collect()
+}
+
+/// The commands of a group, by their second words.
+pub(super) fn members(group: &str) -> impl Iterator<Item = (&'static str, &'static Command)> {
+    COMMANDS.iter().filter_map(move |command| {
+        let (first, second) = command.name.split_once(' ')?;
+        (first == group).then_some((second, command))
+    })
+}

@@ -1,19 +1,20 @@
 //! `--help`.
 
-use super::{Command, EXIT_CODES, GROUP_ABOUT, Opt, about, find, first_words, meaning, members};
-use crate::config::settings::flag;
+use super::command::{Command, Opt, meaning};
+use super::commands::{GROUP_ABOUT, about, find, first_words, members};
 use crate::config::{SETTINGS, Setting};
+use crate::sys::exit::exits_of;
 
-/// Of the whole program: no more than a small terminal shows at once.
+/// Of the whole program; it fits a small terminal.
 pub(crate) fn overview() -> String {
     let mut text = "Usage: agent-net [COMMAND] [OPTION]...\n\n".to_owned();
     for word in first_words() {
         text.push_str(&format!("  {word:<12} {}\n", about(word)));
     }
     text.push_str(
-        "\nEach has --help. Settings are variables or flags, see agent-net serve --help.\n\
+        "\nEach has --help. Settings are variables or flags: see agent-net serve --help.\n\
          Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable,\n\
-         64 usage, 78 a setting that cannot be used.\n\nExamples:\n",
+         64 invalid command line, 78 invalid setting.\n\nExamples:\n",
     );
     for command in ["check", "serve", "pm check"].into_iter().filter_map(find) {
         text.push_str(&format!("  {}\n", command.example));
@@ -44,13 +45,13 @@ pub(crate) fn of_command(command: &Command) -> String {
         }
     }
     if command.name == "serve" {
-        text.push_str("\nSettings (a flag wins over the environment; empty is unset) [default]:\n");
+        text.push_str("\nSettings (a flag overrides the variable; an empty value means unset) [default]:\n");
         text.push_str(&settings());
     } else if command.settings {
-        text.push_str("\nEvery setting is an option as well, see agent-net serve --help.\n");
+        text.push_str("\nEvery setting is also an option: agent-net serve --help.\n");
     }
     text.push_str("\nExit codes:\n");
-    for (code, meaning) in EXIT_CODES {
+    for (code, meaning) in exits_of(command.name) {
         text.push_str(&format!("  {code:<4} {meaning}\n"));
     }
     text + &format!("\nExample:\n  {}\n", command.example)
@@ -62,19 +63,19 @@ pub(super) fn usage(command: &Command) -> String {
     if !command.operand.is_empty() {
         line.push_str(&format!(" {}", command.operand));
     }
-    // Twenty options are listed below.
+    // Many options are listed below instead.
     if command.options.len() > 5 {
         return line + " [OPTION]...";
     }
     for option in command.options {
         let value = option.value.name();
-        let blank = if value.is_empty() { "" } else { " " };
-        line.push_str(&format!(" [{}{blank}{value}]", option.flag));
+        let space = if value.is_empty() { "" } else { " " };
+        line.push_str(&format!(" [{}{space}{value}]", option.flag));
     }
     if command.settings { line + " [--SETTING VALUE]..." } else { line }
 }
 
 fn settings() -> String {
-    let line = |s: &Setting| format!("  {:<32} {:<34} {}\n", s.name, flag(s.name), meaning(s));
+    let line = |s: &Setting| format!("  {:<32} {:<34} {}\n", s.name, s.flag(), meaning(s));
     SETTINGS.iter().map(line).collect()
 }

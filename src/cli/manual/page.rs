@@ -1,11 +1,12 @@
 //! The manual page, in roff's man macros.
 
+use super::command::{Opt, meaning};
+use super::commands::{COMMANDS, GROUP_ABOUT};
 use super::help::usage;
-use super::{COMMANDS, EXIT_CODES, GROUP_ABOUT, Opt, meaning};
 use crate::config::SETTINGS;
-use crate::config::settings::flag;
+use crate::sys::exit::{EXITS, exits_of};
 
-/// When the version of Cargo.toml was made.
+/// Release date of the version in Cargo.toml.
 const RELEASED: &str = "2026-11-26";
 
 /// `agent-net.1`
@@ -13,8 +14,8 @@ pub(crate) fn page() -> String {
     let mut page = format!(
         ".TH AGENT-NET 1 {RELEASED} \"agent-net {}\" \"User Commands\"\n.SH NAME\nagent\\-net \\- a GPU health worker for \
          Livepeer jobs\n.SH SYNOPSIS\n.B agent\\-net\n.RI [ COMMAND ]\n.RI [ OPTION ]...\n.SH DESCRIPTION\n\
-         Answers whether the GPU is there and healthy, which models Ollama holds on it, and how good the uptime was;\n\
-         registers itself with orchestrators and stays registered.\n.SH COMMANDS\n",
+         Reports whether the GPUs are present and healthy, which models Ollama has loaded on them, and their uptime.\n\
+         Registers with orchestrators and stays registered.\n.SH COMMANDS\n",
         env!("CARGO_PKG_VERSION")
     );
     for command in COMMANDS {
@@ -25,28 +26,36 @@ pub(crate) fn page() -> String {
         for Opt { flag, value, about } in command.options {
             page.push_str(&entry(&format!("{flag} {}", value.name()), about));
         }
+        page.push_str(".PP\nExit codes:\n");
+        for (code, meaning) in exits_of(command.name) {
+            page.push_str(&entry(&code.to_string(), meaning));
+        }
         page.push_str(&format!(".PP\nExample:\n.B {}\n", escape(command.example)));
     }
-    page.push_str(&format!(".SH PAYMENTS\nThe commands of pm are {}.\n.SH SETTINGS\n", escape(GROUP_ABOUT)));
-    page.push_str("A flag wins over the environment; empty is unset.\n");
+    page.push_str(&format!(".SH PAYMENTS\nThe commands of pm {}.\n.SH SETTINGS\n", escape(GROUP_ABOUT)));
+    page.push_str("A flag overrides the variable. An empty value means unset.\n");
+    let mut group = None;
     for setting in SETTINGS {
-        page.push_str(&entry(&format!("{}, {}", setting.name, flag(setting.name)), &meaning(setting)));
+        if group.replace(setting.group) != Some(setting.group) {
+            page.push_str(&format!(".SS {}\n", setting.group.title()));
+        }
+        page.push_str(&entry(&format!("{}, {}", setting.name, setting.flag()), &meaning(setting)));
     }
     page.push_str(".SH EXIT STATUS\n");
-    for (code, meaning) in EXIT_CODES {
-        page.push_str(&entry(code, meaning));
+    for row in &EXITS {
+        page.push_str(&entry(&(row.exit as u8).to_string(), row.meaning));
     }
     page.push_str(".SH FILES\n");
-    page.push_str(&entry("STATE_DIR/uptime.bin", "the uptime of the last 30 days, minute by minute"));
-    page.push_str(&entry("STATE_DIR/tickets.jsonl", "tickets that came with jobs"));
-    page + &entry("STATE_DIR/control.sock", "by which agent-net ack reaches the worker")
+    page.push_str(&entry("STATE_DIR/uptime.bin", "uptime of the last 30 days, by the minute"));
+    page.push_str(&entry("STATE_DIR/tickets.jsonl", "tickets received with jobs"));
+    page + &entry("STATE_DIR/control.sock", "socket through which agent-net ack reaches the worker")
 }
 
 fn entry(term: &str, meaning: &str) -> String {
     format!(".TP\n.B {}\n{}\n", escape(term.trim_end()), escape(meaning))
 }
 
-/// Text that roff takes for text: no escapes, no requests, dashes that can be copied into a shell.
+/// Text without meaning to roff: no escapes, no requests, dashes that can be copied into a shell.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line = |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };

@@ -1,12 +1,13 @@
 //! Completions for shells.
 
-use super::{COMMANDS, Command, Value, about, all_options, find, first_words, members, second_words};
+use super::command::{Command, Value, all_options};
+use super::commands::{COMMANDS, about, find, first_words, members, second_words};
 use crate::cli::names;
 
-/// Those that there are completions for.
-pub(crate) const SHELLS: &str = "bash, zsh and fish";
+/// The shells with completions.
+pub(crate) const SHELLS: &str = "bash, zsh or fish";
 
-/// The script for a shell; None when there is none.
+/// The script for a shell; None: an unknown shell.
 pub(crate) fn completions(shell: &str) -> Option<String> {
     match shell {
         "bash" => Some(bash()),
@@ -16,12 +17,12 @@ pub(crate) fn completions(shell: &str) -> Option<String> {
     }
 }
 
-/// The groups: first words that are no command by themselves.
+/// The groups: first words that are not commands by themselves.
 fn groups() -> Vec<&'static str> {
     first_words().into_iter().filter(|word| find(word).is_none()).collect()
 }
 
-/// What may stand where an operand is expected.
+/// The words that an operand may be.
 fn operands(command: &Command) -> Vec<&'static str> {
     if command.name == "explain" {
         return names::all().flat_map(|(_, names)| names).collect();

@@ -1,11 +1,12 @@
-//! `pm check`: whether jobs are accepted and paid with the flags of these files.
+//! `pm check`: whether jobs would be accepted and paid with the flags of these files.
 
 use std::env;
 use std::path::Path;
 
 use pico_args::Arguments;
 
-use crate::cli::{complain, print, usage};
+use crate::cli::arguments;
+use crate::cli::output::{complain, print, usage};
 use crate::livepeer::payments::findings;
 use crate::livepeer::payments::flags::{self, Wanted};
 use crate::livepeer::payments::inputs::{Inputs, Program, worker_variables};
@@ -13,7 +14,7 @@ use crate::livepeer::payments::terms::Era;
 use crate::sys::exit::Exit;
 use crate::sys::text_file;
 
-/// What this repository ships, checked when nothing else is named: the worker's file, then go-livepeer's, which depend on
+/// What this repository ships, checked without other files: the worker's file, then go-livepeer's, which depend on
 /// ORCH_PROTOCOL.
 const SHIPPED: (Program, &str) = (Program::Worker, "compose/compose.yaml");
 const SHIPPED_BYOC: [(Program, &str); 2] =
@@ -32,7 +33,7 @@ enum Refused {
 struct Asked {
     files: Vec<(Program, String)>,
     flags: Vec<(String, String)>,
-    /// Empty: none was named.
+    /// Empty: none was given.
     eras: Vec<Era>,
     json: bool,
 }
@@ -51,11 +52,11 @@ pub(super) fn run(args: Arguments) -> Exit {
         }
     };
     if inputs.live().is_some_and(|live| live.needs_eth_price(&inputs.terms)) {
-        let why = "RUNNER_PRICE is in dollars: say with --eth-price what an ETH costs, e.g. --eth-price 3000";
+        let why = "RUNNER_PRICE is in dollars: add --eth-price, the price of an ETH, such as --eth-price 3000";
         return usage("pm check", why);
     }
     let named = !asked.eras.is_empty();
-    let eras = match (inputs.judges_byoc(named), named) {
+    let eras = match (inputs.checks_byoc(named), named) {
         (false, _) => &[][..],
         (true, true) => &asked.eras,
         (true, false) => &Era::ALL,
@@ -67,14 +68,14 @@ pub(super) fn run(args: Arguments) -> Exit {
     }
 }
 
-/// go-livepeer's flags have one dash or two, and their value behind `=` or after a blank.
+/// go-livepeer's flags have one dash or two, and their value after `=` or a space.
 fn parse(args: Arguments) -> Result<Asked, String> {
     let mut asked = Asked::default();
     let mut left = args.finish().into_iter().peekable();
     while let Some(arg) = left.next() {
         let arg = arg.into_string().map_err(|arg| format!("{arg:?} is not UTF-8"))?;
         let flag = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'));
-        let flag = flag.ok_or_else(|| format!("{arg:?} is not understood"))?;
+        let flag = flag.ok_or_else(|| arguments::unknown(arg.as_ref()))?;
         if flag == "json" {
             asked.json = true;
             continue;
@@ -104,7 +105,7 @@ fn eras(text: &str) -> Result<Vec<Era>, String> {
     match Era::ALL.into_iter().find(|era| era.letter() == text) {
         Some(era) => Ok(vec![era]),
         None if text == "all" => Ok(Era::ALL.to_vec()),
-        None => Err(format!("--era {text:?}: a, b, c or all is accepted")),
+        None => Err(format!("--era={text:?}: must be a, b, c or all")),
     }
 }
 
@@ -124,16 +125,16 @@ fn gather(asked: &Asked) -> Result<Inputs, Refused> {
     }
     for (name, value) in &asked.flags {
         if !inputs.ask(name, value).map_err(|why| Refused::Usage(why.0))? {
-            return Err(Refused::Usage(format!("-{name} is no flag that decides about payments")));
+            return Err(Refused::Usage(format!("unknown option -{name}: it does not affect payments")));
         }
     }
     if asked.files.is_empty() && !inputs.has_flags() {
         read_if_there(&mut inputs, SHIPPED)?;
         let files = if inputs.is_live_only() { &SHIPPED_LIVE[..] } else { &SHIPPED_BYOC };
         files.iter().try_for_each(|file| read_if_there(&mut inputs, *file))?;
-        // What the job and the chain are said to be was read before.
+        // The flags for job and chain were read before.
         if !inputs.has_flags() {
-            let why = "there is nothing to check: name --orchestrator FILE and --gateway FILE, or flags";
+            let why = "nothing to check: add --orchestrator FILE and --gateway FILE, or flags";
             return Err(Refused::Usage(why.into()));
         }
     }
@@ -149,7 +150,7 @@ fn read_if_there(inputs: &mut Inputs, (program, path): (Program, &str)) -> Resul
 fn read(inputs: &mut Inputs, program: Program, text: &str, path: &str) -> Result<(), Refused> {
     let beside = Path::new(path).with_file_name(".env");
     let beside = beside.to_str().map(|path| text_file::read_if_there(path).map(Option::unwrap_or_default));
-    let beside = beside.transpose().map_err(|why| Refused::Config(format!("the .env beside {path}: {why}")))?;
+    let beside = beside.transpose().map_err(|why| Refused::Config(format!("the .env next to {path}: {why}")))?;
     let beside = beside.unwrap_or_default();
     let lookup = |name: &str| {
         let wanted = [Wanted { flag: "", variable: name, switch: false, secret: false }];

@@ -1,17 +1,18 @@
-//! `pm ledger`: the tickets that came with jobs, and what became of them.
+//! `pm ledger`: the tickets received with jobs, and their outcome.
 
 use std::env;
 
 use pico_args::Arguments;
 
-use crate::cli::{complain, print, put, usage};
+use crate::cli::arguments;
+use crate::cli::output::{complain, print, put, usage};
 use crate::livepeer::tickets::file::disk::NAME;
 use crate::livepeer::tickets::file::lines::Scan;
 use crate::livepeer::tickets::ledger::replay::replay;
 use crate::livepeer::tickets::ledger::report;
 use crate::sys::exit::Exit;
 
-/// Bytes of the report that are written at once.
+/// Bytes of the report in one write.
 const BUFFER: usize = 64 << 10;
 
 pub(super) fn run(mut args: Arguments) -> Exit {
@@ -20,11 +21,11 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         Ok(dir) => dir,
         Err(why) => return usage("pm ledger", &why.to_string()),
     };
-    if let Err(why) = super::finish(args) {
+    if let Err(why) = arguments::finish(args) {
         return usage("pm ledger", &why);
     }
     let Some(dir) = dir.or_else(|| env::var("STATE_DIR").ok().filter(|dir| !dir.is_empty())) else {
-        return usage("pm ledger", "pm ledger needs --state-dir or STATE_DIR, where the worker keeps its tickets");
+        return usage("pm ledger", "missing option --state-dir; STATE_DIR is not set either");
     };
     match report(&dir, json) {
         Ok(exit) => exit,

@@ -1,4 +1,4 @@
-//! The smallest changes that make refused terms pass. Each is judged by the same rules before it is proposed.
+//! The smallest changes that make refused terms pass. Each is checked by the same rules before it is proposed.
 
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -6,7 +6,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
 use super::amount::ceil;
-use super::rules::{self, Check, MIN_UNITS, judge, timeouts};
+use super::rules::{self, Check, MIN_UNITS, job_outcome, timeouts};
 use super::terms::{Era, Terms};
 
 /// Repairs are made one after the other; they are always enough.
@@ -42,7 +42,7 @@ impl Setting {
         }
     }
 
-    /// Who changes it.
+    /// The program or person that changes it.
     pub(crate) fn owner(self) -> &'static str {
         match self {
             Self::Price => "worker",
@@ -83,11 +83,12 @@ pub(crate) struct Change {
     pub(crate) eras: Vec<(Era, (u64, u64))>,
 }
 
-/// Changes that make at least one of `eras` accept what it refuses, and no other one refuse; those that make all of
-/// them accept come first, and there is always one of these. Empty: nothing is refused.
+/// Changes after which at least one more of `eras` accepts and all that accepted before still do. Those with which all
+/// accept come first, and there is always one. Empty: nothing is refused.
 pub(crate) fn changes(terms: &Terms, eras: &[Era]) -> Vec<Change> {
-    let accepted =
-        |terms: &Terms| -> Vec<Era> { eras.iter().copied().filter(|era| judge(terms, *era).check.accepts()).collect() };
+    let accepted = |terms: &Terms| -> Vec<Era> {
+        eras.iter().copied().filter(|era| job_outcome(terms, *era).check.accepts()).collect()
+    };
     let before = accepted(terms);
     if before.len() == eras.len() {
         return Vec::new();
@@ -125,7 +126,7 @@ fn apply(terms: &Terms, settings: &[(Setting, BigInt)]) -> Terms {
 
 /// What may help against the check that refuses the job in this era, each as small as it can be.
 fn single(terms: &Terms, era: Era) -> Vec<(Setting, BigInt)> {
-    let outcome = judge(terms, era);
+    let outcome = job_outcome(terms, era);
     let mut all: Vec<(Setting, BigInt)> = repairs(terms, era);
     let price = best_price(terms, era, true).or_else(|| best_price(terms, era, false));
     all.extend(price.map(|price| (Setting::Price, price)));
@@ -148,7 +149,7 @@ fn single(terms: &Terms, era: Era) -> Vec<(Setting, BigInt)> {
     all
 }
 
-/// What the orchestrator wants on the balance, in whole wei.
+/// The balance that the orchestrator requires, in whole wei.
 fn minimum(price: &BigRational) -> BigInt {
     ceil(&(price * BigRational::from_integer(MIN_UNITS.into())))
 }
@@ -158,15 +159,15 @@ fn minimum(price: &BigRational) -> BigInt {
 fn best_price(terms: &Terms, era: Era, shorter: bool) -> Option<BigInt> {
     let accepts = |price: &BigInt| {
         let changed = apply(terms, &[(Setting::Price, price.clone())]);
-        let at = |timeout: u64| judge(&Terms { timeout, ..changed.clone() }, era).check;
+        let at = |timeout: u64| job_outcome(&Terms { timeout, ..changed.clone() }, era).check;
         let good = |check: Check| check.accepts() && check != Check::Free;
         good(at(terms.timeout)) && (!shorter || good(at(1)))
     };
     highest(&ceil(&terms.base_price()), accepts)
 }
 
-/// The settings that together make all of `eras` accept jobs of all these timeouts; one refusal after the other is
-/// mended.
+/// The settings that together make all of `eras` accept jobs of all these timeouts; it repairs one refusal
+/// after the other.
 fn repair(terms: &Terms, eras: &[Era], timeouts: &[u64]) -> Option<Vec<(Setting, BigInt)>> {
     let mut settings: Vec<(Setting, BigInt)> = Vec::new();
     for _ in 0..MOST_REPAIRS {
@@ -175,14 +176,14 @@ fn repair(terms: &Terms, eras: &[Era], timeouts: &[u64]) -> Option<Vec<(Setting,
         // The asked timeout itself may be what is changed.
         let mut jobs =
             jobs.map(|(era, timeout)| (era, Terms { timeout: timeout.min(changed.timeout), ..changed.clone() }));
-        let Some((era, job)) = jobs.find(|(era, job)| !judge(job, **era).check.accepts()) else {
+        let Some((era, job)) = jobs.find(|(era, job)| !job_outcome(job, **era).check.accepts()) else {
             return Some(settings);
         };
-        let mended = repairs(&job, *era);
-        if mended.is_empty() {
+        let repaired = repairs(&job, *era);
+        if repaired.is_empty() {
             return None;
         }
-        for (setting, value) in mended {
+        for (setting, value) in repaired {
             settings.retain(|(known, _)| *known != setting);
             settings.push((setting, value));
         }
@@ -190,16 +191,16 @@ fn repair(terms: &Terms, eras: &[Era], timeouts: &[u64]) -> Option<Vec<(Setting,
     None
 }
 
-/// What lifts the one check that refuses the job.
+/// The changes that satisfy the check that refuses the job.
 fn repairs(terms: &Terms, era: Era) -> Vec<(Setting, BigInt)> {
-    let outcome = judge(terms, era);
+    let outcome = job_outcome(terms, era);
     let ticket = outcome.ticket.as_ref();
     let ev = ticket.map_or_else(BigRational::zero, |ticket| ticket.ev());
     let tickets = outcome.tickets.unwrap_or(0);
     match outcome.check {
         Check::Ok | Check::Free | Check::Covered => Vec::new(),
         Check::MaxTicketEv => vec![(Setting::MaxTicketEv, ceil(&ev))],
-        // No sum makes an orchestrator take more tickets.
+        // An orchestrator takes no more tickets for any sum.
         Check::MaxTotalEv | Check::Nonces if tickets > rules::MAX_TICKETS.into() => {
             let minutes = if era == Era::A { 60 } else { 1 };
             vec![(Setting::Timeout, (u64::from(rules::MAX_TICKETS) * minutes).into())]
@@ -215,7 +216,7 @@ fn repairs(terms: &Terms, era: Era) -> Vec<(Setting, BigInt)> {
         Check::MinBalance => {
             let enough = |price: &BigInt| {
                 let changed = apply(terms, &[(Setting::Price, price.clone())]);
-                let at = |timeout: u64| judge(&Terms { timeout, ..changed.clone() }, era).check;
+                let at = |timeout: u64| job_outcome(&Terms { timeout, ..changed.clone() }, era).check;
                 at(terms.timeout) != Check::MinBalance && at(1) != Check::MinBalance
             };
             match highest(&ceil(&terms.base_price()), enough).filter(|_| ev.is_positive() || tickets > 0) {
@@ -240,7 +241,7 @@ fn highest(most: &BigInt, holds: impl Fn(&BigInt) -> bool) -> Option<BigInt> {
     Some(good).filter(Signed::is_positive)
 }
 
-/// What keeps tickets from being made, or from being worth more than their expected value.
+/// Changes that allow a face value above the expected value.
 pub(super) fn larger_face_value(terms: &Terms) -> Vec<(Setting, BigInt)> {
     let least = rules::least_face_value(terms);
     let mut settings = Vec::new();
@@ -251,7 +252,7 @@ pub(super) fn larger_face_value(terms: &Terms) -> Vec<(Setting, BigInt)> {
         settings.push((Setting::Reserve, terms.reserve_for(&least)));
     }
     if settings.is_empty() {
-        // A hundred redemptions happen to cost one ticket's expected value.
+        // A hundred redemptions cost exactly one ticket's expected value.
         settings.push((Setting::TicketEv, &terms.ticket_ev - 1));
     }
     settings

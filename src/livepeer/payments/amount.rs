@@ -1,4 +1,4 @@
-//! Amounts of money in and out: whole wei, with or without a unit; odds and shares as rounded decimals.
+//! Amounts of money: read as whole wei with or without a unit, shown with a unit; odds and shares as rounded decimals.
 
 use std::ops::Mul;
 
@@ -7,7 +7,7 @@ use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
-/// Units that are understood, with their power of ten.
+/// Units, with their power of ten.
 const UNITS: &[(&str, u32)] = &[("wei", 0), ("gwei", 9), ("eth", 18), ("ether", 18)];
 
 /// 2^256 - 1: the largest number a ticket can hold.
@@ -30,42 +30,65 @@ pub(crate) fn floor(value: &BigRational) -> BigInt {
     value.floor().to_integer()
 }
 
-/// Parses `29000000000000`, `18gwei`, `0.001eth`; blanks before the unit do not count.
+/// Parses `29000000000000`, `18gwei`, `0.001eth`; spaces before the unit do not count.
 ///
 /// # Errors
-/// What is accepted, when it is no whole number of wei from 0 to 2^256 - 1.
+/// What is valid, unless it is a whole number of wei from 0 to 2^256 - 1.
 pub(crate) fn parse(text: &str) -> Result<BigInt, String> {
     let text = text.trim();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[number.len()..].to_ascii_lowercase();
     let number = number.trim_end();
     let power = if unit.is_empty() { Some(0) } else { UNITS.iter().find(|(name, _)| *name == unit).map(|(_, p)| *p) };
-    let accepted = "whole wei or an amount such as 18gwei or 0.001eth is accepted";
-    let power = power.ok_or(accepted)?;
+    let valid = "must be whole wei or an amount such as 18gwei or 0.001eth";
+    let power = power.ok_or(valid)?;
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(part) || number.ends_with('.') || number.len() > 100 {
-        return Err(accepted.into());
+        return Err(valid.into());
     }
     let part = part.trim_end_matches('0');
     let missing = power.checked_sub(u32::try_from(part.len()).unwrap_or(u32::MAX));
-    let missing = missing.ok_or_else(|| format!("it is no whole number of wei; {accepted}"))?;
-    let digits = BigUint::parse_bytes(format!("{whole}{part}").as_bytes(), 10).ok_or(accepted)?;
+    let missing = missing.ok_or_else(|| format!("is not a whole number of wei; {valid}"))?;
+    let digits = BigUint::parse_bytes(format!("{whole}{part}").as_bytes(), 10).ok_or(valid)?;
     let wei = BigInt::from_biguint(Sign::Plus, digits * BigUint::from(10_u32).pow(missing));
     if wei > max_uint256() {
-        return Err("it is larger than 2^256 - 1, the most that a ticket can hold".into());
+        return Err("must be at most 2^256 - 1, which is what a ticket can hold".into());
     }
     Ok(wei)
 }
 
-/// `wei` as people write it: `0.001 ETH`, `18 gwei`, `999 wei`; nothing is lost.
+/// `wei` as people write it, exactly: `0.001 ETH`, `29,000 gwei`, `999 wei`.
 pub(crate) fn shown(wei: &BigInt) -> String {
     let (unit, power) = match wei.abs() {
         abs if abs >= BigInt::from(10_u64.pow(14)) => ("ETH", 18),
-        abs if abs >= BigInt::from(10_u64.pow(8)) => ("gwei", 9),
+        abs if abs >= BigInt::from(10_u64.pow(7)) => ("gwei", 9),
         _ => ("wei", 0),
     };
-    format!("{} {unit}", exact(wei, power))
+    format!("{} {unit}", grouped(&exact(wei, power)))
+}
+
+/// The same, rounded up to five digits: what is needed, or lost at most.
+pub(crate) fn shown_rounded_up(wei: &BigInt) -> String {
+    const DIGITS: usize = 5;
+    let more = u32::try_from(wei.to_string().len().saturating_sub(DIGITS)).unwrap_or_default();
+    let unit = BigInt::from(10).pow(more);
+    shown(&(wei.div_ceil(&unit) * unit))
+}
+
+/// A decimal number with commas between thousands, from five digits on.
+pub(crate) fn grouped(number: &str) -> String {
+    let (whole, part) = number.split_once('.').map_or((number, None), |(whole, part)| (whole, Some(part)));
+    let digits = whole.trim_start_matches('-').len();
+    let mut out = String::new();
+    for (at, c) in whole.chars().enumerate() {
+        let left = whole.len() - at;
+        if digits >= 5 && left % 3 == 0 && out.ends_with(|c: char| c.is_ascii_digit()) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    part.map_or(out.clone(), |part| format!("{out}.{part}"))
 }
 
 /// `number / 10^power` with all its decimals.
@@ -134,11 +157,28 @@ fn shown_amounts_lose_nothing() {
         ("0", "0 wei"),
         ("999", "999 wei"),
         ("18000000000", "18 gwei"),
-        ("29000000000001", "29000.000000001 gwei"),
+        ("10000000", "0.01 gwei"),
+        ("29000000000001", "29,000.000000001 gwei"),
+        ("9999000000000", "9999 gwei"),
+        ("1234567000000000000000000", "1,234,567 ETH"),
+        ("-1234567000000000000000000", "-1,234,567 ETH"),
         ("1000000000000000", "0.001 ETH"),
         ("-1000000000000000", "-0.001 ETH"),
     ] {
         assert_eq!(shown(&wei.parse().unwrap()), text);
+    }
+}
+
+#[test]
+fn rounded_amounts_are_never_too_small() {
+    for (wei, text) in [
+        ("0", "0 wei"),
+        ("28516666666667", "28,517 gwei"),
+        ("2900000000000100", "0.0029001 ETH"),
+        ("1200000000000000", "0.0012 ETH"),
+        ("99999", "99,999 wei"),
+    ] {
+        assert_eq!(shown_rounded_up(&wei.parse().unwrap()), text);
     }
 }
 

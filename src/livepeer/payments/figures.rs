@@ -1,4 +1,4 @@
-//! What an operator wants to know of terms that are accepted, or nearly so.
+//! Figures about terms that are accepted, or nearly so.
 
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -6,7 +6,7 @@ use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
 use super::amount::{floor, ratio};
-use super::rules::{self, Check, Outcome, judge, last};
+use super::rules::{self, Check, Outcome, job_outcome, last};
 use super::terms::{Era, Terms};
 
 /// Gas prices are searched up to this one, in wei; a thousand ETH for one redemption.
@@ -23,8 +23,8 @@ pub(crate) fn prepaid_units(outcome: &Outcome) -> Option<BigRational> {
     Some(credit / &outcome.price)
 }
 
-/// What a client loses at most when it stays away for more than ten minutes after a job of a second, or when the job is
-/// refused though it is paid: whole wei.
+/// The most that a client loses if it sends nothing for ten minutes after a job of a second, or if a paid job is refused:
+/// whole wei.
 pub(crate) fn credit_at_risk(outcome: &Outcome) -> Option<BigInt> {
     let credit = paid(outcome)?;
     let used = if outcome.check.accepts() { outcome.price.clone() } else { ratio(0, 1) };
@@ -32,7 +32,7 @@ pub(crate) fn credit_at_risk(outcome: &Outcome) -> Option<BigInt> {
     Some(floor(&left).max(BigInt::zero()))
 }
 
-/// The exact credit of the tickets, where they are sent.
+/// The exact credit of the tickets, if they are sent.
 fn paid(outcome: &Outcome) -> Option<BigRational> {
     let (ticket, tickets) = (outcome.ticket.as_ref()?, outcome.tickets.filter(|_| outcome.credit.is_some())?);
     Some(ticket.ev() * BigRational::from_integer(tickets.into()))
@@ -44,7 +44,7 @@ pub(crate) fn header_characters(tickets: u64) -> u64 {
     bytes.div_ceil(3) * 4
 }
 
-/// The part of a winner that redeeming it costs.
+/// The part of a winner's value that redeeming costs.
 pub(crate) fn redeem_share(terms: &Terms, outcome: &Outcome) -> Option<BigRational> {
     let ticket = outcome.ticket.as_ref()?;
     (!ticket.face_value.is_zero()).then(|| ratio(terms.redeem_cost(), ticket.face_value.clone()))
@@ -63,7 +63,7 @@ pub(crate) fn needed_reserve(terms: &Terms) -> Option<BigInt> {
     possible.then(|| terms.reserve_for(&least))
 }
 
-/// The reserve with which it no longer caps the face value.
+/// The smallest reserve that does not cap the face value.
 pub(crate) fn full_reserve(terms: &Terms) -> Option<BigInt> {
     let plenty = Terms { reserve: BigInt::one() << 400_u32, ..terms.clone() };
     rules::face_value(&plenty).map(|value| terms.reserve_for(&value))
@@ -72,7 +72,7 @@ pub(crate) fn full_reserve(terms: &Terms) -> Option<BigInt> {
 /// The highest gas price, in wei, up to which the terms are accepted as they are now; None: they are not, or at any
 /// price.
 pub(crate) fn gas_limit(terms: &Terms, era: Era) -> Option<BigInt> {
-    let at = |gas: u64| judge(&Terms { gas_price: gas.into(), ..terms.clone() }, era);
+    let at = |gas: u64| job_outcome(&Terms { gas_price: gas.into(), ..terms.clone() }, era);
     let now = u64::try_from(terms.effective_gas_price()).ok().filter(|gas| *gas <= HIGHEST_GAS_PRICE)?;
     let first = at(now);
     if !first.check.accepts() || first.check == Check::Free {

@@ -1,4 +1,4 @@
-//! The whole pre-flight: what was found, as one JSON object or as tables for people.
+//! The result of `pm check`, as one JSON object or as tables for people.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -6,19 +6,19 @@ use num_traits::Signed;
 use serde::Serialize;
 
 use super::advice::{self, Change, Setting};
-use super::amount::{self, decimal, shown};
+use super::amount::{self, decimal, grouped, shown};
 use super::inputs::{Inputs, Program};
-use super::live::findings as live;
-use super::rules::{self, Check, MAX_TICKETS, MIN_UNITS, Outcome, judge};
+use super::live::findings::{self as live, LiveFinding};
+use super::reserve;
+use super::rules::{self, Check, MAX_TICKETS, MIN_UNITS, Outcome, job_outcome};
 use super::table::{self, Row};
 use super::terms::{Era, MAX_TIMEOUT, Terms};
 use super::{figures, odds};
-use crate::livepeer::payments::live::findings::LiveFinding;
 
 /// Digits of a share or a number of units.
 const DIGITS: u32 = 6;
 
-/// Everything `pm check` says. Numbers that may be large are decimal strings, fractions `n/d`.
+/// Everything that `pm check` prints. Numbers that may be large are decimal strings, fractions `n/d`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
     eras: Vec<EraFinding>,
@@ -32,6 +32,9 @@ pub(crate) struct Findings {
     full_reserve: Option<String>,
     notes: Vec<String>,
     inputs: Vec<InputFinding>,
+    /// Wei; the figures above hold at this price.
+    #[serde(skip)]
+    gas_price: BigInt,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,15 +78,15 @@ struct InputFinding {
     name: String,
     value: String,
     from: String,
-    /// Why it does nothing.
+    /// Why it has no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle: Option<String>,
 }
 
-/// Checks the terms for jobs by BYOC in `eras`, and for calls of a Live Runner where something speaks of one.
+/// Checks the terms for BYOC jobs in `eras`, and for calls of a Live Runner if any flag concerns one.
 pub(crate) fn check(inputs: &Inputs, eras: &[Era]) -> Findings {
     let terms = &inputs.terms;
-    let outcomes: Vec<Outcome> = eras.iter().map(|era| judge(terms, *era)).collect();
+    let outcomes: Vec<Outcome> = eras.iter().map(|era| job_outcome(terms, *era)).collect();
     let changes = advice::changes(terms, eras);
     let mut live = inputs.live().map(|live| live::find(&live, &inputs.payer(), inputs.signer_known));
     let ticket = outcomes.iter().find(|outcome| outcome.ticket.is_some());
@@ -110,6 +113,7 @@ pub(crate) fn check(inputs: &Inputs, eras: &[Era]) -> Findings {
         full_reserve: text(figures::full_reserve(terms)),
         notes,
         live_runner: live,
+        gas_price: terms.effective_gas_price().clone(),
         inputs: inputs
             .sources
             .iter()
@@ -124,7 +128,7 @@ pub(crate) fn check(inputs: &Inputs, eras: &[Era]) -> Findings {
 }
 
 impl Findings {
-    /// Every era that was asked for accepts the job, and calls of the Live Runner are paid.
+    /// Every requested era accepts the job, and calls of the Live Runner are paid.
     pub(crate) fn accepted(&self) -> bool {
         self.eras.iter().all(|era| era.accepted) && self.live_runner.as_ref().is_none_or(|live| live.accepted)
     }
@@ -176,7 +180,7 @@ impl ChangeFinding {
     }
 }
 
-/// Who decided what, with the numbers.
+/// Which program decided what, with the numbers.
 fn message(terms: &Terms, outcome: &Outcome) -> String {
     let tickets = outcome.tickets.unwrap_or(0);
     let price = decimal_price(&outcome.price);
@@ -186,58 +190,55 @@ fn message(terms: &Terms, outcome: &Outcome) -> String {
     };
     let total = &ev * tickets;
     match outcome.check {
-        Check::Ok if total == BigInt::ZERO => format!("accepted, but {tickets} tickets of no value pay nothing"),
+        Check::Ok if total == BigInt::ZERO => format!("accepted, but {tickets} tickets without value pay nothing"),
         Check::Ok if tickets == 1 => format!("accepted: one ticket of {}", shown(&total)),
-        Check::Ok => format!("accepted: {tickets} tickets, {} in all", shown(&total)),
+        Check::Ok => format!("accepted: {tickets} tickets, {} in total", shown(&total)),
         Check::Free => {
-            format!("accepted: the price is {price} wei a second, so that no ticket is asked for and nothing is earned")
+            format!("accepted: the price is {price} wei a second, so no ticket is requested and nothing is earned")
         }
-        Check::Covered => format!("accepted: the balance of {} pays, no ticket is sent", shown(&terms.balance)),
+        Check::Covered => {
+            format!("accepted: the balance of {} covers the job, no ticket is sent", shown(&terms.balance))
+        }
         Check::MaxTicketEv => format!(
-            "the gateway refuses: a ticket's expected value is above {ev}{}, -maxTicketEV is {}",
-            if ev == terms.max_ticket_ev { " by a hair" } else { " at least" },
-            terms.max_ticket_ev
+            "the gateway refuses: a ticket's expected value, {}{}, is above its -maxTicketEV of {}",
+            shown(&ev),
+            if ev == terms.max_ticket_ev { " and a fraction of a wei" } else { "" },
+            shown(&terms.max_ticket_ev)
         ),
         Check::MaxTotalEv => format!(
-            "the gateway refuses: {tickets} tickets of {ev} are {total} and a hair, -maxTotalEV is {}",
-            terms.max_total_ev
+            "the gateway refuses: {tickets} tickets of {} are more than {}, its -maxTotalEV is {}",
+            shown(&ev),
+            shown(&total),
+            shown(&terms.max_total_ev)
         ),
         Check::FaceValueTooLow => format!(
-            "the gateway refuses: the face value {face_value} is not above the expected value {}",
-            terms.ticket_ev
+            "the gateway refuses: the face value of {} is not above the expected value of {}",
+            shown(&face_value),
+            shown(&terms.ticket_ev)
         ),
-        Check::SenderReserve => no_reserve(terms),
+        Check::SenderReserve => reserve::refusal(terms),
         Check::Deposit => "the gateway refuses: its account has no deposit".into(),
         Check::FaceValueOverDeposit => format!(
-            "the gateway refuses: the face value {face_value} is above {}, its deposit by -depositMultiplier",
-            &terms.deposit / &terms.deposit_multiplier
+            "the gateway refuses: the face value of {} is above {}, its deposit divided by -depositMultiplier",
+            shown(&face_value),
+            shown(&(&terms.deposit / &terms.deposit_multiplier))
         ),
-        Check::Nonces => format!("the orchestrator refuses: {tickets} tickets, it takes {MAX_TICKETS} of one kind"),
+        Check::Nonces => {
+            format!("the orchestrator refuses: {tickets} tickets of one kind, it takes at most {MAX_TICKETS}")
+        }
         Check::MinBalance if outcome.era == Era::C && tickets == 0 => {
-            "the gateway crashes: tickets without value are asked for, 0 of them".into()
+            "the gateway crashes: the orchestrator requests 0 tickets, without value".into()
         }
         Check::MinBalance => {
             let wanted = amount::ceil(&(&outcome.price * BigRational::from_integer(MIN_UNITS.into())));
-            let paid = if tickets > 0 { " and keeps them" } else { "" };
+            let paid = if tickets > 0 { ". It keeps the tickets" } else { "" };
             format!(
-                "the orchestrator refuses: {tickets} tickets bring the balance to {}, it wants {MIN_UNITS} seconds paid, {wanted}{paid}",
-                &terms.balance + total
+                "the orchestrator refuses: {tickets} tickets bring the balance to {}, it requires {MIN_UNITS} s in advance, {}{paid}",
+                shown(&(&terms.balance + total)),
+                shown(&wanted)
             )
         }
     }
-}
-
-/// The orchestrator says "insufficient sender reserve" to all of these.
-pub(super) fn no_reserve(terms: &Terms) -> String {
-    let least = rules::least_face_value(terms);
-    let capped = terms.max_face_value > BigInt::ZERO && terms.max_face_value < least;
-    let cause = if capped {
-        format!("its own -maxFaceValue {} is below {least}, so that no reserve helps", terms.max_face_value)
-    } else {
-        let (share, pool) = (terms.reserve_share(), &terms.pool_size);
-        format!("its share of the reserve is {share} ({} / {pool}), {least} is needed", terms.reserve)
-    };
-    format!("the orchestrator refuses (\"insufficient sender reserve\"): {cause}")
 }
 
 /// A price in wei; fractions of a wei as decimals.
@@ -256,7 +257,7 @@ fn suggestion(terms: &Terms, change: &Change, asked: &[Era]) -> String {
         let joined = if text.is_empty() { "" } else { " and " };
         let how = match setting {
             Setting::Price => price_change(terms, value),
-            Setting::Deposit | Setting::Reserve => format!("a {} of {value} ({})", setting.name(), shown(value)),
+            Setting::Deposit | Setting::Reserve => format!("a {} of {value} wei ({})", setting.name(), shown(value)),
             Setting::Timeout => format!("a timeout of {value} s"),
             _ => format!("{}={value}", setting.name()),
         };
@@ -266,9 +267,12 @@ fn suggestion(terms: &Terms, change: &Change, asked: &[Era]) -> String {
     let ranges: Vec<String> = change.eras.iter().map(range).collect();
     let refusing = asked.iter().filter(|era| !change.eras.iter().any(|(known, _)| known == *era));
     let refusing: Vec<&str> = refusing.map(|era| era.letter()).collect();
-    let but =
-        if refusing.is_empty() { String::new() } else { format!("; era {} still refuses", refusing.join(" and ")) };
-    format!("{text}: accepted are {}{but}", ranges.join(", "))
+    let but = match &refusing[..] {
+        [] => String::new(),
+        [era] => format!("; era {era} still refuses"),
+        eras => format!("; eras {} still refuse", eras.join(" and ")),
+    };
+    format!("{text}: accepted with timeouts {}{but}", ranges.join(", "))
 }
 
 fn price_change(terms: &Terms, value: &BigInt) -> String {
@@ -291,7 +295,7 @@ pub(crate) fn seconds(first: u64, last: u64) -> String {
     }
 }
 
-/// What no check decides and still costs money.
+/// What costs money although no check refuses it.
 fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> Vec<String> {
     let terms = &inputs.terms;
     let mut notes: Vec<String> = Vec::new();
@@ -301,12 +305,12 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> V
         }
     }
     if let Some(source) = inputs.source("runner-price").filter(|_| inputs.is_byoc_only()) {
-        notes.push(format!("{}={} does nothing: ORCH_PROTOCOL is byoc", source.name, source.value));
+        notes.push(format!("{}={} has no effect: ORCH_PROTOCOL is byoc", source.name, source.value));
     }
     let asked = inputs.source("maxPricePerUnit").filter(|source| source.program == Program::Asked && live.is_none());
     if let Some(source) = asked {
         notes.push(format!(
-            "{}={} is for transcoding and remote signers: it does nothing for these jobs",
+            "{}={} is for transcoding and remote signers: it has no effect on these jobs",
             source.name, source.value
         ));
     }
@@ -316,20 +320,20 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> V
         let cost = terms.redeem_cost();
         if ticket.face_value <= cost {
             notes.push(format!(
-                "a winner of {} is never redeemed: that costs {}",
+                "a winner of {} is never redeemed: redeeming costs {}",
                 shown(&ticket.face_value),
                 shown(&cost)
             ));
         }
         if ticket.face_value >= BigInt::from(1) << 63_u32 {
-            notes.push("a face value of 2^63 wei (9.22 ETH) and more corrupts the gateway's book".into());
+            notes.push("a face value of 2^63 wei (9.22 ETH) or more corrupts the gateway's accounts".into());
         }
         let redeemable = ticket.face_value.clone() / &terms.redeem_gas;
-        notes.push(format!("winners of these tickets are redeemed while gas costs less than {}", shown(&redeemable)));
+        notes.push(format!("winners are redeemed while the gas price is below {}", shown(&redeemable)));
         let chance = odds::probability(&ticket.win_prob);
         // Tickets of no value never win.
         if chance.is_positive() {
-            let one_in = decimal(&chance.recip(), DIGITS);
+            let one_in = grouped(&decimal(&chance.recip(), DIGITS));
             notes.push(format!("1 in {one_in} tickets wins {}", shown(&ticket.face_value)));
         }
     }
@@ -338,12 +342,12 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> V
     }
     if outcomes.iter().any(|o| o.era == Era::C && o.price > BigRational::from_integer(CLAMPED_PRICE.into())) {
         notes.push(format!(
-            "above {CLAMPED_PRICE} wei a second a token cannot tell a balance that covers two minutes: every job is paid anew"
+            "above {CLAMPED_PRICE} wei a second, a token cannot hold a balance that covers two minutes: every job is paid again"
         ));
     }
     for outcome in outcomes.iter().filter(|o| o.tickets.is_some_and(|n| n > PROXY_TICKETS)) {
         notes.push(format!(
-            "era {}: a payment of {} tickets does not fit a reverse proxy's 8 KiB header limit",
+            "era {}: a payment of {} tickets exceeds a reverse proxy's header limit of 8 KiB",
             outcome.era.letter(),
             outcome.tickets.unwrap_or(0)
         ));
@@ -351,7 +355,7 @@ fn notes(inputs: &Inputs, outcomes: &[Outcome], live: Option<&LiveFinding>) -> V
     notes
 }
 
-/// A 120th of the largest balance that a token can tell.
+/// A 120th of the largest balance that a token can hold.
 const CLAMPED_PRICE: u64 = 76_861_433_640_456;
 /// More of them make a header larger than 8 KiB.
 const PROXY_TICKETS: u64 = 80;

@@ -13,18 +13,18 @@ pub(crate) struct Wanted<'a> {
     pub(crate) flag: &'a str,
     /// A variable; "" for none.
     pub(crate) variable: &'a str,
-    /// A flag that needs no value: Go takes none that is not joined by `=`.
+    /// A flag that needs no value: Go only takes one joined by `=`.
     pub(crate) switch: bool,
-    /// Nobody looks at its value, which a shell's command may make.
+    /// Its value is not used; a shell command may produce it.
     pub(crate) secret: bool,
 }
 
-/// A flag or variable, and where it stands.
+/// A flag or variable, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its place in what was wanted.
+    /// Its index in what was wanted.
     pub(crate) wanted: usize,
-    /// As it is written, without value.
+    /// As written, without value.
     pub(crate) name: String,
     pub(crate) value: String,
     pub(crate) place: Place,
@@ -61,10 +61,10 @@ impl FlagError {
     }
 }
 
-/// Reads `text`, which stands in `file`. `lookup` gives the value of a variable in `${…}`.
+/// Reads `text`, the content of `file`. `lookup` gives the value of a variable in `${…}`.
 ///
 /// # Errors
-/// A flag without its value, a value that Go would not read as it was meant, a variable that is not set.
+/// A flag without its value, a value that Go reads in another way, a variable that is not set.
 pub(crate) fn find(
     text: &str,
     file: &str,
@@ -90,7 +90,7 @@ pub(crate) fn find(
         } else {
             expand(&value, lookup).map_err(|why| FlagError::at(&place(token), format!("{name}: {why}")))?
         };
-        // An empty variable is an unset one.
+        // An empty variable counts as unset.
         if !value.is_empty() || token.text.starts_with('-') {
             all.push(Found { wanted: index, name, value, place: place(token), section });
         }
@@ -98,7 +98,7 @@ pub(crate) fn find(
     Ok(all)
 }
 
-/// The flag that is written here with its value, if it is wanted.
+/// The flag at this token with its value, if it is wanted.
 fn flag_at(flag: &str, next: Option<&Token>, wanted: &[Wanted<'_>]) -> Result<Option<(usize, String, String)>, String> {
     let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
     let Some(at) = wanted.iter().position(|w| w.flag == name && !name.is_empty()) else { return Ok(None) };
@@ -111,7 +111,7 @@ fn flag_at(flag: &str, next: Option<&Token>, wanted: &[Wanted<'_>]) -> Result<Op
                 "{next}: Go reads this as -{name}=true and ignores every flag after it; write -{name}={next}"
             ));
         }
-        // A client's option of the same name, which wants an address.
+        // A client's option of the same name, which takes an address.
         (None, Some(next)) if wanted[at].switch && next.contains("://") => return Ok(None),
         (None, _) if wanted[at].switch => "true".to_owned(),
         (None, Some(next)) if !is_flag(next) => next.to_owned(),
@@ -120,7 +120,7 @@ fn flag_at(flag: &str, next: Option<&Token>, wanted: &[Wanted<'_>]) -> Result<Op
     Ok(Some((at, format!("-{name}"), value)))
 }
 
-/// The variable that is written here with its value, if it is wanted and set.
+/// The variable at this token with its value, if it is wanted and set.
 fn variable_at(
     tokens: &[Token],
     at: usize,
@@ -166,13 +166,13 @@ fn tokens(text: &str) -> Vec<Token> {
     all
 }
 
-/// Words are parted by blanks, commas and brackets. Quotes around words are taken off, quotes inside a word stay.
+/// Spaces, commas and brackets separate words. Quotes around words are removed, quotes inside a word stay.
 fn split(line: &str, word: &mut dyn FnMut(&str)) {
     let mut rest = line;
-    let mut after_blank = true;
+    let mut after_space = true;
     while let Some(first) = rest.chars().next() {
         let taken = match first {
-            '#' if after_blank => return,
+            '#' if after_space => return,
             '"' | '\'' => match rest[1..].find(first) {
                 Some(end) => {
                     split_quoted(&rest[1..=end], word);
@@ -180,19 +180,19 @@ fn split(line: &str, word: &mut dyn FnMut(&str)) {
                 }
                 None => 1,
             },
-            _ if is_parting(first) => first.len_utf8(),
+            _ if is_separator(first) => first.len_utf8(),
             _ => {
                 let length = word_length(rest);
                 word(&rest[..length]);
                 length
             }
         };
-        after_blank = first.is_whitespace();
+        after_space = first.is_whitespace();
         rest = &rest[taken..];
     }
 }
 
-/// What stands in quotes: one word, or a whole command line.
+/// A quoted text: one word, or a whole command line.
 fn split_quoted(text: &str, word: &mut dyn FnMut(&str)) {
     if text.contains(char::is_whitespace) && text.trim_start().starts_with('-') {
         split(text, word);
@@ -201,11 +201,11 @@ fn split_quoted(text: &str, word: &mut dyn FnMut(&str)) {
     }
 }
 
-fn is_parting(c: char) -> bool {
+fn is_separator(c: char) -> bool {
     c.is_whitespace() || matches!(c, ',' | '[' | ']' | '{' | '}')
 }
 
-/// The bytes of the word that `text` begins with; `${…}` and quotes inside belong to it.
+/// The length of the first word of `text`; `${…}` and quotes inside belong to it.
 fn word_length(text: &str) -> usize {
     let mut until: Option<char> = None;
     let (mut before, mut skipped) = (' ', 0);
@@ -220,7 +220,7 @@ fn word_length(text: &str) -> usize {
                 skipped = braced(&text[at + 1..]).map_or(text.len(), |(inner, _)| at + inner.len() + 2);
             }
             None if matches!(c, '"' | '\'') => until = Some(c),
-            None if is_parting(c) => return at,
+            None if is_separator(c) => return at,
             None => {}
         }
         before = c;
@@ -228,7 +228,7 @@ fn word_length(text: &str) -> usize {
     text.len()
 }
 
-/// What stands before the brace that ends it, and what follows; `${…}` inside belongs to it.
+/// The text before the closing brace, and what follows; `${…}` inside belongs to the first.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let (mut before, mut depth) = (' ', 0);
     for (at, c) in text.char_indices() {
@@ -243,14 +243,14 @@ fn braced(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Puts in `$NAME` and `${NAME}`, with `:-default`, `:?why` or `:+other` (and without the colon), as Docker Compose does;
+/// Replaces `$NAME` and `${NAME}`, with `:-default`, `:?why` or `:+other` (and without the colon), as Docker Compose does;
 /// `$$` is a dollar.
 fn expand(value: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     expand_within(value, lookup, MOST_NESTED)
 }
 
 fn expand_within(value: &str, lookup: &dyn Fn(&str) -> Option<String>, depth: usize) -> Result<String, String> {
-    let depth = depth.checked_sub(1).ok_or("too many variables are nested")?;
+    let depth = depth.checked_sub(1).ok_or("too many nested variables")?;
     let mut out = String::new();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('$') {
@@ -261,7 +261,7 @@ fn expand_within(value: &str, lookup: &dyn Fn(&str) -> Option<String>, depth: us
             continue;
         }
         if after.starts_with('(') {
-            return Err("$(…) is a command of a shell, which is not run here; write the value itself".into());
+            return Err("$(…) is a shell command, which is not run here; write the value itself".into());
         }
         let (inner, after) = match after.strip_prefix('{').and_then(braced) {
             Some(parts) => parts,
@@ -385,9 +385,9 @@ mod tests {
             ("-ticketEV=${NONE}", "${NONE} is not set"),
             ("-ticketEV=${NONE:?the tickets}", "${NONE} is not set (the tickets); export NONE"),
             ("-ticketEV=${NONE?the tickets}", "${NONE} is not set (the tickets); export NONE"),
-            ("-ticketEV=$(cat ev)", "-ticketEV: $(…) is a command of a shell"),
+            ("-ticketEV=$(cat ev)", "-ticketEV: $(…) is a shell command"),
             ("-orchSecret=$NONE", "${NONE} is not set"),
-            (nested.as_str(), "-ticketEV: too many variables are nested"),
+            (nested.as_str(), "-ticketEV: too many nested variables"),
         ] {
             let why = find(text, "f", WANTED, &|_| None).unwrap_err().0;
             assert!(why.contains(word), "{text}: {why}");

@@ -1,4 +1,4 @@
-//! Which flags and variables make the terms, who reads each, and what was found where.
+//! Which flags and variables make the terms, which program reads each, and where each was found.
 
 mod known;
 
@@ -16,19 +16,19 @@ use known::{INPUTS, Input, Kind, Role};
 use Program::{Asked, Gateway, Orchestrator, Signer, Worker};
 pub(crate) use known::{Program, worker_variables};
 
-/// What values of the process's own variables are said to come from.
+/// The place of values from the process's own variables.
 const ENVIRONMENT: &str = "the environment";
 
-/// One value that was found, and whether it does something.
+/// A value that was found, and whether it has an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) flag: &'static str,
     pub(crate) program: Program,
     pub(crate) name: String,
     pub(crate) value: String,
-    /// FILE:LINE, or where else it came from.
+    /// FILE:LINE, the environment or the command line.
     pub(crate) place: String,
-    /// Why it does nothing.
+    /// Why it has no effect.
     pub(crate) idle: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Inputs {
     pub(crate) terms: Terms,
     pub(crate) sources: Vec<Source>,
     live: Live,
-    /// Of these terms a remote signer has its own limits of tickets.
+    /// A remote signer has its own limits of tickets, which are used of these terms.
     signer: Terms,
     /// The flags of a -remoteSigner were found.
     pub(crate) signer_known: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Takes the flags and variables of one program's file; what was taken before is overridden.
+    /// Takes the flags and variables of one program's file, which override earlier ones.
     ///
     /// # Errors
     /// The first value that cannot be used, with file and line.
@@ -61,7 +61,7 @@ impl Inputs {
         let wanted: Vec<Wanted<'_>> = INPUTS
             .iter()
             .map(|input| Wanted {
-                // The names of this program's own options are no flags of go-livepeer's.
+                // The names of this program's own options are not flags of go-livepeer.
                 flag: if matches!(input.reader, Orchestrator | Gateway) { input.flag } else { "" },
                 variable: input.variable,
                 switch: input.kind == Kind::Switch,
@@ -82,7 +82,7 @@ impl Inputs {
                 let secret = INPUTS[found.wanted].kind == Kind::Secret;
                 let [one, two] = [found, other].map(|found| if secret { "one value" } else { found.value.as_str() });
                 let message = format!(
-                    "{} is {one} here and {two} at {}; give each program's flags in a file of its own",
+                    "{} is {one} here and {two} at {}; put each program's flags into a file of its own",
                     found.name, other.place
                 );
                 return Err(FlagError::at(&found.place, message));
@@ -99,7 +99,7 @@ impl Inputs {
         self.read(Worker, &format!("{name}={value}"), ENVIRONMENT, &|_| None)
     }
 
-    /// Takes one flag of the command line. False: there is none of this name.
+    /// Takes one flag of the command line. False: an unknown name.
     ///
     /// # Errors
     /// When its value cannot be used.
@@ -113,16 +113,16 @@ impl Inputs {
 
     fn take(&mut self, program: Program, found: &Found) -> Result<(), FlagError> {
         let input = &INPUTS[found.wanted];
-        // A worker's price may stand in any file: the original's compose files have it beside the orchestrator's.
+        // A worker's price may be in any file: some compose files have it next to the orchestrator's flags.
         let own = program == Asked || input.reader == Worker || input.is_read_by(program);
         let idle = match input.role {
             Role::Mode(_) => return Ok(()),
             Role::Transcoding if !input.is_read_by(program) => {
-                Some("is only for transcoding and does nothing for these jobs".to_owned())
+                Some("is only for transcoding and has no effect on these jobs".to_owned())
             }
             Role::Shared if !own => return Ok(()),
             _ if !own => {
-                Some(format!("does nothing at a {}; only the {}'s counts", program.name(), input.reader.name()))
+                Some(format!("has no effect at a {}: only the {}'s counts", program.name(), input.reader.name()))
             }
             _ => None,
         };
@@ -150,8 +150,8 @@ impl Inputs {
 
     fn set(&mut self, input: &Input, found: &Found, program: Program) -> Result<(), FlagError> {
         let units = program == Asked;
-        let wrong = |accepted: String| {
-            let message = format!("{}={}: {accepted}", found.name, found.value);
+        let wrong = |problem: String| {
+            let message = format!("{}={}: {problem}", found.name, found.value);
             if units { FlagError(message) } else { FlagError::at(&found.place, message) }
         };
         let value = found.value.as_str();
@@ -159,14 +159,14 @@ impl Inputs {
             match input.kind {
                 Kind::Wei if units => amount::parse(value).map_err(wrong),
                 Kind::Price if units => amount::parse(value).or_else(|why| value.parse().map_err(|_| wrong(why))),
-                _ => whole(value).ok_or_else(|| wrong("a whole number is accepted: no quotes, decimal wei".into())),
+                _ => whole(value).ok_or_else(|| wrong("must be a whole number in decimal wei, without quotes".into())),
             }
         };
         let from = |least: u32| -> Result<BigInt, FlagError> {
             let number = number()?;
             let most = amount::max_uint256();
             if number < least.into() || number > most {
-                return Err(wrong(format!("a whole number from {least} to 2^256 - 1 is accepted")));
+                return Err(wrong(format!("must be a whole number from {least} to 2^256 - 1")));
             }
             Ok(number)
         };
@@ -174,7 +174,7 @@ impl Inputs {
             let number = number()?;
             match i64::try_from(&number) {
                 Ok(_) => Ok(number),
-                Err(_) => Err(wrong("a price is a whole number of 64 bits, at most 9223372036854775807".into())),
+                Err(_) => Err(wrong("must be a whole number of 64 bits, at most 9223372036854775807".into())),
             }
         };
         let terms = &mut self.terms;
@@ -186,27 +186,27 @@ impl Inputs {
                 "eth" => terms.price_in_eth = true,
                 _ => {
                     return Err(wrong(
-                        "only wei and eth can be checked: the orchestrator asks somebody for other rates".into(),
+                        "must be wei or eth: the orchestrator takes other rates from a price feed".into(),
                     ));
                 }
             },
             "timeout" => {
                 let seconds = value.trim_end_matches('s').parse().ok().filter(|s| (1..=MAX_TIMEOUT).contains(s));
                 terms.timeout =
-                    seconds.ok_or_else(|| wrong(format!("whole seconds from 1 to {MAX_TIMEOUT} are accepted")))?;
+                    seconds.ok_or_else(|| wrong(format!("must be whole seconds from 1 to {MAX_TIMEOUT}")))?;
             }
             flag => {
                 if let Some((_, least)) = whole_number(terms, flag) {
                     let number = from(least)?;
                     self.set_whole(flag, program, &number);
                 }
-                self.set_other(flag, value).map_err(|accepted| wrong(accepted.into()))?;
+                self.set_other(flag, value).map_err(|problem| wrong(problem.into()))?;
             }
         }
         Ok(())
     }
 
-    /// A signer has limits of its own; those of the command line are everybody's.
+    /// A signer has limits of its own; those of the command line apply to both.
     fn set_whole(&mut self, flag: &str, program: Program, number: &BigInt) {
         let sides: &mut [&mut Terms] = match program {
             Signer => &mut [&mut self.signer],
@@ -223,40 +223,40 @@ impl Inputs {
     /// What is not an amount.
     fn set_other(&mut self, flag: &str, value: &str) -> Result<(), &'static str> {
         let (live, terms) = (&mut self.live, &mut self.terms);
-        let on = || switch(value).ok_or("true or false is accepted");
+        let on = || switch(value).ok_or("must be true or false");
         match flag {
             "autoAdjustPrice" => terms.auto_adjust_price = on()?,
             "network" => {
                 live.network = true;
                 terms.offchain = value == "offchain";
-                // As go-livepeer: what it does not know is no Arbitrum.
+                // As in go-livepeer: an unknown network is not Arbitrum.
                 let gas = if value.starts_with("arbitrum") { REDEEM_GAS_L2 } else { REDEEM_GAS_L1 };
                 terms.redeem_gas = gas.into();
             }
             "runner-price" => {
-                let accepted = "a price in dollars is accepted: 0.0005usd/fixed, 1.2usd/hour or 0.1usd/720p";
-                live.price = Some(Price::parse(value).ok_or(accepted)?);
+                let valid = "must be a price in dollars, such as 0.0005usd/fixed, 1.2usd/hour or 0.1usd/720p";
+                live.price = Some(Price::parse(value).ok_or(valid)?);
             }
             "orch-protocol" => {
                 let known = ["auto", "byoc", "live-runner", "both"].contains(&value);
-                self.protocol = known.then(|| value.to_owned()).ok_or("auto, byoc, live-runner or both is accepted")?;
+                self.protocol = known.then(|| value.to_owned()).ok_or("must be auto, byoc, live-runner or both")?;
             }
             "useLiveRunners" => live.runners = on()?,
             "liveRunnerConfig" => live.listed = !value.is_empty(),
             "orchSecret" => live.secret = !value.trim().is_empty(),
             "livePaymentInterval" => {
-                live.interval = go::duration(value).ok_or("a duration such as 5s is accepted")?;
+                live.interval = go::duration(value).ok_or("must be a duration such as 5s")?;
             }
             "maxPricePerUnit" => {
-                live.cap = Cap::parse(value).ok_or("only wei, ETH and USD can be checked: 1000, 0.001USD")?;
+                live.cap = Cap::parse(value).ok_or("must be in wei, ETH or USD, such as 1000 or 0.001USD")?;
             }
             "pixelsPerUnit" => {
                 let number = live::dollars(value).filter(|number| !number.is_zero());
-                live.pixels_per_unit = number.ok_or("a number above 0 is accepted")?;
+                live.pixels_per_unit = number.ok_or("must be a number above 0")?;
             }
             "eth-price" => {
                 let price = live::dollars(value).filter(|price| !price.is_zero());
-                live.eth_price = Some(price.ok_or("dollars for an ETH are accepted, e.g. 3000")?);
+                live.eth_price = Some(price.ok_or("must be the price of an ETH in dollars, such as 3000")?);
             }
             _ => {}
         }
@@ -274,17 +274,17 @@ impl Inputs {
         }
     }
 
-    /// What Live Runners depend on; None: nothing speaks of them.
+    /// What Live Runners depend on; None: no flag concerns them.
     pub(crate) fn live(&self) -> Option<Live> {
         let live = &self.live;
-        let speaks = live.price.is_some() || live.runners || live.listed || self.signer_known;
+        let concerned = live.price.is_some() || live.runners || live.listed || self.signer_known;
         match self.protocol.as_str() {
             "byoc" => return None,
             "live-runner" | "both" => {}
-            _ if speaks => {}
+            _ if concerned => {}
             _ => return None,
         }
-        // Only who has shown the worker's settings has shown that it has no price for BYOC.
+        // Only known settings of the worker can show that it has no price for BYOC.
         let shown = self.source("runner-price").is_some_and(|source| source.program != Asked);
         let byoc = if self.is_live_only() || self.terms.base_price().is_positive() {
             Byoc::Settled
@@ -296,24 +296,24 @@ impl Inputs {
         Some(Live { byoc, ..live.clone() })
     }
 
-    /// Whether jobs by BYOC are to be judged. `asked`: an era was named.
-    pub(crate) fn judges_byoc(&self, asked: bool) -> bool {
+    /// Whether to check BYOC jobs. `asked`: an era was given.
+    pub(crate) fn checks_byoc(&self, asked: bool) -> bool {
         let speaks = self.source("price-per-unit").is_some() || self.sources.iter().any(|s| s.program == Gateway);
         !self.is_live_only() && (asked || speaks || self.live().is_none())
     }
 
-    /// Whether anything is known of worker, orchestrator or gateway.
+    /// Whether any flag of worker, orchestrator or gateway is known.
     pub(crate) fn has_flags(&self) -> bool {
-        let tells = |flag: &str| flag != "orch-protocol" && INPUTS.iter().any(|i| i.flag == flag && i.reader != Asked);
-        self.sources.iter().any(|source| tells(source.flag))
+        let counts = |flag: &str| flag != "orch-protocol" && INPUTS.iter().any(|i| i.flag == flag && i.reader != Asked);
+        self.sources.iter().any(|source| counts(source.flag))
     }
 
-    /// ORCH_PROTOCOL leaves nothing but Live Runners.
+    /// ORCH_PROTOCOL excludes BYOC.
     pub(crate) fn is_live_only(&self) -> bool {
         self.protocol == "live-runner"
     }
 
-    /// ORCH_PROTOCOL leaves no Live Runners.
+    /// ORCH_PROTOCOL excludes Live Runners.
     pub(crate) fn is_byoc_only(&self) -> bool {
         self.protocol == "byoc"
     }
@@ -324,7 +324,7 @@ impl Inputs {
     }
 }
 
-/// Whose flags are found: those of a command line belong to the mode that stands in it, all others to `program`.
+/// Whose flags were found: those of a command line belong to its mode, all others to `program`.
 fn programs(all: &[Found], program: Program) -> Vec<Program> {
     let mode = |found: &Found| match INPUTS[found.wanted].role {
         Role::Mode(mode) if switch(&found.value) == Some(true) => Some(mode),
@@ -352,12 +352,12 @@ fn programs(all: &[Found], program: Program) -> Vec<Program> {
     programs
 }
 
-/// A signer has limits of its own; the command line's are everybody's.
+/// Whether values of these two set the same terms: a signer has its own, those of the command line apply to all.
 fn meet(one: Program, other: Program) -> bool {
     one == Asked || other == Asked || (one == Signer) == (other == Signer)
 }
 
-/// The term that a flag with a whole number sets, and the least that it may be.
+/// The term that a flag with a whole number sets, and its smallest value.
 fn whole_number<'a>(terms: &'a mut Terms, flag: &str) -> Option<(&'a mut BigInt, u32)> {
     Some(match flag {
         "ticketEV" => (&mut terms.ticket_ev, 0),

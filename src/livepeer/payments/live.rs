@@ -1,6 +1,6 @@
-//! Are calls of a Live Runner paid? go-livepeer's rules in their order, since v0.9.0.
+//! Whether calls of a Live Runner are paid, by go-livepeer's rules in their order, since v0.9.0.
 //!
-//! The registry takes the worker and makes wei of its dollars (`ai/runner/live_runner.go`), the orchestrator asks for
+//! The registry takes the worker and converts its dollars to wei (`ai/runner/live_runner.go`), the orchestrator requests
 //! tickets (`server/ai_http.go:runnerChallenge`, `pm/recipient.go`), the client's remote signer counts and signs them
 //! (`server/remote_signer.go:GenerateLivePayment`, `core/accounting.go:StageUpdate`, `pm/sender.go`), and the
 //! orchestrator debits: once for a fixed price, else every `-livePaymentInterval` (`reservePaidLiveRunnerSession`).
@@ -17,7 +17,7 @@ use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
 
-use super::amount::{ceil, floor, ratio};
+use super::amount::{ceil, floor, ratio, shown};
 use super::rules::{self, Ticket};
 use super::terms::Terms;
 use crate::config::price::Price;
@@ -32,7 +32,7 @@ const VIDEO_PIXELS: u32 = 1280 * 720 * 30;
 const WEI_PER_ETH: u64 = 1_000_000_000_000_000_000;
 const SECONDS_PER_HOUR: u32 = 3600;
 
-/// What a client's remote signer pays at most for a unit (`-maxPricePerUnit` by `-pixelsPerUnit`).
+/// The most that a client's remote signer pays for a unit (`-maxPricePerUnit` by `-pixelsPerUnit`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cap {
     Wei(BigRational),
@@ -46,7 +46,7 @@ pub(crate) struct Live {
     pub(crate) price: Option<Price>,
     /// Dollars for an ETH, as the orchestrator's price feed says.
     pub(crate) eth_price: Option<BigRational>,
-    /// The orchestrator's flags are known, so that one that is not there is not set.
+    /// The orchestrator's flags are known: a flag that was not found is not set.
     pub(crate) known: bool,
     /// -network; go-livepeer is off-chain without it.
     pub(crate) network: bool,
@@ -58,18 +58,18 @@ pub(crate) struct Live {
     pub(crate) secret: bool,
     /// -livePaymentInterval.
     pub(crate) interval: Duration,
-    /// -maxPricePerUnit of the signer, as it stands there, and -pixelsPerUnit.
+    /// -maxPricePerUnit of the signer, as written, and -pixelsPerUnit.
     pub(crate) cap: Option<Cap>,
     pub(crate) pixels_per_unit: BigRational,
     pub(crate) byoc: Byoc,
 }
 
-/// What the same worker takes for jobs by BYOC, which orchestrators with Live Runners have as well.
+/// The price of the same worker's BYOC jobs, which orchestrators with Live Runners support as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Byoc {
-    /// It has a price, or none are taken.
+    /// It has a price, or there are no BYOC jobs.
     Settled,
-    /// No price was found, but the worker's settings were not shown.
+    /// No price was found, but the worker's settings are unknown.
     Unknown,
     Free,
 }
@@ -92,7 +92,7 @@ impl Default for Live {
     }
 }
 
-/// What decided.
+/// The check that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     Ok,
@@ -101,12 +101,12 @@ pub(crate) enum Check {
     NoRunners,
     NoSecret,
     NoPrice,
-    /// It is less than a wei, or more than 63 bits hold.
+    /// The price is less than a wei, or more than 63 bits can hold.
     WeiPrice,
     MaxPrice,
     NoTickets,
     TooManyTickets,
-    /// What decides about tickets of every kind of job.
+    /// A check of the tickets, as for BYOC jobs.
     Tickets(rules::Check),
     FreeByByoc,
 }
@@ -133,7 +133,7 @@ impl Check {
     }
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) check: Check,
@@ -147,18 +147,29 @@ pub(crate) struct Outcome {
     pub(crate) credit: Option<BigInt>,
 }
 
+impl Outcome {
+    /// The tickets of the first payment.
+    pub(crate) fn payment(&self) -> String {
+        let credit = self.credit.as_ref().map(shown).unwrap_or_default();
+        match self.tickets {
+            Some(1) => format!("one ticket of {credit}"),
+            tickets => format!("{} tickets, {credit} in total", tickets.unwrap_or(0)),
+        }
+    }
+}
+
 impl Live {
-    /// Dollars for an ETH are asked for where they decide.
+    /// Whether the price of an ETH decides.
     pub(crate) fn needs_eth_price(&self, terms: &Terms) -> bool {
         self.eth_price.is_none() && self.registry(terms).is_none()
     }
 
-    /// What the registry decides, before money does.
+    /// The registry's checks, which come before those of money.
     fn registry(&self, terms: &Terms) -> Option<Check> {
         if self.known && !self.runners && !self.listed {
             return Some(Check::NoRunners);
         }
-        // The operator's own list needs none.
+        // The operator's own list needs no secret.
         if self.known && !self.secret && !self.listed {
             return Some(Check::NoSecret);
         }
@@ -190,14 +201,14 @@ impl Live {
         }
     }
 
-    /// A price of so many dollars for a unit as it is charged: whole wei, rounded down (`common.PriceToInt64`).
+    /// A price in dollars for a unit as it is charged: whole wei, rounded down (`common.PriceToInt64`).
     fn wei_price(&self) -> Option<BigInt> {
         let dollars = dollars(self.price.as_ref()?.dollars())?;
         let price = floor(&(dollars * self.wei_per_dollar()? / BigRational::from_integer(self.divisor())));
         (price.is_positive() && price.to_i64().is_some()).then_some(price)
     }
 
-    /// The dollars of RUNNER_PRICE that are charged as `wei` for a unit, at most.
+    /// The highest RUNNER_PRICE in dollars that is charged as `wei` for a unit.
     pub(crate) fn dollars_of(&self, wei: &BigInt) -> Option<BigRational> {
         Some(BigRational::from_integer(wei * self.divisor()) / self.wei_per_dollar()?)
     }
@@ -215,12 +226,12 @@ impl Live {
         Some(amount / &self.pixels_per_unit)
     }
 
-    /// Dollars for an ETH, in whole cents, below which payments are refused that are accepted now: each dollar is more
-    /// wei then.
+    /// The price of an ETH, in whole cents of a dollar, below which payments accepted now are refused: each dollar is more wei
+    /// then.
     pub(crate) fn eth_price_floor(&self, payer: &Terms) -> Option<BigRational> {
         let cents = floor(&(self.eth_price.as_ref()? * ratio(100, 1))).to_u64().filter(|cents| *cents > 0)?;
         let at = |cents: u64| Self { eth_price: Some(ratio(cents, 100)), ..self.clone() };
-        let accepts = |cents: u64| judge(&at(cents), payer).check == Check::Ok;
+        let accepts = |cents: u64| call_outcome(&at(cents), payer).check == Check::Ok;
         if !accepts(cents) {
             return None;
         }
@@ -244,8 +255,8 @@ pub(crate) fn dollars(text: &str) -> Option<BigRational> {
     Some(BigRational::new(number, BigInt::from(10).pow(u32::try_from(part.len()).ok()?)))
 }
 
-/// What becomes of a call. `payer`: the orchestrator's terms with the limits of the client's signer.
-pub(crate) fn judge(live: &Live, payer: &Terms) -> Outcome {
+/// The outcome of a call. `payer`: the orchestrator's terms with the limits of the client's signer.
+pub(crate) fn call_outcome(live: &Live, payer: &Terms) -> Outcome {
     let mut outcome = Outcome { check: Check::Ok, price: None, fee: None, ticket: None, tickets: None, credit: None };
     outcome.check = decide(live, payer, &mut outcome);
     outcome
@@ -268,7 +279,7 @@ fn decide(live: &Live, payer: &Terms, found: &mut Outcome) -> Check {
     if !ev.is_positive() {
         return Check::NoTickets;
     }
-    // At least one is sent, whatever it is worth (`newBalanceUpdate`).
+    // At least one is sent, whatever its value (`newBalanceUpdate`).
     let tickets = ceil(&(BigRational::from_integer(fee) / &ev)).to_u64().unwrap_or(u64::MAX);
     found.tickets = Some(tickets);
     if tickets > MAX_TICKETS {

@@ -1,6 +1,6 @@
-//! Livepeer's probabilistic micropayments: will they work with these flags, and what does this ticket say?
+//! Livepeer's probabilistic micropayments: whether they work with given flags, and what a ticket holds.
 //!
-//! Amounts are whole wei, expected values exact fractions. The rules are go-livepeer's own, read in its source:
+//! Amounts are whole wei, expected values exact fractions. The rules are those of go-livepeer's source:
 //! `pm/`, `byoc/payment.go`, `core/ai_orchestrator.go`, `core/orchestrator.go`.
 
 pub(crate) mod advice;
@@ -13,6 +13,7 @@ pub(crate) mod live;
 pub(crate) mod odds;
 pub(crate) mod payment;
 pub(crate) mod protobuf;
+mod reserve;
 pub(crate) mod rules;
 pub(crate) mod table;
 pub(crate) mod terms;

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::amount::{decimal, floor, max_uint256, ratio, shown};
 
-/// Bits behind the point while chances are multiplied; 6 digits of them are shown.
+/// Fraction bits while chances are multiplied; 6 digits are shown.
 const FRACTION: u32 = 512;
 
 /// The probability of winning that gives `face_value` an expected value of `ticket_ev`, in wei; as a number of which
 /// 2^256 - 1 is certainty. A ticket wins when its draw is below it.
 ///
-/// Go rounds the quotient up when the low 64 bits of the remainder are not zero, so that the expected value ends a hair
+/// Go rounds the quotient up when the low 64 bits of the remainder are not zero, so that the expected value ends slightly
 /// above `ticket_ev`.
 pub(crate) fn win_prob(ticket_ev: &BigInt, face_value: &BigInt) -> BigInt {
     if face_value.is_zero() {
@@ -30,7 +30,7 @@ pub(crate) fn win_prob(ticket_ev: &BigInt, face_value: &BigInt) -> BigInt {
     ticket_ev * quotient
 }
 
-/// What a ticket is worth on average, in wei.
+/// A ticket's average value, in wei.
 pub(crate) fn expected_value(face_value: &BigInt, win_prob: &BigInt) -> BigRational {
     ratio(face_value * win_prob, max_uint256())
 }
@@ -57,7 +57,7 @@ pub(crate) fn no_win(win_prob: &BigInt, tickets: u64) -> BigRational {
     ratio(chance, one)
 }
 
-/// What `pm winprob` says. Large numbers are decimal strings, fractions `n/d`.
+/// What `pm winprob` prints. Large numbers are decimal strings, fractions `n/d`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Odds {
     ticket_ev: String,
@@ -67,49 +67,48 @@ pub(crate) struct Odds {
     win_prob_hex: String,
     probability: String,
     one_in: String,
-    /// The exact expected value: a hair above `ticket_ev`.
+    /// The exact expected value: slightly above `ticket_ev`.
     ev: String,
     ev_floor: String,
-    /// How many tickets are paid on average until one wins.
+    /// Tickets paid on average until one wins.
     tickets_per_win: String,
     no_win: Vec<NoWin>,
 }
 
-/// The chance that none of so many tickets wins.
+/// The chance that none of `tickets` wins.
 #[derive(Debug, Serialize)]
 struct NoWin {
     tickets: u64,
     chance: String,
 }
 
-/// Tickets for which the chance of no win is told, as parts of the tickets per win: one, and those after which an
-/// operator begins to wonder.
-const TOLD: [u32; 4] = [1, 2, 3, 5];
+/// Numbers of tickets for which the chance of no win is shown, as multiples of the tickets per win.
+const MULTIPLES: [u32; 4] = [1, 2, 3, 5];
 const DIGITS: u32 = 12;
 
 impl Odds {
-    /// The odds of tickets that are to be worth `ticket_ev` each; `tickets`: one more number of tickets to tell the
-    /// chance of no win for.
+    /// The odds of tickets with an expected value of `ticket_ev`. `tickets`: one more number of tickets to show the chance of no
+    /// win for.
     ///
     /// # Errors
     /// Unless 0 < ticket_ev <= face_value.
     pub(crate) fn of(ticket_ev: &BigInt, face_value: &BigInt, tickets: Option<u64>) -> Result<Self, String> {
         if ticket_ev.is_zero() {
-            return Err("--ticket-ev 0: a ticket must be worth something, 0 < ticket EV <= face value".into());
+            return Err("--ticket-ev=0: must be above 0: 0 < ticket EV <= face value".into());
         }
         if ticket_ev > face_value {
-            let why = "no probability is above 1, 0 < ticket EV <= face value";
-            return Err(format!("--ticket-ev {ticket_ev} is above --face-value {face_value}: {why}"));
+            let why = "since a probability is at most 1";
+            return Err(format!("--ticket-ev={ticket_ev}: must not be above --face-value={face_value}, {why}"));
         }
         let win_prob = win_prob(ticket_ev, face_value);
         let (chance, ev) = (probability(&win_prob), expected_value(face_value, &win_prob));
         let one_in = chance.recip();
-        let mut told: Vec<u64> = std::iter::once(1)
-            .chain(TOLD.iter().filter_map(|times| (&one_in * ratio(*times, 1)).ceil().to_integer().to_u64()))
+        let mut numbers: Vec<u64> = std::iter::once(1)
+            .chain(MULTIPLES.iter().filter_map(|times| (&one_in * ratio(*times, 1)).ceil().to_integer().to_u64()))
             .chain(tickets)
             .collect();
-        told.sort_unstable();
-        told.dedup();
+        numbers.sort_unstable();
+        numbers.dedup();
         let no_win = |tickets: u64| NoWin { tickets, chance: decimal(&no_win(&win_prob, tickets), 6) };
         Ok(Self {
             ticket_ev: ticket_ev.to_string(),
@@ -120,7 +119,7 @@ impl Odds {
             ev: ev.to_string(),
             ev_floor: floor(&ev).to_string(),
             tickets_per_win: decimal(&one_in, DIGITS),
-            no_win: told.into_iter().map(no_win).collect(),
+            no_win: numbers.into_iter().map(no_win).collect(),
             win_prob: win_prob.to_string(),
         })
     }
@@ -143,8 +142,8 @@ impl Odds {
         ] {
             out.push_str(&format!("{name:<12}{value}\n"));
         }
-        for one in &self.no_win {
-            out.push_str(&format!("no win in {} tickets: {}\n", one.tickets, one.chance));
+        for row in &self.no_win {
+            out.push_str(&format!("no win in {} tickets: {}\n", row.tickets, row.chance));
         }
         out
     }

@@ -1,4 +1,4 @@
-//! A payment header: decoded, verified, judged.
+//! A payment header: decoded and verified.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,23 +19,23 @@ pub(crate) const MAX_HEADER: usize = 128 * 1024;
 /// The tickets of one `Livepeer-Payment` header.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Payment {
-    /// The fields that all of its tickets share; its nonce means nothing.
+    /// The fields that all of its tickets share; its nonce is unused.
     shared: Ticket,
     seed: BigInt,
     expiration_block: BigInt,
-    /// Wei for a unit, as the client understood it.
+    /// Wei for a unit, according to the client.
     price: Option<(i64, i64)>,
     /// Each ticket's nonce and signature.
     tickets: Vec<(u32, Vec<u8>)>,
 }
 
-/// One ticket, looked at.
+/// A verified ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verified {
     pub(crate) nonce: u32,
     pub(crate) hash: Hash,
     pub(crate) signer: Signer,
-    /// None: that cannot be known without the recipient's random number.
+    /// None: unknown without the recipient's random number.
     pub(crate) wins: Option<bool>,
 }
 
@@ -43,7 +43,7 @@ impl Payment {
     /// Decodes the header's value: standard base64 of a `net.Payment`.
     ///
     /// # Errors
-    /// What it is instead.
+    /// Why it is not a payment, as a sentence.
     pub(crate) fn decode(header: &str) -> Result<Self, String> {
         let header = header.trim();
         if header.is_empty() {
@@ -52,7 +52,7 @@ impl Payment {
         if header.len() > MAX_HEADER {
             return Err(format!("the payment is longer than {MAX_HEADER} characters"));
         }
-        let bytes = STANDARD.decode(header).map_err(|why| format!("the payment is not base64: {why}"))?;
+        let bytes = STANDARD.decode(header).map_err(|why| format!("the payment is not valid base64: {why}"))?;
         let payment = protobuf::Payment::decode(bytes.as_slice())
             .map_err(|why| format!("the payment is not a net.Payment of go-livepeer: {why}"))?;
         Self::from_wire(payment)
@@ -60,7 +60,7 @@ impl Payment {
 
     fn from_wire(payment: protobuf::Payment) -> Result<Self, String> {
         let Some(params) = payment.ticket_params else {
-            return Err("the payment has no ticket parameters: an earlier balance pays for the job".into());
+            return Err("the payment has no ticket parameters: an earlier balance covers the job".into());
         };
         let uint = |bytes: &[u8], name: &str| {
             let number = BigInt::from_bytes_be(Sign::Plus, bytes);
@@ -85,7 +85,7 @@ impl Payment {
         })
     }
 
-    /// Looks at every ticket. `recipient_rand` decides which of them win.
+    /// Verifies every ticket. `recipient_rand` decides which of them win.
     pub(crate) fn verify(&self, recipient_rand: Option<&BigInt>) -> Vec<Verified> {
         let look = |(nonce, signature): &(u32, Vec<u8>)| {
             let ticket = self.ticket(*nonce);
@@ -111,7 +111,7 @@ impl Payment {
         Ticket { nonce, ..self.shared.clone() }
     }
 
-    /// Whether it is one that an orchestrator would take, as far as that shows without asking who signed it.
+    /// Whether an orchestrator would take it, apart from its signatures.
     ///
     /// # Errors
     /// Why not, as a sentence.
@@ -123,11 +123,11 @@ impl Payment {
         self.tickets.iter().find_map(fault).map_or(Ok(()), |(nonce, fault)| Err(bad_signature(nonce, fault)))
     }
 
-    /// Whether the sender has signed all tickets, whose hashes these are; the first that he has not ends the search, for
-    /// each one takes its time.
+    /// Whether the sender has signed all tickets, given their hashes. The first wrong signature ends the check, since each takes
+    /// time.
     ///
     /// # Errors
-    /// Which one he has not, as a sentence.
+    /// The first wrong signature, as a sentence.
     pub(crate) fn check_signatures(&self, hashes: &[Hash]) -> Result<(), String> {
         let ticket = self.ticket(0);
         for ((nonce, signature), hash) in self.tickets.iter().zip(hashes) {
@@ -140,18 +140,21 @@ impl Payment {
 
     fn form_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        let nobody = Address([0; 20]);
-        if self.shared.sender == nobody {
+        let zero = Address([0; 20]);
+        if self.shared.sender == zero {
             problems.push("the sender is the zero address".to_owned());
         }
-        if self.shared.recipient == nobody {
+        if self.shared.recipient == zero {
             problems.push("the recipient is the zero address".to_owned());
         }
         if self.tickets.is_empty() {
-            problems.push("it holds no ticket".to_owned());
+            problems.push("it holds no tickets".to_owned());
         }
         if self.tickets.len() > MAX_TICKETS as usize {
-            problems.push(format!("it holds {} tickets, {MAX_TICKETS} of one kind are taken", self.tickets.len()));
+            problems.push(format!(
+                "it holds {} tickets, at most {MAX_TICKETS} of one kind are accepted",
+                self.tickets.len()
+            ));
         }
         let mut nonces: Vec<u32> = self.tickets.iter().map(|(nonce, _)| *nonce).collect();
         nonces.sort_unstable();
@@ -161,12 +164,12 @@ impl Payment {
         problems
     }
 
-    /// What a go-livepeer orchestrator refuses in these tickets, whoever it is; each as a sentence.
+    /// What every go-livepeer orchestrator refuses in these tickets; each as a sentence.
     pub(crate) fn problems(&self, verified: &[Verified]) -> Vec<String> {
         let mut problems = self.form_problems();
         if let Some((bad, fault)) = verified.iter().find_map(|one| Some((one, one.signer.fault?))) {
             let count = verified.iter().filter(|one| one.signer.fault.is_some()).count();
-            problems.push(format!("{count} signatures are not valid; of the one with nonce {}: {fault}", bad.nonce));
+            problems.push(format!("{count} signatures are not valid; the one with nonce {}: {fault}", bad.nonce));
         }
         problems
     }
@@ -188,7 +191,7 @@ impl Payment {
         self.shared.creation_round
     }
 
-    /// Everything that can be said of it.
+    /// Everything that is known about it.
     pub(crate) fn report(&self, recipient_rand: Option<&BigInt>) -> Report {
         let verified = self.verify(recipient_rand);
         let (ticket, ev) = (&self.shared, self.ev());
@@ -219,7 +222,7 @@ fn bad_signature(nonce: u32, fault: &str) -> String {
     format!("the signature of the ticket with nonce {nonce} is not valid: {fault}")
 }
 
-/// What `pm ticket` says. Large numbers are decimal strings, fractions `n/d`, bytes hexadecimal.
+/// What `pm ticket` prints. Large numbers are decimal strings, fractions `n/d`, bytes hexadecimal.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     sender: String,
@@ -267,7 +270,7 @@ impl TicketReport {
 }
 
 impl Report {
-    /// Nothing in it would be refused by every orchestrator.
+    /// No problem that every orchestrator refuses.
     pub(crate) fn is_sound(&self) -> bool {
         self.problems.is_empty()
     }
@@ -280,13 +283,13 @@ impl Report {
     pub(crate) fn text(&self) -> String {
         let face_value: BigInt = self.face_value.parse().unwrap_or_default();
         let mut out = String::new();
-        let price = self.price.clone().unwrap_or_else(|| "not told".into());
+        let price = self.price.clone().unwrap_or_else(|| "unknown".into());
         for (name, value) in [
             ("sender", &self.sender),
             ("recipient", &self.recipient),
             ("face value", &format!("{} wei ({})", self.face_value, shown(&face_value))),
             ("probability", &format!("{} of winning", self.probability)),
-            ("expected value", &format!("{} wei a ticket, {} in all", self.ev_floor, self.total_ev_floor)),
+            ("expected value", &format!("{} wei a ticket, {} in total", self.ev_floor, self.total_ev_floor)),
             ("price", &format!("{price} wei a unit")),
             ("round", &format!("{} ({})", self.creation_round, self.creation_round_block_hash)),
             ("expires", &format!("at Ethereum's block {}", self.expiration_block)),
@@ -296,7 +299,7 @@ impl Report {
         for ticket in &self.tickets {
             let wins = ticket
                 .wins
-                .map_or("only the recipient knows whether it wins", |wins| if wins { "WINS" } else { "loses" });
+                .map_or("winning is known to the recipient only", |wins| if wins { "WINS" } else { "loses" });
             let fault = ticket.fault.map_or_else(|| "valid".to_owned(), |fault| format!("INVALID: {fault}"));
             out.push_str(&format!("ticket {:<9}{}  signature {fault}; {wins}\n", ticket.nonce, ticket.hash));
         }

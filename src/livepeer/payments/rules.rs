@@ -1,8 +1,8 @@
-//! Is a job accepted, and paid? go-livepeer's rules in their order, for each era of them.
+//! Whether a job is accepted and paid, by go-livepeer's rules in their order, for each era.
 //!
 //! The orchestrator makes a price and ticket parameters (`core/ai_orchestrator.go`, `pm/recipient.go`), the gateway
 //! decides how many tickets it attaches and whether it signs them (`byoc/payment.go`, `pm/sender.go`), the orchestrator
-//! takes them (`pm/recipient.go`) and looks at the balance (`byoc/job_orchestrator.go`).
+//! takes them (`pm/recipient.go`) and checks the balance (`byoc/job_orchestrator.go`).
 
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -15,26 +15,26 @@ use super::terms::{Era, MAX_TIMEOUT, Terms};
 
 /// A winner should be worth this many redemptions, or a ticket this many expected values.
 const FACE_VALUE_MULTIPLIER: u32 = 100;
-/// The gas price, in wei, at which even a small face value is thought to be worth redeeming.
+/// The gas price, in wei, at which go-livepeer considers even a small face value worth redeeming.
 const AVERAGE_GAS_PRICE: u32 = 3_000_000_000;
 /// Tickets that an orchestrator takes for one set of parameters.
 pub(crate) const MAX_TICKETS: u32 = 600;
-/// Seconds that an orchestrator wants paid before a job runs.
+/// Seconds that an orchestrator requires in advance.
 pub(crate) const MIN_UNITS: u32 = 60;
-/// Seconds on the balance with which a gateway of era C pays nothing.
+/// With this many seconds on the balance, a gateway of era C pays nothing.
 const COVERED_UNITS: u32 = 120;
-/// The largest balance that a token can tell, in wei: fixed point with three decimals in 63 bits.
+/// The largest balance that a token can hold, in wei: fixed point with three decimals in 63 bits.
 const MAX_TOKEN_BALANCE: u64 = 9_223_372_036_854_775;
-/// Prices are kept with this many parts of a wei.
+/// Prices are kept in these parts of a wei.
 const PRICE_SCALE: u32 = 1000;
 
-/// What decided.
+/// The check that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     Ok,
-    /// The price is nothing: no ticket is asked for.
+    /// The price is 0: no ticket is requested.
     Free,
-    /// An earlier balance pays.
+    /// An earlier balance covers the job.
     Covered,
     MaxTicketEv,
     MaxTotalEv,
@@ -68,12 +68,12 @@ impl Check {
     }
 }
 
-/// The tickets that an orchestrator asks for.
+/// The tickets that an orchestrator requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) face_value: BigInt,
     pub(crate) win_prob: BigInt,
-    /// Its expected value times 2^256 - 1: whole, so that nothing has to be reduced to compare it.
+    /// Its expected value times 2^256 - 1: a whole number, which is cheap to compare.
     scaled_ev: BigInt,
 }
 
@@ -89,31 +89,31 @@ impl Ticket {
         ratio(self.scaled_ev.clone(), max_uint256())
     }
 
-    /// Whether `tickets` of them are worth more than so many wei.
+    /// Whether `tickets` of them are worth more than `wei`.
     pub(super) fn exceeds(&self, tickets: u64, wei: &BigInt) -> bool {
         &self.scaled_ev * tickets > wei * max_uint256()
     }
 }
 
-/// What becomes of a job in one era.
+/// The outcome of a job in one era.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) era: Era,
     pub(crate) check: Check,
     /// Wei for a second.
     pub(crate) price: BigRational,
-    /// None: the orchestrator asks for none.
+    /// None: the orchestrator requests none.
     pub(crate) ticket: Option<Ticket>,
-    /// None: it did not come so far.
+    /// None: an earlier check decided.
     pub(crate) tickets: Option<u64>,
     /// Whole wei that they are worth to the orchestrator; None: they were not sent.
     pub(crate) credit: Option<BigInt>,
 }
 
-/// What becomes of a job of `terms.timeout` seconds.
-pub(crate) fn judge(terms: &Terms, era: Era) -> Outcome {
+/// The outcome of a job of `terms.timeout` seconds.
+pub(crate) fn job_outcome(terms: &Terms, era: Era) -> Outcome {
     let offer = Offer::of(terms, era);
-    let (check, tickets) = offer.judge(terms.timeout);
+    let (check, tickets) = offer.decision(terms.timeout);
     let sent = check.accepts() || check == Check::MinBalance;
     let credit = |tickets: u64| match &offer.ticket {
         Some(ticket) => &ticket.scaled_ev * tickets / max_uint256(),
@@ -129,7 +129,7 @@ pub(crate) fn judge(terms: &Terms, era: Era) -> Outcome {
     }
 }
 
-/// The timeouts that are accepted, shortest and longest, in seconds: there is no gap between them. None: not one.
+/// The timeouts that are accepted, shortest and longest, in seconds: all between them are accepted as well. None: no timeout is.
 pub(crate) fn timeouts(terms: &Terms, era: Era) -> Option<(u64, u64)> {
     Offer::of(terms, era).timeouts()
 }
@@ -142,7 +142,7 @@ struct Offer<'a> {
     ticket: Option<Ticket>,
     /// What is decided whatever the timeout.
     decided: Option<Check>,
-    /// What is decided whatever the timeout, wherever tickets are attached; those after MaxTotalEv stand apart.
+    /// What is decided whatever the timeout, wherever tickets are attached, except for the checks after MaxTotalEv.
     refused: Option<Check>,
     over_deposit: bool,
 }
@@ -186,8 +186,8 @@ impl<'a> Offer<'a> {
         offer
     }
 
-    /// What decides for this timeout, and the tickets that are made for it.
-    fn judge(&self, timeout: u64) -> (Check, Option<u64>) {
+    /// The check that decides for this timeout, and the tickets that are made for it.
+    fn decision(&self, timeout: u64) -> (Check, Option<u64>) {
         let Some(ticket) = &self.ticket else {
             let check = self.decided.unwrap_or(Check::Free);
             return (check, Some(0).filter(|_| check == Check::Free));
@@ -207,7 +207,7 @@ impl<'a> Offer<'a> {
         } else if tickets > u64::from(MAX_TICKETS) {
             Check::Nonces
         } else if self.era == Era::C && (tickets == 0 || self.is_short(ticket, tickets, &balance, &minimum)) {
-            // A gateway that is asked for no ticket at all crashes.
+            // A gateway crashes on a request for 0 tickets.
             Check::MinBalance
         } else {
             Check::Ok
@@ -215,7 +215,7 @@ impl<'a> Offer<'a> {
         (check, Some(tickets))
     }
 
-    /// Whether balance and tickets are less than the minimum, which is still to be divided by the price's denominator.
+    /// Whether balance and tickets are less than the minimum, which is not yet divided by the price's denominator.
     fn is_short(&self, ticket: &Ticket, tickets: u64, balance: &BigInt, minimum: &BigInt) -> bool {
         let scale = max_uint256();
         (balance * &scale + &ticket.scaled_ev * tickets) * self.price.denom() < minimum * scale
@@ -229,7 +229,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// How many tickets the gateway attaches; None: none, because the balance pays.
+    /// How many tickets the gateway attaches; None: the balance covers the job.
     fn tickets(&self, timeout: u64) -> Option<u64> {
         let (numer, denom) = (self.price.numer(), self.price.denom());
         let balance = self.balance() * denom;
@@ -253,23 +253,22 @@ impl<'a> Offer<'a> {
         if self.ticket.is_none() {
             return Some((1, MAX_TIMEOUT)).filter(|_| self.decided == Some(Check::Free));
         }
-        let accepts = |timeout: u64| self.judge(timeout).0.accepts();
+        let accepts = |timeout: u64| self.decision(timeout).0.accepts();
         // A longer job never needs fewer tickets, so that each of these turns from true to false once.
         // 0: for none.
         let last_timeout = |holds: &dyn Fn(u64) -> bool| last(0, MAX_TIMEOUT + 1, holds);
         let covered = last_timeout(&|timeout| self.tickets(timeout).is_none());
         let affordable = last_timeout(&|timeout| {
-            self.tickets(timeout).is_none() || !matches!(self.judge(timeout).0, Check::MaxTotalEv | Check::Nonces)
+            self.tickets(timeout).is_none() || !matches!(self.decision(timeout).0, Check::MaxTotalEv | Check::Nonces)
         });
-        let unpaid = last_timeout(&|timeout| timeout <= covered || self.judge(timeout).0 == Check::MinBalance);
+        let unpaid = last_timeout(&|timeout| timeout <= covered || self.decision(timeout).0 == Check::MinBalance);
         let first = if covered > 0 && accepts(1) { 1 } else { unpaid + 1 };
         let last = if accepts(affordable.max(1)) { affordable.max(1) } else { covered };
         Some((first, last)).filter(|(first, last)| first <= last && accepts(*first) && accepts(*last))
     }
 }
 
-/// The last number from `from`, for which it is taken to hold, to below `end` for which `holds`; it turns from true to
-/// false at most once.
+/// The last number in `from..end` for which `holds`. It must hold for `from`, and turn from true to false at most once.
 pub(super) fn last(from: u64, end: u64, holds: impl Fn(u64) -> bool) -> u64 {
     let (mut good, mut bad) = (from, end);
     while bad - good > 1 {
@@ -304,8 +303,8 @@ pub(crate) fn least_face_value(terms: &Terms) -> BigInt {
     (&terms.ticket_ev + 1_u32).max(terms.redeem_cost().min(&terms.redeem_gas * AVERAGE_GAS_PRICE))
 }
 
-/// The price after autoAdjustPrice, which lets the client pay for redeeming. None: there is no face value to share that
-/// cost among.
+/// The price after autoAdjustPrice, which lets the client pay for redeeming. None: there is no face value to
+/// spread that cost over.
 fn adjusted_price(terms: &Terms, face_value: Option<&BigInt>) -> Option<BigRational> {
     let base = terms.base_price();
     let mut price = base.clone();
@@ -329,7 +328,7 @@ fn fixed_point(price: &BigRational) -> BigRational {
     ratio(scaled.clamp(i64::MIN.into(), i64::MAX.into()), PRICE_SCALE)
 }
 
-/// The gateway's checks before it counts tickets, in their order. All of them are exact: by a hair is too much.
+/// The gateway's checks before it counts tickets, in their order. All of them are exact.
 pub(super) fn sender_refuses(terms: &Terms, ticket: &Ticket) -> Option<Check> {
     // Its expected value is not below its face value.
     if ticket.win_prob >= max_uint256() {
@@ -363,7 +362,7 @@ fn nearest_f64(numer: &BigInt, denom: &BigInt) -> f64 {
     if numer.is_zero() {
         return 0.0;
     }
-    // A quotient of 53 bits: its first bit stands where the first bits of both say, or one lower.
+    // A quotient of 53 bits: its first bit is at the difference of both first bits, or one lower.
     let bits = |number: &BigInt| i64::try_from(number.bits()).unwrap_or(i64::MAX);
     let divide = |shift: i64| {
         let factor = BigInt::one() << shift.unsigned_abs();

@@ -1,4 +1,4 @@
-//! The orchestrator's settings beside the gateway's: where they meet, and whether they fit.
+//! The orchestrator's settings next to the gateway's, and whether they fit.
 
 use num_rational::BigRational;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::rules::{MIN_UNITS, Outcome, Ticket};
 use super::terms::Terms;
 use super::{amount, rules};
 
-/// One row. `ok` is None where nothing is decided by it.
+/// One row. `ok` is None if it decides nothing.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) parameter: String,
@@ -34,12 +34,13 @@ pub(super) fn row(
     }
 }
 
-/// Where an orchestrator's tickets meet the limits and the deposit of who pays. `note`: on their number.
+/// An orchestrator's tickets next to the limits and the deposit of the payer. `note`: on the number of tickets.
 pub(super) fn ticket_rows(terms: &Terms, ticket: &Ticket, tickets: u64, note: &str, payer: &str) -> Vec<Row> {
     let whole = |value: &num_bigint::BigInt| BigRational::from_integer(value.clone());
     let fits = ticket.ev() <= whole(&terms.max_ticket_ev);
-    let hair = terms.ticket_ev == terms.max_ticket_ev && !fits;
-    let equal = if hair { "equal is refused: a ticket is worth a hair more than ticketEV" } else { "" };
+    let rounded = terms.ticket_ev == terms.max_ticket_ev && !fits;
+    let equal =
+        if rounded { "equal is refused: rounding makes a ticket worth slightly more than ticketEV" } else { "" };
     let total = ticket.ev() * BigRational::from_integer(tickets.into());
     let counted = format!("{tickets} x {}", terms.ticket_ev);
     let affordable = &terms.deposit / &terms.deposit_multiplier;
@@ -62,8 +63,7 @@ pub(super) fn ticket_rows(terms: &Terms, ticket: &Ticket, tickets: u64, note: &s
     ]
 }
 
-/// All rows, for these outcomes and those of a Live Runner. `payer`: whose reserve backs the tickets; None: there are
-/// none.
+/// All rows, for these outcomes and those of a Live Runner. `payer`: whose reserve backs the tickets; None: no tickets.
 pub(crate) fn rows(inputs: &Inputs, outcomes: &[Outcome], live: Vec<Row>, payer: Option<&str>) -> Vec<Row> {
     let terms = &inputs.terms;
     let mut rows = Vec::new();
@@ -91,21 +91,21 @@ pub(crate) fn rows(inputs: &Inputs, outcomes: &[Outcome], live: Vec<Row>, payer:
         let minimum = &outcome.price * BigRational::from_integer(MIN_UNITS.into());
         let known = &terms.balance + credit;
         let fits = whole(&known) >= minimum || outcome.check.accepts();
-        let note = "the orchestrator wants a minute paid before a job runs (era c)";
+        let note = "the orchestrator requires a minute in advance (era c)";
         rows.push(row("60 x price / balance + credit", &amount::ceil(&minimum), &known, Some(fits), note));
     }
     rows.extend(idle_rows(inputs, outcomes.is_empty()));
     rows
 }
 
-/// What stands in a file and does nothing, as operators pair it.
+/// Settings of the files without effect, in the pairs that operators compare.
 fn idle_rows(inputs: &Inputs, live_only: bool) -> Vec<Row> {
     let idle = |flag: &str, program: Program| -> Option<&Source> {
         inputs.sources.iter().find(|s| s.flag == flag && s.program == program && s.idle.is_some())
     };
     let mut rows = Vec::new();
     if let Some(gateway) = idle("maxFaceValue", Program::Gateway) {
-        let note = "the gateway's does nothing: its deposit limits the face value";
+        let note = "the gateway's has no effect: its deposit limits the face value";
         let orchestrator = inputs.terms.max_face_value.to_string();
         rows.push(row("maxFaceValue / maxFaceValue", &orchestrator, &gateway.value, None, note));
     }

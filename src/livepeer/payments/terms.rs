@@ -12,7 +12,7 @@ pub(crate) enum Era {
     A,
     /// One ticket a second.
     B,
-    /// As many tickets as the price asks for.
+    /// As many tickets as the price requires.
     C,
 }
 
@@ -65,12 +65,12 @@ pub(crate) struct Terms {
     pub(crate) max_total_ev: BigInt,
     /// At least 1.
     pub(crate) deposit_multiplier: BigInt,
-    /// What the node's eth_gasPrice says.
+    /// The node's eth_gasPrice.
     pub(crate) gas_price: BigInt,
     /// Of the gateway's account.
     pub(crate) deposit: BigInt,
     pub(crate) reserve: BigInt,
-    /// What this orchestrator has taken of the reserve in this round.
+    /// The part of the reserve that this orchestrator has claimed in this round.
     pub(crate) claimed: BigInt,
     /// Face values of this sender's winners that are being redeemed.
     pub(crate) pending: BigInt,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::amount::{max_uint256, ratio};
 use super::odds::{expected_value, win_prob};
 use super::payment::Payment;
-use super::rules::{self, Check, judge, tickets_for};
+use super::rules::{self, Check, job_outcome, tickets_for};
 use super::terms::{Era, Terms};
 use super::ticket::{Address, Hash, Ticket, hex, number, right_aligned};
 use super::{advice, protobuf};
@@ -351,7 +351,7 @@ proptest! {
     #[test]
     fn every_proposed_change_is_accepted(terms in terms()) {
         for eras in [&Era::ALL[..], &[Era::C]] {
-            let refused = eras.iter().any(|era| !judge(&terms, *era).check.accepts());
+            let refused = eras.iter().any(|era| !job_outcome(&terms, *era).check.accepts());
             let changes = advice::changes(&terms, eras);
             prop_assert_eq!(refused, changes.iter().any(|change| change.eras.len() == eras.len()), "{:?}", changes);
         }
@@ -360,7 +360,7 @@ proptest! {
     #[test]
     fn timeouts_are_the_ones_that_are_accepted(terms in terms()) {
         for era in Era::ALL {
-            let accepts = |timeout: u64| judge(&Terms { timeout, ..terms.clone() }, era).check.accepts();
+            let accepts = |timeout: u64| job_outcome(&Terms { timeout, ..terms.clone() }, era).check.accepts();
             let range = rules::timeouts(&terms, era);
             let inside = |timeout: u64| range.is_some_and(|(first, last)| (first..=last).contains(&timeout));
             for timeout in [1, 2, 59, 60, 61, 119, 600, 601, terms.timeout, terms.timeout + 1] {
@@ -377,12 +377,12 @@ proptest! {
     #[test]
     fn gas_is_accepted_up_to_its_limit(terms in terms()) {
         for era in Era::ALL {
-            let accepts = |gas: &BigInt| judge(&Terms { gas_price: gas.clone(), ..terms.clone() }, era).check.accepts();
+            let accepts = |gas: &BigInt| job_outcome(&Terms { gas_price: gas.clone(), ..terms.clone() }, era).check.accepts();
             if let Some(limit) = super::figures::gas_limit(&terms, era) {
                 prop_assert!(accepts(&limit) && !accepts(&(&limit + 1_u32)), "{:?}: {}", era, limit);
                 let middle: BigInt = (&terms.gas_price + &limit) / 2_u32;
                 prop_assert!(accepts(&middle), "{:?}: {} below {}", era, middle, limit);
-            } else if matches!(judge(&terms, era).check, Check::Ok | Check::Covered) {
+            } else if matches!(job_outcome(&terms, era).check, Check::Ok | Check::Covered) {
                 for times in [1, 2, 3, 10, 1_000, 10_000] {
                     prop_assert!(accepts(&(&terms.gas_price * times)), "{:?}: {} times", era, times);
                 }

@@ -18,7 +18,7 @@ pub(crate) type Hash = [u8; 32];
 pub(crate) struct Address(pub(crate) [u8; 20]);
 
 impl std::fmt::Display for Address {
-    /// With the upper-case letters of EIP-55, by which a typing error shows.
+    /// With the upper-case letters of EIP-55, which reveal typing errors.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let lower = hex(&self.0);
         let check = keccak(&[&lower.as_bytes()[2..]]);
@@ -31,7 +31,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// What a ticket says; all tickets of a payment share everything but the nonce.
+/// The fields of a ticket; all tickets of a payment share everything but the nonce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) recipient: Address,
@@ -66,8 +66,8 @@ impl Ticket {
     pub(crate) fn signer(&self, hash: &Hash, signature: &[u8]) -> Signer {
         let address = recover(hash, signature);
         let fault = form_fault(signature).or(match address {
-            None => Some("it belongs to no key"),
-            Some(address) if address != self.sender => Some("it is not the sender's"),
+            None => Some("not a signature of any key"),
+            Some(address) if address != self.sender => Some("not the sender's signature"),
             Some(_) => None,
         });
         Signer { address, fault }
@@ -80,27 +80,27 @@ impl Ticket {
     }
 }
 
-/// Whose signature it is.
+/// The signer of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Signer {
-    /// None: no key can have made it.
+    /// None: not a signature of any key.
     pub(crate) address: Option<Address>,
-    /// Why go-livepeer refuses it; None: it is the sender's and in order.
+    /// Why go-livepeer refuses it; None: it is valid and the sender's.
     pub(crate) fault: Option<&'static str>,
 }
 
-/// What is wrong with a signature whoever made it.
+/// What is wrong with a signature, whoever made it.
 pub(crate) fn form_fault(signature: &[u8]) -> Option<&'static str> {
-    let [.., v] = signature else { return Some("it is empty") };
+    let [.., v] = signature else { return Some("empty") };
     if signature.len() != SIGNATURE {
-        return Some("it has not 65 bytes");
+        return Some("not 65 bytes long");
     }
     if !matches!(v, 27 | 28) {
         return Some("its last byte is neither 27 nor 28");
     }
     match Signature::from_slice(&signature[..64]) {
         Err(_) => Some("its numbers are outside the curve's order"),
-        // The same signature with n - s is the same key's: only one of both is taken.
+        // The signature with n - s is valid for the same key, too: only one of them is accepted.
         Ok(signature) if signature.normalize_s() != signature => Some("its s is in the upper half of the order"),
         Ok(_) => None,
     }

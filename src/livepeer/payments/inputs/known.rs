@@ -1,6 +1,6 @@
-//! The flags and variables that decide about payments, and who reads each.
+//! The flags and variables that affect payments, and which program reads each.
 
-/// Whose file a flag stands in.
+/// The program whose file holds a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
     Worker,
@@ -8,7 +8,7 @@ pub(crate) enum Program {
     Gateway,
     /// A -remoteSigner, which pays for the clients of Live Runners.
     Signer,
-    /// The command line of this program: everything may stand there, and amounts may have units.
+    /// The command line of this program: it takes every flag, and amounts may have units.
     Asked,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Kind {
     Count,
     Switch,
     Text,
-    /// Text that is shown nowhere.
+    /// Text that is never shown.
     Secret,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Input {
     pub(super) flag: &'static str,
     pub(super) variable: &'static str,
     pub(super) kind: Kind,
-    /// Whose value counts; [`Asked`]: nobody's file has it.
+    /// The program whose value counts; [`Asked`]: no file holds it.
     pub(super) reader: Program,
     pub(super) role: Role,
 }
@@ -67,15 +67,15 @@ impl Input {
     }
 }
 
-/// What a value does for these jobs.
+/// The effect of a value on these jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Counts,
-    /// It counts at its reader; the others have the flag for themselves.
+    /// It counts at its reader; others have a flag of this name for themselves.
     Shared,
-    /// Only transcoding looks at it, and a remote signer.
+    /// Only transcoding uses it, and a remote signer.
     Transcoding,
-    /// It says which program's flags these are.
+    /// It shows which program's flags these are.
     Mode(Program),
 }
 

@@ -1,10 +1,10 @@
-//! The smallest changes that make a refused call pass. Each is judged by the same rules before it is proposed.
+//! The smallest changes that make a refused call pass. Each is checked by the same rules before it is proposed.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed};
 
-use super::{Check, Live, MAX_TICKETS, Outcome, judge};
+use super::{Check, Live, MAX_TICKETS, Outcome, call_outcome};
 use crate::config::price::Price;
 use crate::livepeer::payments::advice::{Setting, larger_face_value};
 use crate::livepeer::payments::amount::{ceil, decimal, floor, max_uint256, ratio, shown};
@@ -35,13 +35,13 @@ impl Step {
 
 /// As sentences; empty: nothing is refused, or nothing helps.
 pub(crate) fn suggestions(live: &Live, payer: &Terms) -> Vec<String> {
-    let outcome = judge(live, payer);
+    let outcome = call_outcome(live, payer);
     let words = |words: &[&str]| words.iter().map(|text| (*text).to_owned()).collect();
     match outcome.check {
         Check::Ok | Check::Offchain => Vec::new(),
         Check::NoRunners => words(&["-useLiveRunners and -orchSecret=SECRET (orchestrator)"]),
         Check::NoSecret => words(&["-orchSecret=SECRET (orchestrator), the same as the worker's ORCH_SECRET"]),
-        Check::NoPrice => words(&["RUNNER_PRICE, e.g. 0.0005usd/fixed (worker)"]),
+        Check::NoPrice => words(&["RUNNER_PRICE, such as 0.0005usd/fixed (worker)"]),
         Check::WeiPrice => words(&["a RUNNER_PRICE that is at least 1 wei for a call, a second or a pixel (worker)"]),
         Check::FreeByByoc => {
             words(&["ORCH_PROTOCOL=live-runner (worker)", "CAPABILITY_PRICE_PER_UNIT, wei for a second (worker)"])
@@ -60,8 +60,8 @@ pub(crate) fn suggestions(live: &Live, payer: &Terms) -> Vec<String> {
 
 fn passes(live: &Live, payer: &Terms, steps: &[Step]) -> bool {
     let (live, payer) = apply(live, payer, steps);
-    // Free by BYOC is another matter.
-    matches!(judge(&live, &payer).check, Check::Ok | Check::FreeByByoc)
+    // Whether BYOC jobs are free is a separate question.
+    matches!(call_outcome(&live, &payer).check, Check::Ok | Check::FreeByByoc)
 }
 
 fn apply(live: &Live, payer: &Terms, steps: &[Step]) -> (Live, Terms) {
@@ -89,7 +89,7 @@ fn steps(live: &Live, payer: &Terms, outcome: &Outcome) -> Vec<Step> {
             let cap = live.cap_in_wei().map(|cap| floor(&cap)).unwrap_or_default();
             vec![Step::Cap(outcome.price.clone().unwrap_or_default()), Step::Price(cap)]
         }
-        // Two tickets for a payment: go-livepeer's documentation wants 1 to 3.
+        // Two tickets for a payment: go-livepeer's documentation recommends 1 to 3.
         Check::NoTickets => vec![terms(Setting::TicketEv, ceil(&ratio(fee, 2)))],
         Check::TooManyTickets => {
             let most = floor(&(&ev * ratio(MAX_TICKETS, live.first_units())));
@@ -129,7 +129,7 @@ fn repair(live: &Live, payer: &Terms) -> Option<Vec<Step>> {
     let mut made: Vec<Step> = Vec::new();
     for _ in 0..MOST_REPAIRS {
         let (changed, terms) = apply(live, payer, &made);
-        let outcome = judge(&changed, &terms);
+        let outcome = call_outcome(&changed, &terms);
         let half = ceil(&ratio(outcome.fee.clone().unwrap_or_default(), 2));
         let next = match outcome.check {
             Check::Ok | Check::FreeByByoc => return Some(made),
@@ -167,8 +167,8 @@ fn sentence(live: &Live, payer: &Terms, steps: &[Step]) -> String {
     };
     let text: Vec<String> = steps.iter().map(words).collect();
     let (live, payer) = apply(live, payer, steps);
-    let outcome = judge(&live, &payer);
-    format!("{}: a payment is {}", text.join(" and "), super::findings::payment(&outcome))
+    let outcome = call_outcome(&live, &payer);
+    format!("{}: a payment is {}", text.join(" and "), outcome.payment())
 }
 
 /// RUNNER_PRICE as it is written for `wei` a unit, rounded down to a few digits.

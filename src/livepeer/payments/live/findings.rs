@@ -1,12 +1,13 @@
-//! What is found of a Live Runner's payments, for programs and for people.
+//! The result of `pm check` for a Live Runner, for programs and for people.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use serde::Serialize;
 
-use super::{Byoc, Check, FIRST_SECONDS, Live, MAX_TICKETS, Outcome, advice, judge};
+use super::{Byoc, Check, FIRST_SECONDS, Live, MAX_TICKETS, Outcome, advice, call_outcome};
 use crate::config::price::Price;
-use crate::livepeer::payments::amount::{self, decimal, ratio, shown};
+use crate::livepeer::payments::amount::{self, decimal, grouped, ratio, shown};
+use crate::livepeer::payments::reserve;
 use crate::livepeer::payments::rules;
 use crate::livepeer::payments::table::{Row, row, ticket_rows};
 use crate::livepeer::payments::terms::Terms;
@@ -14,7 +15,7 @@ use crate::livepeer::payments::terms::Terms;
 /// Digits of dollars, shares and seconds.
 const DIGITS: u32 = 6;
 
-/// Everything `pm check` says of a Live Runner. Large numbers are decimal strings.
+/// Everything that `pm check` prints about a Live Runner. Large numbers are decimal strings.
 #[derive(Debug, Serialize)]
 pub(crate) struct LiveFinding {
     pub(crate) accepted: bool,
@@ -46,9 +47,9 @@ pub(crate) struct LiveFinding {
     pub(crate) outcome: Outcome,
 }
 
-/// What becomes of calls. `signer_known`: the signer's flags were found.
+/// Whether calls are paid. `signer_known`: the signer's flags were found.
 pub(crate) fn find(live: &Live, payer: &Terms, signer_known: bool) -> LiveFinding {
-    let outcome = judge(live, payer);
+    let outcome = call_outcome(live, payer);
     let text = |value: &Option<BigInt>| value.as_ref().map(ToString::to_string);
     let ticket = outcome.ticket.as_ref();
     LiveFinding {
@@ -74,7 +75,7 @@ pub(crate) fn find(live: &Live, payer: &Terms, signer_known: bool) -> LiveFindin
 }
 
 impl LiveFinding {
-    /// It came to tickets, or would have but for the reserve.
+    /// Tickets were requested, or would have been with a larger reserve.
     pub(crate) fn asks_for_tickets(&self) -> bool {
         self.outcome.price.is_some()
     }
@@ -116,28 +117,19 @@ fn covered(live: &Live) -> &'static str {
     }
 }
 
-/// The tickets of a payment.
-pub(super) fn payment(outcome: &Outcome) -> String {
-    let credit = outcome.credit.as_ref().map(shown).unwrap_or_default();
-    match outcome.tickets {
-        Some(1) => format!("one ticket of {credit}"),
-        tickets => format!("{} tickets, {credit} in all", tickets.unwrap_or(0)),
-    }
-}
-
 fn ticket_seconds(live: &Live, outcome: &Outcome) -> Option<BigRational> {
     let price = outcome.price.clone().filter(|_| live.unit() == "hour")?;
     Some(outcome.ticket.as_ref()?.ev() / BigRational::from_integer(price))
 }
 
-/// The part of the price that rounding takes, if it is worth a word.
+/// The part of the price that is lost by rounding, if it is 1 % or more.
 fn lost(live: &Live, outcome: &Outcome) -> Option<BigRational> {
     let asked = super::dollars(live.price.as_ref()?.dollars())?;
     let charged = live.dollars_of(outcome.price.as_ref()?)?;
     Some(ratio(1, 1) - charged / asked).filter(|lost| *lost >= ratio(1, 100))
 }
 
-/// Who decided what, with the numbers.
+/// Which program decided what, with the numbers.
 fn message(live: &Live, payer: &Terms, outcome: &Outcome) -> String {
     let price = outcome.price.clone().unwrap_or_default();
     let runner_price = live.price.as_ref().map(written).unwrap_or_default();
@@ -145,15 +137,15 @@ fn message(live: &Live, payer: &Terms, outcome: &Outcome) -> String {
         Check::Ok | Check::FreeByByoc => {
             let fee = outcome.fee.as_ref().map(shown).unwrap_or_default();
             let (unit, covered) = (unit(live), covered(live));
-            let paid = payment(outcome);
+            let paid = outcome.payment();
             let debits = match live.unit() {
-                "hour" | "720p" => format!("; the orchestrator debits every {} s", live.interval.as_secs_f64()),
-                _ => "; the orchestrator debits one call".into(),
+                "hour" | "720p" => format!(". The orchestrator debits every {} s", live.interval.as_secs_f64()),
+                _ => ". The orchestrator debits one call".into(),
             };
-            let text = format!("{runner_price} is {price} wei for {unit}. For {covered}, {fee}, a client pays {paid}{debits}");
+            let text = format!("{runner_price} is {} for {unit}. For {covered} ({fee}) a client pays {paid}{debits}", shown(&price));
             match outcome.check {
                 Check::FreeByByoc => format!(
-                    "{text}. But the same worker takes BYOC jobs for nothing: CAPABILITY_PRICE_PER_UNIT is not set and ORCH_PROTOCOL is not live-runner"
+                    "{text}. But the same worker serves BYOC jobs for free: CAPABILITY_PRICE_PER_UNIT is not set and ORCH_PROTOCOL is not live-runner"
                 ),
                 _ => text,
             }
@@ -163,50 +155,58 @@ fn message(live: &Live, payer: &Terms, outcome: &Outcome) -> String {
         }
         Check::Offchain => "no -network, so go-livepeer is off-chain: nothing is paid, calls need no tickets".into(),
         Check::NoRunners => "the orchestrator has no registry (404): -useLiveRunners is not set".into(),
-        Check::NoSecret => "the registry takes no workers (404 \"dynamic live runner registration is disabled\"): -orchSecret is not set".into(),
-        Check::NoPrice => "the registry refuses the worker (400 \"price_info.price is required\"): RUNNER_PRICE is not set, and on chain a runner has a price".into(),
-        Check::WeiPrice => format!("the orchestrator refuses: {runner_price} is less than 1 wei for {}, or more than 63 bits hold", unit(live)),
+        Check::NoSecret => "the registry refuses workers (404 \"dynamic live runner registration is disabled\"): -orchSecret is not set".into(),
+        Check::NoPrice => "the registry refuses the worker (400 \"price_info.price is required\"): RUNNER_PRICE is not set, and it is required on chain".into(),
+        Check::WeiPrice => format!("the orchestrator refuses: {runner_price} is less than 1 wei for {}, or more than 63 bits can hold", unit(live)),
         Check::MaxPrice => format!(
-            "the signer refuses (481): {price} wei for {} are above its -maxPricePerUnit of {} wei",
+            "the signer refuses (481): {} for {} is above its -maxPricePerUnit of {} wei",
+            shown(&price),
             unit(live),
-            live.cap_in_wei().map(|cap| decimal(&cap, 12)).unwrap_or_default()
+            live.cap_in_wei().map(|cap| grouped(&decimal(&cap, 12))).unwrap_or_default()
         ),
-        Check::NoTickets => "the signer refuses (482 \"no tickets\"): -ticketEV=0 asks for tickets of no value".into(),
+        Check::NoTickets => "the signer refuses (482 \"no tickets\"): -ticketEV=0 requests tickets without value".into(),
         Check::TooManyTickets => format!(
-            "the signer refuses (400 \"numTickets {} exceeds maximum of {MAX_TICKETS}\"): {} wei are to be paid for {}, a ticket is worth {}",
+            "the signer refuses (400 \"numTickets {} exceeds maximum of {MAX_TICKETS}\"): {} has to be paid for {}, a ticket is worth {}",
             outcome.tickets.unwrap_or(0),
-            outcome.fee.clone().unwrap_or_default(),
+            outcome.fee.as_ref().map(shown).unwrap_or_default(),
             covered(live),
-            payer.ticket_ev
+            shown(&payer.ticket_ev)
         ),
         Check::Tickets(check) => refused(payer, outcome, check),
     }
 }
 
-/// What is refused for the tickets themselves.
+/// Refusals because of the tickets themselves.
 fn refused(payer: &Terms, outcome: &Outcome, check: rules::Check) -> String {
     let tickets = outcome.tickets.unwrap_or(0);
     let ev = outcome.ticket.as_ref().map(|ticket| amount::floor(&ticket.ev())).unwrap_or_default();
     let face_value = outcome.ticket.as_ref().map(|ticket| ticket.face_value.clone()).unwrap_or_default();
     match check {
         rules::Check::MaxTicketEv => format!(
-            "the signer refuses every payment: a ticket is worth {ev} wei and a hair, its -maxTicketEV is {}",
-            payer.max_ticket_ev
+            "the signer refuses every payment: a ticket is worth {} (rounded down), its -maxTicketEV is {}",
+            shown(&ev),
+            shown(&payer.max_ticket_ev)
         ),
         rules::Check::MaxTotalEv => format!(
-            "the signer refuses: {tickets} tickets of {ev} are {} wei and a hair, its -maxTotalEV is {}",
-            &ev * tickets,
-            payer.max_total_ev
+            "the signer refuses: {tickets} tickets of {} are more than {}, its -maxTotalEV is {}",
+            shown(&ev),
+            shown(&(&ev * tickets)),
+            shown(&payer.max_total_ev)
         ),
         rules::Check::FaceValueTooLow => {
-            format!("the signer refuses: the face value {face_value} is not above a ticket's worth, {ev}")
+            format!(
+                "the signer refuses: the face value of {} is not above a ticket's worth of {}",
+                shown(&face_value),
+                shown(&ev)
+            )
         }
         rules::Check::FaceValueOverDeposit => format!(
-            "the signer refuses: the face value {face_value} is above {}, its deposit by -depositMultiplier",
-            &payer.deposit / &payer.deposit_multiplier
+            "the signer refuses: the face value of {} is above {}, its deposit divided by -depositMultiplier",
+            shown(&face_value),
+            shown(&(&payer.deposit / &payer.deposit_multiplier))
         ),
         rules::Check::Deposit => "the signer refuses: its account has no deposit".into(),
-        _ => crate::livepeer::payments::findings::no_reserve(payer),
+        _ => reserve::refusal(payer),
     }
 }
 
@@ -216,7 +216,9 @@ fn notes(live: &Live, outcome: &Outcome, signer_known: bool) -> Vec<String> {
         notes.push(format!("RUNNER_PRICE={} is ignored off-chain, and not shown to clients", written(price)));
     }
     if outcome.price.is_some() && !signer_known {
-        notes.push("no -remoteSigner was found: go-livepeer's default limits are taken for the client's signer".into());
+        notes.push(
+            "no -remoteSigner was found: go-livepeer's default limits are assumed for the client's signer".into(),
+        );
     }
     let (Some(ticket), Some(fee)) = (&outcome.ticket, &outcome.fee) else { return notes };
     let ev = ticket.ev();
@@ -224,7 +226,7 @@ fn notes(live: &Live, outcome: &Outcome, signer_known: bool) -> Vec<String> {
     let fee = BigRational::from_integer(fee.clone());
     if let Some(paid) = paid.filter(|paid| *paid > &fee * ratio(3, 2)) {
         notes.push(format!(
-            "clients pay {} times the price of {}, since no payment is less than a ticket, and what is left over is lost with the session: a -ticketEV of {} is two tickets for it",
+            "clients pay {} times the price of {}, since a payment is at least one ticket and the rest is lost with the session; with -ticketEV={} it takes two tickets",
             decimal(&(paid / &fee), 4),
             covered(live),
             amount::ceil(&(&fee / ratio(2, 1)))
@@ -232,23 +234,23 @@ fn notes(live: &Live, outcome: &Outcome, signer_known: bool) -> Vec<String> {
     }
     if let Some(lost) = lost(live, outcome) {
         notes.push(format!(
-            "wei are whole: of RUNNER_PRICE {} percent are lost by rounding down to {} wei for {}",
+            "{} % of RUNNER_PRICE is lost by rounding down to {} wei for {}",
             decimal(&(lost * ratio(100, 1)), 3),
             outcome.price.clone().unwrap_or_default(),
             unit(live)
         ));
     }
     match live.unit() {
-        "fixed" => notes.push("a call is debited before the worker gets it: one that the worker refuses costs as much".into()),
-        "720p" => notes.push("livepeer/node refuses prices for 720p (400): there use fixed or hour".into()),
+        "fixed" => notes.push("a call is debited before the worker gets it: a refused call costs the same".into()),
+        "720p" => notes.push("livepeer/node refuses prices for 720p (400): use fixed or hour there".into()),
         _ => notes.push(format!(
-            "a call that ends within {} s is never debited, but the first payment, {FIRST_SECONDS} s and a ticket at least, is not given back",
+            "a call that ends within {} s is never debited, but the first payment (at least {FIRST_SECONDS} s and one ticket) is not refunded",
             live.interval.as_secs_f64()
         )),
     }
     if let Some(seconds) = ticket_seconds(live, outcome).filter(|seconds| *seconds > ratio(FIRST_SECONDS, 1)) {
         notes.push(format!(
-            "a ticket pays for {} s, and a session has a reserve of {FIRST_SECONDS} s: one payment that is late or lost ends it (go-livepeer#4077); a -ticketEV of {} is 5 s",
+            "a ticket pays for {} s, and a session has a reserve of {FIRST_SECONDS} s: one late or lost payment ends it (go-livepeer#4077); -ticketEV={} pays for 5 s",
             decimal(&seconds, 4),
             outcome.price.clone().unwrap_or_default() * 5
         ));

@@ -16,7 +16,7 @@ fn payer(ticket_ev: u64) -> Terms {
 
 /// Check, wei for a unit, tickets and credit; 0 for what it did not come to.
 fn seen(live: &Live, payer: &Terms) -> (&'static str, u64, u64, u64) {
-    let outcome = judge(live, payer);
+    let outcome = call_outcome(live, payer);
     let number = |value: Option<BigInt>| value.map_or(0, |value| u64::try_from(value).unwrap());
     (outcome.check.name(), number(outcome.price), outcome.tickets.unwrap_or(0), number(outcome.credit))
 }
@@ -64,7 +64,7 @@ fn limits_of_the_signer_and_its_account() {
         (Terms { reserve: wei(1_200_000_000_000_000), ..payer.clone() }, "ok"),
         (Terms { offchain: true, ..payer.clone() }, "offchain"),
     ] {
-        assert_eq!(judge(&live, &changed).check.name(), check, "{changed:?}");
+        assert_eq!(call_outcome(&live, &changed).check.name(), check, "{changed:?}");
     }
     for (cap, check) in [
         ("0.0005USD", "ok"),
@@ -75,10 +75,10 @@ fn limits_of_the_signer_and_its_account() {
         ("0", "ok"),
     ] {
         let capped = Live { cap: Cap::parse(cap).unwrap(), ..live.clone() };
-        assert_eq!(judge(&capped, &payer).check.name(), check, "{cap}");
+        assert_eq!(call_outcome(&capped, &payer).check.name(), check, "{cap}");
     }
     let per_two = Live { cap: Cap::parse("0.001usd").unwrap(), pixels_per_unit: ratio(2, 1), ..live };
-    assert_eq!(judge(&per_two, &payer).check.name(), "ok", "half of it is for a unit");
+    assert_eq!(call_outcome(&per_two, &payer).check.name(), "ok", "half of it is for a unit");
     assert!(Cap::parse("1lpt").is_none() && Cap::parse("usd").is_none());
 }
 
@@ -98,7 +98,7 @@ fn the_registry_comes_first() {
         (Live { listed: true, ..known.clone() }, &payer, "ok"),
         (Live { listed: true, byoc: Byoc::Free, ..known }, &payer, "freeByByoc"),
     ] {
-        assert_eq!(judge(&live, payer).check.name(), check, "{live:?}");
+        assert_eq!(call_outcome(&live, payer).check.name(), check, "{live:?}");
     }
 }
 

@@ -1,0 +1,30 @@
+//! What commands do with their arguments beside reading their own options.
+
+use std::ffi::OsStr;
+
+use pico_args::Arguments;
+
+pub(super) fn asks_for_help(args: &Arguments) -> bool {
+    args.clone().contains(["-h", "--help"])
+}
+
+/// The value of an option that must be given.
+///
+/// # Errors
+/// A sentence: it is missing, or has no value.
+pub(super) fn required(args: &mut Arguments, name: &'static str) -> Result<String, String> {
+    let value: Option<String> = args.opt_value_from_str(name).map_err(|why| why.to_string())?;
+    value.ok_or_else(|| format!("missing option {name}"))
+}
+
+/// # Errors
+/// A sentence about the first argument that is left over.
+pub(super) fn finish(args: Arguments) -> Result<(), String> {
+    args.finish().first().map_or(Ok(()), |first| Err(unknown(first)))
+}
+
+/// A sentence about an argument that is left over.
+pub(super) fn unknown(argument: &OsStr) -> String {
+    let kind = if argument.as_encoded_bytes().starts_with(b"-") { "unknown option" } else { "unexpected argument" };
+    format!("{kind} {argument:?}")
+}
