@@ -16,6 +16,7 @@ use ureq::tls::TlsConfig;
 use crate::config::url::HttpUrl;
 use crate::config::{Capability, Secret};
 use crate::outgoing::{self, Cause, words};
+use crate::sys::json::json;
 use crate::sys::text;
 
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
@@ -187,8 +188,8 @@ impl Orchestrator {
             token: token.map(Secret::expose),
             load,
         };
-        let body = serde_json::to_vec(&body).map_err(|why| RegisterError::BadBody(why.to_string()))?;
-        let (status, text) = self.post("/capability/register", "application/json", &body, REGISTER_DEADLINE)?;
+        let (status, text) =
+            self.post("/capability/register", "application/json", json(&body).as_bytes(), REGISTER_DEADLINE)?;
         match status {
             200 => Ok(()),
             _ => Err(rejection(status, &text, self.secret.is_some())),

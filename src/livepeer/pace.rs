@@ -41,7 +41,6 @@ impl Pace {
         if now < self.free {
             return Err(self.free - now);
         }
-        // A thread that has not come by then no longer waits.
         let first = self.waiting[registry.other() as usize].filter(|_| now < self.free + APART);
         if first.is_some_and(|first| first < due) {
             return Err(MOMENT);

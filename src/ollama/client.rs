@@ -19,6 +19,7 @@ use crate::config::OllamaConfig;
 use crate::config::url::HttpUrl;
 use crate::outgoing::refusal::{Trouble, error_of};
 use crate::outgoing::{self, Credentials};
+use crate::sys::json::json;
 use crate::sys::text;
 
 /// A route, its deadline and the largest body that is read.
@@ -143,7 +144,6 @@ impl OllamaClient {
         let limit = if good { route.max_body } else { MAX_SMALL };
         let body = match reply.body_mut().with_config().limit(limit).read_to_vec() {
             Err(why) if good => return Err(errors::trouble(&why)),
-            // Of other answers the status is enough.
             body => body.unwrap_or_default(),
         };
         let start = String::from_utf8_lossy(&body[..body.len().min(START)]);
@@ -227,7 +227,7 @@ impl OllamaClient {
         };
         let agent = agent(tls);
         thread::scope(|scope| {
-            // Dropped when the work ends, which ends the watch.
+            // Its drop ends the watch.
             let (working, done) = mpsc::channel::<()>();
             let long = agent.clone();
             // Without this thread the request still has its own deadlines.
@@ -278,8 +278,7 @@ fn send<T: Serialize>(
     request: ureq::RequestBuilder<ureq::typestate::WithBody>,
     body: &T,
 ) -> Result<Response<Body>, ureq::Error> {
-    let body = serde_json::to_vec(body).map_err(|why| ureq::Error::Io(why.into()))?;
-    request.content_type("application/json").send(&body[..])
+    request.content_type("application/json").send(json(body).as_bytes())
 }
 
 fn small_body(reply: &mut Response<Body>) -> Result<String, ureq::Error> {

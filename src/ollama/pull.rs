@@ -95,7 +95,6 @@ impl Pull {
             return;
         }
         self.success |= line.status == "success";
-        // "pulling" and part of a digest add nothing.
         self.status = if line.digest.is_empty() { shortened(&line.status) } else { String::new() };
         if !line.digest.is_empty() {
             self.layer(line);

@@ -47,6 +47,7 @@ pub(crate) fn words(why: &Error) -> String {
         Error::Other(why) => why.to_string(),
         Error::Rustls(why) => why.to_string(),
         Error::Timeout(Timeout::Connect) => "connection timed out".into(),
+        Error::Timeout(Timeout::Global) => "timed out".into(),
         Error::Timeout(step) => format!("timed out ({step})"),
         Error::Protocol(why) => format!("invalid HTTP answer: {why}"),
         Error::HostNotFound => "the name has no suitable address".into(),

@@ -40,7 +40,7 @@ fn read() -> ProcessStats {
     ProcessStats {
         resident_bytes: kib.map(|kib| kib * 1024.0),
         cpu_seconds: ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) / TICKS),
-        // One of them is the directory being read.
+        // One is the directory being read.
         open_files: fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count().saturating_sub(1) as f64),
     }
 }

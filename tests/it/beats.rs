@@ -1,4 +1,4 @@
-//! What a beat says and when, where it goes, and what its refusals lead to. A hundred times faster than life, unless it
+//! What a beat says and when, where it goes, and what its refusals lead to. Time runs a hundred times faster, unless it
 //! is about the pace.
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn the_first_beat_has_the_gpu_and_a_real_verdict_and_news_is_sent_at_once() {
     scene.nvml.set("gpu0.temperature=95");
     wait_for("the verdict", || entry().filter(|entry| verdict(entry) == "degraded"));
     scene.nvml.set("gpu0.handle=15");
-    // A GPU that cannot be used is nobody's.
+    // An unusable GPU is not listed.
     wait_for("no GPU", || entry().filter(|entry| entry.get("gpu").is_none() && verdict(entry) == "unhealthy"));
     scene.nvml.set("");
     wait_for("the GPU", || entry().filter(|entry| entry["gpu"]["name"] == "Fake RTX 0"));

@@ -209,7 +209,7 @@ fn orchestrators_and_their_secret() {
         (Mood::NoByoc, "no Live Runner registry"),
         (Mood::PlainHttpToTls, "https://"),
         (Mood::Error500, "500"),
-        (Mood::HangUp, "connection closed"),
+        (Mood::HangUp, "timed out"),
     ] {
         around.orchestrator.set(mood);
         around.finds(&[], "orchestrator", "fail", &[part]);

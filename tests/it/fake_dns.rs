@@ -17,7 +17,7 @@ pub enum Mood {
     ServFail,
     NxDomain,
     Silent,
-    /// This address after so many milliseconds.
+    /// This address after this many milliseconds.
     Late(u64, Ipv4Addr),
 }
 

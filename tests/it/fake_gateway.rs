@@ -1,5 +1,5 @@
 //! How go-livepeer sends a BYOC job to a worker, with all that it does wrong: kept connections that are not tried
-//! again, a registry that forgets at the first failure, slots that nobody gives back.
+//! again, a registry that forgets at the first failure, slots that are never released.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,11 +14,11 @@ use crate::http::{Connection, Response};
 #[derive(Debug)]
 pub enum Outcome {
     Answer(Response),
-    /// Nobody is registered under the name.
+    /// No worker is registered under the name.
     Unknown,
     /// The connection failed: the capability is gone now.
     Removed,
-    /// Its client gave up before there was an answer: the slot is lost.
+    /// Its client left before the answer: the slot is lost.
     Leaked,
 }
 

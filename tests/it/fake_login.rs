@@ -14,7 +14,7 @@ const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\nServer: nginx\r\nConten
 struct State {
     /// The Authorization that is let through.
     wanted: Mutex<String>,
-    /// Answers every request, whoever asks.
+    /// Answers every request, with or without a login.
     instead: Mutex<Option<Vec<u8>>>,
     /// First lines of requests, each with its Authorization.
     seen: Mutex<Vec<(String, String)>>,

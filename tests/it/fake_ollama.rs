@@ -15,7 +15,7 @@ use crate::scheduler::Scheduler;
 pub const MODEL: &str = "codellama:34b-instruct-q4_k_m";
 pub const VERSION: &str = r#"{"version":"0.32.4"}"#;
 pub const TAGS: &str = r#"{"models":[{"name":"codellama:34b-instruct-q4_k_m","model":"codellama:34b-instruct-q4_k_m","modified_at":"2026-06-25T20:00:00.123456789Z","size":20220000000,"digest":"685be00e1532e9e3a8e9b9d2a9ce4d4c1d8e36b2a4cbd5e3c1f6f7b8a9d0c1e2","details":{"parent_model":"","format":"gguf","family":"llama","families":null,"parameter_size":"34B","quantization_level":"Q4_K_M"}}]}"#;
-/// The model of `TAGS`, wholly in 6321 MiB of VRAM.
+/// The model of `TAGS`, all of it in 6321 MiB of VRAM.
 pub const PS: &str = r#"{"models":[{"name":"codellama:34b-instruct-q4_k_m","model":"codellama:34b-instruct-q4_k_m","size":6628048896,"digest":"685be00e1532e9e3a8e9b9d2a9ce4d4c1d8e36b2a4cbd5e3c1f6f7b8a9d0c1e2","details":{"parent_model":"","format":"gguf","family":"llama","families":null,"parameter_size":"34B","quantization_level":"Q4_K_M"},"expires_at":"2319-03-05T01:02:03.123456789Z","size_vram":6628048896,"context_length":4096}]}"#;
 
 /// What one path does.
@@ -43,7 +43,7 @@ pub enum Answer {
     Stream(Vec<Step>),
     /// From now on these paths answer differently; then this answer.
     Then(Vec<(&'static str, Answer)>, Box<Answer>),
-    /// This answer after so many milliseconds.
+    /// This answer after this many milliseconds.
     Late(u64, Box<Answer>),
     /// What follows from all that was asked of it before.
     By(Arc<Scheduler>),
@@ -86,7 +86,7 @@ pub struct FakeOllama {
 }
 
 impl FakeOllama {
-    /// One model, pulled and wholly in VRAM.
+    /// One model, pulled and entirely in VRAM.
     pub fn new() -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }

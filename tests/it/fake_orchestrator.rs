@@ -29,7 +29,7 @@ pub enum Mood {
     Hang,
     /// Ok, 400 ms later.
     Slow,
-    /// Something that is no HTTP.
+    /// Something other than HTTP.
     Garbage,
     /// The head of an answer, and no more.
     Half,
@@ -138,7 +138,7 @@ impl FakeOrchestrator {
         *lock(&self.state.discovery) = answer;
     }
 
-    /// The entry of a runner in GET /discovery, as anybody sees it.
+    /// The entry of a runner in GET /discovery, as the public sees it.
     pub fn listed(&self, id: &str) -> Option<Value> {
         let list = lock(&self.state.runners).as_ref().filter(|runners| runners.enabled)?.discovery(&self.url());
         let url = format!("{}/apps/{id}/app", self.url());
@@ -160,7 +160,7 @@ impl FakeOrchestrator {
         lock(&self.state.registry).clear();
     }
 
-    /// Somebody else registers this.
+    /// Another worker registers this.
     pub fn put(&self, name: &str, body: Value) {
         lock(&self.state.registry).insert(name.to_owned(), (body, 0));
     }
@@ -172,7 +172,7 @@ impl FakeOrchestrator {
         }
     }
 
-    /// A job has ended. What was registered anew in between goes below nothing in life; here it stays there.
+    /// A job has ended. A count reset in between becomes negative in go-livepeer; here it stays 0.
     pub fn give_back(&self, name: &str) {
         if let Some((_, load)) = lock(&self.state.registry).get_mut(name) {
             *load = load.saturating_sub(1);
@@ -343,7 +343,7 @@ fn recorded(mood: Mood, request: &Request) -> Option<&'static [u8]> {
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         }
         Mood::Slow => unreachable!("it was slow already"),
-        Mood::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is no HTTP\r\n\r\n",
+        Mood::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is not HTTP\r\n\r\n",
         Mood::Half => b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nhalf an",
         Mood::Hang | Mood::HangUp => return None,
     })

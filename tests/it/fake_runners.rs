@@ -1,5 +1,5 @@
 //! A Live Runner registry that keeps and forgets as go-livepeer's does, with its words; compared with the recordings of
-//! one. Its clock runs a hundred times faster than life, unless it is told otherwise.
+//! one. Its clock runs a hundred times faster by default.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub struct Runners {
     pub kind: Kind,
     /// What it names for further beats; None: where it was asked (-liveRunnerAddr, or the service address).
     pub orchestrator: Option<String>,
-    /// How many times faster than life its clock runs.
+    /// How many times faster its clock runs.
     pub hurry: u32,
     /// Between beats.
     pub interval: Duration,

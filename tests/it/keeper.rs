@@ -49,7 +49,7 @@ fn a_missing_model_is_pulled_loaded_and_kept() {
         Some(1.0)
     );
     assert_eq!(metric(&worker, &format!("agent_net_model_pull_ratio{labels}")), None);
-    // It has fifteen minutes: nobody asks for it again.
+    // It has fifteen minutes: it is not requested again.
     let looks = fake.requests("/api/ps");
     wait_for("more looks", || (fake.requests("/api/ps") > looks + 20).then_some(()));
     assert_eq!((fake.requests("/api/pull"), fake.requests("/api/generate")), (1, 1));
@@ -69,7 +69,7 @@ fn fourteen_gigabytes_with_all_that_may_happen() {
         steps.push(layer("aa", 14 * GB, step.saturating_sub(back) * GB / 50));
         steps.push(Step::Pause(2));
     }
-    // Repeated lines, chunks that part a line, an empty line, blanks, an unknown status, small layers or none of them.
+    // Repeated lines, chunks that part a line, an empty line, spaces, an unknown status, small layers or none of them.
     steps.extend([layer("aa", 14 * GB, 14 * GB), layer("aa", 14 * GB, 14 * GB), Step::Bytes(b"\n".to_vec())]);
     steps.extend([Step::Bytes(br#"{"status":"pulling bb","digest":"sha256:bb","#.to_vec()), Step::Pause(50)]);
     steps.extend([Step::Bytes(b"\"total\":12,\"completed\":12}\n{\"status\":\"something new\"}\n".to_vec())]);
@@ -118,7 +118,7 @@ fn it_is_asked_for_again_before_it_expires_and_when_it_was_unloaded() {
     assert!(worker.log().contains("unloaded by Ollama"), "{}", worker.log());
 }
 
-/// Its list never shows that the model was asked for: that is no reason to ask all the time.
+/// A list that never shows our requests does not cause endless ones.
 #[test]
 fn a_server_that_ignores_how_long_is_not_asked_without_end() {
     let fake = with_model();
@@ -179,7 +179,7 @@ fn an_ollama_that_is_away_or_goes_away_is_waited_for() {
     assert!(row(&worker)["error"].as_str().is_some(), "{}", row(&worker));
     fake.start();
     becomes(&worker, "loaded");
-    // It is started anew with nothing, in the middle of a pull.
+    // It is restarted empty, in the middle of a pull.
     fake.set("/api/tags", json_answer(EMPTY));
     fake.set("/api/ps", json_answer(EMPTY));
     let half = vec![layer("aa", 14 * GB, 0), layer("aa", 14 * GB, 7 * GB), Step::Hang];

@@ -28,7 +28,7 @@ fn ollama(scheduler: Scheduler, models: &[&str]) -> (FakeOllama, Arc<Scheduler>)
     (fake, scheduler)
 }
 
-/// A client's request, which takes so many milliseconds once the model is loaded.
+/// A client's request, which takes this many milliseconds once the model is loaded.
 fn ask(fake: &FakeOllama, millis: u64, keep_alive: &str, options: &Value) {
     let addr = fake.url().trim_start_matches("http://").parse().unwrap();
     let body = json!({
@@ -156,11 +156,11 @@ fn models_that_displace_each_other_are_named() {
     );
     assert!(displaced["action"].as_str().unwrap().contains("OLLAMA_MAX_LOADED_MODELS"), "{displaced:#}");
     let rows = |worker: &Worker| worker.report()["model_keeper"].as_array().unwrap().clone();
-    let told = wait_for("the one without room", || {
+    let displaced = wait_for("the one without room", || {
         rows(&worker).into_iter().find(|row| row["state"] == "waiting" && row["error"].is_string())
     });
-    let other = if told["model"] == "a:1" { "b:1" } else { "a:1" };
-    assert!(told["error"].as_str().unwrap().contains(&format!("for {other}: no room for both")), "{told}");
+    let other = if displaced["model"] == "a:1" { "b:1" } else { "a:1" };
+    assert!(displaced["error"].as_str().unwrap().contains(&format!("for {other}: no room for both")), "{displaced}");
     assert!(worker.log().contains("unloaded by Ollama for "), "{}", worker.log());
     scheduler.most_loaded.store(2, SeqCst);
     worker.report_when("no MODELS_DISPLACED", |report| !codes(report).contains(&"MODELS_DISPLACED"));

@@ -1,4 +1,4 @@
-//! What goes wrong with a pull or a load is told, and tried again until it works.
+//! Failures of pulls and loads are reported, and tried again until they work.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
         assert!(!failed["error"].as_str().unwrap().is_empty(), "{answer:?}");
         assert_eq!(failed["percent"], Value::Null, "{answer:?}");
         assert_eq!(fake.requests("/api/generate"), 0, "{answer:?}");
-        // It is back by itself.
+        // It recovers.
         fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 14 * GB)]));
         becomes(&worker, "loaded");
     }
@@ -151,7 +151,7 @@ fn a_proxy_that_gave_up_waiting_is_no_answer_of_the_runner() {
     worker.report_when("MODEL_STUCK", |report| codes(report).contains(&"MODEL_STUCK"));
     assert!(worker.log().contains("the proxy in front of Ollama timed out after"), "{}", worker.log());
 
-    // A load that outlasts the proxy's patience is no Ollama that is away.
+    // A load that outlasts the proxy's timeout does not mean that Ollama is down.
     let fake = with_model();
     fake.set("/api/generate", Answer::Late(1000, Box::new(gateway())));
     fails(&keeps(&fake, &[]), "(nginx: proxy_read_timeout)");

@@ -69,7 +69,7 @@ fn a_long_error_is_explained_by_its_end() {
     fake.set("/api/pull", Answer::Stream(vec![line(r#"{"status":"pulling manifest"}"#), line(&error)]));
     let worker = keeps(&fake, &[]);
     let row = fails(&worker, "Ollama cannot resolve the registry's name");
-    let told = row["error"].as_str().unwrap();
-    assert!(told.contains("r2.cloudflarestorage.com/…/data") && told.ends_with("no such host)"), "{told}");
-    assert!(!told.contains("X-Amz") && !worker.log().contains("X-Amz"), "{}", worker.log());
+    let shown = row["error"].as_str().unwrap();
+    assert!(shown.contains("r2.cloudflarestorage.com/…/data") && shown.ends_with("no such host)"), "{shown}");
+    assert!(!shown.contains("X-Amz") && !worker.log().contains("X-Amz"), "{}", worker.log());
 }

@@ -45,7 +45,7 @@ fn keeps(answer: &OllamaAnswer) {
     });
     match outcome(answer) {
         Ok(()) => assert!(log.contains(&good), "{}: {log}", answer.name),
-        // A model that cannot embed either: what generate said is told.
+        // A model that cannot embed either: the error of generate is shown.
         Err(_) if answer.path == "/api/embed" => assert!(log.contains("does not support generate"), "{log}"),
         Err(said) => assert!(!log.contains(&good) && log.contains(&said), "{}: {said:?}: {log}", answer.name),
     }

@@ -1,4 +1,4 @@
-//! Registrations that are lost in every way there is, and come back. A hundred times faster than life.
+//! Registrations that are lost in every possible way, and come back. Time runs a hundred times faster.
 
 use std::fs;
 use std::time::Instant;
@@ -123,7 +123,7 @@ fn slots_that_vanished_peers_leave_behind_are_given_back() {
     let scene = Scene::new(&[("CAPABILITY_CAPACITY", "3")]);
     scene.is_registered();
     for _ in 0..3 {
-        // The orchestrator's client gives up in the middle of its upload.
+        // The orchestrator's client aborts in the middle of its upload.
         let mut connection = Connection::open(scene.worker.addr);
         let head = "POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: 100\r\n\r\n{";
         connection.send(head.as_bytes()).unwrap();
@@ -233,7 +233,7 @@ fn an_unhealthy_worker_withdraws_and_returns_if_that_is_wanted() {
         scene.orchestrator.wait_for(UNREGISTER, 1);
         wait_for("its state", || (scene.row()["state"] == "withdrawn").then_some(()));
         assert_eq!(scene.orchestrator.registered(NAME), None);
-        // Whoever asks is answered all the same.
+        // Requests are answered anyway.
         assert_eq!(scene.worker.report()["health"]["verdict"], "unhealthy");
         let metrics = scene.worker.get("/metrics");
         assert!(metrics.text().contains("protocol=\"byoc\",state=\"withdrawn\"} 1\n"), "{}", metrics.text());

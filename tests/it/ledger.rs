@@ -32,12 +32,12 @@ fn now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64().floor()
 }
 
-/// The line of a payment with so many tickets, received so many seconds ago.
+/// The line of a payment with `tickets`, received `age` seconds ago.
 fn payment_line(number: usize, tickets: usize, age: f64) -> String {
     long_line(number, tickets, 300 + 97 * tickets, age)
 }
 
-/// The same with a header of so many characters.
+/// The same with a header of this many characters.
 fn long_line(number: usize, tickets: usize, header: usize, age: f64) -> String {
     let tickets: Vec<String> = (number..number + tickets).map(hash).collect();
     let payment = json!({"payment": {
@@ -54,7 +54,7 @@ fn result_line(number: usize) -> String {
     format!("{result}\n")
 }
 
-/// A ledger of so many bytes; how many payments it has.
+/// A ledger of this many bytes; returns its number of payments.
 fn fill(scene: &Scene, bytes: usize, tickets: usize, ended: bool, age: f64) -> usize {
     fill_with(scene, bytes, |payment| {
         let number = payment * tickets;
@@ -111,7 +111,7 @@ fn a_write_that_was_cut_short_is_removed_and_not_counted_as_damage() {
         worker.signal(Signal::KILL);
         worker.wait();
         append(&scene, &end);
-        assert_eq!(scene.report()["damaged_lines"], 0, "{name}: nor for whoever only looks");
+        assert_eq!(scene.report()["damaged_lines"], 0, "{name}: nor for a reader");
         let worker = scene.start();
         wait_for("a word about it", || worker.log().contains("an unconfirmed write that was cut short").then_some(()));
         assert_eq!(pay(worker.addr, &wallet.payment([2])).status, 200);

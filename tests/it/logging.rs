@@ -123,7 +123,7 @@ fn jobs_are_answered_while_nobody_reads_the_log_and_what_is_missing_is_told() {
     let before = worker.line_with(" WARN  [agent_net::sys::logger] ");
     assert_eq!(
         before.trim(),
-        format!("{dropped} log lines are missing here: they were not read in time, or could not be written")
+        format!("{dropped} log lines are missing here: stderr was not read in time or could not be written")
     );
     worker.panics(1);
     assert!(worker.line_with("panicked").contains("AGENT_NET_FAULT asks for this panic"));

@@ -18,7 +18,7 @@ pub fn pulled(name: &str, digest: &str) -> Answer {
     Answer::Json(json!({"models": [{"name": name, "model": name, "size": 14 * GB, "digest": digest}]}).to_string())
 }
 
-/// `/api/ps` with this model until so many seconds from now.
+/// `/api/ps` with this model until this many seconds from now.
 pub fn held(name: &str, digest: &str, seconds: i64) -> Answer {
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let at = rfc3339(i64::try_from(at).unwrap() + seconds);
@@ -95,7 +95,7 @@ pub fn with_model() -> FakeOllama {
     fake
 }
 
-/// A worker that keeps the model and looks fifty times more often than in life.
+/// A worker that keeps the model and runs fifty times faster.
 pub fn keeps(fake: &FakeOllama, more: &[(&str, &str)]) -> Worker {
     let url = fake.url();
     let settings =
@@ -118,8 +118,8 @@ pub fn becomes(worker: &Worker, state: &str) -> Value {
 pub fn fails(worker: &Worker, part: &str) -> Value {
     wait_for(&format!("the error {part:?}"), || {
         let row = row(worker);
-        let told = row["error"].as_str().is_some_and(|error| error.contains(part));
-        (row["state"] == "failed" && told).then_some(row)
+        let reported = row["error"].as_str().is_some_and(|error| error.contains(part));
+        (row["state"] == "failed" && reported).then_some(row)
     })
 }
 

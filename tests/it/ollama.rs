@@ -46,7 +46,7 @@ fn is_ok(report: &Value) -> bool {
     verdict(report) == "ok"
 }
 
-/// A worker that never saw a good answer of this path is never ok, says `code` in the end, and recovers by itself.
+/// A worker that never saw a good answer of this path is never ok, reports `code` in the end, and recovers.
 #[track_caller]
 fn check(path: &str, answer: &Answer, code: &str) {
     let fake = FakeOllama::new();

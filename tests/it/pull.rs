@@ -103,7 +103,10 @@ fn a_stop_says_how_to_go_on() {
 fn what_cannot_be_pulled_is_told_in_one_line() {
     let error = |text: &str| Answer::Stream(vec![line(r#"{"status":"pulling manifest"}"#), line(text)]);
     for (answer, part) in [
-        (error(r#"{"error":"pull model manifest: file does not exist"}"#), "lab:1: the registry has no such model"),
+        (
+            error(r#"{"error":"pull model manifest: file does not exist"}"#),
+            "lab:1: the registry does not have this model",
+        ),
         (error(r#"{"error":"write: no space left on device"}"#), "disk is full"),
         (
             error(
@@ -111,7 +114,7 @@ fn what_cannot_be_pulled_is_told_in_one_line() {
             ),
             "lab:1: the connection to the registry was cut",
         ),
-        (error("garbage"), "no line of a pull"),
+        (error("garbage"), "not a line of a pull"),
         (Answer::HangUp, "lab:1: "),
         (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), "invalid model name"),
     ] {

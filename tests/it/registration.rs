@@ -132,7 +132,7 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
         let (status, log) = worker.stop();
         assert_eq!(status.code(), Some(0));
         let complaints = log.matches("cannot register").count();
-        // Where there is no BYOC, the sentence about the orchestrator says it.
+        // Where there is no BYOC, the message about the orchestrator is enough.
         assert_eq!(complaints, usize::from(!matches!(mood, Mood::NoByoc)), "{log}");
         assert!(log.matches("this worker is not visible").count() <= 1, "{log}");
         assert!(!log.contains("s3cret"), "{log}");

@@ -336,7 +336,7 @@ fn the_secret_of_a_file_is_read_again() {
     let scene = Scene::new(&[("ORCH_SECRET", ""), ("ORCH_SECRET_FILE", file.to_str().unwrap())]);
     let refusals = || scene.row()["failures"]["wrong_secret"].as_u64();
     let before = wait_for("a refusal", refusals);
-    // A pipe that nobody writes to, as a shell's is after the start, keeps nobody waiting.
+    // A pipe without a writer, like a shell's after the start, blocks nothing.
     fs::remove_file(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     wait_for("more refusals", || refusals().filter(|now| *now >= before + 3));

@@ -16,7 +16,7 @@ use crate::fake_ollama::Answer;
 use crate::harness::lock;
 use crate::model_store::rfc3339;
 
-/// What Ollama uses where nobody says anything.
+/// Ollama's default.
 const DEFAULT_CTX: u64 = 4096;
 const DEFAULT_TIME: Duration = Duration::from_secs(300);
 const FOR_EVER: Duration = Duration::from_secs(292 * 365 * 86_400);
@@ -152,7 +152,7 @@ impl Scheduler {
                     // Not what a busy machine makes of it.
                     return Some(if waited { started.elapsed() } else { SAME_RUNNER });
                 }
-                // Another one is needed, and whoever uses this one is waited for.
+                // Another one is needed, and its users are waited for.
                 Some(at) if runners.loaded[at].busy == 0 => drop(runners.loaded.remove(at)),
                 None if !runners.loading && runners.loaded.len() < self.most_loaded.load(SeqCst) => break,
                 None if !runners.loading && runners.evict() => {}

@@ -54,7 +54,7 @@ fn tickets_are_saved_and_submitted_as_received() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(scene.file()).unwrap().permissions().mode() & 0o777, 0o600);
     let (status, log) = worker.stop();
-    assert!(status.success() && !log.contains(&one) && !log.contains(JOB), "headers are nobody's: {log}");
+    assert!(status.success() && !log.contains(&one) && !log.contains(JOB), "headers stay secret: {log}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn an_answer_for_good_ends_it_and_everything_else_is_tried_again() {
         ("refused", vec![Mood::Say(400)], "refused", 0),
         ("busy", vec![Mood::Say(429), Mood::Say(404), Mood::Judge], "accepted", 2),
         ("moved", vec![Mood::Say(307), Mood::Say(402)], "refused", 1),
-        // Whoever hangs up may have taken it.
+        // A server that hangs up may have taken it.
         ("unclear", vec![Mood::HangUp, Mood::Say(400)], "unclear", 1),
         ("broken", vec![Mood::Say(502), Mood::Say(409)], "unclear", 1),
         ("taken", vec![Mood::HangUp, Mood::Judge], "accepted", 1),
@@ -149,7 +149,7 @@ fn an_answer_for_good_ends_it_and_everything_else_is_tried_again() {
         assert_eq!(message, if result == "accepted" { "" } else { "no, because of reasons" }, "{name}");
         let came = till.came().len();
         thread::sleep(Duration::from_millis(200));
-        assert_eq!(till.came().len(), came, "{name}: it goes on after an answer for good");
+        assert_eq!(till.came().len(), came, "{name}: it continues after a final answer");
         assert!(!worker.log().contains("because of"), "an answer may hold anything: {}", worker.log());
     }
 }
@@ -255,7 +255,7 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
     let (taken, report) = (till.taken(), scene.report());
     let lost: Vec<_> = acknowledged.iter().filter(|payment| !taken.contains_key(*payment)).collect();
     assert!(lost.is_empty(), "{} of {} are lost", lost.len(), acknowledged.len());
-    // A second delivery only happens where nobody can know of the first; it is told apart from a refusal.
+    // A second delivery happens only where the first is unknown, and is not counted as refused.
     let again = taken.values().filter(|times| **times > 1).count();
     assert_eq!(scene.tickets("refused"), 0, "{report}");
     assert!(scene.tickets("unclear") <= again as i64);
@@ -375,7 +375,7 @@ fn tickets_that_somebody_else_has_taken_are_left_alone() {
         assert_eq!(answer.status, 200, "{headers:?}: {answer:?}");
     }
     assert!(scene.lines().is_empty());
-    // Without the setting nobody looks at them, not even at forged ones.
+    // Without the setting tickets are ignored, even forged ones.
     let worker = Worker::start(&[]);
     assert_eq!(pay(worker.addr, "%%%").status, 200);
     assert!(!worker.get("/metrics").text().contains("agent_net_ticket"));

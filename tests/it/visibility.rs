@@ -1,5 +1,5 @@
 //! Where the worker can be found: which registries an orchestrator has, what is said of that, and what one of them tells
-//! about the other. A hundred times faster than life.
+//! about the other. Time runs a hundred times faster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -53,7 +53,7 @@ impl Scene {
     }
 
     fn sentences(&self) -> usize {
-        self.worker.log().matches(": this worker is visible").count()
+        self.worker.log().matches(": this worker is ").count()
     }
 
     fn row(&self, protocol: &str) -> Value {
@@ -257,7 +257,7 @@ fn names_are_taken_out_a_few_at_a_time() {
     let names: Vec<String> = (0..20).map(|i| format!("name-{i}")).collect();
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
     wait_for("all", || names.iter().all(|name| orchestrator.registered(name).is_some()).then_some(()));
-    // Whoever does not answer for one does not answer for another.
+    // An orchestrator that does not answer for one name is not asked for the others.
     orchestrator.set(Mood::Hang);
     scene.worker.stop();
     // A renewal that was under way takes its own name back.

@@ -31,7 +31,6 @@ impl Orchestrator {
         let mut reply =
             request.send_empty().map_err(|why| NoAnswer { arrived: !outgoing::is_unsent(&why), why: words(&why) })?;
         let status = reply.status().as_u16();
-        // The status is enough.
         Ok((status, text_of(&mut reply).unwrap_or_default()))
     }
 }

@@ -8,6 +8,7 @@ use crate::config::Secret;
 use crate::config::url::HttpUrl;
 use crate::livepeer::runner::{self, Beat, BeatAnswer};
 use crate::outgoing;
+use crate::sys::json::json;
 use crate::sys::text::io_words;
 
 /// A registry answers GET /discovery from memory.
@@ -29,16 +30,13 @@ impl Orchestrator {
     /// Sends one beat. `own`: the entry's secret, and where to if not to ORCH_URL. Without it this is a first beat, to
     /// ORCH_URL with the orchestrator's secret, which is sent nowhere else.
     pub(crate) fn beat(&self, beat: &Beat<'_>, own: Option<(&str, Option<&HttpUrl>)>, timeout: Duration) -> BeatAnswer {
-        let body = match serde_json::to_vec(beat) {
-            Ok(body) => body,
-            Err(why) => return BeatAnswer::Rejected(why.to_string()),
-        };
+        let body = json(beat);
         let (secret, to) = match own {
             Some((secret, to)) => (Some(secret), to.unwrap_or(&self.base)),
             None => (self.secret.as_ref().map(Secret::expose), &self.base),
         };
         let failed = |why: &RegisterError| BeatAnswer::Failed { kind: why.kind(), why: why.to_string() };
-        match self.send(&to.join("/runners/heartbeat"), secret, "application/json", &body, timeout) {
+        match self.send(&to.join("/runners/heartbeat"), secret, "application/json", body.as_bytes(), timeout) {
             Ok((status, text)) => match rejection(status, &text, secret.is_some()) {
                 why @ (RegisterError::PlainHttpToTls | RegisterError::Redirected(_)) => failed(&why),
                 _ => runner::beat_answer(status, &text, beat.price_info),

@@ -182,7 +182,6 @@ impl Session {
     /// `what` has failed.
     fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, what: &'static str) {
         let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64().max(1.0);
-        // Logged once, not every minute; what `auto` finds has its own line.
         let same = name.error.as_ref() == Some(&why) && name.failed == what;
         if same || self.is_optional(&why) {
             log::debug!("{} at {url}: {}; retrying in {wait:.0} s", name.name, why.cause());

@@ -275,7 +275,6 @@ impl Session {
                 RegistryStatus::Unclear
             }
             News::Failed { kind, message } => {
-                // Logged once, not at each beat.
                 let logged = entry.logged.replace((kind, message.clone()));
                 let same = logged.is_some_and(|(_, before)| before == message);
                 if same || (kind == "absent" && self.offer.protocol == Protocol::Auto) {

@@ -222,7 +222,6 @@ impl Session {
         };
         thread::scope(|scope| {
             for _ in 1..UNREGISTERING.min(names.len()) {
-                // Without a thread the current one does the work.
                 drop(thread::Builder::new().name("unregister".into()).spawn_scoped(scope, work));
             }
             work();

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_followed_once_it_answers_and_left_when_it_does_not() {
+    fn an_address_is_used_while_it_answers() {
         let mut follow = follow("https://lb:8935");
         assert_eq!((follow.taken(s(0), Some("https://LB:8935/")), target(&follow)), (None, ""));
         assert_eq!((follow.taken(s(0), Some("https://a:8935")), target(&follow)), (None, "https://a:8935"));
@@ -161,7 +161,7 @@ mod tests {
             "beats go to https://a:8935, as https://lb:8935 asks"
         );
         assert_eq!((follow.taken(s(10), None), target(&follow)), (None, "https://a:8935"));
-        // One that has known the entry may lose it, and beats still go there.
+        // An address that has accepted a beat stays in use even if it loses the entry.
         assert_eq!(follow.falls_back(s(12), &BeatAnswer::NotRegistered), None);
         assert_eq!(follow.falls_back(s(12), &taken()), None);
         assert!(
@@ -172,12 +172,12 @@ mod tests {
                 .contains("go back to https://lb:8935 from https://a:8935: connection")
         );
         assert_eq!(target(&follow), "");
-        // It is left alone for a while, and not spoken of again.
+        // It is avoided for a while, and not logged again.
         assert_eq!((follow.taken(s(20), Some("https://a:8935")), target(&follow)), (None, ""));
         assert_eq!((follow.taken(s(400), Some("https://a:8935")), target(&follow)), (None, "https://a:8935"));
         assert_eq!(follow.falls_back(s(405), &trouble()), Some(None));
         assert_eq!(follow.falls_back(s(405), &trouble()), None, "nothing is followed");
-        // Another address is another matter, and ORCH_URL itself none at all.
+        // Another address is used, and ORCH_URL ends that.
         follow.taken(s(410), Some("https://b:8935"));
         assert_eq!(target(&follow), "https://b:8935");
         follow.taken(s(415), Some("https://lb:8935"));
@@ -191,13 +191,13 @@ mod tests {
             (0..100).filter(|i| follow.taken(s(from + i), Some(&format!("http://h{}", i % hosts))).is_some()).count()
         };
         assert_eq!(said(&mut follow, 0, 2), 2);
-        assert_eq!(target(&follow), "http://h1", "they are followed all the same");
+        assert_eq!(target(&follow), "http://h1", "they are followed anyway");
         assert_eq!(said(&mut follow, 100, 100), 6);
         assert_eq!(said(&mut follow, 1000, 2), 3, "later it is news");
     }
 
     #[test]
-    fn a_stranger_who_does_not_know_the_entry_is_left() {
+    fn an_address_that_does_not_know_the_entry_is_dropped() {
         for answer in [
             BeatAnswer::NotRegistered,
             BeatAnswer::Held,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_secret_may_be_sent_to_is_not_followed() {
+    fn an_address_that_must_not_get_the_secret_is_not_used() {
         #[track_caller]
         fn check(base: &str, named: &str, part: &str) {
             let mut follow = follow(base);

@@ -218,7 +218,6 @@ impl Writer {
             if written.is_err() {
                 continue;
             }
-            // Its job was rejected in the meantime.
             match void_of(&line).filter(|_| late) {
                 None => placed.push((mark, place)),
                 Some(void) => {
@@ -240,7 +239,6 @@ impl Writer {
         }
         // Its result would replace the new file.
         *compaction = None;
-        // Another worker may have created its own.
         match is_regular(&self.path) {
             Ok(()) => drop(open(&self.path)?),
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}

@@ -93,7 +93,6 @@ impl TicketIntake {
             counts: Default::default(),
         });
         let file = LedgerFile::start(dir, Arc::clone(&intake))?;
-        // Nothing else sets it.
         let _ = intake.file.set(file);
         let submitting = Arc::clone(&intake);
         threads::service("tickets", move || submitting.submit_forever(&to, time_scale))?;
@@ -116,7 +115,7 @@ impl TicketIntake {
         let keys: Vec<Key> = hashes.iter().map(key_of).collect();
         let bytes = tickets.payment.len() + tickets.job.len();
         match &mut self.lock().ledger {
-            // It is being read; `take` waits for that.
+            // `take` waits for it.
             None => {}
             Some(Ok((ledger, _))) => self.may_take(ledger, &keys, bytes)?,
             Some(Err(why)) => return Err(self.unwritten(why)),
@@ -181,7 +180,6 @@ impl TicketIntake {
         if let Ok(ledger) = state.ledger() {
             ledger.void(id, keys);
         }
-        // Its line may still be written.
         let _ = self.write(&Entry::Void { id: hex(id) }, Mark::Nothing);
     }
 

@@ -124,7 +124,6 @@ impl Queue {
                 missing = 0;
             }
             if line.is_some_and(|line| !reported || stderr.write(&line).is_err()) {
-                // A full disk, or a pipe without a reader.
                 missing += 1;
                 self.dropped.fetch_add(1, Ordering::AcqRel);
             }

@@ -93,13 +93,12 @@ impl Cache {
     ) -> bool {
         let entry = self.entry(name);
         entry.heard += 1;
-        // The entry may be a new one: names are forgotten.
+        // A forgotten name has a new entry.
         entry.under_way = entry.under_way.saturating_sub(1);
         let in_time = entry.asked.is_some_and(|(asked, begun)| asked == number && now < begun + WITH_ADDRESSES);
         entry.asked = entry.asked.filter(|(asked, _)| *asked != number);
         match answer {
             Ok(mut addresses) => {
-                // A newer look-up has already answered.
                 if entry.addresses.is_empty() || number >= entry.from {
                     addresses.truncate(MOST_ADDRESSES);
                     (entry.addresses, entry.from) = (addresses, number);

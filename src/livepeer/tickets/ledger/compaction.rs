@@ -108,7 +108,6 @@ impl Ledger {
             // Its result is being written now: until then the headers are needed.
             return Some(CompactedLine { kept: true, more: String::new() });
         }
-        // The headers are no longer needed.
         received.payment = String::new();
         received.job = String::new();
         let (id, at) = (received.id.clone(), received.at);

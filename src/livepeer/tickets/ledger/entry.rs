@@ -6,6 +6,7 @@ use super::key::{Key, hash_of, key_of};
 use super::totals::Totals;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
+use crate::sys::json::json;
 
 /// Seconds until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
 pub(crate) const LIFETIME: f64 = 2.0 * 6377.0 * 12.0;
@@ -122,8 +123,7 @@ pub(crate) const PENDING: &str = "pending";
 impl Entry {
     /// As a line of the file.
     pub(crate) fn line(&self) -> String {
-        // Strings, numbers and lists always serialize.
-        serde_json::to_string(self).unwrap_or_default() + "\n"
+        json(self) + "\n"
     }
 }
 

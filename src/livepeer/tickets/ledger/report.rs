@@ -11,6 +11,7 @@ use super::key::{hash_of, key_of};
 use super::lines::{Lines, Place};
 use super::totals::{Ev, Sum};
 use crate::livepeer::payments::amount::{floor, shown};
+use crate::sys::json;
 use crate::sys::text::counted;
 
 /// Payments listed in the text form.
@@ -64,18 +65,13 @@ pub(crate) fn write(
 ) -> Result<(), String> {
     let sums = ledger.totals().by_result.iter().filter(|(_, sum)| sum.payments > 0);
     let sums: BTreeMap<&str, SumReport> = sums.map(|(result, sum)| (result.as_str(), SumReport::of(sum))).collect();
-    // Strings, numbers and lists always serialize.
-    let head = if json {
-        format!("{{\"totals\":{},\"payments\":[", serde_json::to_string(&sums).unwrap_or_default())
-    } else {
-        text_of(&sums)
-    };
+    let head = if json { format!("{{\"totals\":{},\"payments\":[", json::json(&sums)) } else { text_of(&sums) };
     let mut reading = out(&head);
     let (mut last, mut comma) = (VecDeque::new(), "");
     while reading && let Some((received, place)) = next_payment(lines)? {
         let Some(payment) = ledger.report(received, place, lines)? else { continue };
         if json {
-            reading = out(comma) && out(&serde_json::to_string(&payment).unwrap_or_default());
+            reading = out(comma) && out(&json::json(&payment));
             comma = ",";
         } else {
             if last.len() == SHOWN {
