@@ -13,7 +13,7 @@ use super::lease;
 
 pub(crate) use answer::{BeatAnswer, beat_answer, lists_runners};
 pub(crate) use card::{Cards, metadata};
-pub(crate) use entry::{Beat, MODE, Status, static_entry};
+pub(crate) use entry::{Beat, MODE, RunnerStatus, static_entry};
 pub(crate) use follow::Follow;
 
 /// Until the orchestrator says otherwise.
@@ -43,7 +43,7 @@ enum RunnerState {
 
 /// What an answer means for the log and the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum BeatResult {
     Registered,
     Unchanged,
     /// The registry has lost the entry; it is registered again immediately.
@@ -116,7 +116,7 @@ impl Runner {
     }
 
     /// Takes the answer to a beat. `jitter` in 0..1 spreads many workers.
-    pub(crate) fn answered(&mut self, now: Duration, answer: BeatAnswer, jitter: f64) -> News {
+    pub(crate) fn answered(&mut self, now: Duration, answer: BeatAnswer, jitter: f64) -> BeatResult {
         let live = matches!(self.state, RunnerState::Live { .. });
         if !live {
             self.last_boot = Some(now);
@@ -137,7 +137,7 @@ impl Runner {
                 (self.state, self.tries) = (RunnerState::Boot, 0);
                 // Not two first beats within a second.
                 self.due = now.max(self.last_boot.map_or(now, |at| at + SHORTEST));
-                News::Lost
+                BeatResult::Lost
             }
             BeatAnswer::NotRegistered => {
                 let message = "secret rejected. Set ORCH_SECRET to its -orchSecret.".into();
@@ -165,10 +165,10 @@ impl Runner {
     }
 
     /// One beat failed. The secret is kept: the next answer decides.
-    fn missed(&mut self, now: Duration, kind: &'static str, message: String) -> News {
+    fn missed(&mut self, now: Duration, kind: &'static str, message: String) -> BeatResult {
         self.misses += 1;
         self.due = now + if self.misses == 1 { SHORTEST } else { self.interval };
-        News::Failed { kind, message }
+        BeatResult::Failed { kind, message }
     }
 
     /// The id is rejected for longer than the registry keeps an entry from before a crash.
@@ -176,7 +176,7 @@ impl Runner {
         now - *self.held_since.get_or_insert(now) > self.ttl + 2 * self.interval
     }
 
-    fn held(&mut self, now: Duration, state: RunnerState, quick: u32) -> News {
+    fn held(&mut self, now: Duration, state: RunnerState, quick: u32) -> BeatResult {
         let message = if self.is_held_by_another(now) {
             "another worker holds this RUNNER_ID. Give each worker its own."
         } else {
@@ -185,11 +185,11 @@ impl Runner {
         self.tries = if self.state == state { self.tries + 1 } else { 1 };
         self.state = state;
         self.due = now + if self.tries <= quick { SHORTEST } else { self.interval };
-        News::Failed { kind: "held", message: message.into() }
+        BeatResult::Failed { kind: "held", message: message.into() }
     }
 
     /// Rejected with a text that fits a wrong secret as well as a held id.
-    fn unclear(&mut self, now: Duration, jitter: f64, words: &str) -> News {
+    fn unclear(&mut self, now: Duration, jitter: f64, words: &str) -> BeatResult {
         if self.is_held_by_another(now) {
             let message = format!(
                 "this worker is rejected ({words}): ORCH_SECRET differs from the orchestrator's secret, or another worker holds this RUNNER_ID"
@@ -201,7 +201,7 @@ impl Runner {
         let message = format!(
             "this worker is rejected ({words}): this RUNNER_ID may still be registered from before a crash, or ORCH_SECRET is wrong"
         );
-        News::Failed { kind: "unauthorized", message }
+        BeatResult::Failed { kind: "unauthorized", message }
     }
 
     fn taken(
@@ -211,7 +211,7 @@ impl Runner {
         secret: Option<String>,
         interval: Option<Duration>,
         ttl: Option<Duration>,
-    ) -> News {
+    ) -> BeatResult {
         self.ttl = ttl.unwrap_or(TTL);
         self.interval = interval.unwrap_or(INTERVAL).min(self.ttl / 3).max(SHORTEST);
         let missed = std::mem::take(&mut self.misses) > 0;
@@ -220,10 +220,10 @@ impl Runner {
             (Some(secret), _) => {
                 (self.state, self.tries) = (RunnerState::Live { secret }, 0);
                 // Some registries return a new secret with each answer.
-                if live && !missed { News::Unchanged } else { News::Registered }
+                if live && !missed { BeatResult::Unchanged } else { BeatResult::Registered }
             }
-            (None, true) if missed => News::Registered,
-            (None, true) => News::Unchanged,
+            (None, true) if missed => BeatResult::Registered,
+            (None, true) => BeatResult::Unchanged,
             (None, false) => {
                 let message = "it accepted the first beat without returning a heartbeat_secret".into();
                 self.fail(now, RunnerState::Backoff, &BACKOFF, 0.0, "protocol", message)
@@ -239,12 +239,12 @@ impl Runner {
         jitter: f64,
         kind: &'static str,
         message: String,
-    ) -> News {
+    ) -> BeatResult {
         self.tries = if self.state == state { self.tries + 1 } else { 1 };
         self.state = state;
         let wait = waits[(self.tries as usize - 1).min(waits.len() - 1)];
         self.due = now + Duration::from_secs(wait).mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
-        News::Failed { kind, message }
+        BeatResult::Failed { kind, message }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{ModelLists, OllamaClient};
 use super::keeper::request::Renewal;
-use super::keeper::row::{KeeperRow, ModelState, Run, Stuck};
+use super::keeper::row::{KeeperRow, LastLoad, ModelState, Stuck};
 use super::keeper::{KeeperState, Next};
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive};
@@ -187,7 +187,7 @@ impl ModelKeeper {
     fn load(&self, keeper: &mut KeeperState, renewal: Option<Renewal>) {
         let began = self.now();
         if renewal.is_none() {
-            self.change(|row| row.load = Some(Run::UnderWay));
+            self.change(|row| row.load = Some(LastLoad::UnderWay));
         }
         let loaded = self.client.load(&self.model, &self.keep_alive.json, renewal);
         let now = self.now();
@@ -205,7 +205,7 @@ impl ModelKeeper {
         self.change(|row| {
             row.loads[usize::from(loaded.is_err())] += 1;
             if renewal.is_none() {
-                row.load = loaded.is_ok().then_some(Run::Ended(now));
+                row.load = loaded.is_ok().then_some(LastLoad::Ended(now));
             }
             self.ended(row, loaded.as_ref().err().map(|error| &error.why));
         });

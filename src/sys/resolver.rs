@@ -119,7 +119,7 @@ impl Resolver {
             self.lock().answer(name, number, Err(why.clone()), Instant::now());
             Err(why)
         };
-        let Some(ticket) = self.under_way.enter(MOST) else {
+        let Some(permit) = self.under_way.enter(MOST) else {
             return not_asked(format!("{MOST} look-ups are still without an answer: is the DNS server reachable?"));
         };
         let pool = match start() {
@@ -137,7 +137,7 @@ impl Resolver {
                 log::info!("{name} can be resolved again");
             }
             resolver.answered.notify_all();
-            drop(ticket);
+            drop(permit);
         });
         Ok(())
     }

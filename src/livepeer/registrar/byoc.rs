@@ -14,7 +14,7 @@ use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
 
 /// One capability name, and what was last logged about it.
-struct Name {
+struct NameLease {
     name: String,
     row: usize,
     lease: Lease,
@@ -78,9 +78,9 @@ impl Session {
         }
     }
 
-    fn names(&self) -> Vec<Name> {
+    fn names(&self) -> Vec<NameLease> {
         let url = self.orchestrator().url().to_owned();
-        let name = |name: &String| Name {
+        let name = |name: &String| NameLease {
             name: name.clone(),
             row: self
                 .registrations
@@ -94,8 +94,8 @@ impl Session {
 
     /// Acts on the name that has been due longest; Some(true): it was registered. Otherwise lowers `wait` to the next due
     /// time.
-    fn act_on_one(&self, names: &mut [Name], now: Duration, wanted: bool, wait: &mut Duration) -> Option<bool> {
-        let mut first: Option<(Action, &mut Name)> = None;
+    fn act_on_one(&self, names: &mut [NameLease], now: Duration, wanted: bool, wait: &mut Duration) -> Option<bool> {
+        let mut first: Option<(Action, &mut NameLease)> = None;
         for name in names {
             match name.lease.next(now, self.pulse.jobs() > 0, wanted) {
                 Action::Wait(more) => *wait = (*wait).min(more),
@@ -114,7 +114,7 @@ impl Session {
         Some(action != Action::Unregister && name.lease.state() == RegistrationState::Registered)
     }
 
-    fn act(&self, action: Action, name: &mut Name) {
+    fn act(&self, action: Action, name: &mut NameLease) {
         let orchestrator = self.orchestrator();
         let url = orchestrator.url();
         let Action::Register { with_load } = action else {
@@ -154,13 +154,13 @@ impl Session {
     }
 
     /// The name is not registered, or there is no registry.
-    fn is_out(&self, name: &mut Name, why: Option<RegisterError>) {
+    fn is_out(&self, name: &mut NameLease, why: Option<RegisterError>) {
         name.lease.withdrawn(self.now());
         name.error = why;
         self.show(name, |row| row.error = None);
     }
 
-    fn was_taken(&self, name: &mut Name, url: &str) {
+    fn was_taken(&self, name: &mut NameLease, url: &str) {
         let renewal = name.lease.state() == RegistrationState::Registered;
         name.lease.taken(self.now(), unix_now().fract());
         if renewal {
@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// `what` has failed.
-    fn was_refused(&self, name: &mut Name, url: &str, why: RegisterError, what: &'static str) {
+    fn was_refused(&self, name: &mut NameLease, url: &str, why: RegisterError, what: &'static str) {
         let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64().max(1.0);
         let same = name.error.as_ref() == Some(&why) && name.failed == what;
         if same || self.is_optional(&why) {
@@ -206,7 +206,7 @@ impl Session {
         self.offer.protocol == Protocol::Auto && matches!(why, RegisterError::NoByoc)
     }
 
-    fn show(&self, name: &Name, change: impl FnOnce(&mut RegistrationRow)) {
+    fn show(&self, name: &NameLease, change: impl FnOnce(&mut RegistrationRow)) {
         let state = match &name.error {
             Some(RegisterError::NoByoc) if self.does_without(Registry::Byoc) => RegistrationState::Absent,
             _ => name.lease.state(),
@@ -218,8 +218,8 @@ impl Session {
     }
 
     /// What the results of all names say about the registry.
-    fn show_what_is_found(&self, names: &[Name]) {
-        let any = |is: fn(&Name) -> bool| names.iter().any(is);
+    fn show_what_is_found(&self, names: &[NameLease]) {
+        let any = |is: fn(&NameLease) -> bool| names.iter().any(is);
         self.found(
             Registry::Byoc,
             if any(|name| name.lease.state() == RegistrationState::Waiting) {

@@ -12,7 +12,7 @@ use crate::livepeer::lease::{self, Withdrawal};
 use crate::livepeer::orchestrator::runner::Discovery;
 use crate::livepeer::pace::Registry;
 use crate::livepeer::registries::RegistryStatus;
-use crate::livepeer::runner::{self, Beat, Cards, Follow, MODE, News, Runner, Status};
+use crate::livepeer::runner::{self, Beat, BeatResult, Cards, Follow, MODE, Runner, RunnerStatus};
 use crate::sys::json::json;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
@@ -41,7 +41,7 @@ struct Entry {
     cards: Cards,
     seen: Option<Arc<Snapshot>>,
     row: usize,
-    status: Status,
+    status: RunnerStatus,
     /// The entry as the next beat would send it, and as the last one did.
     now: String,
     sent: String,
@@ -59,7 +59,7 @@ impl Entry {
             cards: Cards::default(),
             seen: None,
             row: session.registrations.put(row, lease::RegistrationRow::is_same),
-            status: Status::Ready,
+            status: RunnerStatus::Ready,
             now: String::new(),
             sent: String::new(),
             logged: None,
@@ -126,7 +126,7 @@ impl Session {
                     if hasten {
                         entry.runner.hasten(now);
                     }
-                    self.see_change(entry, now, Status::of(changes.stopping, wanted));
+                    self.see_change(entry, now, RunnerStatus::of(changes.stopping, wanted));
                     let early = !self.can_begin(entry);
                     match if early { Err(TICK) } else { self.may(entry.runner.due()) } {
                         Err(more) => wait = wait.min(more),
@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// Brings the next beat forward when the entry has changed.
-    fn see_change(&self, entry: &mut Entry, now: Duration, status: Status) {
+    fn see_change(&self, entry: &mut Entry, now: Duration, status: RunnerStatus) {
         let latest = self.board.latest();
         let same = match (&entry.seen, &latest) {
             (Some(seen), Some(latest)) => Arc::ptr_eq(seen, latest),
@@ -253,11 +253,11 @@ impl Session {
         Some(self.take_in(entry, orchestrator.url(), news))
     }
 
-    fn take_in(&self, entry: &mut Entry, url: &str, news: News) -> RegistryStatus {
+    fn take_in(&self, entry: &mut Entry, url: &str, news: BeatResult) -> RegistryStatus {
         let id = &self.offer.runner.id;
         let mut failed = None;
         let found = match news {
-            News::Registered => {
+            BeatResult::Registered => {
                 if entry.logged.take().is_some_and(|(kind, _)| kind == "no_answer") {
                     // It was down: the other registry may be waiting for it.
                     self.nudge(Registry::Byoc);
@@ -266,15 +266,15 @@ impl Session {
                 log::info!("registered live runner {id} at {url}; jobs go to {worker}");
                 RegistryStatus::Visible
             }
-            News::Unchanged => RegistryStatus::Visible,
-            News::Lost => {
-                let then = if entry.status == Status::Draining { "" } else { "; registering it again" };
+            BeatResult::Unchanged => RegistryStatus::Visible,
+            BeatResult::Lost => {
+                let then = if entry.status == RunnerStatus::Draining { "" } else { "; registering it again" };
                 log::info!("{url} has lost live runner {id}{then}");
                 // Most likely it was restarted, so BYOC has lost its names too.
                 self.nudge(Registry::Byoc);
                 RegistryStatus::Unclear
             }
-            News::Failed { kind, message } => {
+            BeatResult::Failed { kind, message } => {
                 let logged = entry.logged.replace((kind, message.clone()));
                 let same = logged.is_some_and(|(_, before)| before == message);
                 if same || (kind == "absent" && self.offer.protocol == Protocol::Auto) {
@@ -294,7 +294,7 @@ impl Session {
         let absent = found == RegistryStatus::Absent && self.does_without(Registry::Runner);
         self.registrations.change(entry.row, |row| {
             row.state = match entry.runner.shown() {
-                lease::RegistrationState::Registered if entry.status != Status::Ready => {
+                lease::RegistrationState::Registered if entry.status != RunnerStatus::Ready => {
                     lease::RegistrationState::Withdrawn
                 }
                 _ if absent => lease::RegistrationState::Absent,

@@ -14,7 +14,7 @@ pub(crate) struct Beat<'a> {
     pub(crate) app: &'a str,
     pub(crate) mode: &'static str,
     pub(crate) capacity: u32,
-    pub(crate) status: Status,
+    pub(crate) status: RunnerStatus,
     pub(crate) version: &'static str,
     /// JSON as text, at most 1,024 bytes.
     pub(crate) metadata: String,
@@ -29,13 +29,13 @@ pub(crate) const MODE: &str = "single-shot";
 /// Jobs are sent only while it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Status {
+pub(crate) enum RunnerStatus {
     Ready,
     Unavailable,
     Draining,
 }
 
-impl Status {
+impl RunnerStatus {
     /// `wanted`: jobs may come.
     pub(crate) fn of(stopping: bool, wanted: bool) -> Self {
         match (stopping, wanted) {

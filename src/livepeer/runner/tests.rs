@@ -21,16 +21,16 @@ fn trouble() -> BeatAnswer {
 
 fn live(at: u64) -> Runner {
     let mut runner = Runner::new(s(at));
-    assert_eq!(runner.answered(s(at), first(), 0.5), News::Registered);
+    assert_eq!(runner.answered(s(at), first(), 0.5), BeatResult::Registered);
     runner
 }
 
-fn kind(news: &News) -> &'static str {
+fn kind(news: &BeatResult) -> &'static str {
     match news {
-        News::Failed { kind, .. } => kind,
-        News::Registered => "registered",
-        News::Unchanged => "same",
-        News::Lost => "lost",
+        BeatResult::Failed { kind, .. } => kind,
+        BeatResult::Registered => "registered",
+        BeatResult::Unchanged => "same",
+        BeatResult::Lost => "lost",
     }
 }
 
@@ -43,12 +43,12 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
         (runner.due(), runner.secret(), runner.shown()),
         (s(9), Some("hb"), lease::RegistrationState::Registered)
     );
-    assert_eq!(runner.answered(s(9), beat(), 0.5), News::Unchanged);
+    assert_eq!(runner.answered(s(9), beat(), 0.5), BeatResult::Unchanged);
     assert_eq!(runner.due(), s(14));
     runner.hasten(s(10));
     assert_eq!(runner.due(), s(10));
     let again = BeatAnswer::Taken { secret: Some("new".into()), interval: None, ttl: None, orchestrator: None };
-    assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (News::Unchanged, Some("new")));
+    assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (BeatResult::Unchanged, Some("new")));
     // The interval is the registry's, within reason.
     for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60)] {
         let answer =
@@ -68,11 +68,11 @@ fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
         BeatAnswer::Absent,
     ] {
         let mut runner = live(0);
-        assert_eq!(runner.answered(s(100), lost.clone(), 0.5), News::Lost);
+        assert_eq!(runner.answered(s(100), lost.clone(), 0.5), BeatResult::Lost);
         assert_eq!((runner.due(), runner.secret()), (s(100), None));
         // Lost again in the same moment: no storm.
         runner.answered(s(100), first(), 0.5);
-        assert_eq!(runner.answered(s(100), lost, 0.5), News::Lost);
+        assert_eq!(runner.answered(s(100), lost, 0.5), BeatResult::Lost);
         assert_eq!(runner.due(), s(101));
     }
 }
@@ -88,8 +88,8 @@ fn a_lost_answer_costs_a_beat_and_not_the_secret() {
         );
     }
     // What was said of it is over.
-    assert_eq!(runner.answered(s(65), beat(), 0.5), News::Registered);
-    assert_eq!(runner.answered(s(70), beat(), 0.5), News::Unchanged);
+    assert_eq!(runner.answered(s(65), beat(), 0.5), BeatResult::Registered);
+    assert_eq!(runner.answered(s(70), beat(), 0.5), BeatResult::Unchanged);
 }
 
 /// The waits and messages of several rejections in a row.
@@ -97,7 +97,9 @@ fn refused(runner: &mut Runner, answer: &BeatAnswer, name: &str, times: usize) -
     let mut all = (Vec::new(), Vec::new());
     for _ in 0..times {
         let now = runner.due();
-        let News::Failed { kind, message } = runner.answered(now, answer.clone(), 0.5) else { panic!("it failed") };
+        let BeatResult::Failed { kind, message } = runner.answered(now, answer.clone(), 0.5) else {
+            panic!("it failed")
+        };
         assert_eq!(kind, name);
         all.0.push((runner.due() - now).as_secs());
         all.1.push(message);
@@ -118,7 +120,7 @@ fn an_id_that_is_held_is_tried_quickly_and_then_told() {
     // Its end is near: the next sweep is not missed.
     assert_eq!(refused(&mut runner, &BeatAnswer::Expired, "held", 12).0, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 5, 5]);
     let now = runner.due();
-    assert_eq!(runner.answered(now, first(), 0.5), News::Registered);
+    assert_eq!(runner.answered(now, first(), 0.5), BeatResult::Registered);
     // What comes later has nothing to do with it.
     runner.answered(now, BeatAnswer::Held, 0.5);
     assert!(refused(&mut runner, &BeatAnswer::Held, "held", 1).1[0].contains("before a crash"));
@@ -138,7 +140,7 @@ fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
     let mut runner = live(0);
     let slow = BeatAnswer::Taken { secret: None, interval: Some(s(10)), ttl: Some(s(60)), orchestrator: None };
     runner.answered(s(5), slow, 0.5);
-    assert_eq!(runner.answered(s(15), answer.clone(), 0.5), News::Lost);
+    assert_eq!(runner.answered(s(15), answer.clone(), 0.5), BeatResult::Lost);
     assert_eq!(refused(&mut runner, &answer, "unauthorized", 10).0, [10, 10, 10, 10, 10, 10, 10, 10, 10, 15]);
 }
 
@@ -152,7 +154,7 @@ fn refusals_have_their_own_patience() {
             assert_eq!(runner.due(), s(50 + wait));
         }
         assert_eq!(runner.shown(), lease::RegistrationState::Failing);
-        assert_eq!(runner.answered(s(60), first(), 0.5), News::Registered);
+        assert_eq!(runner.answered(s(60), first(), 0.5), BeatResult::Registered);
     }
     check(&BeatAnswer::NotRegistered, "wrong_secret", [15, 30, 60, 60]);
     check(&BeatAnswer::Rejected("no".into()), "bad_body", [15, 30, 60, 60]);
@@ -166,7 +168,7 @@ fn refusals_have_their_own_patience() {
     }
     assert_eq!(
         (runner.shown(), runner.clone().answered(s(21), beat(), 0.5)),
-        (lease::RegistrationState::Failing, News::Registered)
+        (lease::RegistrationState::Failing, BeatResult::Registered)
     );
     assert_eq!(kind(&runner.answered(s(21), BeatAnswer::Rejected("no".into()), 0.5)), "bad_body");
     assert_eq!((runner.due(), runner.secret()), (s(36), None));

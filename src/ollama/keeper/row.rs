@@ -66,7 +66,7 @@ pub(crate) struct KeeperRow {
     pub(crate) displaced_by: Option<String>,
     /// The last load, unless it failed.
     #[serde(skip)]
-    pub(crate) load: Option<Run>,
+    pub(crate) load: Option<LastLoad>,
 }
 
 /// A model that is listed as loaded after it expired, and does not answer.
@@ -78,9 +78,9 @@ pub(crate) enum Stuck {
     Certainly,
 }
 
-/// A load.
+/// The last load of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Run {
+pub(crate) enum LastLoad {
     UnderWay,
     Ended(Duration),
 }
@@ -121,8 +121,8 @@ impl KeeperRow {
     /// Whether a load was under way at any time since `since`.
     pub(crate) fn loaded_since(&self, since: Duration) -> bool {
         self.load.is_some_and(|load| match load {
-            Run::UnderWay => true,
-            Run::Ended(at) => at >= since,
+            LastLoad::UnderWay => true,
+            LastLoad::Ended(at) => at >= since,
         })
     }
 }
