@@ -61,7 +61,7 @@ impl Group {
         match self {
             Self::Driver => "Driver and library",
             Self::Gpu => "GPU",
-            Self::Xid => "XID errors",
+            Self::Xid => "XID",
             Self::Memory => "Memory errors",
             Self::Heat => "Heat and power",
             Self::Pcie => "PCIe",
