@@ -43,7 +43,7 @@ fn readings_that_agree_and_readings_that_differ() {
     let (rc, out) = smoke("smoke-absent", &nvml, &fields, &good.replace("70, 63", "[N/A], 63"));
     assert!(rc == 1 && out.contains("1 readings differ"), "{out}");
     let (rc, out) = smoke("smoke-fewer", &nvml, &fields, good.lines().next().unwrap());
-    assert!(rc == 1 && out.contains("1 GPUs in nvidia-smi, 2 that agent-net can use"), "{out}");
+    assert!(rc == 1 && out.contains("1 GPUs in nvidia-smi, 2 usable in agent-net"), "{out}");
     let (rc, out) = smoke("smoke-none", &nvml, &fields, "");
     assert_ne!(rc, 0, "{out}");
 }
