@@ -12,11 +12,11 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     let words = args.finish();
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     match words.as_slice() {
-        [] => super::print(&list(json)),
+        [] => output::print(&list(json)),
         [option, ..] if option.starts_with('-') => usage("explain", &format!("unknown option {option}")),
         [name] => match names::find(name) {
-            Some(found) if json => super::print(&(explanation::json(&found) + "\n")),
-            Some(found) => super::print(&explanation::text(&found)),
+            Some(found) if json => output::print(&(explanation::json(&found) + "\n")),
+            Some(found) => output::print(&explanation::text(&found)),
             None => usage("explain", &unknown(name)),
         },
         [_, more, ..] => usage("explain", &format!("unexpected argument {more:?}: give one name")),

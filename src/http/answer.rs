@@ -15,7 +15,7 @@ pub(super) struct Framed {
     pub(super) head_only: bool,
     /// The connection stays open.
     pub(super) stays: bool,
-    /// For HTTP/1.0, which must be told so.
+    /// HTTP/1.0: that the connection stays open is announced.
     pub(super) old: bool,
 }
 

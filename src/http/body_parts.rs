@@ -33,7 +33,7 @@ impl AsRef<[u8]> for Piece {
 impl Body {
     /// `value` as JSON. What it writes of `shared` becomes a piece.
     pub(crate) fn json<T: Serialize>(value: &T, shared: &[&Arc<RawValue>]) -> Self {
-        let mut sink = Sink { own: Vec::with_capacity(1024), shared, pieces: Vec::new() };
+        let mut sink = Sink { own: Vec::with_capacity(4096), shared, pieces: Vec::new() };
         // Writing to memory cannot fail, and structs of strings and finite numbers always serialise.
         let _ = serde_json::to_writer(&mut sink, value);
         sink.pieces.push(Piece::Own(sink.own));

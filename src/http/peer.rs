@@ -29,7 +29,7 @@ pub(super) struct Peer<'a> {
     requests: Loan<'a>,
     answers: Loan<'a>,
     pub(super) deadline: Instant,
-    /// What the kernel was told last.
+    /// The kernel's, as it was last set.
     read_timeout: Duration,
 }
 
@@ -72,7 +72,7 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Tells the kernel how long a read may take.
+    /// Sets how long a read may take.
     fn limit_read(&mut self) -> io::Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -1,4 +1,4 @@
-//! More connections than there are seats: those who ask are served, whoever else sits there.
+//! More connections than there may be: clients that ask are served, whatever the others do.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
@@ -58,18 +58,18 @@ fn idlers_and_slow_senders_keep_nobody_out() {
                 1 => b"POST /gpu-check HTTP/1.1\r\nHost: x\r\nX-Slow: ",
                 _ => b"POST /gpu-check HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
             };
-            // Those who came first may have been told to leave.
+            // Those who came first may have been closed.
             let _ = connection.send(part);
             connection
         })
         .collect();
     jobs_are_answered(&worker, [127, 0, 0, 1]);
-    assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it keeps its seat");
+    assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it stays connected");
     drop(crowd);
 }
 
 #[test]
-fn a_stranger_who_holds_most_seats_gives_some_back() {
+fn a_stranger_who_holds_most_connections_gives_some_back() {
     let worker = worker();
     // An orchestrator's connections, which it wants to use again.
     let mut regulars: Vec<Connection> = (0..20).map(|_| from([127, 0, 0, 2], &worker)).collect();
@@ -85,7 +85,7 @@ fn a_stranger_who_holds_most_seats_gives_some_back() {
         .collect();
     jobs_are_answered(&worker, [127, 0, 0, 4]);
     for regular in &mut regulars {
-        assert_eq!(ask(regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it keeps its seat");
+        assert_eq!(ask(regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200, "it stays connected");
     }
     drop(stranger);
 }
@@ -100,7 +100,7 @@ fn of_all_idle_connections_of_one_address_those_used_last_stay() {
     }
     jobs_are_answered(&worker, [127, 0, 0, 2]);
     for one in &mut all[200..] {
-        assert_eq!(ask(one, "GET", "/health", "").unwrap().status, 200, "it keeps its seat");
+        assert_eq!(ask(one, "GET", "/health", "").unwrap().status, 200, "it stays connected");
     }
     let left = all[..200].iter_mut().map(|one| ask(one, "GET", "/health", "")).filter(Result::is_err).count();
     assert!((1..=100).contains(&left), "{left} had to leave for a hundred");

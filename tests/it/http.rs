@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is told to, and reads answers strictly.
+//! A client that sends exactly the bytes it is given, and reads answers strictly.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,7 +49,7 @@ impl Connection {
         Self::try_open(addr).expect("the worker accepts")
     }
 
-    /// Where perhaps nobody listens.
+    /// Where perhaps no server listens.
     pub fn try_open(addr: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(PATIENCE))?;

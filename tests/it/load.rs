@@ -170,7 +170,7 @@ fn a_client_that_never_reads_hinders_nobody() {
     wait_for("a free slot", || (worker.post("/gpu-check", &job("a")).status == 200).then_some(()));
 }
 
-/// With so few descriptors accept itself would fail if nobody counted.
+/// With so few descriptors accept itself would fail without a count.
 #[test]
 fn more_connections_than_descriptors_end_nothing() {
     let mut limited = command("/bin/sh");

@@ -272,7 +272,7 @@ fn understood(
     (words, refused)
 }
 
-/// Whoever is stricter stops earlier; until then they agree.
+/// The stricter one stops earlier; until then they agree.
 fn agree(theirs: &(Vec<&str>, bool), ours: &(Vec<&str>, bool)) -> bool {
     let alike = theirs.0.iter().zip(&ours.0).all(|(a, b)| a == b || *a == "other" || *b == "other");
     alike && (theirs.1 || ours.0.len() <= theirs.0.len()) && (ours.1 || theirs.0.len() <= ours.0.len())
@@ -310,7 +310,7 @@ fn nginx_in_front_sees_the_same_requests() {
             String::from_utf8_lossy(&bytes)
         );
         both += usize::from(!theirs.0.is_empty() && !ours.0.is_empty());
-        // Through nginx: nobody gets the answer to somebody else's request.
+        // Through nginx: no client gets the answer to another one's request.
         let _ = all_answers(nginx.front, &bytes);
         let mark = format!("{{\"agent_id\":\"mark-{case}\"}}");
         let probe = format!(
