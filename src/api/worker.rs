@@ -26,7 +26,7 @@ use crate::sys::{logger, process};
 
 /// A job that comes while as many as may be are in progress waits for a slot this long.
 const SLOT_TIMEOUT: Duration = Duration::from_millis(200);
-/// A job that comes before the first sample waits for it this long.
+/// A job that comes before the first sample has waited this long for a slot and for it at most.
 const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
 /// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.
 const JOB_DEADLINE: Duration = Duration::from_millis(1800);
@@ -191,8 +191,8 @@ impl Worker {
         let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
-        let first = || self.board.wait_first(FIRST_SAMPLE).map(|snapshot| self.publish(snapshot));
-        let latest = self.latest().or_else(first);
+        let first = || self.board.wait_first(FIRST_SAMPLE.saturating_sub(start.elapsed()));
+        let latest = self.latest().or_else(|| first().map(|snapshot| self.publish(snapshot)));
         let latest = latest.ok_or_else(no_sample)?;
         if let Some((intake, received)) = paid {
             let timeout = JOB_DEADLINE.saturating_sub(start.elapsed()).max(LEDGER_TIMEOUT);
