@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-use crate::api::{contract, route, text};
+use crate::api::router::Router;
+use crate::api::{job, page, parameters, text};
 use crate::cli::check::render;
 use crate::config::KeepAlive;
 use crate::config::go;
@@ -16,6 +17,8 @@ use crate::gpu::sample::GpuSample;
 use crate::gpu::xid::KernelLog;
 use crate::gpu::{pci, wire};
 use crate::health::uptime::{RECORD, Uptime};
+use crate::http::refusal::error_body;
+use crate::http::request::Request;
 use crate::livepeer::runner;
 use crate::ollama::models;
 use crate::ollama::pull::Pull;
@@ -150,11 +153,12 @@ proptest! {
 
     #[test]
     fn jobs(body in outside(JOBS)) {
-        match contract::agent_id(&body) {
+        match job::agent_id(Some(&body)) {
             Ok(id) => prop_assert!((1..=256).contains(&id.chars().count())),
             Err(bad) => {
-                let answer: Value = serde_json::from_str(&contract::error_body(bad.code, &bad.message, 1.0)).unwrap();
-                prop_assert_eq!(&answer["code"], bad.code);
+                let code = bad.code.row().name;
+                let answer: Value = serde_json::from_str(&error_body(code, &bad.message, 1.0)).unwrap();
+                prop_assert_eq!(&answer["code"], code);
             }
         }
     }
@@ -168,7 +172,7 @@ proptest! {
 
     #[test]
     fn requests(method in "[A-Z]{1,9}", target in outside_text(TARGETS), body in outside(JOBS), accept in outside_text(&["text/plain"]), token in outside_text(&["Bearer t", "Basic OnQ="]), proxied: bool) {
-        let request = route::Request {
+        let request = Request {
             method: &method,
             target: &target,
             accept: Some(&accept),
@@ -182,11 +186,12 @@ proptest! {
         };
         let wanted = exposition::wants_open(Some(&accept));
         prop_assert!(!wanted || accept.contains("openmetrics"));
-        let routes = route::Routes::new(&["agent-net-nyc".into()], "/base", Some("t".into()));
-        if let Err(refusal) = routes.parse(&request) {
-            prop_assert!((400..=599).contains(&refusal.status));
+        let router = Router::new(&["agent-net-nyc".into()], "/base", Some("t".into()));
+        if let Err(refusal) = router.find(&request).route {
+            prop_assert!((400..=599).contains(&refusal.code.row().status));
         }
-        let stranger = routes.parse(&route::Request { authorization: None, ..request });
+        let _ = (parameters::wants_text(&request), parameters::uptime(&request), page::reply(request.if_none_match));
+        let stranger = router.find(&Request { authorization: None, ..request }).route;
         prop_assert!(stranger.is_err() || target.starts_with("/health"), "{:?}", stranger);
     }
 

@@ -1,24 +1,22 @@
-//! Who has asked: a bounded table of agents by the name that they give themselves.
+//! Agents that have sent jobs: a bounded table, by the name that they give themselves.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-/// More agents than this are not kept: the one that has been silent longest is forgotten.
+/// Most agents that are kept: a new one replaces the one whose last job is the oldest.
 pub(crate) const MAX_AGENTS: usize = 1024;
 
-/// What is known of an agent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Agent {
     jobs: u64,
     /// Unix seconds.
     first_seen: f64,
     last_seen: f64,
-    /// Order of the last job, which the clock may not tell.
+    /// Order of the last jobs: the clock may step.
     turn: u64,
 }
 
-/// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     all: HashMap<String, Agent>,
@@ -31,6 +29,7 @@ pub(crate) struct Agents {
 pub(crate) struct AgentRow<'a> {
     agent_id: &'a str,
     jobs: u64,
+    /// Unix seconds.
     first_seen: f64,
     last_seen: f64,
 }
@@ -52,7 +51,7 @@ impl Agents {
         self.all.insert(id.to_owned(), Agent { jobs: 1, first_seen: now, last_seen: now, turn });
     }
 
-    /// Those kept, the last one to ask first.
+    /// Those kept, the latest first.
     pub(crate) fn rows(&self) -> Vec<AgentRow<'_>> {
         let mut all: Vec<(&String, &Agent)> = self.all.iter().collect();
         all.sort_by_key(|(_, agent)| std::cmp::Reverse(agent.turn));
@@ -66,7 +65,7 @@ impl Agents {
             .collect()
     }
 
-    /// How many were forgotten to make room.
+    /// Agents that were dropped to make room for others.
     pub(crate) fn forgotten(&self) -> u64 {
         self.forgotten
     }

@@ -1,11 +1,13 @@
-//! The bodies of GET /uptime and GET /agents.
+//! The bodies of GET /uptime, GET /agents and GET /jobs.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::agents::{AgentRow, Agents, MAX_AGENTS};
+use super::parameters::UptimeQuery;
 use crate::health::uptime::{Minute, WINDOWS, Windows};
+use crate::sys::counters::JobTotals;
 use crate::sys::json::{json, millis};
 
 #[derive(Serialize)]
@@ -15,43 +17,43 @@ pub(crate) struct UptimeAnswer<'a> {
     timestamp: f64,
     #[cfg_attr(test, schemars(schema_with = "crate::api::openapi::tests::by_window::<WindowRow>"))]
     windows: BTreeMap<&'static str, WindowRow>,
-    /// False: it is lost when the worker ends (STATE_DIR is unset).
+    /// False: lost when the worker ends (STATE_DIR is unset).
     kept: bool,
-    /// Whose minutes follow.
+    /// The window whose minutes follow.
     window: &'a str,
-    /// Those on record, in order of time.
+    /// Those on record, in order of time, summed by step.
     minutes: Vec<MinuteRow>,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Window"))]
 pub(crate) struct WindowRow {
-    /// Of the time since the first minute on record: time when nothing ran is not up.
+    /// Of the time since the first minute on record; time when the worker did not run counts as down.
     percent: Option<f64>,
-    /// Of the time in which the worker could tell.
+    /// Of the observed time.
     availability_percent: Option<f64>,
-    /// The share of the first that is the second.
+    /// Observed time, as a share of the time since the first minute on record.
     coverage_percent: Option<f64>,
     up_seconds: u32,
     down_seconds: u32,
     unobserved_seconds: u32,
     threshold_percent: f64,
-    /// It is below the threshold, and long enough to tell.
+    /// Below the threshold, with enough time on record.
     low: bool,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Minutes"))]
 struct MinuteRow {
-    /// Unix seconds at which it begins.
+    /// Unix seconds.
     start: u64,
     up_seconds: u32,
     down_seconds: u32,
 }
 
-/// The windows, and the minutes of one of them: `step` of them are told as one.
+/// The windows, and the minutes of one of them.
 pub(crate) fn uptime(
-    (window, step): (&str, u32),
+    query: UptimeQuery,
     windows: &Windows,
     minutes: &[Minute],
     thresholds: [f64; 3],
@@ -71,6 +73,7 @@ pub(crate) fn uptime(
         };
         (*name, row)
     });
+    let step = query.step;
     let same_step = |a: &Minute, b: &Minute| a.at / step == b.at / step;
     let sum = |of: &[Minute], seconds: fn(&Minute) -> u8| of.iter().map(|minute| u32::from(seconds(minute))).sum();
     let row = |all: &[Minute]| MinuteRow {
@@ -83,7 +86,7 @@ pub(crate) fn uptime(
         timestamp: millis(now),
         windows: rows.collect(),
         kept,
-        window,
+        window: query.window,
         minutes: minutes.chunk_by(same_step).map(row).collect(),
     })
 }
@@ -94,13 +97,13 @@ pub(crate) struct AgentsAnswer<'a> {
     status: &'static str,
     timestamp: f64,
     agents: Vec<AgentRow<'a>>,
-    /// More are not kept.
+    /// Most agents that are kept.
     max: usize,
-    /// Agents that made room for others.
+    /// Agents that were dropped to make room for others.
     forgotten: u64,
 }
 
-/// Who has asked, the last one first.
+/// Agents that have sent jobs, the latest first.
 pub(crate) fn agents(agents: &Agents, now: f64) -> String {
     json(&AgentsAnswer {
         status: "success",
@@ -109,4 +112,95 @@ pub(crate) fn agents(agents: &Agents, now: f64) -> String {
         max: MAX_AGENTS,
         forgotten: agents.forgotten(),
     })
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Jobs"))]
+pub(crate) struct JobsAnswer {
+    status: &'static str,
+    /// Unix seconds.
+    timestamp: f64,
+    /// Jobs in progress.
+    in_progress: usize,
+    /// CAPABILITY_CAPACITY.
+    capacity: usize,
+    /// Jobs since the start of the worker, by route.
+    routes: Vec<JobRouteRow>,
+    duration: JobDurations,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobRoute"))]
+struct JobRouteRow {
+    route: &'static str,
+    /// Status 2xx.
+    served: u64,
+    /// Status 4xx.
+    rejected: u64,
+    /// Status 503.
+    busy: u64,
+    /// Status 5xx other than 503.
+    failed: u64,
+    statuses: BTreeMap<u16, u64>,
+}
+
+/// From a whole request to its answer. A quantile is the upper bound of its bucket in agent_net_job_duration_seconds;
+/// null without jobs, or above the largest bound.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobDurations"))]
+struct JobDurations {
+    count: u64,
+    sum_seconds: f64,
+    p50_seconds: Option<f64>,
+    p90_seconds: Option<f64>,
+    p99_seconds: Option<f64>,
+}
+
+/// `(in_progress, capacity)`: jobs now, and the most at a time.
+pub(crate) fn jobs(totals: &JobTotals, (in_progress, capacity): (usize, usize), now: f64) -> String {
+    let mut routes: BTreeMap<&'static str, BTreeMap<u16, u64>> = BTreeMap::new();
+    for ((route, status), count) in &totals.answered {
+        routes.entry(route).or_default().insert(*status, *count);
+    }
+    let row = |(route, statuses): (&'static str, BTreeMap<u16, u64>)| {
+        let sum = |class: fn(u16) -> bool| statuses.iter().filter(|(s, _)| class(**s)).map(|(_, count)| count).sum();
+        JobRouteRow {
+            route,
+            served: sum(|status| status < 400),
+            rejected: sum(|status| (400..500).contains(&status)),
+            busy: sum(|status| status == 503),
+            failed: sum(|status| status >= 500 && status != 503),
+            statuses,
+        }
+    };
+    json(&JobsAnswer {
+        status: "success",
+        timestamp: millis(now),
+        in_progress,
+        capacity,
+        routes: routes.into_iter().map(row).collect(),
+        duration: JobDurations {
+            count: totals.times.iter().sum(),
+            sum_seconds: totals.total.as_secs_f64(),
+            p50_seconds: totals.quantile(0.5),
+            p90_seconds: totals.quantile(0.9),
+            p99_seconds: totals.quantile(0.99),
+        },
+    })
+}
+
+#[test]
+fn jobs_are_summed_by_route_and_result() {
+    let stats = crate::sys::counters::JobStats::default();
+    for (route, status) in [("/a", 200), ("/a", 200), ("/a", 400), ("/a", 413), ("/a", 500), ("/a", 503), ("/b", 503)] {
+        stats.count(route, status, std::time::Duration::from_millis(1));
+    }
+    let answer: serde_json::Value = serde_json::from_str(&jobs(&stats.totals(), (1, 10), 5.0)).expect("JSON");
+    let results = ["served", "rejected", "busy", "failed"];
+    let row = |at: usize| results.map(|result| answer["routes"][at][result].as_u64().expect("a number"));
+    assert_eq!((row(0), row(1)), ([2, 2, 1, 1], [0, 0, 1, 0]));
+    assert_eq!(answer["routes"][0]["statuses"], serde_json::json!({"200": 2, "400": 1, "413": 1, "500": 1, "503": 1}));
+    let duration = &answer["duration"];
+    assert_eq!((duration["count"].as_u64(), duration["p99_seconds"].as_f64()), (Some(7), Some(0.001)));
+    assert_eq!((answer["in_progress"].as_u64(), answer["capacity"].as_u64()), (Some(1), Some(10)));
 }

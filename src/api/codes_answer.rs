@@ -30,8 +30,11 @@ h3 a{color:inherit;text-decoration:none}:target{background:#fff3b0}dl{margin:0}d
 color:#57606a}dd{margin:0 0 0 6rem}code{background:#8883;padding:0 .2em}\
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}:target{background:#4d4000}dt{color:#8d96a0}}";
 
-/// The page for browsers, and its policy: its own style, no script.
-static HTML: LazyLock<(String, String)> = LazyLock::new(|| (html(), page::policy(STYLE, None)));
+/// Of [`STYLE`].
+const STYLE_HASH: &str = "DRXS3ZVYfSKYVUDx+AYAjZxBnvARrxHyFfmXjvYSzCA=";
+
+/// The page for browsers.
+static HTML: LazyLock<String> = LazyLock::new(html);
 
 fn html() -> String {
     let mut html = format!(
@@ -58,10 +61,10 @@ fn html() -> String {
     html + "</body></html>\n"
 }
 
-/// The answer. `browser`: it accepts HTML.
-pub(crate) fn reply(browser: bool) -> Reply {
-    let (page, policy) = &*HTML;
-    let reply = if browser { page::html(page, policy) } else { Reply::json(200, JSON.as_str()) };
+/// HTML where the client accepts it.
+pub(crate) fn reply(accept: Option<&str>) -> Reply {
+    let browser = accept.is_some_and(|accept| accept.contains("text/html"));
+    let reply = if browser { page::html(&HTML, STYLE_HASH, None) } else { Reply::json(200, JSON.as_str()) };
     reply.with("Vary", "Accept")
 }
 
@@ -77,10 +80,17 @@ fn both_answers_have_every_code() {
     let json: serde_json::Value = serde_json::from_str(&JSON).unwrap();
     assert_eq!(json["codes"].as_array().unwrap().len(), TABLE.len());
     assert_eq!(json["severity_order"], serde_json::json!(["ok", "unknown", "degraded", "unhealthy"]));
-    let (html, policy) = &*HTML;
+    let html = &*HTML;
     for entry in TABLE {
         assert!(html.contains(&format!("<h3 id=\"{}\">", entry.name)), "{}", entry.name);
     }
     assert!(html.contains("<code>nvidia-smi -i N -r</code>") && html.contains(ORDER) && !html.contains('`'));
-    assert!(!html.contains("<script") && !policy.contains("script-src"), "{policy}");
+    let page = reply(Some("text/html"));
+    let policy = page.headers.iter().find(|(name, _)| *name == "Content-Security-Policy").expect("it has one");
+    assert!(!html.contains("<script") && !policy.1.contains("script-src"), "{policy:?}");
+}
+
+#[test]
+fn the_hash_is_that_of_the_style() {
+    page::tests::check_hashes("src/api/codes_answer.rs", &[("STYLE_HASH", STYLE)]);
 }

@@ -1,6 +1,6 @@
-//! What other Livepeer tools ask workers for: GET /version, GET /hardware/info and GET /hardware/stats in the shapes of
-//! pytrickle's workers, GET /capabilities in that of `list_capabilities` of Livepeer's Python SDK. Source: pytrickle,
-//! `server.py` and `utils/hardware.py`; livepeer-gateway 1.0.0, `byoc.py`. What is not known is null.
+//! Answers in the formats of other Livepeer tools: GET /version, GET /hardware/info and GET /hardware/stats in that of
+//! pytrickle's workers (`server.py`, `utils/hardware.py`), GET /capabilities in that of `list_capabilities` of Livepeer's
+//! Python SDK (livepeer-gateway 1.0.0, `byoc.py`). Unknown values are null.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use super::report::Published;
 use crate::gpu::sample::Gpu;
 use crate::sys::json::json;
 
-/// Who answers, and with what.
+/// What all answers in pytrickle's format begin with.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Identity<'a> {
     /// CAPABILITY_NAME, or `agent-net` without one.
     pub(crate) pipeline: &'a str,
-    /// The loaded model with the most VRAM; empty when none is loaded.
+    /// The loaded model with the most VRAM; empty without one.
     pub(crate) model_id: &'a str,
 }
 
@@ -74,9 +74,9 @@ struct GpuInfo<'a> {
 struct GpuStats<'a> {
     #[serde(flatten)]
     base: GpuBase<'a>,
-    /// Percent of the time in which a kernel ran.
+    /// Percent of the time with a kernel running.
     utilization_compute: Option<u32>,
-    /// Percent of the time in which memory was read or written.
+    /// Percent of the time with memory read or written.
     utilization_memory: Option<u32>,
 }
 
@@ -92,9 +92,9 @@ pub(crate) struct Capabilities<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Capability"))]
 struct CapabilityRow<'a> {
     name: &'a str,
-    /// The loaded model with the most VRAM; empty when none is loaded, null while Ollama does not say.
+    /// The loaded model with the most VRAM; empty without one, null while Ollama's list is unknown.
     model_id: Option<&'a str>,
-    /// CAPABILITY_CAPACITY, which all of them share.
+    /// CAPABILITY_CAPACITY, shared by all names.
     capacity: usize,
 }
 
@@ -109,7 +109,7 @@ pub(crate) fn capabilities(names: &[String], latest: Option<&Published>, capacit
     json(&Capabilities { capabilities: rows.collect() })
 }
 
-/// What all of them say of a GPU.
+/// What both answers have about a GPU.
 fn base(gpu: &Gpu) -> GpuBase<'_> {
     GpuBase {
         id: gpu.uuid.as_deref(),

@@ -1,5 +1,5 @@
-//! The report and the other answers of a snapshot. What grows with GPUs and models is rendered once a sample, so that
-//! a request only copies it.
+//! The report and the other answers that come from a snapshot. What grows with GPUs and models is rendered once for each
+//! sample: requests only copy it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -7,20 +7,20 @@ use std::sync::{Arc, OnceLock};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::contract::CAPABILITY;
 use super::gpu_row::GpuRow;
 use super::text;
 use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{self, Reason, Verdict};
 use crate::http::body_parts::Body;
+use crate::http::refusal::CAPABILITY;
 use crate::livepeer::lease::RegistrationRow;
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::Model;
 use crate::ollama::state::Reach;
 use crate::sys::json::{MIB, millis};
 
-/// A snapshot with all that can be said of it beforehand.
+/// A snapshot, with the parts of its answers that do not depend on the request.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) snapshot: Arc<Snapshot>,
@@ -37,14 +37,14 @@ pub(crate) struct Published {
     metrics: [OnceLock<String>; 2],
 }
 
-/// The moment of a request: what is added to the snapshot it is answered from.
+/// What a request adds to the snapshot that it is answered from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment<'a> {
     /// Unix seconds.
     pub(crate) now: f64,
     pub(crate) sample_age_ms: u64,
     pub(crate) process_seconds: u64,
-    /// Set when the snapshot is too old.
+    /// The reason of a snapshot that is too old.
     pub(crate) stale: Option<&'a Reason>,
     pub(crate) registrations: &'a [RegistrationRow],
     pub(crate) keepers: &'a [KeeperRow],
@@ -56,18 +56,18 @@ pub(crate) struct Moment<'a> {
 pub(crate) struct Report<'a> {
     /// `success`.
     status: &'static str,
-    /// The job's; left out of GET /gpu.
+    /// As the job has it; absent in GET /gpu.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<&'a str>,
-    /// The loaded model with the most VRAM; empty when none is loaded.
+    /// The loaded model with the most VRAM; empty without one.
     model_name: &'a str,
     /// MiB of VRAM that Ollama's loaded models hold.
     vram_usage_mb: u64,
-    /// Pulled into Ollama.
+    /// Models pulled into Ollama.
     total_models: usize,
     /// Unix seconds of this answer.
     timestamp: f64,
-    /// GPUs that NVML can use; without NVML: 1 if Ollama holds a model in VRAM, else 0.
+    /// Usable GPUs by NVML; without NVML: 1 if Ollama holds a model in VRAM, else 0.
     gpu_count: usize,
     #[cfg_attr(test, schemars(with = "Health<'static>"))]
     health: Part<'a>,
@@ -79,28 +79,28 @@ pub(crate) struct Report<'a> {
     driver_version: Option<&'a str>,
     nvml_version: Option<&'a str>,
     cuda_version: Option<&'a str>,
-    /// Microseconds that reading the GPUs took.
+    /// Microseconds to read the GPUs.
     read_us: Option<u64>,
-    /// Where critical errors are heard of: kmsg, nvml or none.
+    /// Source of XID errors: kmsg, nvml or none.
     xid_source: &'static str,
     uptime: UptimeRow,
     /// The models of MODEL.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     model_keeper: &'a [KeeperRow],
-    /// The operator's business: clients are not told.
+    /// For the operator: absent in answers to jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<&'a [RegistrationRow]>,
     /// Milliseconds since the GPUs were read.
     sample_age_ms: u64,
-    /// Where this comes from: nvml, tegra, ollama, joined by +, or none.
+    /// Sources of the readings: nvml, tegra, ollama, joined by +, or none.
     source: &'static str,
-    /// Of agent-net.
+    /// Of Agent-Net.
     version: &'static str,
     #[serde(skip)]
     verdict: Verdict,
 }
 
-/// Rendered before, or only now because the snapshot is old.
+/// Rendered with the snapshot, or for this request because the snapshot is too old.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Part<'a> {
@@ -111,7 +111,7 @@ enum Part<'a> {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Health<'a> {
-    /// The worst of the reasons; ok without any.
+    /// That of the worst reason; ok without reasons.
     verdict: Verdict,
     reasons: Vec<&'a Reason>,
 }
@@ -123,33 +123,33 @@ struct ModelRow<'a> {
     /// MiB on disk.
     size_mb: Option<u64>,
     pulled: bool,
-    /// Ollama holds it in memory.
+    /// In Ollama's memory.
     loaded: bool,
-    /// MiB of it that are in VRAM; 0 when it is not loaded.
+    /// MiB in VRAM; 0 if it is not loaded.
     vram_mb: u64,
-    /// How much of it is on the GPU; null when it is not loaded.
+    /// Share in VRAM; null if it is not loaded.
     on_gpu_percent: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Ollama"))]
 struct OllamaRow<'a> {
-    /// None: not known yet.
+    /// Null before Ollama was asked.
     reachable: Option<bool>,
     version: Option<&'a str>,
-    /// Why it does not answer, or its lists cannot be used.
+    /// Why it does not respond, or why its lists are unusable.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
 
-/// Percent of the windows; null while nothing is on record.
+/// Percent by window; null without data.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "UptimePercents"))]
 struct UptimeRow {
     #[serde(flatten)]
     #[cfg_attr(test, schemars(schema_with = "crate::api::openapi::tests::by_window::<Option<f64>>"))]
     windows: BTreeMap<&'static str, Option<f64>>,
-    /// Since the worker was started.
+    /// Since the start of the worker.
     process_seconds: u64,
 }
 
@@ -257,19 +257,19 @@ impl Published {
             lines.list("model", &self.models);
             lines.done()
         });
-        // They are in the lines already.
+        // They have lines of their own.
         report.health = Part::Rendered(RawValue::NULL);
         (report.gpus, report.models) = (RawValue::NULL, RawValue::NULL);
         lines.object(&report);
         lines.done() + lists
     }
 
-    /// What is exposed of this snapshot, rendered once in each format.
+    /// The metrics of this snapshot, rendered once in each format.
     pub(crate) fn metrics(&self, open: bool, render: impl FnOnce(&Snapshot) -> String) -> &str {
         self.metrics[usize::from(open)].get_or_init(|| render(&self.snapshot))
     }
 
-    /// The loaded model with the most VRAM; empty when none is loaded.
+    /// The loaded model with the most VRAM; empty without one.
     pub(crate) fn model_name(&self) -> &str {
         &self.model_name
     }
@@ -337,7 +337,7 @@ fn model_row(model: &Model) -> ModelRow<'_> {
 }
 
 impl Report<'_> {
-    /// The value of X-Metadata: one line of ASCII that no input can break out of.
+    /// The value of X-Metadata: one line of ASCII, whatever the input.
     pub(crate) fn metadata(&self) -> String {
         #[derive(Serialize)]
         struct Metadata<'a> {

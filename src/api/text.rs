@@ -1,5 +1,4 @@
-//! JSON as `key=value` lines, safe to `eval` in a POSIX shell whatever a model or GPU is called. What is null is left
-//! out.
+//! JSON as `key=value` lines, safe to `eval` in a POSIX shell whatever the name of a model or GPU. Null is left out.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +14,7 @@ impl Lines {
         self.0
     }
 
-    /// A word, a number or a boolean of our own.
+    /// A word, a number or a boolean that needs no quotes.
     pub(crate) fn word(&mut self, key: &str, word: &str) {
         self.0.push_str(&format!("{key}={word}\n"));
     }
@@ -39,7 +38,7 @@ impl Lines {
     }
 
     fn value(&mut self, key: &str, value: &Value) {
-        // A key that is no shell name would be a command.
+        // A key that is not a shell name would run as a command.
         if !key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
             return;
         }

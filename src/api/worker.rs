@@ -1,25 +1,27 @@
-//! The only place where a request meets the snapshot. One request, one snapshot.
+//! The handlers of the routes. One request, one snapshot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::agents::Agents;
 use super::hardware::{self, Identity};
+use super::parameters::UptimeQuery;
 use super::report::{Moment, Published};
-use super::route::{Asked, Job, Refusal};
-use super::{answers, codes_answer, contract, metrics, openapi, page};
+use super::{answers, metrics};
 use crate::config::{Config, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::SnapshotStore;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict;
+use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
 use crate::livepeer::lease::Registrations;
 use crate::livepeer::tickets::header::Tickets;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::Keepers;
 use crate::sys::counters::{Gauge, JobStats};
+use crate::sys::error_codes::ErrorCode;
 use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition};
 use crate::sys::limits::unix_now;
 use crate::sys::{logger, process};
@@ -31,6 +33,9 @@ const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
 /// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.
 const JOB_DEADLINE: Duration = Duration::from_millis(1800);
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The body of GET /health: only its status counts.
+const HEALTHY: &str = r#"{"status":"ok"}"#;
 
 /// Answers requests from the last snapshot.
 #[derive(Debug)]
@@ -52,8 +57,6 @@ pub(crate) struct Worker {
     jobs: Gauge,
     stats: JobStats,
     agents: Mutex<Agents>,
-    /// The log says that a job lacked the token.
-    tokenless_logged: Once,
     draining: AtomicBool,
     started: Instant,
     /// AGENT_NET_FAULT.
@@ -90,7 +93,6 @@ impl Worker {
             jobs: Gauge::default(),
             stats: JobStats::default(),
             agents: Mutex::default(),
-            tokenless_logged: Once::new(),
             draining: AtomicBool::new(false),
             started: Instant::now(),
             panic_agent: config.faults.panic_agent.clone(),
@@ -103,87 +105,96 @@ impl Worker {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// The answer to a request that `route` understood, or to one that it refused.
-    pub(crate) fn handle(&self, asked: Asked) -> Reply {
-        let start = Instant::now();
-        if let (true, Some(_), Err(Refusal { status: 401, .. })) = (asked.tokenless, asked.route, &asked.job) {
-            self.tokenless_logged.call_once(warn_of_tokenless_jobs);
-        }
-        let answer = asked.job.and_then(|job| match job {
-            Job::Report { .. } if asked.late => Err(draining()),
-            job => self.answer(job, start),
-        });
-        let reply = answer.unwrap_or_else(|refusal| refusal.reply(unix_now()));
-        if let Some(route) = asked.route {
-            self.stats.count(route, reply.status, start.elapsed());
-        }
-        reply
+    /// Counts a job that was answered, for GET /metrics and GET /jobs.
+    pub(crate) fn count(&self, route: &'static str, status: u16, took: Duration) {
+        self.stats.count(route, status, took);
     }
 
-    fn answer(&self, job: Job, start: Instant) -> Result<Reply, Refusal> {
-        match job {
-            Job::Health if self.sick => Err(Refusal::new(503, "at_capacity", "AGENT_NET_FAULT asks for this")),
-            Job::Health => Ok(Reply::json(200, contract::HEALTHY)),
-            Job::Report { agent_id, tickets } => self.job(&agent_id, tickets, start),
-            Job::Gpu { text } => self.with_latest(|latest, at| {
-                if text {
-                    Reply::text(latest.text(at))
-                } else {
-                    Reply::json(200, latest.json(&latest.report(None, at)))
-                }
-            }),
-            Job::Models => self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at))),
-            Job::Version => {
-                // It is known before anything else is.
-                let latest = self.latest();
-                let model_id = latest.as_ref().map_or("", |latest| latest.model_name());
-                Ok(Reply::json(200, hardware::version(Identity { pipeline: self.pipeline(), model_id })))
-            }
-            Job::Hardware => self.with_latest(|latest, _| Reply::json(200, hardware::info(self.pipeline(), latest))),
-            Job::HardwareStats => {
-                self.with_latest(|latest, _| Reply::json(200, hardware::stats(self.pipeline(), latest)))
-            }
-            Job::Capabilities => {
-                let latest = self.latest();
-                Ok(Reply::json(200, hardware::capabilities(&self.capabilities, latest.as_deref(), self.capacity)))
-            }
-            Job::Codes { html } => Ok(codes_answer::reply(html)),
-            Job::History => Ok(Reply::json(200, self.board.recent(unix_now()))),
-            Job::OpenApi => Ok(Reply::json(200, openapi::DOCUMENT.as_str())),
-            Job::Page { known } => Ok(page::reply(known)),
-            Job::Uptime { window, minutes, step } => {
-                let now = unix_now();
-                let (windows, history) = self.recorder.history(minutes, now);
-                let thresholds = self.board.limits().uptime_percent;
-                let kept = self.recorder.is_kept();
-                Ok(Reply::json(200, answers::uptime((window, step), &windows, &history, thresholds, kept, now)))
-            }
-            Job::Agents => {
-                let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(Reply::json(200, answers::agents(&agents, unix_now())))
-            }
-            Job::Metrics { open } => Ok(self.metrics(open)),
-            Job::Ready => self.ready(),
+    pub(crate) fn health(&self) -> Result<Reply, Refusal> {
+        if self.sick {
+            return Err(Refusal::new(ErrorCode::AtCapacity, "AGENT_NET_FAULT asks for this"));
         }
+        Ok(Reply::json(200, HEALTHY))
     }
 
-    /// The name under which other tools know this worker.
+    pub(crate) fn gpu(&self, text: bool) -> Result<Reply, Refusal> {
+        self.with_latest(|latest, at| {
+            if text { Reply::text(latest.text(at)) } else { Reply::json(200, latest.json(&latest.report(None, at))) }
+        })
+    }
+
+    pub(crate) fn models(&self) -> Result<Reply, Refusal> {
+        self.with_latest(|latest, at| Reply::json(200, latest.catalogue(at)))
+    }
+
+    /// Known before the first sample.
+    pub(crate) fn version(&self) -> Reply {
+        let latest = self.latest();
+        let model_id = latest.as_ref().map_or("", |latest| latest.model_name());
+        Reply::json(200, hardware::version(Identity { pipeline: self.pipeline(), model_id }))
+    }
+
+    pub(crate) fn hardware(&self) -> Result<Reply, Refusal> {
+        self.with_latest(|latest, _| Reply::json(200, hardware::info(self.pipeline(), latest)))
+    }
+
+    pub(crate) fn hardware_stats(&self) -> Result<Reply, Refusal> {
+        self.with_latest(|latest, _| Reply::json(200, hardware::stats(self.pipeline(), latest)))
+    }
+
+    pub(crate) fn capabilities(&self) -> Reply {
+        let latest = self.latest();
+        Reply::json(200, hardware::capabilities(&self.capabilities, latest.as_deref(), self.capacity))
+    }
+
+    pub(crate) fn history(&self) -> Reply {
+        Reply::json(200, self.board.recent(unix_now()))
+    }
+
+    pub(crate) fn uptime(&self, query: UptimeQuery) -> Reply {
+        let now = unix_now();
+        let (windows, history) = self.recorder.history(query.minutes, now);
+        let thresholds = self.board.limits().uptime_percent;
+        let kept = self.recorder.is_kept();
+        Reply::json(200, answers::uptime(query, &windows, &history, thresholds, kept, now))
+    }
+
+    pub(crate) fn agents(&self) -> Reply {
+        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        Reply::json(200, answers::agents(&agents, unix_now()))
+    }
+
+    pub(crate) fn jobs(&self) -> Reply {
+        Reply::json(200, answers::jobs(&self.stats.totals(), (self.jobs.now(), self.capacity), unix_now()))
+    }
+
+    /// This worker's name in pytrickle's format.
     fn pipeline(&self) -> &str {
         self.capabilities.first().map_or("agent-net", String::as_str)
     }
 
-    /// The operator knows of the errors so far; the body of GET /ready after that. `by`: how that was said.
+    /// Acknowledges the errors so far; the body of GET /ready afterwards. `by`: command or signal, for the log.
     pub(crate) fn acknowledge(&self, by: &str) -> String {
         let latest = self.publish(self.board.acknowledge());
         log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
         self.at(&latest, |at| latest.ready(at).1)
     }
 
-    fn job(&self, agent_id: &str, tickets: Option<Tickets>, start: Instant) -> Result<Reply, Refusal> {
+    /// `late`: the request began after SIGTERM.
+    pub(crate) fn job(
+        &self,
+        agent_id: &str,
+        tickets: Option<Tickets>,
+        late: bool,
+        start: Instant,
+    ) -> Result<Reply, Refusal> {
+        if late {
+            return Err(draining());
+        }
         // Most jobs end within microseconds, and free a slot.
         let Some(_slot) = self.jobs.enter_within(self.capacity, SLOT_TIMEOUT) else {
             let message = format!("{} jobs are in progress, which is CAPABILITY_CAPACITY; try again", self.capacity);
-            return Err(Refusal::new(503, "at_capacity", message).with("Retry-After", "1"));
+            return Err(Refusal::new(ErrorCode::AtCapacity, message));
         };
         let paid = self.ticket_intake.as_ref().zip(tickets);
         let paid = paid
@@ -204,8 +215,8 @@ impl Worker {
         }))
     }
 
-    /// Always an answer: before the first sample it says at least that there is none.
-    fn metrics(&self, open: bool) -> Reply {
+    /// Answers before the first sample as well, with `agent_net_up` 0.
+    pub(crate) fn metrics(&self, open: bool) -> Reply {
         let now = unix_now();
         let mut out = Exposition::new(open);
         self.stats.write(&mut out);
@@ -240,7 +251,7 @@ impl Worker {
         Reply { content_type: exposition::content_type(open), ..Reply::text(text) }
     }
 
-    fn ready(&self) -> Result<Reply, Refusal> {
+    pub(crate) fn ready(&self) -> Result<Reply, Refusal> {
         if self.draining.load(Ordering::Acquire) {
             return Err(draining());
         }
@@ -255,7 +266,7 @@ impl Worker {
         self.board.latest().map(|snapshot| self.publish(snapshot))
     }
 
-    /// Renders what grows with GPUs and models once for each snapshot: the first request after it does so.
+    /// What grows with GPUs and models is rendered once for each snapshot, by the first request that uses it.
     fn publish(&self, snapshot: Arc<Snapshot>) -> Arc<Published> {
         let lock = || self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().clone().filter(|published| Arc::ptr_eq(&published.snapshot, &snapshot));
@@ -288,19 +299,9 @@ impl Worker {
 }
 
 fn draining() -> Refusal {
-    let message = "this worker is shutting down; send the job elsewhere";
-    Refusal::new(503, "draining", message).with("Retry-After", "10")
-}
-
-fn warn_of_tokenless_jobs() {
-    log::warn!(
-        "a job came without WORKER_TOKEN and was refused (401). go-livepeer sends worker tokens since v0.8.11; older ones \
-         drop the token, and every job fails. If an orchestrator sent this job: update it, or unset WORKER_TOKEN. This \
-         is logged once"
-    );
+    Refusal::new(ErrorCode::Draining, "this worker is shutting down; send the job to another one")
 }
 
 fn no_sample() -> Refusal {
-    let message = "neither GPU nor Ollama has been read yet; try again in a second";
-    Refusal::new(503, "no_sample", message).with("Retry-After", "1")
+    Refusal::new(ErrorCode::NoSample, "neither GPUs nor Ollama have been read yet; retry in a second")
 }

@@ -2,7 +2,8 @@
 
 use pico_args::Arguments;
 
-use super::{names, usage};
+use super::names;
+use super::output::{self, usage};
 use crate::sys::exit::Exit;
 use crate::sys::explanation;
 use crate::sys::json::json as to_json;

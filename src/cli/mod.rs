@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use pico_args::Arguments;
 
-use crate::api::route::name_problem;
+use crate::api::capability_names;
 use crate::config::settings;
 use crate::sys::exit::Exit;
 use output::{print, refuse, usage};
@@ -77,7 +77,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Ok(task) => task,
         Err(why) => return usage(command, &why),
     };
-    let settings = match settings::gather(&mut args, name_problem) {
+    let settings = match settings::gather(&mut args, capability_names::problem) {
         Ok(settings) => settings,
         Err(settings::Error::Usage(why)) => return usage(command, &why),
         Err(settings::Error::Config(why)) => {

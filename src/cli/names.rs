@@ -1,10 +1,12 @@
 //! `agent-net explain`: finds what a public name means, whatever kind of name it is.
 
+use crate::api::routes;
 use crate::health::codes;
+use crate::sys::error_codes;
 use crate::sys::explanation::{Explanation, Names};
 
 /// All kinds of names; another kind is another row.
-const NAMES: &[Names] = &[codes::NAMES];
+const NAMES: &[Names] = &[codes::NAMES, error_codes::NAMES, routes::NAMES];
 
 /// The first kind that has the name wins.
 pub(crate) fn find(name: &str) -> Option<Explanation> {

@@ -7,14 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{control, output, probe};
-use crate::api::contract;
-use crate::api::route::{self, Routes};
+use crate::api::dispatcher::Dispatcher;
+use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
 use crate::config::settings::{self, Settings, Source};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, SETTINGS, Setting, TlsRule, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler::{self, SnapshotStore};
+use crate::http::refusal::error_body;
+use crate::http::request;
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
 use crate::livepeer::lease::Registrations;
@@ -113,9 +115,9 @@ fn serve(config: &Config) -> Started<()> {
     let worker = Arc::new(Worker::new(seen, config));
     let pulse = Pulse::default();
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
-    let routes = Routes::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
-    let handler = Arc::clone(&worker);
-    let service = Service::new(routes, Box::new(move |asked| handler.handle(asked)));
+    let router = Router::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
+    let dispatcher = Dispatcher::new(router, Arc::clone(&worker));
+    let service = Service::new(Box::new(move |request| dispatcher.answer(request)));
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("listening on http://{addr}");
@@ -194,9 +196,9 @@ fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
 fn listen_to_commands(worker: &Arc<Worker>, config: &Config) {
     let Some(dir) = &config.state_dir else { return };
     let worker = Arc::clone(worker);
-    let started = control::start(dir, move |request| match request {
+    let started = control::start(dir, move |command| match command {
         "ack" => worker.acknowledge("agent-net ack"),
-        _ => contract::error_body("bad_request", "unknown request; available: ack", limits::unix_now()),
+        _ => error_body("bad_request", "unknown request; available: ack", limits::unix_now()),
     });
     if let Err(why) = started {
         log::warn!("cannot start a thread for agent-net ack: {why}; use SIGUSR1 instead");
@@ -232,7 +234,7 @@ fn gate_limits(config: &Config) -> Started<GateLimits> {
     Ok(GateLimits {
         connections: size(connections),
         jobs: config.capability.capacity as usize + SPARE_JOBS,
-        body: route::MAX_BODY,
+        body: request::MAX_BODY,
         memory: size(large),
     })
 }

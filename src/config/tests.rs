@@ -12,7 +12,7 @@ use crate::tables::{markdown, table};
 /// What is wrong with these settings, a line each; or the settings.
 fn parse(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let lookup = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-    let read = table::read(&lookup, crate::api::route::name_problem, Faults::default(), Vec::new());
+    let read = table::read(&lookup, crate::api::capability_names::problem, Faults::default(), Vec::new());
     read.map_err(|wrong| wrong.iter().map(ConfigError::to_string).collect())
 }
 

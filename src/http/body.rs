@@ -3,8 +3,10 @@
 
 use std::io;
 
-use super::head::{Framing, Refusal, out_of_memory, refusal};
+use super::head::{Framing, out_of_memory};
 use super::peer::Peer;
+use super::refusal::Refusal;
+use crate::sys::error_codes::ErrorCode;
 
 /// A larger body is not read to its end before the answer.
 const MAX_DRAIN: u64 = 8 << 20;
@@ -51,10 +53,10 @@ impl From<io::Error> for Error {
     fn from(why: io::Error) -> Self {
         match why.kind() {
             io::ErrorKind::UnexpectedEof => {
-                refusal(400, "incomplete_body", "the body is shorter than announced; send it whole").into()
+                Refusal::new(ErrorCode::IncompleteBody, "the body is shorter than announced; send it whole").into()
             }
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                refusal(408, "timeout", "the body did not come in time; send it in one go").into()
+                Refusal::new(ErrorCode::Timeout, "the body did not come in time; send it in one go").into()
             }
             io::ErrorKind::OutOfMemory => out_of_memory().into(),
             _ => Self::Gone,
@@ -95,7 +97,7 @@ pub(super) fn read(peer: &mut Peer<'_>, framing: Framing, max: usize) -> Result<
 }
 
 fn broken(what: &str) -> Refusal {
-    refusal(400, "bad_framing", format!("the chunked body is broken: {what}"))
+    Refusal::new(ErrorCode::BadFraming, format!("the chunked body is broken: {what}"))
 }
 
 struct Sink {

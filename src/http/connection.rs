@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Framed};
 use super::body::{self, Body};
-use super::head::{self, Head, Refusal, refusal};
+use super::head::{self, Head};
+use super::refusal::Refusal;
 use super::{Gate, inside};
 use crate::http::connections::{Entry, LONG_GRACE};
 use crate::http::peer::Peer;
 use crate::http::rouille::{HttpAnswer, Marks, WholeRequest};
+use crate::sys::error_codes::ErrorCode;
 
 /// From the first byte, or from the connect, to the end of the head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -62,11 +64,11 @@ pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
         return;
     }
     let why = match read_head(&mut peer) {
-        Ok(Some(_)) => refusal(503, "at_capacity", "too many connections are open; try again"),
+        Ok(Some(_)) => Refusal::new(ErrorCode::AtCapacity, "too many connections are open; try again"),
         Ok(None) => return,
         Err(why) => why,
     };
-    if let Next::Linger(timeout) = refuse(&mut peer, gate, &why, LINGER_SHORT) {
+    if let Next::Linger(timeout) = refuse(&mut peer, gate, why, LINGER_SHORT) {
         peer.linger(timeout);
     }
 }
@@ -89,7 +91,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
-        Err(why) => return refuse(peer, gate, &why, LINGER),
+        Err(why) => return refuse(peer, gate, why, LINGER),
     };
     let job = head.method == "POST";
     let _job = job.then(|| gate.pulse.job());
@@ -102,10 +104,10 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     let body = match read_body(peer, &head, gate.limits.body) {
         Ok(body) => body,
         Err(body::Error::Refused(why)) => {
-            if matches!(why.code, "incomplete_body" | "timeout") {
+            if matches!(why.code, ErrorCode::IncompleteBody | ErrorCode::Timeout) {
                 vanished();
             }
-            return refuse(peer, gate, &why, LINGER);
+            return refuse(peer, gate, why, LINGER);
         }
         Err(body::Error::Gone) => {
             vanished();
@@ -144,7 +146,10 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
 fn answer(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, head: Head, (body, late): (Body, bool)) -> HttpAnswer {
     let job = head.method == "POST";
     let Some(_work) = gate.work(job, WORK_TIMEOUT) else {
-        return HttpAnswer::refused(503, "at_capacity", "too many requests are in progress; try again");
+        return HttpAnswer::refused(Refusal::new(
+            ErrorCode::AtCapacity,
+            "too many requests are in progress; try again",
+        ));
     };
     let has_token = head.passed.iter().any(|(name, _)| name == inside::AUTHORIZATION);
     let Head { method, target, passed: headers, proxied, .. } = head;
@@ -155,7 +160,7 @@ fn answer(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, head: Head, (body,
     }
     if !peer.hold_answer(answer::cost(&answer)) {
         gate.table.close_useless(LONG_GRACE);
-        return (&head::out_of_memory()).into();
+        return HttpAnswer::refused(head::out_of_memory());
     }
     answer
 }
@@ -189,11 +194,11 @@ fn read_head(peer: &mut Peer<'_>) -> Result<Option<Head>, Refusal> {
         // The last byte may be a CR whose LF is still to come.
         seen = peer.rest().len().saturating_sub(1);
         match peer.fill() {
-            Ok(0) => return Err(refusal(400, "bad_request", "the request ends within its head")),
+            Ok(0) => return Err(Refusal::new(ErrorCode::BadRequest, "the request ends within its head")),
             Ok(_) => {}
             Err(why) => match why.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    return Err(refusal(408, "timeout", "the request's head did not come in time"));
+                    return Err(Refusal::new(ErrorCode::Timeout, "the request's head did not come in time"));
                 }
                 io::ErrorKind::OutOfMemory => return Err(head::out_of_memory()),
                 _ => return Ok(None),
@@ -214,12 +219,12 @@ fn read_body(peer: &mut Peer<'_>, head: &Head, max: usize) -> Result<Body, body:
 }
 
 /// An error after which the start of the next request is unknown.
-fn refuse(peer: &mut Peer<'_>, gate: &Gate, why: &Refusal, timeout: Duration) -> Next {
-    if why.is_out_of_memory() {
+fn refuse(peer: &mut Peer<'_>, gate: &Gate, why: Refusal, timeout: Duration) -> Next {
+    if head::is_out_of_memory(&why) {
         // The next one finds what this frees.
         gate.table.close_useless(LONG_GRACE);
     }
-    match answer::send(peer, why.into(), Framed::default()) {
+    match answer::send(peer, HttpAnswer::refused(why), Framed::default()) {
         Ok(()) => Next::Linger(timeout),
         Err(_) => Next::Close,
     }

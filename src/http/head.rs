@@ -3,48 +3,29 @@
 use httparse::{Header, Request, Status};
 
 use super::inside;
-use crate::http::rouille::HttpAnswer;
+use super::refusal::Refusal;
+use crate::sys::error_codes::ErrorCode;
 
 /// Largest head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
-
-/// A request that no handler sees.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) code: &'static str,
-    pub(super) message: String,
-}
-
-pub(super) fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
-    Refusal { status, code, message: message.into() }
-}
 
 /// The budget for large requests is spent.
 const OUT_OF_MEMORY: &str = "too many large requests are in progress; try again";
 
 pub(super) fn out_of_memory() -> Refusal {
-    refusal(503, "at_capacity", OUT_OF_MEMORY)
+    Refusal::new(ErrorCode::AtCapacity, OUT_OF_MEMORY)
 }
 
-impl Refusal {
-    pub(super) fn is_out_of_memory(&self) -> bool {
-        self.message == OUT_OF_MEMORY
-    }
-}
-
-impl From<&Refusal> for HttpAnswer {
-    fn from(why: &Refusal) -> Self {
-        Self::refused(why.status, why.code, &why.message)
-    }
+pub(super) fn is_out_of_memory(why: &Refusal) -> bool {
+    why.message == OUT_OF_MEMORY
 }
 
 fn bad_request(message: &str) -> Refusal {
-    refusal(400, "bad_request", message)
+    Refusal::new(ErrorCode::BadRequest, message)
 }
 
 fn bad_framing(message: &str) -> Refusal {
-    refusal(400, "bad_framing", message)
+    Refusal::new(ErrorCode::BadFraming, message)
 }
 
 /// How the body is delimited.
@@ -98,7 +79,8 @@ pub(super) fn end(buf: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
 }
 
 fn too_large() -> Refusal {
-    refusal(431, "head_too_large", format!("the request's headers are larger than {MAX_HEAD} bytes; send fewer"))
+    let message = format!("the request's headers are larger than {MAX_HEAD} bytes; send fewer");
+    Refusal::new(ErrorCode::HeadTooLarge, message)
 }
 
 /// Parses a whole head.
@@ -249,7 +231,7 @@ fn ascii(value: &[u8]) -> Option<String> {
 fn ends_are_found_and_rubbish_is_refused_immediately() {
     #[track_caller]
     fn check(bytes: &[u8], expect: Result<Option<usize>, u16>) {
-        assert_eq!(end(bytes, 0).map_err(|r| r.status), expect, "{:?}", String::from_utf8_lossy(bytes));
+        assert_eq!(end(bytes, 0).map_err(|r| r.code.row().status), expect, "{:?}", String::from_utf8_lossy(bytes));
     }
     check(b"GET / HTTP/1.1\r\n\r\n", Ok(Some(18)));
     check(b"GET / HTTP/1.1\r\nA: b\r\n\r\nbody\n", Ok(Some(24)));
@@ -267,7 +249,7 @@ fn framing_has_no_second_reading() {
     #[track_caller]
     fn check(headers: &str, expect: Result<Framing, &str>) {
         let head = parse(format!("POST /x HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
-        assert_eq!(head.map(|h| h.framing).map_err(|r| r.code), expect, "{headers}");
+        assert_eq!(head.map(|h| h.framing).map_err(|r| r.code.row().name), expect, "{headers}");
     }
     check("", Ok(Framing::Length(0)));
     check("Content-Length: 5\r\n", Ok(Framing::Length(5)));
@@ -345,7 +327,7 @@ mod junk {
                     let printable = |value: &str| value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b));
                     prop_assert!(head.passed.iter().all(|(_, value)| printable(value)), "{:?}", head);
                 }
-                Err(refusal) => prop_assert!((400..=505).contains(&refusal.status)),
+                Err(refusal) => prop_assert!((400..=505).contains(&refusal.code.row().status)),
             }
         }
     }

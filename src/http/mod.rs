@@ -15,7 +15,9 @@ mod head;
 pub(crate) mod inside;
 mod listen;
 mod peer;
+pub(crate) mod refusal;
 pub(crate) mod reply;
+pub(crate) mod request;
 pub(crate) mod rouille;
 
 use std::io;

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rouille::{Request, Response, ResponseBody};
 
 use super::inside;
+use super::refusal::Refusal;
 use super::reply::Reply;
-use crate::api::route::{self, Asked, Refusal, Routes};
+use super::request;
 
 /// A request that was read whole.
 #[derive(Debug)]
@@ -49,19 +49,21 @@ pub(crate) struct HttpAnswer {
 
 /// Answers requests on the thread that read them.
 pub(crate) struct Service {
-    routes: Routes,
-    handler: Box<dyn Fn(Asked) -> Reply + Send + Sync>,
+    handler: Box<Handler>,
 }
+
+/// Does not panic, and does not block for more than 2 s.
+type Handler = dyn Fn(&request::Request<'_>) -> Reply + Send + Sync;
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("Service").finish_non_exhaustive()
     }
 }
 
 impl Service {
-    pub(crate) fn new(routes: Routes, handler: Box<dyn Fn(Asked) -> Reply + Send + Sync>) -> Self {
-        Self { routes, handler }
+    pub(crate) fn new(handler: Box<Handler>) -> Self {
+        Self { handler }
     }
 
     pub(crate) fn answer(&self, request: WholeRequest) -> HttpAnswer {
@@ -77,7 +79,7 @@ impl Service {
             // It is in memory: reading it cannot fail.
             let _ = data.read_to_end(&mut body);
         }
-        let asked = route::Request {
+        response((self.handler)(&request::Request {
             method: request.method(),
             target: request.raw_url(),
             accept: request.header(inside::ACCEPT),
@@ -87,12 +89,8 @@ impl Service {
             if_none_match: request.header(inside::IF_NONE_MATCH),
             proxied: marks.proxied,
             late: marks.late,
-            body: (!too_large && body.len() <= route::MAX_BODY).then_some(&body),
-        };
-        let route = self.routes.job_route(&asked);
-        let of = |job| Asked { route, late: asked.late, tokenless: asked.authorization.is_none(), job };
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(of(self.routes.parse(&asked)))));
-        response(answer.unwrap_or_else(|_| (self.handler)(of(Err(panicked())))))
+            body: (!too_large && body.len() <= request::MAX_BODY).then_some(&body),
+        }))
     }
 }
 
@@ -105,17 +103,10 @@ impl HttpAnswer {
     }
 
     /// The answer to a request that no handler sees.
-    pub(crate) fn refused(status: u16, code: &'static str, message: &str) -> Self {
-        let refusal = Refusal::new(status, code, message);
-        let refusal = if status == 503 { refusal.with("Retry-After", "1") } else { refusal };
+    pub(crate) fn refused(refusal: Refusal) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::of(response(refusal.reply(now.as_secs_f64())))
     }
-}
-
-/// A defect of ours ends one answer, not the worker.
-fn panicked() -> Refusal {
-    Refusal::new(500, "internal", "the worker failed at this request; the next one is served. Please report its log")
 }
 
 /// Until the year 9999: no other date can be written in HTTP.
@@ -140,6 +131,7 @@ fn response(reply: Reply) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::error_codes::ErrorCode;
 
     fn request(method: &str, target: &str, body: Option<&str>) -> WholeRequest {
         WholeRequest {
@@ -163,29 +155,23 @@ mod tests {
     #[test]
     fn a_request_reaches_the_handler_with_its_marks_on_the_thread_that_brings_it() {
         let here = std::thread::current().id();
-        let handler = move |asked: Asked| {
+        let handler = move |request: &request::Request<'_>| {
             assert_eq!(std::thread::current().id(), here);
-            assert!(asked.late && asked.tokenless);
-            Reply::json(200, format!("{:?}", asked.job))
+            assert!(request.late && !request.proxied && request.authorization.is_none());
+            Reply::json(200, format!("{} {} {:?} {:?}", request.method, request.target, request.accept, request.body))
         };
-        let service = Service::new(Routes::default(), Box::new(handler));
-        assert_eq!(text(service.answer(request("GET", "/gpu", Some("")))), (200, "Ok(Gpu { text: true })".into()));
-        let (_, job) = text(service.answer(request("POST", "/gpu-check", Some(r#"{"agent_id":"a"}"#))));
-        assert!(job.starts_with(r#"Ok(Report { agent_id: "a""#), "{job}");
+        let service = Service::new(Box::new(handler));
+        let (status, get) = text(service.answer(request("GET", "/gpu?x=1", Some(""))));
+        assert_eq!((status, get.as_str()), (200, "GET /gpu?x=1 Some(\"text/plain\") Some([])"));
+        let (_, post) = text(service.answer(request("POST", "/gpu-check", Some("ab"))));
+        assert!(post.ends_with("Some([97, 98])"), "{post}");
         let (_, large) = text(service.answer(request("POST", "/gpu-check", None)));
-        assert!(large.contains("body_too_large"), "{large}");
+        assert!(large.ends_with("None"), "{large}");
     }
 
     #[test]
-    fn a_panic_of_the_handler_is_a_500_and_nothing_more() {
-        let handler = |asked: Asked| match asked.job {
-            Ok(_) => panic!("expected by this test"),
-            Err(refusal) => refusal.reply(0.0),
-        };
-        let service = Service::new(Routes::default(), Box::new(handler));
-        for _ in 0..2 {
-            let (status, body) = text(service.answer(request("GET", "/gpu", Some(""))));
-            assert!(status == 500 && body.contains("internal"), "{status} {body}");
-        }
+    fn a_refusal_is_an_answer() {
+        let (status, body) = text(HttpAnswer::refused(Refusal::new(ErrorCode::AtCapacity, "try again")));
+        assert!(status == 503 && body.contains("\"code\":\"at_capacity\""), "{status} {body}");
     }
 }

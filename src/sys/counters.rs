@@ -162,17 +162,36 @@ const BOUNDS: [(f64, &str); 12] = [
 
 /// The jobs that were answered, by route and status, and how long they took.
 #[derive(Debug, Default)]
-pub(crate) struct JobStats(Mutex<Jobs>);
+pub(crate) struct JobStats(Mutex<JobTotals>);
 
-#[derive(Debug, Default)]
-struct Jobs {
-    answered: BTreeMap<(&'static str, u16), u64>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobTotals {
+    /// By route and status.
+    pub(crate) answered: BTreeMap<(&'static str, u16), u64>,
     /// Jobs up to each of [`BOUNDS`], not cumulative, and those beyond.
-    times: [u64; BOUNDS.len() + 1],
-    total: Duration,
+    pub(crate) times: [u64; BOUNDS.len() + 1],
+    pub(crate) total: Duration,
+}
+
+impl JobTotals {
+    /// The least bound, in seconds, that this share of the jobs stayed within; None without one.
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        let all: u64 = self.times.iter().sum();
+        let wanted = share * all as f64;
+        let mut below = 0;
+        let mut bounds = BOUNDS.iter().zip(self.times).map(|((bound, _), count)| {
+            below += count;
+            (*bound, below)
+        });
+        bounds.find(|(_, below)| all > 0 && *below as f64 >= wanted).map(|(bound, _)| bound)
+    }
 }
 
 impl JobStats {
+    pub(crate) fn totals(&self) -> JobTotals {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn count(&self, route: &'static str, status: u16, took: Duration) {
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *jobs.answered.entry((route, status)).or_default() += 1;
@@ -182,7 +201,7 @@ impl JobStats {
     }
 
     pub(crate) fn write(&self, out: &mut Exposition) {
-        let jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = self.totals();
         out.family(&JOBS);
         for ((route, status), count) in &jobs.answered {
             out.sample(&[route, &status.to_string()], Some(*count as f64));
@@ -219,6 +238,17 @@ fn job_times_are_cumulative() {
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     }
+}
+
+#[test]
+fn quantiles_are_bounds_of_the_histogram() {
+    let stats = JobStats::default();
+    let of = |share| stats.totals().quantile(share);
+    assert_eq!((of(0.5), of(0.99)), (None, None));
+    for micros in [50, 60, 200, 3_000_000] {
+        stats.count("/gpu-check", 200, Duration::from_micros(micros));
+    }
+    assert_eq!((of(0.5), of(0.75), of(0.99)), (Some(0.0001), Some(0.00025), None));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod counters;
+pub(crate) mod error_codes;
 pub(crate) mod exit;
 pub(crate) mod explanation;
 pub(crate) mod exposition;

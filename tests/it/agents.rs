@@ -1,4 +1,4 @@
-//! GET /agents: who has sent jobs.
+//! GET /agents and GET /jobs: who has sent jobs, and their results.
 
 use serde_json::{Value, json};
 
@@ -48,15 +48,45 @@ fn the_table_is_bounded() {
 }
 
 #[test]
+fn jobs_are_counted_by_route_and_result_as_in_the_metrics() {
+    let worker = Worker::start(&[("CAPABILITY_CAPACITY", "3")]);
+    let none = worker.get("/jobs").json();
+    assert_eq!((&none["routes"], &none["duration"]["p50_seconds"]), (&json!([]), &Value::Null));
+    assert_eq!((&none["in_progress"], &none["capacity"]), (&json!(0), &json!(3)));
+    for (path, body, status) in [
+        ("/gpu-check", job("a"), 200),
+        ("/gpu-check", job("b"), 200),
+        ("/gpu-check", "{}".to_owned(), 400),
+        ("/gpu-check", "x".repeat(70_000), 413),
+        ("/agent-net", "junk".to_owned(), 400),
+    ] {
+        assert_eq!(worker.post(path, &body).status, status, "{path}");
+    }
+    let answer = worker.get("/jobs").json();
+    let row = |route, served, rejected, statuses| json!({"route": route, "served": served, "rejected": rejected, "busy": 0, "failed": 0, "statuses": statuses});
+    let wanted =
+        [row("/agent-net", 0, 1, json!({"400": 1})), row("/gpu-check", 2, 2, json!({"200": 2, "400": 1, "413": 1}))];
+    assert_eq!(answer["routes"], json!(wanted));
+    assert_eq!(answer["duration"]["count"], 5);
+    let metrics = worker.get("/metrics");
+    for row in answer["routes"].as_array().expect("a list") {
+        for (status, count) in row["statuses"].as_object().expect("an object") {
+            let series = format!("agent_net_jobs_total{{route={},code=\"{status}\"}} {count}", row["route"]);
+            assert!(metrics.text().lines().any(|line| line == series), "{series}");
+        }
+    }
+}
+
+#[test]
 fn these_routes_are_for_the_operator() {
     let worker = Worker::start(&[("WORKER_TOKEN", "s3cret")]);
     let token = "Authorization: Bearer s3cret";
-    for (method, path) in [("GET", "/agents"), ("GET", "/metrics"), ("GET", "/uptime")] {
+    for (method, path) in [("GET", "/agents"), ("GET", "/jobs"), ("GET", "/metrics"), ("GET", "/uptime")] {
         let ask = |headers: &[&str]| http::request(worker.addr, method, path, headers, b"").status;
         assert_eq!((ask(&[]), ask(&[token, "Livepeer-Runner-Route: x"])), (401, 404), "{path}");
         assert_ne!(ask(&[token]), 401, "{path}");
     }
-    for (method, path) in [("POST", "/agents"), ("POST", "/metrics"), ("POST", "/uptime")] {
+    for (method, path) in [("POST", "/agents"), ("POST", "/jobs"), ("POST", "/metrics"), ("POST", "/uptime")] {
         assert_eq!(http::request(worker.addr, method, path, &[token], b"").status, 405, "{path}");
     }
 }

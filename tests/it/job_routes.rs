@@ -84,8 +84,8 @@ fn jobs_come_below_the_path_of_capability_url() {
 #[test]
 fn a_name_that_no_job_could_reach_is_refused_at_the_start() {
     for (name, words) in [
-        ("metrics", "its jobs would come to /metrics, which is another route"),
-        ("good,hardware/stats", "CAPABILITY_NAME=\"hardware/stats\": its jobs would come to /hardware/stats"),
+        ("metrics", "its jobs would arrive at /metrics, another route"),
+        ("good,hardware/stats", "CAPABILITY_NAME=\"hardware/stats\": its jobs would arrive at /hardware/stats"),
         ("capabilities", "another route of this worker"),
         ("openapi.json", "another route of this worker"),
         ("a%41", "?, # or %"),

@@ -60,6 +60,7 @@ mod nvml;
 mod ollama;
 mod openapi;
 mod page;
+mod picture;
 mod pm;
 mod pm_limits;
 mod pm_live;

@@ -11,6 +11,7 @@ use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::gpus::{is_ok, start};
 use crate::harness::{Worker, folder, run, skip};
 use crate::http;
+use crate::jobs::job;
 use crate::nvml::FakeNvml;
 
 #[test]
@@ -47,8 +48,8 @@ fn the_last_hour_of_each_gpu_is_told() {
     assert_eq!(history["gpus"][1]["power_w"].as_array().expect("a list").last(), Some(&serde_json::Value::Null));
 }
 
-/// The DOM after so many milliseconds of the page's own time; None, with a word about it, where there is no Chromium.
-fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
+/// A headless Chromium with a home of its own; None, with a message, where it is missing.
+pub fn browser(name: &str) -> Option<Command> {
     let program = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
         .find(|program| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success()));
@@ -58,6 +59,12 @@ fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
     };
     let mut browser = crate::harness::command(program);
     browser.env("HOME", folder(name)).args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]);
+    Some(browser)
+}
+
+/// The DOM after some seconds of the page's own time; None without Chromium.
+fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
+    let mut browser = browser(name)?;
     browser.args(["--virtual-time-budget=8000", "--dump-dom"]).arg(format!("http://{addr}/"));
     let (status, dom, err) = run(&mut browser);
     assert!(status.success() && dom.contains("</html>"), "{err}");
@@ -69,6 +76,9 @@ fn a_browser_shows_what_is_so() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=95"));
     let worker = start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc")]);
     worker.report_when("a hot GPU", |report| report["health"]["verdict"] == "degraded");
+    for (agent, status) in [("a", 200), ("", 400), ("b", 200)] {
+        assert_eq!(worker.post("/agent-net", &job(agent)).status, status);
+    }
     let Some(dom) = rendered(worker.addr, "page-degraded") else { return };
     for part in [
         r#"class="degraded" tabindex="-1" aria-label="Verdict""#,
@@ -82,9 +92,12 @@ fn a_browser_shows_what_is_so() {
         "6.8 / 24.0 GiB",
         MODEL,
         "on the GPU",
-        "None: ORCH_URL is not set.",
+        "Not registering: ORCH_URL is not set.",
         "agent-net-nyc",
-        "/gpu-check",
+        r#"<th scope="row">/agent-net</th><td>served</td><td class="number">2</td>"#,
+        r#"<th scope="row">/agent-net</th><td>rejected (4xx)</td><td class="number">1</td>"#,
+        "0 of 10 in progress",
+        "Utilization",
     ] {
         assert!(dom.contains(part), "{part} is not in {dom}");
     }
@@ -110,7 +123,7 @@ fn without_a_gpu_it_says_what_to_do() {
     worker.report_when("a verdict", |report| !is_ok(report));
     let Some(dom) = rendered(worker.addr, "page-none") else { return };
     assert!(dom.contains("<strong>unhealthy</strong>") || dom.contains("<strong>unknown</strong>"), "{dom}");
-    assert!(dom.contains("There is no GPU to be seen.") && dom.contains("Ollama does not answer"), "{dom}");
+    assert!(dom.contains("No GPU detected.") && dom.contains("Ollama does not respond"), "{dom}");
 }
 
 /// Passes on what a browser asks `to` a worker, until it asks for the version a second time: then nobody is there.
@@ -150,6 +163,6 @@ fn a_worker_that_is_gone_is_said_to_be() {
     let worker = start(&ollama, &nvml, &[]);
     worker.report_when("verdict ok", is_ok);
     let Some(dom) = rendered(goes_away(worker.addr), "page-gone") else { return };
-    assert!(dom.contains(r#"<body class="lost">"#) && dom.contains("The worker has not answered since"), "{dom}");
-    assert!(dom.contains("<title>no answer") && dom.contains("<h3>Fake RTX 0</h3>"), "{dom}");
+    assert!(dom.contains(r#"<body class="lost">"#) && dom.contains("No response from the worker since"), "{dom}");
+    assert!(dom.contains("<title>no response") && dom.contains("<h3>Fake RTX 0</h3>"), "{dom}");
 }

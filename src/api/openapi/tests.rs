@@ -1,17 +1,24 @@
-//! The schemas, made from the structs.
+//! Makes the document: paths of the table of routes, schemas of the structs, the rest of `tests/parts.json`.
+
+use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::SCHEMAS;
-use crate::api::answers::{AgentsAnswer, UptimeAnswer};
+use super::DOCUMENT;
+use crate::api::answers::{AgentsAnswer, JobsAnswer, UptimeAnswer};
 use crate::api::codes_answer::CodesAnswer;
-use crate::api::contract::ErrorBody;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
 use crate::api::report::{Catalogue, Ready, Report};
+use crate::api::routes::{ANYWHERE, Access, Answer, Route, listed};
 use crate::health::history;
 use crate::health::uptime::WINDOWS;
+use crate::http::refusal::ErrorBody;
+use crate::sys::error_codes::{ERRORS, ErrorCode};
+
+/// What no table and no struct has: texts, security, examples by route, status and content type.
+const PARTS: &str = include_str!("tests/parts.json");
 
 /// An object with a value of this kind for each window.
 pub(crate) fn by_window<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -29,6 +36,7 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<Ready<'static>>();
     generator.subschema_for::<UptimeAnswer<'static>>();
     generator.subschema_for::<AgentsAnswer<'static>>();
+    generator.subschema_for::<JobsAnswer>();
     generator.subschema_for::<CodesAnswer>();
     generator.subschema_for::<history::HistoryAnswer<'static>>();
     generator.subschema_for::<Version<'static>>();
@@ -39,12 +47,189 @@ fn schemas() -> Map<String, Value> {
     generator.take_definitions(true)
 }
 
+/// `gpuCheck` for /gpu-check; a path that has two routes gets the tag in front.
+fn operation_id(route: &Route) -> String {
+    let words = route.path.trim_end_matches(".json").split(['/', '-']).filter(|word| !word.is_empty());
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    let id: String =
+        words.enumerate().map(|(at, word)| if at == 0 { word.to_owned() } else { capital(word) }).collect();
+    match (id.as_str(), route.access) {
+        ("", Access::Jobs) => "rootJob".into(),
+        ("", _) => "page".into(),
+        _ => id,
+    }
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
+}
+
+/// `code: meaning` for each of them.
+fn meanings<'a>(codes: impl Iterator<Item = &'a ErrorCode>) -> String {
+    let text = |code: &ErrorCode| format!("{}: {} {}", code.row().name, code.row().meaning, code.row().action);
+    codes.map(text).collect::<Vec<_>>().join(" ")
+}
+
+/// The errors of one status; those with Retry-After have a response of their own.
+fn refused(codes: &[&ErrorCode]) -> Value {
+    let kind = if codes.iter().all(|code| code.row().retry_after.is_some()) { "TryAgain" } else { "Refused" };
+    let mut response = reference("responses", kind);
+    response["description"] = meanings(codes.iter().copied()).into();
+    response
+}
+
+fn content(answer: &Answer, examples: &Value) -> Value {
+    let schema = match answer.schema {
+        "" => json!({ "type": "string" }),
+        name => reference("schemas", name),
+    };
+    let mut media = json!({ "schema": schema });
+    if let Some(example) = examples.get(format!("{} {}", answer.status, answer.content_type)) {
+        media["example"] = example.clone();
+    }
+    media
+}
+
+fn responses(route: &Route, examples: &Value) -> Value {
+    let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    for answer in route.answers {
+        let response = all.entry(answer.status.to_string()).or_insert_with(|| json!({ "description": answer.meaning }));
+        if !answer.content_type.is_empty() {
+            response["content"][answer.content_type] = content(answer, examples);
+        }
+        if route.access == Access::Jobs {
+            response["headers"]["X-Metadata"] = reference("headers", "X-Metadata");
+        }
+    }
+    let mut errors: BTreeMap<String, Vec<&ErrorCode>> = BTreeMap::new();
+    let unauthorized = (route.access != Access::Open).then_some(&ErrorCode::Unauthorized);
+    for code in route.errors.iter().chain(unauthorized) {
+        errors.entry(code.row().status.to_string()).or_default().push(code);
+    }
+    for (status, codes) in errors {
+        match all.get_mut(&status) {
+            // An answer of its own has this status as well.
+            Some(response) => {
+                let text = format!("{}. {}", response["description"].as_str().unwrap(), meanings(codes.into_iter()));
+                response["description"] = text.into();
+                let schema = &mut response["content"]["application/json"]["schema"];
+                *schema = json!({ "anyOf": [schema.take(), reference("schemas", "Error")] });
+            }
+            None if status == "401" => drop(all.insert(status, reference("responses", "Unauthorized"))),
+            None => drop(all.insert(status, refused(&codes))),
+        }
+    }
+    all.insert("default".into(), reference("responses", "Refused"));
+    json!(all)
+}
+
+fn operation(route: &Route, examples: &Value) -> Value {
+    let mut operation = json!({
+        "operationId": operation_id(route),
+        "tags": [route.tag],
+        "summary": route.summary,
+        "responses": responses(route, examples),
+    });
+    if !route.details.is_empty() {
+        operation["description"] = route.details.into();
+    }
+    if route.access == Access::Jobs {
+        operation["requestBody"] = reference("requestBodies", "Job");
+    }
+    if route.access == Access::Open {
+        operation["security"] = json!([]);
+    }
+    let parameters = route.parameters.iter().map(|parameter| {
+        let mut schema = json!({ "enum": parameter.choices });
+        if parameter.has_default {
+            schema["default"] = parameter.choices[0].into();
+        }
+        json!({ "name": parameter.name, "in": "query", "description": parameter.meaning, "schema": schema })
+    });
+    let parameters: Vec<Value> = parameters.collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation
+}
+
+fn components(parts: &Value) -> Value {
+    let error = |description: &str, header: Option<&str>| {
+        let media = json!({ "schema": reference("schemas", "Error") });
+        let mut response = json!({ "description": description, "content": { "application/json": media } });
+        if let Some(header) = header {
+            response["headers"][header] = reference("headers", header);
+        }
+        response
+    };
+    let anywhere = format!("A code for programs, a sentence for people. {}", meanings(ANYWHERE.iter()));
+    let mut everywhere = error(&anywhere, None);
+    everywhere["content"]["application/json"]["example"] = parts["error"].clone();
+    let mut all = schemas();
+    for (name, schema) in parts["schemas"].as_object().unwrap() {
+        assert!(all.insert(name.clone(), schema.clone()).is_none(), "{name} is the name of a struct");
+    }
+    json!({
+        "securitySchemes": parts["securitySchemes"],
+        "requestBodies": parts["requestBodies"],
+        "headers": parts["headers"],
+        "responses": {
+            "Refused": everywhere,
+            "TryAgain": error("Retry after Retry-After", Some("Retry-After")),
+            "Unauthorized": error(&meanings([ErrorCode::Unauthorized].iter()), Some("WWW-Authenticate")),
+        },
+        "schemas": all,
+    })
+}
+
+/// One line for each path, schema and so on: small, and changes can be read.
+fn written(document: &Value) -> String {
+    let lines = |value: &Value| {
+        let all: Vec<String> =
+            value.as_object().unwrap().iter().map(|(name, value)| format!("{name:?}:{value}")).collect();
+        format!("{{\n{}\n}}", all.join(",\n"))
+    };
+    let part = |(name, value): (&String, &Value)| match name.as_str() {
+        "paths" => format!("{name:?}:{}", lines(value)),
+        "components" => {
+            let all: Vec<String> =
+                value.as_object().unwrap().iter().map(|(name, value)| format!("{name:?}:{}", lines(value))).collect();
+            format!("{name:?}:{{\n{}\n}}", all.join(",\n"))
+        }
+        _ => format!("{name:?}:{value}"),
+    };
+    let all: Vec<String> = document.as_object().unwrap().iter().map(part).collect();
+    format!("{{\n{}\n}}\n", all.join(",\n"))
+}
+
 #[test]
-fn the_schemas_are_those_of_the_structs() {
-    let lines: Vec<String> = schemas().iter().map(|(name, schema)| format!("{name:?}: {schema}")).collect();
-    let text = format!("{{\n{}\n}}\n", lines.join(",\n"));
-    if text != SCHEMAS {
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi/schemas.json"), text).unwrap();
-        panic!("src/api/openapi/schemas.json was out of date and has been written: check it and run the test again");
+fn the_document_is_that_of_the_tables_and_structs() {
+    let parts: Value = serde_json::from_str(PARTS).unwrap();
+    let mut document = json!({ "components": components(&parts) });
+    for name in ["openapi", "info", "servers", "security", "tags"] {
+        document[name] = parts[name].clone();
+    }
+    document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
+    for route in listed() {
+        let examples = &parts["examples"][format!("{} {}", route.method, route.path)];
+        document["paths"][route.path][route.method.to_lowercase()] = operation(route, examples);
+    }
+    for name in parts["examples"].as_object().unwrap().keys() {
+        assert!(listed().any(|route| *name == format!("{} {}", route.method, route.path)), "{name} is not a route");
+    }
+    let text = written(&document);
+    if text != DOCUMENT && std::env::var("AGENT_NET_WRITE").as_deref() == Ok("1") {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json"), text).unwrap();
+        return;
+    }
+    assert!(text == DOCUMENT, "src/api/openapi.json is out of date: run the tests with AGENT_NET_WRITE=1");
+}
+
+#[test]
+fn every_error_is_one_of_a_route_or_of_all() {
+    let of_routes = listed().flat_map(|route| route.errors);
+    let all: Vec<ErrorCode> = of_routes.chain(ANYWHERE).chain([&ErrorCode::Unauthorized]).copied().collect();
+    for (at, row) in ERRORS.iter().enumerate() {
+        assert!(all.iter().any(|code| *code as usize == at), "{}: no route answers with it", row.name);
     }
 }

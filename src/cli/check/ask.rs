@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use super::options::{Form, Options};
 use super::render;
-use crate::api::contract;
 use crate::api::report::{Moment, Published};
 use crate::cli::doctor::looks;
 use crate::cli::probe::{self, NoAnswer};
 use crate::config::Config;
 use crate::health::sampler::Once;
+use crate::http::refusal::error_body;
 use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
@@ -48,7 +48,7 @@ impl Asker {
             Err(why) => {
                 let text = match self.options.form {
                     Form::Lines => render::unknown(&why),
-                    Form::Json => contract::error_body("unreachable", &why, unix_now()) + "\n",
+                    Form::Json => error_body("unreachable", &why, unix_now()) + "\n",
                     Form::Text => render::unknown_text(&why),
                 };
                 (Exit::Unknown, text)

@@ -1,17 +1,15 @@
 //! A capability's name as the path of its jobs. Livepeer's Python SDK posts to `ORCHESTRATOR/process/request/NAME`, and
 //! go-livepeer sends that on as `POST CAPABILITY_URL/NAME`.
 
-use super::{PATHS, Path};
+use super::routes::{Access, ROUTES, Route};
 
-/// Why no job could come to a capability of this name; None: they can.
+/// Why jobs cannot reach a capability of this name; None: they can.
 pub(crate) fn problem(name: &str) -> Option<String> {
-    let hidden = PATHS.iter().find(|(path, found)| path[1..] == *name && *found != Path::Report);
-    if let Some((path, _)) = hidden {
-        return Some(format!(
-            "its jobs would come to {path}, which is another route of this worker; choose another name"
-        ));
+    let hidden = ROUTES.iter().find(|route| route.path[1..] == *name && !is_job(route));
+    if let Some(Route { path, .. }) = hidden {
+        return Some(format!("its jobs would arrive at {path}, another route of this worker; choose another name"));
     }
-    // go-livepeer takes what follows ? and # for no part of the path, and % for an escape.
+    // go-livepeer ends the path at ? and #, and reads % as an escape.
     if name.contains(['?', '#', '%']) {
         return Some("go-livepeer cannot send jobs to a name with ?, # or %; use letters, digits, - and _".into());
     }
@@ -23,8 +21,12 @@ pub(crate) fn problem(name: &str) -> Option<String> {
     None
 }
 
-/// The route that leads to a path: as it is named, or with escapes. go-livepeer escapes once what a URL may not hold,
-/// and the proxy of its Live Runners escapes the escapes of a client again. Good names have no `%` of their own.
+fn is_job(route: &Route) -> bool {
+    route.access == Access::Jobs
+}
+
+/// The one of `named` that a path means, with or without escapes. go-livepeer escapes what a URL may not hold, and the
+/// proxy of its Live Runners escapes a client's escapes again. Good names have no `%` of their own.
 pub(super) fn find(named: &[&'static str], path: &str) -> Option<&'static str> {
     let find = |path: &[u8]| named.iter().find(|name| name.as_bytes() == path).copied();
     find(path.as_bytes()).or_else(|| {
@@ -36,7 +38,7 @@ pub(super) fn find(named: &[&'static str], path: &str) -> Option<&'static str> {
     })
 }
 
-/// Without its escapes; what is not one stays.
+/// Without its escapes; what is not an escape stays.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| u8::try_from(char::from(*text.get(at)?).to_digit(16)?).ok();
     let mut out = Vec::with_capacity(text.len());
@@ -60,8 +62,8 @@ fn names_that_no_job_can_reach_are_refused() {
     {
         check(good, None);
     }
-    for (path, found) in PATHS.iter().filter(|(path, _)| path.len() > 1) {
-        check(&path[1..], (*found != Path::Report).then_some(path));
+    for route in ROUTES.iter().filter(|route| route.path.len() > 1) {
+        check(&route.path[1..], (!is_job(route)).then_some(route.path));
     }
     for bad in ["a?b", "a#b", "a%b", "%6detrics"] {
         check(bad, Some("?, # or %"));

@@ -1,0 +1,36 @@
+//! What is used of a request that was read whole.
+
+/// Largest body, in bytes.
+pub(crate) const MAX_BODY: usize = 64 * 1024;
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    /// As it came, query included.
+    pub(crate) target: &'a str,
+    pub(crate) accept: Option<&'a str>,
+    pub(crate) authorization: Option<&'a str>,
+    /// `Livepeer-Payment`.
+    pub(crate) payment: Option<&'a str>,
+    /// `Livepeer`.
+    pub(crate) job: Option<&'a str>,
+    pub(crate) if_none_match: Option<&'a str>,
+    /// It has Livepeer-Runner-Route: an orchestrator's proxy sent it for an unknown client.
+    pub(crate) proxied: bool,
+    /// It began after SIGTERM.
+    pub(crate) late: bool,
+    /// None: larger than [`MAX_BODY`], and discarded.
+    pub(crate) body: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn path(&self) -> &'a str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The value of a parameter of the query, as it came.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
+        let (_, query) = self.target.split_once('?')?;
+        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+}
