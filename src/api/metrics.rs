@@ -8,17 +8,14 @@ mod ollama;
 mod registrations;
 mod worker;
 
-#[cfg(test)]
-use crate::{
-    gpu::readings,
-    health::recorder,
-    livepeer::tickets::intake,
-    sys::{counters, exposition::Family},
-};
-
 use crate::config::limits::Limits;
+use crate::gpu::readings;
+use crate::health::recorder;
 use crate::health::snapshot::Snapshot;
-use crate::sys::exposition::Exposition;
+use crate::livepeer::tickets::intake;
+use crate::sys::counters;
+use crate::sys::explanation::{Explanation, Names};
+use crate::sys::exposition::{Exposition, Family};
 
 pub(crate) use keepers::write as keepers;
 pub(crate) use nvidia_smi::write as nvidia_smi;
@@ -33,7 +30,6 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) 
 }
 
 /// All metrics but those of `nvidia_smi`, by headings.
-#[cfg(test)]
 pub(crate) fn all() -> [(&'static str, Vec<Family>); 4] {
     let of_readings: Vec<Family> = readings::families().into_iter().map(|(family, _)| family).collect();
     [
@@ -42,6 +38,21 @@ pub(crate) fn all() -> [(&'static str, Vec<Family>); 4] {
         ("Ollama and models", [ollama::METRICS, keepers::METRICS].concat()),
         ("Jobs, registrations and tickets", [counters::METRICS, registrations::METRICS, intake::METRICS].concat()),
     ]
+}
+
+/// For `agent-net explain`.
+pub(crate) const NAMES: Names = Names { kind: "metric", all: || families().map(|family| family.name).collect(), find };
+
+fn families() -> impl Iterator<Item = Family> {
+    all().into_iter().flat_map(|(_, families)| families)
+}
+
+fn find(name: &str) -> Option<Explanation> {
+    let family = families().find(|family| family.name.eq_ignore_ascii_case(name))?;
+    let labels = family.labels.join(", ");
+    let fields = [("meaning", family.help.to_owned()), ("type", family.kind.name().to_owned()), ("labels", labels)];
+    let known = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+    Some(Explanation { name: family.name, kind: NAMES.kind, fields: known })
 }
 
 #[cfg(test)]

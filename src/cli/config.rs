@@ -10,7 +10,7 @@ use super::output;
 use crate::config::settings::{self, Settings};
 use crate::config::url;
 use crate::config::{Config, Kind, SETTINGS, Setting};
-use crate::health::sampler;
+use crate::health::once;
 use crate::livepeer::runner::{self, Cards};
 use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;
@@ -53,7 +53,7 @@ pub(super) fn run(settings: &Settings, form: Form) -> Exit {
 /// With the GPUs as they are now.
 fn runner_entry(config: &Config) -> String {
     let mut cards = Cards::default();
-    let now = sampler::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale);
+    let now = once::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale);
     cards.see(&now.gpu);
     if cards.first().is_none() {
         output::complain(

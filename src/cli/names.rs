@@ -1,12 +1,15 @@
 //! `agent-net explain`: finds what a public name means, whatever kind of name it is.
 
-use crate::api::routes;
+use crate::api::{metrics, routes};
+use crate::config::table;
+use crate::gpu::readings;
 use crate::health::codes;
 use crate::sys::error_codes;
 use crate::sys::explanation::{Explanation, Names};
 
 /// All kinds of names; another kind is another row.
-const NAMES: &[Names] = &[codes::NAMES, error_codes::NAMES, routes::NAMES];
+const NAMES: &[Names] =
+    &[codes::NAMES, table::NAMES, readings::NAMES, metrics::NAMES, error_codes::NAMES, routes::NAMES];
 
 /// The first kind that has the name wins.
 pub(crate) fn find(name: &str) -> Option<Explanation> {
@@ -51,7 +54,7 @@ fn distance(wanted: &[char], name: &str) -> usize {
 fn a_wrong_name_has_near_ones() {
     assert_eq!(closest("TEMP_HIHG")[0], "TEMP_HIGH");
     assert_eq!(closest("temphigh")[0], "TEMP_HIGH");
-    assert!(closest("temp").contains(&"TEMP_HIGH") && closest("TEMP").len() == 4);
+    assert!(closest("temp").contains(&"TEMP_HIGH") && closest("TEMP").len() == 5);
     assert_eq!(closest("GPU_GONE")[0], "GPU_LOST");
     for junk in ["", "zzzzzzzzzzzzzzzzzzzz", "🦀"] {
         assert_eq!(closest(junk), [""; 0], "{junk}");

@@ -14,7 +14,7 @@ pub(crate) mod price;
 mod secret;
 mod setting;
 pub(crate) mod settings;
-mod table;
+pub(crate) mod table;
 mod tls;
 pub(crate) mod url;
 mod values;

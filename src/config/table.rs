@@ -19,6 +19,7 @@ use crate::config::setting::{BOOLEAN, Setting};
 use crate::config::tls::TlsRule;
 use crate::config::url::HttpUrl;
 use crate::config::values::Values;
+use crate::sys::explanation::{Explanation, Names};
 
 const fn setting(
     name: &'static str,
@@ -162,21 +163,17 @@ pub(crate) fn read(
     if wrong.is_empty() { Ok(config) } else { Err(wrong) }
 }
 
-/// The names of all settings.
-#[cfg_attr(not(test), expect(dead_code, reason = "for agent-net explain"))]
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    SETTINGS.iter().map(|setting| setting.name)
-}
+/// For `agent-net explain`.
+pub(crate) const NAMES: Names =
+    Names { kind: "setting", all: || SETTINGS.iter().map(|setting| setting.name).collect(), find };
 
-/// What there is to know about a setting; None: an unknown name.
-#[cfg_attr(not(test), expect(dead_code, reason = "for agent-net explain"))]
-pub(crate) fn explain(name: &str) -> Option<String> {
-    let setting = SETTINGS.iter().find(|setting| setting.name == name)?;
-    let mut text = format!("{name} (flag {}): {}\n", setting.flag(), setting.meaning);
-    for (title, value) in [("values", setting.kind.valid()), ("default", setting.default.to_owned())] {
-        if !value.is_empty() {
-            text.push_str(&format!("{title}: {value}\n"));
-        }
-    }
-    Some(text)
+fn find(name: &str) -> Option<Explanation> {
+    let is_it = |setting: &&Setting| {
+        setting.name.eq_ignore_ascii_case(name) || setting.flag().trim_start_matches("--").eq_ignore_ascii_case(name)
+    };
+    let setting = SETTINGS.iter().find(is_it)?;
+    let fields = [("meaning", setting.meaning.to_owned()), ("flag", setting.flag())];
+    let more = [("values", setting.kind.valid()), ("default", setting.default.to_owned())];
+    let more = more.into_iter().filter(|(_, text)| !text.is_empty());
+    Some(Explanation { name: setting.name, kind: NAMES.kind, fields: fields.into_iter().chain(more).collect() })
 }

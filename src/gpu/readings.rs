@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::failure::{Gaps, GpuError};
 use super::reading::{Metric, Row, fast, fixed, slow};
 use super::value::{self, Process, RemappedRows, Reported, RetiredPages, Unit};
+use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition::{Family, counter, gauge};
 
 pub(crate) type Reading = Row<Gpu>;
@@ -251,6 +252,24 @@ impl Serialize for Shown<'_> {
 
 pub(crate) fn find(name: &str) -> Option<&'static Reading> {
     READINGS.iter().find(|reading| reading.name == name)
+}
+
+/// For `agent-net explain`.
+pub(crate) const NAMES: Names =
+    Names { kind: "reading", all: || READINGS.iter().map(|reading| reading.name).collect(), find: explain };
+
+fn explain(name: &str) -> Option<Explanation> {
+    let reading = READINGS.iter().find(|reading| reading.name.eq_ignore_ascii_case(name))?;
+    let metrics: Vec<&str> = reading.metric.iter().chain(reading.more).map(|metric| metric.family.name).collect();
+    let range = reading.range.map(|(least, greatest)| format!("{least} to {greatest}"));
+    let fields = [
+        ("meaning", reading.doc.to_owned()),
+        ("unit", reading.unit.shown_in().to_owned()),
+        ("plausible", range.unwrap_or_default()),
+        ("metrics", metrics.join(", ")),
+    ];
+    let known = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+    Some(Explanation { name: reading.name, kind: NAMES.kind, fields: known })
 }
 
 /// Whether every GPU has this reading.

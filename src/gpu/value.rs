@@ -165,7 +165,6 @@ impl Unit {
     }
 
     /// What the report shows it in.
-    #[cfg(test)]
     pub(crate) fn shown_in(self) -> &'static str {
         match self {
             Self::Bytes => "MiB",

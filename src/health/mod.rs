@@ -2,12 +2,15 @@
 
 pub(crate) mod codes;
 pub(crate) mod history;
+pub(crate) mod once;
 pub(crate) mod reading_log;
 pub(crate) mod recorder;
 pub(crate) mod rules;
 pub(crate) mod sampler;
 pub(crate) mod severity;
 pub(crate) mod snapshot;
+pub(crate) mod snapshot_store;
+pub(crate) mod source;
 pub(crate) mod uptime;
 pub(crate) mod uptime_file;
 pub(crate) mod verdict;

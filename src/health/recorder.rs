@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sampler::SnapshotStore;
 use super::snapshot::Snapshot;
+use super::snapshot_store::SnapshotStore;
 use super::uptime::{Minute, Seen, Uptime, Windows};
 use super::uptime_file::{Health, UptimeFile};
 use super::verdict::{self, Verdict};

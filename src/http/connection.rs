@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Framed};
 use super::body::{self, Body};
+use super::gate::Gate;
 use super::head::{self, Head};
+use super::inside;
 use super::refusal::Refusal;
-use super::{Gate, inside};
 use crate::http::connections::{Entry, LONG_GRACE};
 use crate::http::peer::Peer;
 use crate::http::rouille::{HttpAnswer, Marks, WholeRequest};

@@ -11,6 +11,7 @@ pub(crate) mod body_parts;
 mod budget;
 mod connection;
 mod connections;
+mod gate;
 mod head;
 pub(crate) mod inside;
 mod listen;
@@ -35,7 +36,10 @@ use self::rouille::{Marks, Service, WholeRequest};
 use crate::sys::threads::ThreadPool;
 use budget::Budget;
 
+pub(crate) use gate::GateLimits;
 pub(crate) use listen::bind;
+
+use gate::Gate;
 
 /// Connections above the limit that are answered with 503; more are closed without an answer.
 const TURNED_AWAY: usize = 32;
@@ -50,64 +54,8 @@ const LEAVING_PAUSE: Duration = Duration::from_micros(100);
 const STACK: usize = 256 * 1024;
 /// Threads that wait for connections even when there are none.
 const STAYING: usize = 8;
-/// Requests that are not POSTs and whose answer is being made: they wait for nothing, and some answers are large.
-const READS: usize = 4;
 /// After an error of accept: without descriptors it would fail again immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How much there may be at a time.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GateLimits {
-    pub(crate) connections: usize,
-    /// POSTs whose answer is being made.
-    pub(crate) jobs: usize,
-    /// Largest body that is passed on, in bytes.
-    pub(crate) body: usize,
-    /// For large requests and answers of all connections, half for each, in bytes.
-    pub(crate) memory: usize,
-}
-
-/// What every connection needs.
-#[derive(Debug)]
-struct Gate {
-    service: Service,
-    limits: GateLimits,
-    /// Memory for large requests, and for large answers.
-    requests: Budget,
-    answers: Budget,
-    connections: Gauge,
-    turned_away: Gauge,
-    /// Requests from their first byte to the end of their answer.
-    active: Gauge,
-    /// POSTs and other requests whose answer is being made.
-    jobs: Gauge,
-    reads: Gauge,
-    /// The worker stops: no request after this one on any connection.
-    draining: AtomicBool,
-    /// What the registrations must know.
-    pulse: Pulse,
-    /// Connections that were accepted so far, whatever became of them.
-    accepted: AtomicU64,
-    pool: Arc<ThreadPool>,
-    table: Arc<ConnectionTable>,
-}
-
-impl Gate {
-    /// Few places are left: idle clients are given less time.
-    fn crowded(&self) -> bool {
-        self.connections.now() > self.limits.connections / 4 * 3
-    }
-
-    /// Leave to make one more answer, as soon as others have ended.
-    fn work(&self, job: bool, timeout: Duration) -> Option<Permit> {
-        let (work, limit) = if job { (&self.jobs, self.limits.jobs) } else { (&self.reads, READS) };
-        work.enter_within(limit, timeout)
-    }
-
-    fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-}
 
 /// The port while it is open. Shows that this process still serves even when no answer comes by the port itself.
 #[derive(Debug, Clone)]

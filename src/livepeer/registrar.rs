@@ -14,7 +14,7 @@ use super::lease::Registrations;
 use super::orchestrator::Orchestrator;
 use super::pace::Registry;
 use crate::config::Protocol;
-use crate::health::sampler::SnapshotStore;
+use crate::health::snapshot_store::SnapshotStore;
 use crate::sys::counters::Pulse;
 use crate::sys::threads;
 use session::{Offer, Session, SessionState};

@@ -14,6 +14,17 @@ pub(crate) enum Kind {
     Histogram,
 }
 
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Info => "info",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// A metric: all that is said of it before its samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Family {
@@ -48,7 +59,6 @@ pub(crate) const fn histogram(name: &'static str, labels: Names, help: &'static 
 macro_rules! metrics {
     ($($constant:ident = $family:expr;)+) => {
         $(const $constant: $crate::sys::exposition::Family = $family;)+
-        #[cfg(test)]
         pub(crate) const METRICS: &[$crate::sys::exposition::Family] = &[$($constant),+];
     };
 }

@@ -6,21 +6,12 @@ use super::all;
 use crate::sys::exposition::{Family, Kind};
 use crate::tables;
 
-fn kind(family: &Family) -> &'static str {
-    match family.kind {
-        Kind::Gauge => "gauge",
-        Kind::Counter => "counter",
-        Kind::Info => "info",
-        Kind::Histogram => "histogram",
-    }
-}
-
 #[test]
 fn the_reference_lists_every_metric() {
     let text = all().map(|(heading, families)| {
         let rows = families.iter().map(|family| {
             let name = format!("`{}`", family.name);
-            vec![name, kind(family).to_owned(), family.labels.join(", "), family.help.to_owned()]
+            vec![name, family.kind.name().to_owned(), family.labels.join(", "), family.help.to_owned()]
         });
         format!("### {heading}\n\n{}", tables::markdown(&["metric", "type", "labels", "meaning"], rows))
     });

@@ -13,7 +13,7 @@ use crate::api::report::{Moment, Published};
 use crate::cli::doctor::looks;
 use crate::cli::probe::{self, NoAnswer};
 use crate::config::Config;
-use crate::health::sampler::Once;
+use crate::health::once::Once;
 use crate::http::refusal::error_body;
 use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;

@@ -1,55 +1,12 @@
 //! The lines and the exit code that `check` makes of a report, and the line that `ack` makes of an answer.
 
 mod lines;
+mod report;
 
-use serde::Deserialize;
+use report::{Health, Reason, Report};
 
 use crate::api::text;
 use crate::health::verdict::Verdict;
-
-/// The part of a report that is used.
-#[derive(Deserialize)]
-struct Report {
-    gpu_count: u64,
-    #[serde(default)]
-    gpus: Vec<Gpu>,
-    total_models: u64,
-    #[serde(default)]
-    model_name: String,
-    health: Health,
-    source: String,
-}
-
-/// One GPU of it; null is unknown.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Gpu {
-    index: Option<u64>,
-    uuid: Option<String>,
-    name: Option<String>,
-    temperature_c: Option<f64>,
-    power_w: Option<f64>,
-    power_limit_w: Option<f64>,
-    vram_used_mb: Option<f64>,
-    vram_total_mb: Option<f64>,
-    utilization_percent: Option<f64>,
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Health {
-    verdict: Verdict,
-    reasons: Vec<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    code: String,
-    severity: Verdict,
-    gpu: Option<String>,
-    message: String,
-    action: String,
-}
 
 /// The verdict of a report in JSON, and its lines for people: a Nagios status line, then one for each GPU, then each code
 /// with what to do.

@@ -13,8 +13,8 @@ use crate::config::{Config, OllamaConfig, Protocol};
 use crate::gpu::host;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::tegra::Tegra;
-use crate::health::sampler;
 use crate::health::uptime_file;
+use crate::health::{once, source};
 use crate::livepeer::orchestrator::runner::Discovery;
 use crate::livepeer::orchestrator::{Orchestrator, RegisterError};
 use crate::livepeer::registrar::BYOC_ALONE;
@@ -80,7 +80,7 @@ fn machine(config: &Config) -> Vec<Finding> {
     // Its XIDs are found with the readings.
     log.as_mut().map(|log| log.read());
     let seen = Machine {
-        host: sampler::host_facts(root, log.as_ref()),
+        host: source::host_facts(root, log.as_ref()),
         driver: host::driver(root),
         board: Tegra::detect(root).map(|board| board.model().to_owned()),
         wsl: host::is_wsl(root),
@@ -90,7 +90,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&sampler::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale))
+    diagnosis::gpus(&once::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale))
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {

@@ -60,7 +60,7 @@ orchestrators.",
     Command {
         name: "explain",
         operand: "[NAME]",
-        about: "explain a public name: a reason code, error code or route",
+        about: "explain a code, setting, reading, metric or route",
         details: "Without NAME it lists all names. Upper and lower case are the same.",
         options: &[JSON],
         settings: false,

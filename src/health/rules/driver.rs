@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Facts, Findings};
+use super::facts::Facts;
+use super::findings::Findings;
 use crate::gpu::host_facts::Access;
 use crate::gpu::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuFault, GpuSample};
 use crate::gpu::state::GpuState;

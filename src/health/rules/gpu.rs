@@ -1,6 +1,8 @@
 //! One GPU: its readings now, and what its past adds.
 
-use super::{Facts, Findings, heat, presence};
+use super::facts::Facts;
+use super::findings::Findings;
+use super::{heat, presence};
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::{Class, Kind};

@@ -1,6 +1,6 @@
 //! Heat, and throttling by the hardware.
 
-use super::Findings;
+use super::findings::Findings;
 use crate::gpu::sample::{Gpu, HW_THERMAL};
 use crate::health::reading_log::{self, Track, degrees};
 use crate::health::verdict::{Code, Verdict};

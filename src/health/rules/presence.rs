@@ -1,7 +1,8 @@
 //! Whether a GPU answers, and how fast.
 
 use super::driver::{self, STUCK_UNHEALTHY_S};
-use super::{Facts, Findings};
+use super::facts::Facts;
+use super::findings::Findings;
 use crate::gpu::place::Place;
 use crate::gpu::sample::{Gpu, GpuError, GpuErrorKind, SLOW_READ};
 use crate::health::reading_log::Track;

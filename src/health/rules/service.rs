@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::driver::any_usable;
-use super::{Facts, Findings};
+use super::facts::Facts;
+use super::findings::Findings;
 use crate::gpu::state::GpuState;
 use crate::health::reading_log;
 use crate::health::uptime::WINDOWS;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::url::HttpUrl;
 use crate::config::{Capability, Protocol, RunnerConfig, Secret};
-use crate::health::sampler::SnapshotStore;
+use crate::health::snapshot_store::SnapshotStore;
 use crate::health::verdict::Verdict;
 use crate::livepeer::lease::Registrations;
 use crate::livepeer::orchestrator::{Orchestrator, RegisterError};

@@ -1,6 +1,6 @@
 //! The lines below the first: GPUs and reasons.
 
-use super::{Gpu, Reason};
+use super::report::{Gpu, Reason};
 use crate::health::verdict::Verdict;
 
 /// NVML's names are shorter; those of another worker may not be.

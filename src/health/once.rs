@@ -7,7 +7,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{SnapshotStore, Source, host_facts};
+use super::snapshot_store::SnapshotStore;
+use super::source::{Source, host_facts};
 use crate::config::Config;
 use crate::gpu::host::PLACE;
 use crate::gpu::host_facts::HostFacts;
@@ -85,7 +86,7 @@ impl Once {
         let samples = if self.concluded { 1 } else { SAMPLES_AT_ONCE };
         self.concluded = true;
         for _ in 1..samples {
-            let healthy = matches!(self.store.lock().gpu, GpuState::Sample(_));
+            let healthy = matches!(self.store.gpu(), GpuState::Sample(_));
             if !healthy || Instant::now() + BETWEEN_SAMPLES >= deadline {
                 break;
             }
@@ -124,7 +125,7 @@ impl Once {
             }
             thread::sleep(BETWEEN_SAMPLES.min(deadline.saturating_duration_since(Instant::now())));
         }
-        partly.or(crashed).unwrap_or_else(|| (self.stuck(timeout), self.store.lock().counts.reinits))
+        partly.or(crashed).unwrap_or_else(|| (self.stuck(timeout), self.store.reinits()))
     }
 
     /// One reading; None when it does not come in time.
@@ -142,7 +143,7 @@ impl Once {
             Ok(reading) => {
                 self.asked = false;
                 if let Some(events) = reading.events {
-                    self.store.lock().kernel_log = true;
+                    self.store.set_kernel_log(true);
                     self.store.put_kernel_events(&events);
                 }
                 self.store.put_host(reading.host);
@@ -165,7 +166,7 @@ impl Once {
             format!("{} ms", timeout.as_millis())
         };
         let detail = format!("the driver did not answer within {time}");
-        let last_known = self.store.lock().gpu.gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
+        let last_known = self.store.gpu().gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
         let fault = GpuFault { kind: FaultKind::Stuck, detail };
         GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), last_known }
     }

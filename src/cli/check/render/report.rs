@@ -1,0 +1,49 @@
+//! The part of a report that `check` uses.
+
+use serde::Deserialize;
+
+use crate::health::verdict::Verdict;
+
+/// The part of a report that is used.
+#[derive(Deserialize)]
+pub(super) struct Report {
+    pub(super) gpu_count: u64,
+    #[serde(default)]
+    pub(super) gpus: Vec<Gpu>,
+    pub(super) total_models: u64,
+    #[serde(default)]
+    pub(super) model_name: String,
+    pub(super) health: Health,
+    pub(super) source: String,
+}
+
+/// One GPU of it; null is unknown.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Gpu {
+    pub(super) index: Option<u64>,
+    pub(super) uuid: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) temperature_c: Option<f64>,
+    pub(super) power_w: Option<f64>,
+    pub(super) power_limit_w: Option<f64>,
+    pub(super) vram_used_mb: Option<f64>,
+    pub(super) vram_total_mb: Option<f64>,
+    pub(super) utilization_percent: Option<f64>,
+    pub(super) error: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Health {
+    pub(super) verdict: Verdict,
+    pub(super) reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reason {
+    pub(super) code: String,
+    pub(super) severity: Verdict,
+    pub(super) gpu: Option<String>,
+    pub(super) message: String,
+    pub(super) action: String,
+}
