@@ -261,7 +261,7 @@ pub(crate) const NAMES: Names =
 fn explain(name: &str) -> Option<Explanation> {
     let reading = READINGS.iter().find(|reading| reading.name.eq_ignore_ascii_case(name))?;
     let metrics: Vec<&str> = reading.metric.iter().chain(reading.more).map(|metric| metric.family.name).collect();
-    let range = reading.range.map(|(least, greatest)| format!("{least} to {greatest}"));
+    let range = reading.range.map(|(least, greatest)| format!("{least} to {greatest} {}", reading.unit.word()));
     let fields = [
         ("meaning", reading.doc.to_owned()),
         ("unit", reading.unit.shown_in().to_owned()),

@@ -184,7 +184,7 @@ fn more_connections_than_descriptors_end_nothing() {
     let settings = [("OLLAMA_URL", fake.url()), ("EXPECTED_GPUS", "0".into()), ("SAMPLE_INTERVAL", "100ms".into())];
     let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let worker = Worker::of(limited, &settings);
-    assert!(worker.log().contains("this process may have 256 open files"), "{}", worker.log());
+    assert!(worker.log().contains("this process is limited to 256 open files"), "{}", worker.log());
     assert_eq!(worker.post("/gpu-check", &job("a")).status, 200);
     let mut served = Connection::open(worker.addr);
     served.send(&bytes("POST", "/gpu-check", &job("a"))).unwrap();

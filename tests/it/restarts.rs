@@ -13,7 +13,6 @@ const NAME: &str = "agent-net-nyc";
 /// Every thread that runs as long as the worker does, except those of connections.
 const THREADS: [&str; 16] = [
     "accept",
-    "cashier",
     "control",
     "first-snapshot",
     "gpus",
@@ -25,6 +24,7 @@ const THREADS: [&str; 16] = [
     "ollama",
     "registrar",
     "signals",
+    "tickets",
     "uptime",
     "uptime-file",
     "watchdog",
@@ -114,7 +114,7 @@ fn no_thread_is_forgotten() {
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     // Pools survive a panic in what they do, and the threads of the helper end with it.
     let known = |name: &str| {
-        THREADS.contains(&name) || ["agent-net", "connection", "names"].contains(&name) || name.starts_with("nvml-")
+        THREADS.contains(&name) || ["agent-net", "connection", "resolver"].contains(&name) || name.starts_with("nvml-")
     };
     let other: Vec<String> = names.map(|name| name.trim().to_owned()).filter(|name| !known(name)).collect();
     assert!(other.is_empty(), "{other:?}");

@@ -311,7 +311,7 @@ fn the_operators_own_list_gets_an_entry() {
     );
     assert!(list["runners"][0].get("gpu").is_none() && list["runners"][0]["metadata"].is_string(), "{list}");
     assert!(
-        ["no GPU can be read", "WORKER_TOKEN is set", "CAPABILITY_URL is"].iter().all(|part| err.contains(part)),
+        ["cannot read a GPU", "WORKER_TOKEN is set", "CAPABILITY_URL is"].iter().all(|part| err.contains(part)),
         "{err}"
     );
 }
