@@ -88,7 +88,7 @@ fn check_restart(name: &str) {
         let log = scene.worker.log();
         log.contains(&format!("the thread {name} panicked; it restarts in 1 s")).then_some(log)
     });
-    assert!(log.contains(&format!("the thread {name} panicked at")), "where and why: {log}");
+    assert!(log.contains(&format!("thread {name} panicked at")), "where and why: {log}");
     scene.check();
     let Scene { worker, .. } = scene;
     let (status, log) = worker.stop();

@@ -296,11 +296,11 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
         does_without(&scene.start_in(Path::new(dir), &[]), part);
     }
     fs::create_dir(scene.file()).unwrap();
-    does_without(&scene.start(&[]), "no regular file");
+    does_without(&scene.start(&[]), "not a regular file");
     fs::remove_dir(scene.file()).unwrap();
     // Whoever opens a pipe waits for its other end.
     pipe(&scene.file());
-    does_without(&scene.start(&[]), "no regular file");
+    does_without(&scene.start(&[]), "not a regular file");
     fs::remove_file(scene.file()).unwrap();
     let first = scene.start(&[]);
     wait_for("the file", || scene.file().exists().then_some(()));
