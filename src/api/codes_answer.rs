@@ -40,7 +40,7 @@ fn html() -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>Reason codes - agent-net</title><style>{STYLE}</style></head>\n<body>\
-         <h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p><a href=\"/\">Status page</a></p>\n"
+         <h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p><a href=\"./\">Status page</a></p>\n"
     );
     for group in Group::ALL {
         html.push_str(&format!("<h2>{}</h2>\n", group.name()));

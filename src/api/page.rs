@@ -4,9 +4,9 @@ use crate::http::reply::Reply;
 
 const HTML: &str = include_str!("page/status.html");
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"1E02HPiLaWBoTGDuNuZXIMQBBUDCxHgb9Qma6Rado0I=\"";
+const ETAG: &str = "\"0ttED8updesX7VHswk2cjXn7WzXtfFcNtFy/FS+BwNA=\"";
 const STYLE: &str = "N/gIhJOqp7VWmmrfBvrWgTFa5uooQXUrNJ9/ey5tKC4=";
-const SCRIPT: &str = "Ygp/34aw5NHlXda1MRmAO8PhPicSCn0VgJJ9R2bdL+M=";
+const SCRIPT: &str = "eJlFzuOj3RP6byqtr4Flmfc6PZl2V6IbQYxCCcp26kM=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

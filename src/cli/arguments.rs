@@ -23,8 +23,13 @@ pub(super) fn finish(args: Arguments) -> Result<(), String> {
     args.finish().first().map_or(Ok(()), |first| Err(unknown(first)))
 }
 
-/// A sentence about an argument that is left over.
+/// A sentence about an argument that is left over. What follows the `=` of a misspelled option may be a secret.
 pub(super) fn unknown(argument: &OsStr) -> String {
-    let kind = if argument.as_encoded_bytes().starts_with(b"-") { "unknown option" } else { "unexpected argument" };
-    format!("{kind} {argument:?}")
+    let argument = argument.to_string_lossy();
+    if argument.starts_with('-') {
+        let name = argument.split('=').next().unwrap_or_default();
+        format!("unknown option {name:?}")
+    } else {
+        format!("unexpected argument {argument:?}")
+    }
 }

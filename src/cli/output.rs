@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use crate::sys::exit::Exit;
+use crate::sys::text::io_words;
 
 /// A command line that is not valid. `command`: whose help to point to; "" for that of the program.
 pub(super) fn usage(command: &str, why: &str) -> Exit {
@@ -37,7 +38,7 @@ pub(super) fn put(text: &str) -> Result<bool, Exit> {
         Ok(()) => Ok(true),
         Err(why) if why.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(why) => {
-            complain(&format!("cannot write the result: {why}"));
+            complain(&format!("cannot write the result: {}", io_words(&why)));
             Err(Exit::Failed)
         }
     }

@@ -9,6 +9,7 @@ use crate::config::model_name_problem;
 use crate::config::settings::Settings;
 use crate::ollama::client::OllamaClient;
 use crate::ollama::pull::{self, Progress};
+use crate::outgoing;
 use crate::sys::exit::Exit;
 use crate::sys::limits;
 use crate::sys::logger;
@@ -27,6 +28,9 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     };
     if let Some(why) = model_name_problem(model) {
         return output::usage("pull", &format!("{model:?}: {why}"));
+    }
+    if let Err(why) = outgoing::tls(&settings.config.ollama.tls) {
+        return output::refuse(&[format!("OLLAMA_TLS: {why}")]);
     }
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
     match signals::watch_stop() {

@@ -43,7 +43,7 @@ pub(super) fn price_trouble(
     let byoc = !orchestrators.urls.is_empty() && orchestrators.protocol != Protocol::LiveRunner;
     let free = byoc && orchestrators.runner.price.is_some() && capability.price_per_unit.unwrap_or(0) == 0;
     free.then_some((
-        "RUNNER_PRICE is set and CAPABILITY_PRICE_PER_UNIT is not: BYOC jobs are served for free",
-        "set CAPABILITY_PRICE_PER_UNIT as well, or ORCH_PROTOCOL=live-runner",
+        "RUNNER_PRICE is set and CAPABILITY_PRICE_PER_UNIT is 0 or unset: BYOC jobs are served for free",
+        "set CAPABILITY_PRICE_PER_UNIT above 0, or ORCH_PROTOCOL=live-runner",
     ))
 }

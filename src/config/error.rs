@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Characters of a value. The longest valid name of a capability fits.
+const LONGEST_SHOWN: usize = 128;
+
 /// One line about one setting: what was set, and what is valid. It never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigError {
@@ -10,8 +13,10 @@ pub(crate) struct ConfigError {
 }
 
 impl ConfigError {
-    /// `value` is quoted with escapes, so that the message stays one line.
+    /// `value` is quoted with escapes, so that the message stays one line, and cut where it is long.
     pub(crate) fn value(name: &'static str, value: &str, problem: &str) -> Self {
+        let end = value.char_indices().nth(LONGEST_SHOWN);
+        let value = end.map_or_else(|| value.to_owned(), |(end, _)| format!("{}…", &value[..end]));
         Self { name, message: format!("{name}={value:?}: {problem}") }
     }
 

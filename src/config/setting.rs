@@ -145,7 +145,8 @@ impl Kind {
             Self::Url => return HttpUrl::parse(value).err().map(|why| url_problem(name, value, &why)),
             Self::LoginUrl => return HttpUrl::parse_with_login(value).err().map(|why| url_problem(name, value, &why)),
             Self::Urls => {
-                return items(value).find_map(|url| Some(url_problem(name, url, &HttpUrl::parse(url).err()?)));
+                let shown = |url| if value.contains('@') { value } else { url };
+                return items(value).find_map(|url| Some(url_problem(name, shown(url), &HttpUrl::parse(url).err()?)));
             }
             Self::Names(most, what, problem) => {
                 let count = items(value).count();

@@ -8,6 +8,7 @@ use pico_args::Arguments;
 use crate::config::capability::NameCheck;
 use crate::config::error::ConfigError;
 use crate::config::fault::{self, Faults};
+use crate::config::secret::Secret;
 use crate::config::setting::Setting;
 use crate::config::table::{self, Config, SETTINGS};
 use crate::config::url::HttpUrl;
@@ -91,6 +92,10 @@ fn read_secret_files(values: &mut Vec<(&'static str, String, Source)>, wrong: &m
             continue;
         }
         match secrets::read(path) {
+            Ok(text) if !Secret::fits(&text) => {
+                let why = format!("its content must be {}; it is not shown", secret.kind.valid());
+                wrong.push(ConfigError::value(file, path, &why));
+            }
             Ok(text) => values.push((secret.name, text, Source::File)),
             Err(why) => wrong.push(ConfigError::value(file, path, &why)),
         }

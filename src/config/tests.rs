@@ -97,10 +97,28 @@ fn secrets_are_checked_and_never_shown() {
         ("OLLAMA_URL", "http://u:hunter2%zz@h"),
         ("OLLAMA_URL", "http://:@h"),
         ("OLLAMA_URL", "ftp://u:hunter2@h"),
+        // A comma of a password ends an item of a list.
+        ("ORCH_URL", "http://u:hunter2,x@h"),
+        ("ORCH_URL", "http://h,http://u:x,hunter2@h"),
     ] {
         let message = line(&[(name, url)]);
         assert!(!message.contains("hunter2") && message.starts_with(name), "{message}");
     }
+}
+
+#[test]
+fn a_long_value_is_cut_and_what_is_valid_still_follows() {
+    let long = "ü".repeat(100_000);
+    for name in ["SERVER_PORT", "MODEL", "ORCH_URL"] {
+        let message = line(&[(name, &long)]);
+        assert!(message.chars().count() < 300 && message.contains("…") && message.contains("must be"), "{message}");
+    }
+}
+
+#[test]
+fn a_name_given_twice_counts_once() {
+    let config = parse(&[("CAPABILITY_NAME", "b, a,b"), ("MODEL", "m:1,m:1")]).unwrap();
+    assert_eq!((config.capability.names, config.models.names), (vec!["b".into(), "a".into()], vec!["m:1".into()]));
 }
 
 #[test]

@@ -78,8 +78,15 @@ impl Values {
         duration(self.text(name)).unwrap_or_default()
     }
 
+    /// Each item once: a name that is given twice would be registered, kept and counted twice.
     pub(crate) fn list(&self, name: &str) -> Vec<String> {
-        items(self.text(name)).map(str::to_owned).collect()
+        let mut list: Vec<String> = Vec::new();
+        for item in items(self.text(name)) {
+            if !list.iter().any(|known| known == item) {
+                list.push(item.to_owned());
+            }
+        }
+        list
     }
 
     pub(crate) fn url(&self, name: &str) -> Option<HttpUrl> {

@@ -53,7 +53,7 @@ fn help_and_version_go_to_stdout() {
 
 #[test]
 fn an_invalid_command_line_is_64() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 10] = [
         &["--nonsense"],
         &["serve", "--nonsense", "1"],
         &["nonsense"],
@@ -63,6 +63,7 @@ fn an_invalid_command_line_is_64() {
         &["serve", "--server-port"],
         &["serve", "--server-port", "1", "--server-port", "2"],
         &["serve", ""],
+        &["nonsense", "--help"],
     ];
     for args in wrong {
         check_refused(&mut with(args, &[]), 64, &["--help"]);
@@ -102,6 +103,11 @@ fn a_wrong_setting_is_78_and_says_what_is_valid() {
         ("SERVER_PORT", "0"),
     ];
     check_refused(&mut with(&["serve"], &ca), 78, &["ORCH_TLS", "/nonexistent.pem"]);
+    check_refused(
+        &mut with(&["pull", "m"], &[("OLLAMA_TLS", "ca:/nonexistent.pem")]),
+        78,
+        &["OLLAMA_TLS: cannot open"],
+    );
 }
 
 #[test]
@@ -204,6 +210,12 @@ fn no_secret_is_ever_shown() {
         assert_eq!(status.code(), Some(78));
         assert!(err.contains(name) && !(out + &err).contains("hunter2"), "{err}");
     }
+    for args in [["serve", "--worker-tokn=hunter2"], ["config", "--orch-secre=hunter2"]] {
+        let (status, out, err) = run(&mut with(&args, &[]));
+        let option = args[1].trim_end_matches("=hunter2");
+        assert_eq!(status.code(), Some(64));
+        assert!(err.contains(&format!("unknown option {option:?}")) && !(out + &err).contains("hunter2"), "{err}");
+    }
     // Only Ollama may have a login in its URL.
     for (name, value) in [("ORCH_URL", "http://user:hunter2@h"), ("OLLAMA_URL", "http://user:hunter2/@h")] {
         let (_, out, err) = run(&mut with(&["serve"], &[(name, value)]));
@@ -249,10 +261,12 @@ fn secrets_come_from_files_too() {
             (file("blank", b" \n\n"), "empty"),
             (file("large", &[b'x'; 4097]), "4096"),
             (file("binary", b"\xff\xfe"), "cannot read the file"),
-            (file("two", b"one two"), "without spaces"),
+            (file("two", b"hunter2 two"), "without spaces"),
         ];
         for (path, part) in bad {
-            check_refused(&mut with(&["serve"], &[(&variable, &path)]), 78, &[name, part]);
+            let mut serve = with(&["serve"], &[(&variable, &path)]);
+            check_refused(&mut serve, 78, &[&format!("{variable}={path:?}: "), part]);
+            assert!(!run(&mut serve).2.contains("hunter2"));
         }
     }
     let largest = file("largest", &[b'x'; 4096]);

@@ -126,6 +126,29 @@ fn without_a_gpu_it_says_what_to_do() {
     assert!(dom.contains("No GPU detected.") && dom.contains("Ollama does not respond"), "{dom}");
 }
 
+#[test]
+fn what_is_unknown_of_ollama_is_not_shown_as_missing() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    ollama.set("/api/tags", Answer::Status(500, "broken".into()));
+    let worker = start(&ollama, &nvml, &[("MODEL", "kept:1b")]);
+    worker.report_when("an unusable list", |report| report["ollama"]["error"].is_string());
+    let Some(dom) = rendered(worker.addr, "page-lists") else { return };
+    let unknown = r#"<th scope="row">kept:1b</th><td>unknown</td><td>unknown</td>"#;
+    assert!(dom.contains(unknown) && dom.contains("Ollama's models are unknown: "), "{dom}");
+
+    ollama.set_all(&Answer::Status(500, "broken".into()));
+    worker.report_when("no answer", |report| report["ollama"]["reachable"] == false);
+    let dom = rendered(worker.addr, "page-down").expect("Chromium");
+    assert!(dom.contains(unknown) && dom.contains("Ollama does not respond: "), "{dom}");
+
+    let silent = FakeOllama::new();
+    silent.set_all(&Answer::Hang);
+    let worker = start(&silent, &nvml, &[]);
+    worker.report_when("a report", |report| report["ollama"]["reachable"].is_null());
+    let dom = rendered(worker.addr, "page-silent").expect("Chromium");
+    assert!(!dom.contains("<p class=\"card\">Ollama has no models."), "{dom}");
+}
+
 /// Passes on what a browser asks `to` a worker, until it asks for the version a second time: then nobody is there.
 fn goes_away(to: SocketAddr) -> SocketAddr {
     fn pass_on(mut browser: TcpStream, to: SocketAddr, looks: &AtomicUsize) -> std::io::Result<()> {

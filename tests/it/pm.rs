@@ -299,6 +299,7 @@ fn files_and_variables_that_cannot_be_used_are_named_with_their_line() {
         ("switch", "-autoAdjustPrice false", "write -autoAdjustPrice=false"),
         ("value", "-ticketEV -maxFaceValue=1", "has no value"),
         ("twice", "-ticketEV=1\n-ticketEV=2", "-ticketEV is 1 here and 2 at"),
+        ("secret", "-orchSecret=hunter1\n-orchSecret=hunter2", "-orchSecret is one value here and another at"),
         ("unset", "-ticketEV=${PM_TEST_NONE}", "${PM_TEST_NONE} is not set"),
         ("list", "  - CAPABILITY_PRICE_PER_UNIT=\"5\"", "orchestrator.yml:1: CAPABILITY_PRICE_PER_UNIT=\"5\""),
         ("large", "CAPABILITY_PRICE_PER_UNIT=9223372036854775808", "64 bits"),

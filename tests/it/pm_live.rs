@@ -249,3 +249,14 @@ fn the_compose_file_says_what_it_was_tested_against() {
         );
     }
 }
+
+#[test]
+fn calls_are_accepted_at_the_least_price_of_an_eth_that_is_shown() {
+    // A hundred tickets of 0.41 gwei are 0.0005 dollars at 12195.1219 of them.
+    let terms = "-ticketEV 410000000 --runner-price 0.0005usd/fixed --eth-price";
+    let (_, found) = check(&[], &format!("{terms} 20000"));
+    assert_eq!(found["live_runner"]["eth_price_floor"], json!("12195.13"), "{found}");
+    for (price, code) in [("12195.13", 0), ("12195.12", 1)] {
+        assert_eq!(check(&[], &format!("{terms} {price}")).0, code, "{price}");
+    }
+}

@@ -80,7 +80,8 @@ impl Inputs {
             let other = all.iter().zip(&programs).find(same).filter(|_| !INPUTS[found.wanted].is_mode());
             if let Some((other, _)) = other {
                 let secret = INPUTS[found.wanted].kind == Kind::Secret;
-                let [one, two] = [found, other].map(|found| if secret { "one value" } else { found.value.as_str() });
+                let values = [found.value.as_str(), other.value.as_str()];
+                let [one, two] = if secret { ["one value", "another"] } else { values };
                 let message = format!(
                     "{} is {one} here and {two} at {}; put each program's flags into a file of its own",
                     found.name, other.place

@@ -12,8 +12,10 @@ use crate::livepeer::payments::rules;
 use crate::livepeer::payments::table::{Row, row, ticket_rows};
 use crate::livepeer::payments::terms::Terms;
 
-/// Digits of dollars, shares and seconds.
+/// Digits of shares and seconds.
 const DIGITS: u32 = 6;
+/// Digits of a price of an ETH, which has whole cents: rounded down, it would be one at which calls are refused.
+const CENTS: u32 = 20;
 
 /// Everything that `pm check` prints about a Live Runner. Large numbers are decimal strings.
 #[derive(Debug, Serialize)]
@@ -65,7 +67,7 @@ pub(crate) fn find(live: &Live, payer: &Terms, signer_known: bool) -> LiveFindin
         fee: text(&outcome.fee),
         credit: text(&outcome.credit),
         ticket_seconds: ticket_seconds(live, &outcome).map(|seconds| decimal(&seconds, DIGITS)),
-        eth_price_floor: live.eth_price_floor(payer).map(|price| decimal(&price, DIGITS)),
+        eth_price_floor: live.eth_price_floor(payer).map(|price| decimal(&price, CENTS)),
         needed_deposit: ticket.map(|ticket| (&ticket.face_value * &payer.deposit_multiplier).to_string()),
         notes: notes(live, &outcome, signer_known),
         suggestions: advice::suggestions(live, payer),
@@ -145,7 +147,7 @@ fn message(live: &Live, payer: &Terms, outcome: &Outcome) -> String {
             let text = format!("{runner_price} is {} for {unit}. For {covered} ({fee}) a client pays {paid}{debits}", shown(&price));
             match outcome.check {
                 Check::FreeByByoc => format!(
-                    "{text}. But the same worker serves BYOC jobs for free: CAPABILITY_PRICE_PER_UNIT is not set and ORCH_PROTOCOL is not live-runner"
+                    "{text}. But the same worker serves BYOC jobs for free: CAPABILITY_PRICE_PER_UNIT is 0 or unset and ORCH_PROTOCOL is not live-runner"
                 ),
                 _ => text,
             }
