@@ -202,7 +202,7 @@ proptest! {
         let joined = models::join(&lists[0], &lists[1]);
         prop_assert!(joined.iter().all(|model| !model.name.is_empty() && (model.pulled || model.loaded.is_some())));
         prop_assert!(joined.iter().filter_map(|model| model.loaded?.on_gpu_percent()).all(|percent| percent <= 100));
-        models::standing(&joined, &name);
+        models::status_of(&joined, &name);
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub(super) fn refuse(problems: &[impl std::fmt::Display], json: bool) -> Exit {
 }
 
 fn show(all: &[Finding], json: bool, exit: Exit) -> Exit {
-    let colour = stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let text = if json { diagnosis::json(all) + "\n" } else { diagnosis::text(all, colour) };
+    let color = stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let text = if json { diagnosis::json(all) + "\n" } else { diagnosis::text(all, color) };
     match output::print(&text) {
         Exit::Ok => exit,
         failed => failed,

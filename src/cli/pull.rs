@@ -57,7 +57,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
     match pulled {
         Ok(()) => output::print(&format!("{model} is pulled\n")),
         Err(error) => {
-            output::complain(&format!("{model}: {}", error.why));
+            output::complain(&format!("cannot pull {model}: {}", error.why));
             Exit::Failed
         }
     }

@@ -41,7 +41,7 @@ impl GpuState {
     }
 }
 
-/// Where XIDs are heard of.
+/// Where XIDs come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum XidSource {
     /// The kernel's log: all of them since the machine started, as far as the log goes back.

@@ -51,7 +51,7 @@ pub(crate) struct Answer {
 
 /// One message as its line, newline included.
 pub(crate) fn line<T: Serialize>(message: &T) -> String {
-    // A struct of strings and numbers always serialises.
+    // A struct of strings and numbers always serializes.
     let mut text = serde_json::to_string(message).unwrap_or_default();
     text.push('\n');
     text

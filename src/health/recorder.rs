@@ -100,7 +100,7 @@ impl Recorder {
             let now = unix_now();
             let (windows, changes, whole) = {
                 let mut uptime = self.lock();
-                if self.file.as_ref().is_some_and(UptimeFile::take_anew) {
+                if self.file.as_ref().is_some_and(UptimeFile::take_recreated) {
                     uptime.change_all();
                 }
                 let whole = uptime.observe(seen, boot_clock(), now);

@@ -16,7 +16,7 @@ use crate::gpu::xid::Xid;
 pub(crate) struct Counts {
     /// Failed samples of the GPUs by reason code.
     pub(crate) failures: BTreeMap<&'static str, u64>,
-    /// Times that NVML was started anew.
+    /// How often NVML was restarted.
     pub(crate) reinits: u64,
     /// Unix seconds of the last good sample of the GPUs.
     pub(crate) last_success: Option<f64>,

@@ -1,5 +1,5 @@
 //! STATE_DIR/uptime.bin: a ring of small records of fixed size, written in place by a thread of its own, so that a
-//! disk that hangs, is full or cannot be written delays nobody. What could not be written is kept and tried again.
+//! disk that hangs, is full or cannot be written delays nothing else. What could not be written is kept and tried again.
 
 /// STATE_DIR/control.sock, beside it.
 /// STATE_DIR/tickets.jsonl, beside it.
@@ -50,8 +50,8 @@ struct State {
     /// They must reach the disk, not only the kernel.
     sync: bool,
     writing: bool,
-    /// The file was made anew while the worker ran: all that is known belongs into it.
-    anew: bool,
+    /// The file was recreated while the worker ran: everything known has to be written again.
+    recreated: bool,
     health: Health,
 }
 
@@ -95,15 +95,15 @@ impl UptimeFile {
         self.shared.changed.notify_all();
     }
 
-    /// Waits until everything is written, at most `patience`.
-    pub(crate) fn flush(&self, patience: Duration) {
+    /// Waits until everything is written, for at most `timeout`.
+    pub(crate) fn flush(&self, timeout: Duration) {
         let waiting = |state: &mut State| !state.pending.is_empty() || state.writing;
-        let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), patience, waiting);
+        let _ = self.shared.changed.wait_timeout_while(self.shared.lock(), timeout, waiting);
     }
 
-    /// True once after the file was made anew, because somebody removed it.
-    pub(crate) fn take_anew(&self) -> bool {
-        std::mem::take(&mut self.shared.lock().anew)
+    /// True once after the file was recreated because it had been removed.
+    pub(crate) fn take_recreated(&self) -> bool {
+        std::mem::take(&mut self.shared.lock().recreated)
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -137,7 +137,7 @@ impl Shared {
             if file.is_err() {
                 let missing = fs::metadata(path).is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
                 file = open(path);
-                self.lock().anew |= missing && file.is_ok();
+                self.lock().recreated |= missing && file.is_ok();
             }
             let written = match &file {
                 Ok(file) => write(file, &records, sync),
@@ -169,7 +169,7 @@ impl Shared {
                     state.sync |= sync;
                     self.changed.notify_all();
                     drop(state);
-                    // A file that was removed or replaced is made anew.
+                    // A file that was removed or replaced is recreated.
                     file = Err(why);
                     thread::sleep(RETRY);
                 }

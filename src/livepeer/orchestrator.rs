@@ -270,7 +270,7 @@ fn text_of(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, Regis
     text.map_err(|why| no_answer(&why))
 }
 
-/// Three different mistakes are a 400: only the text tells them apart.
+/// Three different mistakes are a 400: only the text distinguishes them.
 fn rejection(status: u16, text: &str, secret_sent: bool) -> RegisterError {
     let shown = || text::start(text, MAX_SHOWN);
     match status {
@@ -284,7 +284,7 @@ fn rejection(status: u16, text: &str, secret_sent: bool) -> RegisterError {
 }
 
 #[test]
-fn rejections_are_told_apart_by_their_text() {
+fn rejections_are_distinguished_by_their_text() {
     #[track_caller]
     fn check(status: u16, text: &str, part: &str) {
         let shown = rejection(status, text, true).to_string();

@@ -37,7 +37,7 @@ impl Registrar {
         orchestrators: Vec<Orchestrator>,
         offer: Offer,
         pulse: &Pulse,
-        board: &Arc<SnapshotStore>,
+        snapshots: &Arc<SnapshotStore>,
         registrations: &Arc<Registrations>,
     ) -> Self {
         let offer = Arc::new(offer);
@@ -46,7 +46,7 @@ impl Registrar {
         }
         let sessions = orchestrators.into_iter().map(|orchestrator| {
             let session =
-                Session::new(orchestrator, &offer, pulse.clone(), Arc::clone(board), Arc::clone(registrations));
+                Session::new(orchestrator, &offer, pulse.clone(), Arc::clone(snapshots), Arc::clone(registrations));
             let session = Arc::new(session);
             let start = |registry, name, keep: fn(&Session)| {
                 let work = Arc::clone(&session);

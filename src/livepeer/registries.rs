@@ -102,7 +102,8 @@ impl KnownRegistries {
             }
             _ => "",
         };
-        format!("{url} {}: this worker is {place}{why}", has.join(" and "))
+        let and = if byoc == RegistryStatus::Refused { ", and " } else { " and " };
+        format!("{url} {}: this worker is {place}{why}", has.join(and))
     }
 }
 
@@ -138,7 +139,12 @@ mod tests {
         let both = "http://o has BYOC and has Live Runner: this worker is visible as BYOC capability a, b and as Live Runner nyc of app agent-net/gpu-check (GET /discovery)";
         assert_eq!(news(&mut known), both);
         known.see(Registry::Byoc, RegistryStatus::Refused);
-        assert!(news(&mut known).contains("visible as Live Runner nyc"));
+        let refused = news(&mut known);
+        assert!(
+            refused
+                .contains("has BYOC, which rejects it, and has Live Runner: this worker is visible as Live Runner nyc"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
 use super::errors;
-use super::models::{self, Entry, Model, Standing};
+use super::models::{self, Entry, Model, ModelStatus};
 use super::pull::{self, Pull, PullError};
 use crate::config::OllamaConfig;
 use crate::config::url::HttpUrl;
@@ -66,8 +66,8 @@ pub(crate) struct ModelLists {
 
 impl ModelLists {
     /// The state of one model.
-    pub(crate) fn standing(&self, model: &str) -> Standing {
-        models::standing(&self.models, model)
+    pub(crate) fn status_of(&self, model: &str) -> ModelStatus {
+        models::status_of(&self.models, model)
     }
 }
 
@@ -125,7 +125,7 @@ impl OllamaClient {
     /// The answer of 200 within the route's deadline.
     ///
     /// # Errors
-    /// Why there is no such answer.
+    /// Why there is no answer.
     pub(super) fn get(&self, route: &Route) -> Result<OllamaAnswer, Trouble> {
         self.answered(route)?.1
     }
@@ -180,7 +180,7 @@ impl OllamaClient {
             model: &'a str,
             stream: bool,
         }
-        let failed = |why: &ureq::Error| PullError::other(errors::trouble(why).to_string());
+        let failed = |why: &ureq::Error| PullError::other(errors::no_answer(why));
         self.watched(PullError::other, |agent| {
             let request = self.post(agent, "/api/pull").config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();

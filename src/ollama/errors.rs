@@ -25,6 +25,13 @@ pub(super) fn trouble(why: &ureq::Error) -> Trouble {
     }
 }
 
+/// Why Ollama did not answer, and what to do.
+pub(super) fn no_answer(why: &ureq::Error) -> String {
+    let trouble = trouble(why);
+    let what = trouble.cure.map_or("Ollama is not responding: ", |_| "");
+    format!("{what}{}. {}", trouble.why, trouble.cure())
+}
+
 /// What is wrong with an answer to `path` whose body begins with `text`; None: its head and form look right.
 pub(super) fn refusal(
     reply: &Response<Body>,

@@ -8,7 +8,7 @@ pub(crate) mod row;
 
 use std::time::Duration;
 
-use super::models::Standing;
+use super::models::ModelStatus;
 use super::pull::{Progress, PullError};
 use crate::sys::backoff::Backoff;
 use life::Life;
@@ -39,8 +39,8 @@ const LAST_DISPLACED: Duration = Duration::from_secs(3600);
 /// What to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nothing: look again later.
-    Look,
+    /// Nothing: read the lists again later.
+    Wait,
     Pull,
     Load,
     /// Extend the time of a loaded model.
@@ -102,12 +102,12 @@ impl KeeperState {
     }
 
     /// What to do. `seen`: the model's state; None: unknown. `clock`: Unix seconds by Ollama's clock.
-    pub(crate) fn next(&mut self, seen: Option<&Standing>, clock: i64, now: Duration) -> (ModelState, Next) {
+    pub(crate) fn next(&mut self, seen: Option<&ModelStatus>, clock: i64, now: Duration) -> (ModelState, Next) {
         self.lost = false;
         let Some(seen) = seen else {
             // A restart of Ollama unloads the model: that is not another client's doing.
             (self.away, self.loaded) = (true, None);
-            return (ModelState::Waiting, Next::Look);
+            return (ModelState::Waiting, Next::Wait);
         };
         let rested = self.fresh_start.is_none_or(|at| now.saturating_sub(at) >= FRESH_START);
         if std::mem::take(&mut self.away) && rested {
@@ -118,7 +118,7 @@ impl KeeperState {
             self.displacements.success();
         }
         if seen.remote_host.is_some() {
-            return (ModelState::Failed, Next::Look);
+            return (ModelState::Failed, Next::Wait);
         }
         if seen.pulled && !self.damaged {
             self.pulls.done();
@@ -141,8 +141,8 @@ impl KeeperState {
         self.get(seen.pulled, now)
     }
 
-    fn while_loaded(&mut self, seen: &Standing, clock: i64, now: Duration) -> (ModelState, Next) {
-        let Some(loaded) = &seen.loaded else { return (ModelState::Waiting, Next::Look) };
+    fn while_loaded(&mut self, seen: &ModelStatus, clock: i64, now: Duration) -> (ModelState, Next) {
+        let Some(loaded) = &seen.loaded else { return (ModelState::Waiting, Next::Wait) };
         let since = *self.loaded.get_or_insert(now);
         self.seen_loaded = now;
         let lasted = now.saturating_sub(since);
@@ -168,7 +168,7 @@ impl KeeperState {
         let since_asked = self.asked.map(|at| now.saturating_sub(at));
         let rested = now >= self.not_before && since_asked.is_none_or(|since| since >= BETWEEN_REQUESTS);
         let renewal = self.life.renewal(loaded, self.keep_alive, clock, since_asked).filter(|_| rested);
-        (state, renewal.map_or(Next::Look, Next::Renew))
+        (state, renewal.map_or(Next::Wait, Next::Renew))
     }
 
     /// Pull it or load it, unless a wait is on.
@@ -176,7 +176,7 @@ impl KeeperState {
         let resting = self.pulls.rest(now).is_some();
         if now < self.not_before || (resting && !pulled) {
             let failed = self.failed || (resting && !pulled);
-            return (if failed { ModelState::Failed } else { ModelState::Waiting }, Next::Look);
+            return (if failed { ModelState::Failed } else { ModelState::Waiting }, Next::Wait);
         }
         let pull = !pulled || (self.damaged && !resting);
         if pull { (ModelState::Pulling, Next::Pull) } else { (ModelState::Loading, Next::Load) }

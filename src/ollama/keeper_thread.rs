@@ -68,22 +68,23 @@ impl ModelKeeper {
     }
 
     fn keep(&self) {
+        self.change(KeeperRow::restarted);
         let mut keeper = KeeperState::new(self.keep_alive.time);
         let mut before = ModelState::Waiting;
         let mut beside = Vec::new();
         loop {
             let lists = self.client.lists();
-            let standing = lists.as_ref().ok().map(|lists| lists.standing(&self.model));
+            let status = lists.as_ref().ok().map(|lists| lists.status_of(&self.model));
             #[allow(clippy::cast_possible_truncation)] // whole seconds are enough
             let ours = unix_now() as i64;
             let clock = lists.as_ref().ok().and_then(|lists| lists.clock).unwrap_or(ours);
-            let (state, next) = keeper.next(standing.as_ref(), clock, self.now());
+            let (state, next) = keeper.next(status.as_ref(), clock, self.now());
             if let Ok(lists) = &lists {
                 if before == ModelState::Loaded && matches!(state, ModelState::Waiting | ModelState::Loading) {
                     log::info!("{}: unloaded by Ollama; reloading", self.model);
                 }
                 self.see_neighbors(&mut keeper, lists, &mut beside);
-                if standing.as_ref().is_some_and(|standing| standing.pulled && standing.remote_host.is_some()) {
+                if status.as_ref().is_some_and(|status| status.pulled && status.remote_host.is_some()) {
                     self.notice(|row| row.error.as_deref() == Some(CLOUD), CLOUD);
                 }
                 if let Some(stuck) = keeper.stuck(clock) {
@@ -93,7 +94,7 @@ impl ModelKeeper {
             self.show(&keeper, &lists, state, keeper.stuck(clock));
             before = state;
             match next {
-                Next::Look => thread::sleep(INTERVAL / self.time_scale),
+                Next::Wait => thread::sleep(INTERVAL / self.time_scale),
                 Next::Pull => self.pull(&mut keeper),
                 Next::Load => self.load(&mut keeper, None),
                 Next::Renew(renewal) => self.load(&mut keeper, Some(renewal)),
@@ -116,10 +117,10 @@ impl ModelKeeper {
                 log::warn!("{}: unloaded by Ollama for {new}, which a client loaded", self.model);
             }
         }
-        if lists.standing(&self.model).loaded.is_some() {
+        if lists.status_of(&self.model).loaded.is_some() {
             *beside = loaded().collect();
             let both = others().any(|row| {
-                rows[self.at].displaced_by.as_ref() == Some(&row.model) && lists.standing(&row.model).loaded.is_some()
+                rows[self.at].displaced_by.as_ref() == Some(&row.model) && lists.status_of(&row.model).loaded.is_some()
             });
             if both {
                 keeper.placed();
@@ -138,7 +139,7 @@ impl ModelKeeper {
     }
 
     fn show(&self, keeper: &KeeperState, lists: &Result<ModelLists, String>, state: ModelState, stuck: Option<Stuck>) {
-        let cloud = lists.as_ref().is_ok_and(|lists| lists.standing(&self.model).remote_host.is_some());
+        let cloud = lists.as_ref().is_ok_and(|lists| lists.status_of(&self.model).remote_host.is_some());
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {
             (row.state, row.stuck) = (state, stuck);

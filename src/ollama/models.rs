@@ -220,7 +220,7 @@ fn unix_seconds(rfc3339: &str) -> Option<i64> {
 
 /// The state of one named model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct ModelStatus {
     pub(crate) pulled: bool,
     /// Under this name, or under another one of the same weights.
     pub(crate) loaded: Option<Loaded>,
@@ -230,12 +230,14 @@ pub(crate) struct Standing {
 }
 
 /// Looks a name up in the list of [`join`].
-pub(crate) fn standing(models: &[Model], name: &str) -> Standing {
+pub(crate) fn status_of(models: &[Model], name: &str) -> ModelStatus {
     let wanted = normalize(name);
-    let Some(model) = models.iter().find(|model| normalize(&model.name) == wanted) else { return Standing::default() };
+    let Some(model) = models.iter().find(|model| normalize(&model.name) == wanted) else {
+        return ModelStatus::default();
+    };
     let same = |other: &&Model| model.digest.is_some() && other.digest == model.digest;
     let loaded = model.loaded.or_else(|| models.iter().filter(same).find_map(|other| other.loaded));
-    Standing { pulled: model.pulled, loaded, digest: model.digest.clone(), remote_host: model.remote_host.clone() }
+    ModelStatus { pulled: model.pulled, loaded, digest: model.digest.clone(), remote_host: model.remote_host.clone() }
 }
 
 /// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
@@ -315,7 +317,7 @@ fn a_name_is_found_as_ollama_shows_it_and_under_its_aliases() {
             r#"{"name":"ns/a:latest","digest":"d","expires_at":"2319-03-05T01:02:03.123456789Z"},
             {"name":"gone:1","expires_at":"2026-11-23T04:52:02+01:00"},{"name":"x:1"}"#,
         );
-        let found = standing(&join(&tags, &ps), name);
+        let found = status_of(&join(&tags, &ps), name);
         assert_eq!((found.pulled, found.loaded.map(|loaded| loaded.expires_at)), (pulled, expires_at), "{name}");
     }
     let far = Some(11_018_768_523);

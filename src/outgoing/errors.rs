@@ -22,7 +22,7 @@ pub(crate) enum Cause {
 
 impl Cause {
     pub(crate) fn of(why: &Error) -> Self {
-        // ureq wraps rustls's errors in I/O errors: only their text tells them apart.
+        // ureq wraps rustls's errors in I/O errors: only their text distinguishes them.
         let text = |part: &str| matches!(why, Error::Io(_) | Error::Rustls(_)) && why.to_string().contains(part);
         if is::<Unresolved>(why) || is::<Stale>(why) || matches!(why, Error::HostNotFound) {
             Self::Name

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::fake_ollama::FakeOllama;
 use crate::gpus::is_ok;
-use crate::harness::{PATIENCE, Worker, agent_net, codes, command, folder, run, wait_for};
+use crate::harness::{TIMEOUT, Worker, agent_net, codes, command, folder, run, wait_for};
 use crate::http;
 use crate::nvml::FakeNvml;
 
@@ -57,7 +57,7 @@ fn socket(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn by_the_socket_it_tells_what_is_left() {
+fn through_the_socket_it_reports_what_is_left() {
     let dir = folder("ack-socket");
     let scene = Scene::new(&[("STATE_DIR", dir.to_str().unwrap())]);
     let path = socket(&dir);
@@ -156,7 +156,7 @@ fn a_socket_that_was_left_behind_is_replaced_and_one_that_is_used_is_not() {
     socket(&dir);
     assert_eq!(ack(Some(&dir), &[]).0, Some(0));
     drop(third);
-    // What is no socket stays.
+    // Anything but a socket stays.
     fs::remove_file(dir.join("control.sock")).unwrap();
     fs::write(dir.join("control.sock"), "precious").unwrap();
     let fourth = Worker::start(&state);
@@ -188,7 +188,7 @@ fn whoever_says_nothing_too_much_or_nonsense_delays_only_those_behind_it() {
     let path = socket(&dir);
     let said = |request: &[u8]| {
         let mut peer = UnixStream::connect(&path).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.set_read_timeout(Some(TIMEOUT)).unwrap();
         // It may have stopped reading.
         let _ = peer.write_all(request);
         let mut answer = Vec::new();

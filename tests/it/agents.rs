@@ -17,7 +17,7 @@ fn the_last_one_to_ask_comes_first() {
     for id in ["a", "b\r\n\"\u{1b}[2J", "a", "日本", "b\r\n\"\u{1b}[2J"] {
         assert_eq!(worker.post("/gpu-check", &job(id)).status, 200);
     }
-    // What is refused is nobody's job.
+    // A refused job counts for no agent.
     worker.post("/gpu-check", r#"{"agent_id":""}"#);
     let answer = agents(&worker);
     let rows: Vec<(&str, u64)> = answer["agents"]

@@ -45,14 +45,14 @@ pub fn chunked(body: &str) -> Vec<u8> {
 
 /// `200`, or status and code such as `400 bad_json`.
 #[track_caller]
-fn told(answer: &Response) -> String {
+fn status_and_error(answer: &Response) -> String {
     if answer.status < 400 { answer.status.to_string() } else { format!("{} {}", answer.status, answer.code()) }
 }
 
 #[track_caller]
 pub fn check_answer(answer: &Response, expect: &str, what: &str) {
-    let told = told(answer);
-    assert!(expect.split('|').any(|e| e == told), "{what}: {told} instead of {expect}; {answer:?}");
+    let got = status_and_error(answer);
+    assert!(expect.split('|').any(|e| e == got), "{what}: {got} instead of {expect}; {answer:?}");
 }
 
 /// The next good request on a new connection is served.
@@ -88,7 +88,7 @@ pub fn check(worker: &Worker, bytes: impl AsRef<[u8]>, expect: &str) {
 }
 
 #[test]
-fn a_body_that_is_no_job_is_told_so() {
+fn a_body_that_is_not_a_job_gets_an_error_that_says_so() {
     let worker = worker();
     for body in ["", "{", "nonsense", r#"["demo-agent"]"#, "\"demo-agent\"", "7", "null", "\u{feff}{}", "{}{}"] {
         check(&worker, job(body), "400 bad_json");
@@ -179,7 +179,7 @@ fn a_body_beyond_8_mib_gets_its_answer_and_the_connection_ends() {
 }
 
 #[test]
-fn wrong_methods_and_paths_are_told_so() {
+fn wrong_methods_and_paths_get_errors_that_say_so() {
     #[track_caller]
     fn check_allow(worker: &Worker, line: &str, allow: &str) {
         let answer = http::raw(worker.addr, &bytes(line, &["Content-Length: 0"], ""));
@@ -290,7 +290,7 @@ fn a_head_of_64_kib_is_accepted_and_a_larger_one_refused() {
 }
 
 #[test]
-fn connections_that_say_nothing_hinder_nobody() {
+fn silent_connections_do_not_affect_other_clients() {
     let worker = worker();
     for _ in 0..20 {
         drop(TcpStream::connect(worker.addr).expect("accepted"));
@@ -306,9 +306,9 @@ fn connections_that_say_nothing_hinder_nobody() {
     still_works(&worker, "their end");
 }
 
-/// The one test of patience: the deadline of a head is seconds long.
+/// The one test that waits for a timeout: the deadline of a head is seconds long.
 #[test]
-fn a_client_that_stalls_within_its_head_is_told_so_and_one_that_was_served_may_be_idle() {
+fn a_client_that_stalls_within_its_head_gets_an_error_and_one_that_was_served_may_be_idle() {
     let worker = worker();
     // go-livepeer keeps connections for later jobs; some clients end a body with an empty line.
     let mut idle: Vec<Connection> = ["", "\r\n"].iter().map(|end| served(&worker, end)).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::fake_orchestrator::Mood;
+use crate::fake_orchestrator::Behavior;
 use crate::fake_runners::{Kind, Runners};
 use crate::harness::wait_for;
 use crate::visibility::{Scene, change, orchestrator};
@@ -16,9 +16,9 @@ const BEAT: &str = "/runners/heartbeat";
 
 #[test]
 fn the_first_beat_has_the_gpu_and_a_real_verdict_and_news_is_sent_at_once() {
-    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let orchestrator = orchestrator(Behavior::NoByoc, true);
     // The next beat would be minutes away.
-    change(&orchestrator, |runners| (runners.hurry, runners.interval) = (1, Duration::from_secs(300)));
+    change(&orchestrator, |runners| (runners.time_scale, runners.interval) = (1, Duration::from_secs(300)));
     let life = ("AGENT_NET_FAULT", "");
     let scene = Scene::new(&[&orchestrator], &[life, ("SAMPLE_INTERVAL", "100ms"), ("ORCH_PROTOCOL", "live-runner")]);
     let first = orchestrator.wait_for(BEAT, 1).remove(0).json();
@@ -42,7 +42,7 @@ fn the_first_beat_has_the_gpu_and_a_real_verdict_and_news_is_sent_at_once() {
 
 #[test]
 fn a_driver_that_starts_again_hides_no_gpu() {
-    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let orchestrator = orchestrator(Behavior::NoByoc, true);
     let scene = Scene::new(&[&orchestrator], &[]);
     wait_for("the entry", || orchestrator.listed(ID));
     let helper = wait_for("a helper", || scene.worker.helpers().first().copied());
@@ -55,7 +55,7 @@ fn a_driver_that_starts_again_hides_no_gpu() {
 
 #[test]
 fn beats_go_where_the_answer_says_and_the_secret_stays() {
-    let (front, process) = (orchestrator(Mood::NoByoc, true), orchestrator(Mood::NoByoc, true));
+    let (front, process) = (orchestrator(Behavior::NoByoc, true), orchestrator(Behavior::NoByoc, true));
     change(&front, |runners| runners.orchestrator = Some(process.url()));
     // The same registry by another address: what the first takes the second knows.
     let scene = Scene::new(&[&front], &[("ORCH_PROTOCOL", "live-runner")]);
@@ -63,7 +63,7 @@ fn beats_go_where_the_answer_says_and_the_secret_stays() {
         let beats = process.requests(BEAT);
         beats.first()?.header("authorization").map(str::to_owned)
     });
-    // It has never heard of this runner: beats come back, with the entry's own secret.
+    // It does not know this runner: beats come back, with the entry's own secret.
     assert_eq!(secret, "heartbeat-s3cret-1");
     scene.says("beats go back to");
     let beats = front.requests(BEAT).len();
@@ -71,9 +71,9 @@ fn beats_go_where_the_answer_says_and_the_secret_stays() {
     assert_eq!((process.requests(BEAT).len(), scene.worker.log().matches("beats go back to").count()), (1, 1));
     drop(scene);
 
-    let (front, process) = (orchestrator(Mood::NoByoc, true), orchestrator(Mood::NoByoc, true));
+    let (front, process) = (orchestrator(Behavior::NoByoc, true), orchestrator(Behavior::NoByoc, true));
     change(&front, |runners| runners.orchestrator = Some(process.url()));
-    change(&process, |runners| (runners.hurry = 1, runners.adopt("heartbeat-s3cret-1", ID)).1);
+    change(&process, |runners| (runners.time_scale = 1, runners.adopt("heartbeat-s3cret-1", ID)).1);
     let scene = Scene::new(&[&front], &[("ORCH_PROTOCOL", "live-runner")]);
     scene.says(&format!("beats go to {}", process.url()));
     process.wait_for(BEAT, 5);
@@ -94,9 +94,9 @@ fn an_address_that_cannot_be_reached_or_trusted_costs_nothing() {
         ("orchestrator:8935", "which is not used"),
         ("https://user:passw0rd@o:8935", "which is not used"),
     ] {
-        let orchestrator = orchestrator(Mood::NoByoc, true);
+        let orchestrator = orchestrator(Behavior::NoByoc, true);
         // The look-up may be slow.
-        change(&orchestrator, |runners| (runners.orchestrator, runners.hurry) = (Some(named.into()), 5));
+        change(&orchestrator, |runners| (runners.orchestrator, runners.time_scale) = (Some(named.into()), 5));
         let scene = Scene::new(&[&orchestrator], &[("ORCH_PROTOCOL", "live-runner")]);
         scene.says(words);
         let beats = orchestrator.requests(BEAT).len();
@@ -110,7 +110,7 @@ fn an_address_that_cannot_be_reached_or_trusted_costs_nothing() {
 
 #[test]
 fn a_refusal_that_may_mean_two_things_names_both() {
-    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let orchestrator = orchestrator(Behavior::NoByoc, true);
     change(&orchestrator, |runners| runners.kind = Kind::Node);
     let scene = Scene::new(&[&orchestrator], &[("ORCH_SECRET", "wrong-s3cret")]);
     let first = scene.says("may still be registered from before a crash, or ORCH_SECRET is wrong");
@@ -128,7 +128,7 @@ fn a_rejected_price_names_its_setting() {
         (Kind::OnChain, "", "price_info.price is required. Set RUNNER_PRICE, e.g. 0.0005usd/fixed"),
         (Kind::Node, "1usd/720p", "Use fixed or hour in RUNNER_PRICE: livepeer/node does not know 720p."),
     ] {
-        let orchestrator = orchestrator(Mood::Ok, true);
+        let orchestrator = orchestrator(Behavior::Ok, true);
         change(&orchestrator, |runners| runners.kind = kind);
         let scene = Scene::new(&[&orchestrator], &[("RUNNER_PRICE", price)]);
         scene.says(words);

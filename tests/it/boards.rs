@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::start;
-use crate::harness::PATIENCE;
+use crate::harness::TIMEOUT;
 use crate::nvml::FakeNvml;
 
 const BOARDS: [(&str, &str); 7] = [
@@ -140,7 +140,7 @@ fn play(board: &str, file: &'static str) -> usize {
     for (which, state) in [(0, "idle"), (1, "under load")] {
         let moment = moment(file, which);
         nvml.set(&moment.settings);
-        let (mut seen, end) = (BTreeSet::new(), Instant::now() + PATIENCE);
+        let (mut seen, end) = (BTreeSet::new(), Instant::now() + TIMEOUT);
         while seen.len() < SAMPLES {
             thread::sleep(Duration::from_millis(50));
             let (report, text) = (worker.get("/gpu").json(), worker.get("/gpu?format=text"));

@@ -73,7 +73,7 @@ fn without_a_worker_it_samples_by_itself() {
 }
 
 #[test]
-fn what_cannot_be_told_is_unknown() {
+fn what_cannot_be_determined_is_unknown() {
     let unknown = |args: &[&str], settings: &[(&str, &str)], part: &str| {
         let (rc, out, _) = check(args, settings);
         assert_eq!(rc, 3, "{out}");
@@ -85,7 +85,7 @@ fn what_cannot_be_told_is_unknown() {
     wait_for("a first sample", || (check(&["--url", &at], &[("WORKER_TOKEN", "s3cret")]).0 == 2).then_some(()));
     unknown(&["--url", &at], &[], "WORKER_TOKEN");
     unknown(&["--url", &at], &[("WORKER_TOKEN", "wrong")], "WORKER_TOKEN");
-    // An Ollama is no worker.
+    // An Ollama is not a worker.
     let ollama = FakeOllama::new();
     unknown(&["--url", &ollama.url()], &[], "responded with 404");
 }
@@ -111,7 +111,7 @@ fn a_worker_that_does_not_answer_in_time_is_unreachable() {
     assert_eq!((rc, &said["status"], &said["code"]), (3, &json!("error"), &json!("unreachable")));
     let (rc, out, _) = check(&["--url", &at, "--timeout", "100ms", "--text"], &[]);
     assert!(rc == 3 && out.starts_with("verdict=unknown\nerror='http://"), "{out}");
-    // Whoever waits for long is told once.
+    // A long wait is reported once.
     let (rc, _, err) = check(&["--url", &at, "--timeout", "3"], &[]);
     assert_eq!((rc, err), (3, format!("waiting for {at} (up to 3 s) ...\n")));
 }

@@ -1,4 +1,4 @@
-//! `check --watch`: again and again, until it is told or its reader is gone.
+//! `check --watch`: again and again, until it is stopped or its reader is gone.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

@@ -37,7 +37,7 @@ fn help_and_version_go_to_stdout() {
         for word in ["serve", "health", "config", "pm", "78"] {
             assert!(out.contains(word), "{word} is not in {out}");
         }
-        assert!(!out.contains('\u{1b}'), "no colour without a terminal: {out:?}");
+        assert!(!out.contains('\u{1b}'), "no color without a terminal: {out:?}");
     }
     // Help is there even where the settings are wrong.
     let (status, out, _) = run(&mut with(&["serve", "--help"], &[("SERVER_PORT", "x")]));
@@ -173,7 +173,7 @@ fn a_flag_wins_over_the_environment_and_empty_is_unset() {
     check(&[], &[("SERVER_PORT", " ")], "SERVER_PORT=9876 # default");
     check(&[], &[("SERVER_PORT", "1")], "SERVER_PORT=1 # environment");
     check(&["--server-port", "2"], &[("SERVER_PORT", "1")], "SERVER_PORT=2 # flag");
-    // A wrong value that does not hold harms nobody.
+    // A wrong value that is overridden does no harm.
     check(&["--server-port", "2"], &[("SERVER_PORT", "wrong")], "SERVER_PORT=2 # flag");
     check(&["--ollama-url", "http://o:1/"], &[], "OLLAMA_URL=http://o:1/ # flag");
     let (_, out, _) =
@@ -323,7 +323,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     for args in [&["--help"][..], &["--version"], &["config"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);

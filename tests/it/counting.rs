@@ -30,7 +30,7 @@ fn on(root: &Path, ollama: &FakeOllama, nvml: &FakeNvml, more: &[(&str, &str)]) 
 }
 
 #[test]
-fn a_gpu_that_was_not_given_is_no_fault_of_the_card() {
+fn a_gpu_that_was_not_given_is_not_a_fault_of_the_card() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
     for refusal in ["gpus=2\ngpu1.handle=4", "gpus=2\ngpu1.handle=17"] {
         nvml.set(refusal);
@@ -180,7 +180,7 @@ fn a_card_for_a_legacy_driver_is_named_and_not_missing() {
     let found = doctor();
     assert!(found["grade"] == "fail" && found.to_string().contains("legacy driver 470.xx"), "{found}");
     assert!(found["fix"].as_str().unwrap().contains("Install the driver that the card needs"), "{found}");
-    // A card that another driver has is told as well.
+    // A card that another driver has is reported as well.
     fs::remove_file(root.join("dev/kmsg")).unwrap();
     for device in ["0000:01:00.0", "0000:02:00.0"] {
         fs::remove_dir_all(root.join("sys/bus/pci/devices").join(device)).unwrap();

@@ -6,7 +6,7 @@ use crate::tidy::{codes, sources};
 /// Each code, the test that raises it and the test that clears it. What takes minutes by its nature is cleared in the
 /// unit tests, where time is an argument.
 const COVERED: &[(&str, &str, &str)] = &[
-    ("NO_SAMPLE", "a_hang_from_the_start_is_no_sample", "same"),
+    ("NO_SAMPLE", "a_hang_from_the_start_is_reported_as_no_sample", "same"),
     ("STALE", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
     ("NO_GPU", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
     ("GPU_COUNT_LOW", "gpus_that_are_missing_are_noticed_by_all_that_shows_them", "same"),
@@ -27,14 +27,14 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("XID_FATAL", "errors_in_the_kernels_log_are_held_until_something_settles_them", "same"),
     ("XID_WARN", "errors_in_the_kernels_log_are_held_until_something_settles_them", "same"),
     ("PCIE_REPLAY", "what_a_gpu_says_of_itself_is_raised_and_cleared", "same"),
-    ("INFOROM_CORRUPT", "a_damaged_inforom_is_told_until_nvml_is_started_anew", "same"),
+    ("INFOROM_CORRUPT", "a_corrupt_inforom_is_reported_until_nvml_restarts", "same"),
     (
         "HW_THERMAL_SLOWDOWN",
         "a_minute_of_slowdown_is_noticed",
         "a_slowdown_is_three_fifths_of_five_minutes_and_over_after_five_clean_ones",
     ),
-    ("HW_POWER_BRAKE", "a_minute_of_slowdown_is_noticed", "the_drivers_counter_tells_what_falls_between_samples"),
-    ("POWER_ALARM", "a_power_rail_over_its_limit_is_told", "same"),
+    ("HW_POWER_BRAKE", "a_minute_of_slowdown_is_noticed", "the_drivers_counter_reports_what_happens_between_samples"),
+    ("POWER_ALARM", "a_power_rail_over_its_limit_is_reported", "same"),
     ("OLLAMA_NO_ANSWER", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("OLLAMA_DOWN", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("OLLAMA_LIST_FAILED", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
@@ -43,9 +43,9 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("MODEL_NOT_LOADED", "a_missing_model_is_pulled_loaded_and_kept", "same"),
     ("MODEL_STUCK", "a_runner_that_hangs_is_unhealthy_until_it_answers", "same"),
     ("MODELS_DISPLACED", "models_that_displace_each_other_are_named", "same"),
-    ("UPTIME_LOW_SHORT", "too_little_uptime_is_told", "same"),
-    ("UPTIME_LOW_MEDIUM", "too_little_uptime_is_told", "same"),
-    ("UPTIME_LOW_LONG", "too_little_uptime_is_told", "same"),
+    ("UPTIME_LOW_SHORT", "low_uptime_is_reported", "same"),
+    ("UPTIME_LOW_MEDIUM", "low_uptime_is_reported", "same"),
+    ("UPTIME_LOW_LONG", "low_uptime_is_reported", "same"),
 ];
 
 #[test]

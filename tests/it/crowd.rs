@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use crate::harness::{PATIENCE, Worker, command};
+use crate::harness::{TIMEOUT, Worker, command};
 use crate::http::{Connection, Response};
 use crate::jobs::{bytes, job};
 
@@ -28,7 +28,7 @@ fn from(address: [u8; 4], worker: &Worker) -> Connection {
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::from(address), 0)).expect("all of 127 is ours");
     connect(&socket, &to).expect("the worker accepts");
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     Connection::of(stream)
 }
 
@@ -46,7 +46,7 @@ fn jobs_are_answered(worker: &Worker, address: [u8; 4]) {
 }
 
 #[test]
-fn idlers_and_slow_senders_keep_nobody_out() {
+fn idle_and_slow_clients_do_not_keep_others_out() {
     let worker = worker();
     let mut regular = from([127, 0, 0, 1], &worker);
     assert_eq!(ask(&mut regular, "POST", "/gpu-check", &job("a")).unwrap().status, 200);

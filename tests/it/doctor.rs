@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
-use crate::fake_orchestrator::{Discovery, FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, Discovery, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::gpus::HURRY;
 use crate::harness::{agent_net, folder, run};
@@ -32,7 +32,7 @@ pub fn machine(name: &str) -> PathBuf {
 }
 
 /// A machine that is well, with everything around it.
-struct Surroundings {
+struct Host {
     root: PathBuf,
     ollama: FakeOllama,
     orchestrator: FakeOrchestrator,
@@ -40,12 +40,12 @@ struct Surroundings {
     state: PathBuf,
 }
 
-impl Surroundings {
+impl Host {
     fn new(name: &str) -> Self {
         Self {
             root: machine(name),
             ollama: FakeOllama::new(),
-            orchestrator: FakeOrchestrator::new(Mood::Ok),
+            orchestrator: FakeOrchestrator::new(Behavior::Ok),
             nvml: FakeNvml::new(""),
             state: folder(&format!("{name}-state")),
         }
@@ -103,61 +103,61 @@ impl Surroundings {
 }
 
 #[test]
-fn a_machine_that_is_well_passes() {
-    let around = Surroundings::new("doctor-well");
+fn a_healthy_machine_passes() {
+    let host = Host::new("doctor-well");
     let secret = folder("doctor-secret").join("secret");
     fs::write(&secret, "s3cret\n").unwrap();
     let file = [("ORCH_SECRET", ""), ("ORCH_SECRET_FILE", secret.to_str().unwrap())];
-    let (rc, checks) = around.examine(&file);
+    let (rc, checks) = host.examine(&file);
     assert_eq!(rc, 0, "{checks:#?}");
     let mut names: Vec<&str> = checks.iter().map(|c| c["check"].as_str().unwrap()).collect();
     names.dedup();
     let wanted = ["settings", "driver", "devices", "readings", "gpu", "xids", "ollama", "models", "orchestrator"];
     assert_eq!(names, [&wanted[..], &["clock", "disk", "worker"]].concat(), "{checks:#?}");
-    // It has looked at the orchestrator and changed nothing there: no registration, and a name that nobody has.
-    assert!(around.orchestrator.requests("/capability/register").iter().all(|r| r.body.is_empty()));
-    let gone = around.orchestrator.requests("/capability/unregister");
+    // It has looked at the orchestrator and changed nothing there: no registration, and a name that is not registered.
+    assert!(host.orchestrator.requests("/capability/register").iter().all(|r| r.body.is_empty()));
+    let gone = host.orchestrator.requests("/capability/unregister");
     assert!(gone.len() == 1 && gone[0].body.starts_with("agent-net-doctor-"), "{gone:?}");
     assert_eq!(gone[0].header("authorization"), Some("s3cret"));
     // Nothing is left behind where it tried to write.
-    assert_eq!(fs::read_dir(&around.state).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&host.state).unwrap().count(), 0);
 
-    let (rc, text) = around.say(&["doctor"], &[]);
+    let (rc, text) = host.say(&["doctor"], &[]);
     assert_eq!(rc, 0);
     assert!(text.lines().all(|line| line.starts_with("pass  ")) && !text.contains('\u{1b}'), "{text}");
     assert!(text.contains("kernel module 550.54.14; 1 NVIDIA GPUs on the PCI bus"), "{text}");
 }
 
 #[test]
-fn driver_and_devices_are_told_apart() {
-    let around = Surroundings::new("doctor-driver");
-    let dev = around.root.join("dev");
+fn driver_and_devices_have_findings_of_their_own() {
+    let host = Host::new("doctor-driver");
+    let dev = host.root.join("dev");
     fs::remove_file(dev.join("nvidia0")).unwrap();
-    around.finds(&[], "devices", "fail", &["no /dev/nvidia0", "EXPECTED_GPUS=0"]);
+    host.finds(&[], "devices", "fail", &["no /dev/nvidia0", "EXPECTED_GPUS=0"]);
     for node in ["nvidiactl", "nvidia-uvm"] {
         fs::remove_file(dev.join(node)).unwrap();
     }
-    around.finds(&[], "devices", "fail", &["no /dev/nvidia*"]);
+    host.finds(&[], "devices", "fail", &["no /dev/nvidia*"]);
     // A socket cannot be opened by anybody.
     let socket = std::os::unix::net::UnixListener::bind(dev.join("nvidiactl"));
     if socket.is_ok() {
-        around.finds(&[], "devices", "fail", &["/dev/nvidiactl", "cannot be opened"]);
+        host.finds(&[], "devices", "fail", &["/dev/nvidiactl", "cannot be opened"]);
     }
-    fs::remove_file(around.root.join("proc/driver/nvidia/version")).unwrap();
-    around.finds(&[], "driver", "fail", &["1 NVIDIA GPUs on the PCI bus", "modprobe nvidia"]);
-    fs::remove_dir_all(around.root.join("sys/bus/pci/devices/0000:01:00.0")).unwrap();
-    around.finds(&[], "driver", "fail", &["no NVIDIA GPU on the PCI bus"]);
-    around.finds(&[("EXPECTED_GPUS", "0")], "driver", "pass", &["EXPECTED_GPUS=0"]);
+    fs::remove_file(host.root.join("proc/driver/nvidia/version")).unwrap();
+    host.finds(&[], "driver", "fail", &["1 NVIDIA GPUs on the PCI bus", "modprobe nvidia"]);
+    fs::remove_dir_all(host.root.join("sys/bus/pci/devices/0000:01:00.0")).unwrap();
+    host.finds(&[], "driver", "fail", &["no NVIDIA GPU on the PCI bus"]);
+    host.finds(&[("EXPECTED_GPUS", "0")], "driver", "pass", &["EXPECTED_GPUS=0"]);
     fs::write(dev.join("dxg"), "").unwrap();
-    around.finds(&[], "driver", "pass", &["WSL"]);
+    host.finds(&[], "driver", "pass", &["WSL"]);
 }
 
 #[test]
 fn what_nvml_says_is_passed_on() {
-    let around = Surroundings::new("doctor-nvml");
+    let host = Host::new("doctor-nvml");
     let lib = ("NVML_LIB", "/nonexistent/libnvidia-ml.so.1");
-    around.finds(&[lib], "readings", "fail", &["NVML_LIB_MISSING", "/nonexistent/libnvidia-ml.so.1"]);
-    around.finds(&[("NVML_HELPER", "/nonexistent")], "readings", "fail", &["NVML_HELPER_MISSING"]);
+    host.finds(&[lib], "readings", "fail", &["NVML_LIB_MISSING", "/nonexistent/libnvidia-ml.so.1"]);
+    host.finds(&[("NVML_HELPER", "/nonexistent")], "readings", "fail", &["NVML_HELPER_MISSING"]);
     for (settings, check, grade, part) in [
         ("init=18", "readings", "fail", "DRIVER_LIB_MISMATCH"),
         ("at_init=hang", "readings", "fail", "DRIVER_STUCK"),
@@ -165,119 +165,119 @@ fn what_nvml_says_is_passed_on() {
         ("gpus=2\ngpu1.handle=15", "gpu", "fail", "GPU_LOST"),
         ("gpu0.temperature=95", "gpu", "warn", "TEMP_HIGH"),
     ] {
-        around.nvml.set(settings);
-        around.finds(&[HURRY], check, grade, &[part]);
+        host.nvml.set(settings);
+        host.finds(&[HURRY], check, grade, &[part]);
     }
 }
 
 #[test]
 fn ollama_and_its_models() {
-    let mut around = Surroundings::new("doctor-ollama");
-    around.finds(&[], "models", "pass", &["100 % of it on the GPU"]);
+    let mut host = Host::new("doctor-ollama");
+    host.finds(&[], "models", "pass", &["100 % of it on the GPU"]);
     let cpu = r#"{"models":[{"name":"m","size":10,"size_vram":0}]}"#;
-    around.ollama.set("/api/ps", Answer::Json(cpu.into()));
-    around.finds(&[], "models", "warn", &["m is running on the CPU"]);
-    around.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
-    around.finds(&[], "models", "pass", &["none loaded"]);
+    host.ollama.set("/api/ps", Answer::Json(cpu.into()));
+    host.finds(&[], "models", "warn", &["m is running on the CPU"]);
+    host.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    host.finds(&[], "models", "pass", &["none loaded"]);
     let wanted = ("MODEL", "codellama:34b-instruct-q4_k_m,other");
-    around.finds(&[wanted], "models", "warn", &["codellama:34b-instruct-q4_k_m is not loaded", "model_keeper"]);
-    around.finds(&[wanted], "models", "warn", &["other is not pulled", "agent-net pull"]);
+    host.finds(&[wanted], "models", "warn", &["codellama:34b-instruct-q4_k_m is not loaded", "model_keeper"]);
+    host.finds(&[wanted], "models", "warn", &["other is not pulled", "agent-net pull"]);
     let cloud = r#"{"models":[{"name":"far:1","remote_host":"https://ollama.com:443","remote_model":"far"}]}"#;
-    around.ollama.set("/api/tags", Answer::Json(cloud.into()));
-    around.finds(&[("MODEL", "far:1")], "models", "warn", &["far:1 runs in Ollama's cloud", "Remove it from MODEL"]);
-    around.ollama.set("/api/tags", Answer::Status(500, "no".into()));
-    around.finds(&[], "ollama", "warn", &["cannot list its models", "500"]);
-    around.ollama.stop();
-    around.finds(&[], "ollama", "fail", &["is not responding", "OLLAMA_URL"]);
+    host.ollama.set("/api/tags", Answer::Json(cloud.into()));
+    host.finds(&[("MODEL", "far:1")], "models", "warn", &["far:1 runs in Ollama's cloud", "Remove it from MODEL"]);
+    host.ollama.set("/api/tags", Answer::Status(500, "no".into()));
+    host.finds(&[], "ollama", "warn", &["cannot list its models", "500"]);
+    host.ollama.stop();
+    host.finds(&[], "ollama", "fail", &["is not responding", "OLLAMA_URL"]);
 }
 
 #[test]
 fn orchestrators_and_their_secret() {
-    let mut around = Surroundings::new("doctor-orch");
-    around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret", "visible there as agent-net-test"]);
-    around.finds(&[], "orchestrator", "pass", &["has no Live Runner registry", "call_runner"]);
-    around.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC only"]);
+    let mut host = Host::new("doctor-orch");
+    host.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret", "visible there as agent-net-test"]);
+    host.finds(&[], "orchestrator", "pass", &["has no Live Runner registry", "call_runner"]);
+    host.finds(&[("WORKER_TOKEN", "t0ken")], "orchestrator", "pass", &["ORCH_PROTOCOL=auto: BYOC only"]);
     for url in ["http://127.0.0.1:9876", "http://0.0.0.0:9876", "http://[::]:9876", "http://[::ffff:127.0.0.1]:9876"] {
-        around.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
+        host.finds(&[("CAPABILITY_URL", url)], "orchestrator", "warn", &["CAPABILITY_URL", url]);
     }
-    around.finds(&[("RUNNER_PRICE", "0.0005usd/fixed")], "orchestrator", "warn", &["BYOC jobs are served for free"]);
-    around.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["does not register"]);
-    around.orchestrator.set(Mood::OldClock);
-    around.finds(&[], "clock", "warn", &["differs by", "timesyncd"]);
-    for (mood, part) in [
-        (Mood::BadSecret, "ORCH_SECRET"),
-        (Mood::NoByoc, "no Live Runner registry"),
-        (Mood::PlainHttpToTls, "https://"),
-        (Mood::Error500, "500"),
-        (Mood::HangUp, "timed out"),
+    host.finds(&[("RUNNER_PRICE", "0.0005usd/fixed")], "orchestrator", "warn", &["BYOC jobs are served for free"]);
+    host.finds(&[("ORCH_URL", "")], "orchestrator", "pass", &["does not register"]);
+    host.orchestrator.set(Behavior::OldClock);
+    host.finds(&[], "clock", "warn", &["differs by", "timesyncd"]);
+    for (behavior, part) in [
+        (Behavior::BadSecret, "ORCH_SECRET"),
+        (Behavior::NoByoc, "no Live Runner registry"),
+        (Behavior::PlainHttpToTls, "https://"),
+        (Behavior::Error500, "500"),
+        (Behavior::HangUp, "timed out"),
     ] {
-        around.orchestrator.set(mood);
-        around.finds(&[], "orchestrator", "fail", &[part]);
+        host.orchestrator.set(behavior);
+        host.finds(&[], "orchestrator", "fail", &[part]);
     }
     // Live Runner is looked for where it is wanted.
-    around.orchestrator.set(Mood::NoByoc);
+    host.orchestrator.set(Behavior::NoByoc);
     let live = [("ORCH_PROTOCOL", "live-runner")];
-    around.finds(&live, "orchestrator", "fail", &["no Live Runner registry", "-useLiveRunners"]);
-    around.orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
-    around.finds(&live, "orchestrator", "pass", &["has a Live Runner registry", "does not list agent-net-test"]);
-    around.finds(&[], "orchestrator", "pass", &["has a Live Runner registry"]);
-    around.finds(&[], "orchestrator", "pass", &["has no BYOC, which is optional"]);
-    around.finds(&[("ORCH_PROTOCOL", "both")], "orchestrator", "fail", &["no BYOC"]);
+    host.finds(&live, "orchestrator", "fail", &["no Live Runner registry", "-useLiveRunners"]);
+    host.orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
+    host.finds(&live, "orchestrator", "pass", &["has a Live Runner registry", "does not list agent-net-test"]);
+    host.finds(&[], "orchestrator", "pass", &["has a Live Runner registry"]);
+    host.finds(&[], "orchestrator", "pass", &["has no BYOC, which is optional"]);
+    host.finds(&[("ORCH_PROTOCOL", "both")], "orchestrator", "fail", &["no BYOC"]);
     // A worker is there.
-    around.orchestrator.runners(|runners| {
+    host.orchestrator.runners(|runners| {
         let runners = runners.as_mut().unwrap();
-        runners.hurry = 1;
+        runners.time_scale = 1;
         runners.put("agent-net-test", json!({"app": "agent-net/gpu-check", "status": "ready"}));
     });
-    around.finds(&[], "orchestrator", "pass", &["lists agent-net-test as ready", "/apps/agent-net-test/app/gpu-check"]);
-    // Both are asked; an odd answer about the one is no failure of the other.
-    around.orchestrator.set(Mood::Ok);
+    host.finds(&[], "orchestrator", "pass", &["lists agent-net-test as ready", "/apps/agent-net-test/app/gpu-check"]);
+    // Both are asked; an odd answer about the one is not a failure of the other.
+    host.orchestrator.set(Behavior::Ok);
     for odd in [Discovery::Html, Discovery::Status(500), Discovery::Status(401), Discovery::HugeHtml] {
-        around.orchestrator.discovery(Some(odd));
-        around.finds(&[], "orchestrator", "warn", &["unknown whether", "ORCH_PROTOCOL=both"]);
+        host.orchestrator.discovery(Some(odd));
+        host.finds(&[], "orchestrator", "warn", &["unknown whether", "ORCH_PROTOCOL=both"]);
     }
-    around.orchestrator.discovery(Some(Discovery::Hang));
-    around.finds(&[], "orchestrator", "fail", &["timed out"]);
-    around.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret"]);
-    around.orchestrator.discovery(None);
-    around.orchestrator.stop();
-    around.finds(&[], "orchestrator", "fail", &["connection refused"]);
+    host.orchestrator.discovery(Some(Discovery::Hang));
+    host.finds(&[], "orchestrator", "fail", &["timed out"]);
+    host.finds(&[], "orchestrator", "pass", &["has BYOC and accepts the secret"]);
+    host.orchestrator.discovery(None);
+    host.orchestrator.stop();
+    host.finds(&[], "orchestrator", "fail", &["connection refused"]);
 }
 
 #[test]
 fn disk_port_and_settings() {
-    let around = Surroundings::new("doctor-disk");
-    around.finds(&[("STATE_DIR", "")], "disk", "warn", &["STATE_DIR is not set"]);
-    around.finds(&[("STATE_DIR", "/dev/null/state")], "disk", "fail", &["is not writable"]);
-    around.finds(&[("STATE_DIR", "/proc/state")], "disk", "fail", &["is not writable"]);
-    // Somebody listens who is no worker, and never says a word.
+    let host = Host::new("doctor-disk");
+    host.finds(&[("STATE_DIR", "")], "disk", "warn", &["STATE_DIR is not set"]);
+    host.finds(&[("STATE_DIR", "/dev/null/state")], "disk", "fail", &["is not writable"]);
+    host.finds(&[("STATE_DIR", "/proc/state")], "disk", "fail", &["is not writable"]);
+    // The program that listens is not a worker, and never answers.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port().to_string();
-    around.finds(&[("SERVER_PORT", &port)], "worker", "warn", &["does not respond"]);
-    let (rc, checks) = around.examine(&[("ORCH_SECRET_FILE", "/nonexistent/secret"), ("ORCH_SECRET", "")]);
+    host.finds(&[("SERVER_PORT", &port)], "worker", "warn", &["does not respond"]);
+    let (rc, checks) = host.examine(&[("ORCH_SECRET_FILE", "/nonexistent/secret"), ("ORCH_SECRET", "")]);
     assert_eq!((rc, checks.len(), &checks[0]["check"]), (78, 1, &"settings".into()), "{checks:#?}");
     assert!(checks[0]["detail"].as_str().unwrap().contains("ORCH_SECRET_FILE"), "{checks:#?}");
 }
 
 #[test]
-fn what_hangs_costs_its_own_line_only() {
-    let around = Surroundings::new("doctor-hang");
-    around.ollama.set_all(&Answer::Hang);
-    around.orchestrator.set(Mood::Hang);
-    around.nvml.set("at_init=hang");
-    let (rc, checks) = around.examine(&[HURRY]);
+fn a_check_that_hangs_costs_only_its_own_line() {
+    let host = Host::new("doctor-hang");
+    host.ollama.set_all(&Answer::Hang);
+    host.orchestrator.set(Behavior::Hang);
+    host.nvml.set("at_init=hang");
+    let (rc, checks) = host.examine(&[HURRY]);
     assert_eq!(rc, 2);
     for (check, grade) in [("driver", "pass"), ("readings", "fail"), ("ollama", "fail"), ("orchestrator", "fail")] {
         assert!(checks.iter().any(|c| c["check"] == check && c["grade"] == grade), "{check}: {checks:#?}");
     }
     assert!(checks.iter().any(|c| c["check"] == "disk" && c["grade"] == "pass"), "{checks:#?}");
     // Even a file that never ends: it is given up.
-    let around = Surroundings::new("doctor-stuck");
-    let version = around.root.join("proc/driver/nvidia/version");
+    let host = Host::new("doctor-stuck");
+    let version = host.root.join("proc/driver/nvidia/version");
     fs::remove_file(&version).unwrap();
     pipe(&version);
-    around.finds(&[], "driver", "fail", &["no answer within 3 s"]);
-    around.finds(&[], "ollama", "pass", &[]);
+    host.finds(&[], "driver", "fail", &["no answer within 3 s"]);
+    host.finds(&[], "ollama", "pass", &[]);
 }
 
 /// Whoever reads it waits for a writer who never comes.

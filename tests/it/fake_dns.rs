@@ -12,7 +12,7 @@ use crate::harness::{command, folder, lock};
 
 /// What each question is answered with.
 #[derive(Debug, Clone, Copy)]
-pub enum Mood {
+pub enum Behavior {
     Address(Ipv4Addr),
     ServFail,
     NxDomain,
@@ -23,47 +23,47 @@ pub enum Mood {
 
 /// Its thread ends with the test.
 pub struct FakeDns {
-    mood: Arc<Mutex<Mood>>,
+    behavior: Arc<Mutex<Behavior>>,
     questions: Arc<AtomicUsize>,
     resolv_conf: String,
 }
 
 impl FakeDns {
-    /// None, with a word about it, where port 53 or a mount of its own is not to be had. `host`: the last number of its
+    /// None, with a line that says so, where port 53 or a mount of its own is not available. `host`: the last number of its
     /// address, which only one test may use.
-    pub fn new(host: u8, mood: Mood) -> Option<Self> {
+    pub fn new(host: u8, behavior: Behavior) -> Option<Self> {
         let addr = SocketAddr::from(([127, 0, 0, host], 53));
         let mounts = Command::new("unshare").args(["-m", "true"]).output().is_ok_and(|ran| ran.status.success());
         let Some(socket) = UdpSocket::bind(addr).ok().filter(|_| mounts) else {
-            println!("skipped: neither port 53 nor a mount of one's own is to be had here");
+            println!("skipped: port 53 or a private mount is not available here");
             return None;
         };
         let folder = folder(&format!("dns-{host}"));
         let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
         write("resolv.conf", &format!("nameserver {}\n", addr.ip()));
         write("nsswitch.conf", "hosts: files dns\n");
-        let (mood, questions) = (Arc::new(Mutex::new(mood)), Arc::new(AtomicUsize::new(0)));
-        let (answers, asked) = (Arc::clone(&mood), Arc::clone(&questions));
+        let (behavior, questions) = (Arc::new(Mutex::new(behavior)), Arc::new(AtomicUsize::new(0)));
+        let (answers, asked) = (Arc::clone(&behavior), Arc::clone(&questions));
         thread::spawn(move || {
             let socket = Arc::new(socket);
             let mut buffer = [0; 512];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                 asked.fetch_add(1, Ordering::SeqCst);
-                let mood = *lock(&answers);
+                let behavior = *lock(&answers);
                 let (socket, question) = (Arc::clone(&socket), buffer[..length].to_vec());
                 thread::spawn(move || {
-                    if let Mood::Late(millis, _) = mood {
+                    if let Behavior::Late(millis, _) = behavior {
                         thread::sleep(Duration::from_millis(millis));
                     }
-                    answer(&question, mood).map(|answer| socket.send_to(&answer, peer))
+                    answer(&question, behavior).map(|answer| socket.send_to(&answer, peer))
                 });
             }
         });
-        Some(Self { mood, questions, resolv_conf: folder.to_str().unwrap().to_owned() })
+        Some(Self { behavior, questions, resolv_conf: folder.to_str().unwrap().to_owned() })
     }
 
-    pub fn set(&self, mood: Mood) {
-        *lock(&self.mood) = mood;
+    pub fn set(&self, behavior: Behavior) {
+        *lock(&self.behavior) = behavior;
     }
 
     /// Questions so far: two for each look-up, one of them for IPv6.
@@ -83,14 +83,14 @@ impl FakeDns {
     }
 }
 
-fn answer(question: &[u8], mood: Mood) -> Option<Vec<u8>> {
+fn answer(question: &[u8], behavior: Behavior) -> Option<Vec<u8>> {
     let name = question.get(12..)?;
     let end = 12 + name.iter().position(|byte| *byte == 0)? + 5;
-    let (code, address) = match mood {
-        Mood::Silent => return None,
-        Mood::ServFail => (2, None),
-        Mood::NxDomain => (3, None),
-        Mood::Address(address) | Mood::Late(_, address) => (0, Some(address)),
+    let (code, address) = match behavior {
+        Behavior::Silent => return None,
+        Behavior::ServFail => (2, None),
+        Behavior::NxDomain => (3, None),
+        Behavior::Address(address) | Behavior::Late(_, address) => (0, Some(address)),
     };
     // A question for an A record; for others there is none.
     let address = address.filter(|_| question[end - 4..end] == [0, 1, 0, 1]);

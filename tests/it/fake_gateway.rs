@@ -35,8 +35,8 @@ impl<'a> Gateway<'a> {
         Self { orchestrator, limit, idle: Mutex::default() }
     }
 
-    /// One job for `name` to `path`. `gives_up`: its client hangs up in the middle of its upload.
-    pub fn job(&self, name: &str, path: &str, body: &str, gives_up: bool) -> Outcome {
+    /// One job for `name` to `path`. `hangs_up`: its client hangs up in the middle of its upload.
+    pub fn job(&self, name: &str, path: &str, body: &str, hangs_up: bool) -> Outcome {
         let Some(registration) = self.orchestrator.registered(name) else { return Outcome::Unknown };
         let url = registration["url"].as_str().expect("a URL").to_owned();
         let addr: SocketAddr = url.trim_start_matches("http://").parse().expect("an address");
@@ -52,7 +52,7 @@ impl<'a> Gateway<'a> {
             self.orchestrator.remove(name);
             return Outcome::Removed;
         };
-        if gives_up {
+        if hangs_up {
             let _ = connection.send(head.as_bytes());
             return Outcome::Leaked;
         }

@@ -1,4 +1,4 @@
-//! An Ollama that answers what a test tells it to, or does not answer at all.
+//! An Ollama that answers what a test sets, or does not answer at all.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read, Write};

@@ -15,7 +15,7 @@ use crate::harness::{lock, wait_for};
 
 /// What it does with the next requests.
 #[derive(Debug, Clone, Copy)]
-pub enum Mood {
+pub enum Behavior {
     Ok,
     /// Ok, and its clock is that of the recordings.
     OldClock,
@@ -71,7 +71,7 @@ impl Request {
 }
 
 struct State {
-    mood: Mutex<Mood>,
+    behavior: Mutex<Behavior>,
     requests: Mutex<Vec<Request>>,
     meanwhile: Mutex<Vec<Request>>,
     /// Requests that hang.
@@ -97,13 +97,13 @@ pub struct FakeOrchestrator {
 }
 
 impl FakeOrchestrator {
-    pub fn new(mood: Mood) -> Self {
-        Self::with_witness(mood, |_| ())
+    pub fn new(behavior: Behavior) -> Self {
+        Self::with_witness(behavior, |_| ())
     }
 
-    pub fn with_witness(mood: Mood, witness: impl Fn(&Request) + Send + Sync + 'static) -> Self {
+    pub fn with_witness(behavior: Behavior, witness: impl Fn(&Request) + Send + Sync + 'static) -> Self {
         let state = Arc::new(State {
-            mood: Mutex::new(mood),
+            behavior: Mutex::new(behavior),
             requests: Mutex::default(),
             meanwhile: Mutex::default(),
             hanging: AtomicUsize::new(0),
@@ -124,8 +124,8 @@ impl FakeOrchestrator {
         format!("http://{}", self.addr)
     }
 
-    pub fn set(&self, mood: Mood) {
-        *lock(&self.state.mood) = mood;
+    pub fn set(&self, behavior: Behavior) {
+        *lock(&self.state.behavior) = behavior;
     }
 
     /// Looks into its Live Runner registry, or changes it.
@@ -255,7 +255,7 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         lock(&state.meanwhile).push(request.clone());
     }
     (state.witness)(&request);
-    let mut mood = *lock(&state.mood);
+    let mut behavior = *lock(&state.behavior);
     let asked = request.path.starts_with("/runners/") || request.path == "/discovery";
     let odd = *lock(&state.discovery);
     if let Some(odd) = odd.filter(|_| request.path == "/discovery") {
@@ -268,14 +268,14 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         (&mut &*stream).write_all(text.as_bytes()).ok()?;
         return stream.shutdown(Shutdown::Write).ok();
     }
-    if matches!(mood, Mood::Slow) {
+    if matches!(behavior, Behavior::Slow) {
         thread::sleep(Duration::from_millis(400));
-        mood = Mood::Ok;
+        behavior = Behavior::Ok;
     }
-    if matches!(mood, Mood::Ok) && request.method == "POST" {
+    if matches!(behavior, Behavior::Ok) && request.method == "POST" {
         let wanted = lock(&state.secret).clone();
         if wanted.is_some() && request.header("authorization") != wanted.as_deref() {
-            mood = Mood::BadSecret;
+            behavior = Behavior::BadSecret;
         } else if request.path == "/capability/register" {
             let body = request.json();
             let (name, load) = (body["name"].as_str().expect("a name").to_owned(), body["load"].as_u64().unwrap_or(0));
@@ -284,14 +284,14 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
             lock(&state.registry).remove(&request.body);
         }
     }
-    if matches!(mood, Mood::Hang) {
+    if matches!(behavior, Behavior::Hang) {
         state.hanging.fetch_add(1, Ordering::AcqRel);
         let _ = reader.read(&mut [0]);
         state.hanging.fetch_sub(1, Ordering::AcqRel);
         return None;
     }
-    let mut answer = String::from_utf8_lossy(recorded(mood, &request)?).into_owned();
-    if let (false, Some((before, rest))) = (matches!(mood, Mood::OldClock), answer.split_once("Date: ")) {
+    let mut answer = String::from_utf8_lossy(recorded(behavior, &request)?).into_owned();
+    if let (false, Some((before, rest))) = (matches!(behavior, Behavior::OldClock), answer.split_once("Date: ")) {
         let after = rest.split_once('\r').map_or("", |(_, after)| after);
         answer = format!("{before}Date: {}\r{after}", httpdate::fmt_http_date(SystemTime::now()));
     }
@@ -319,33 +319,35 @@ fn answer_oddly(odd: Discovery, mut stream: &TcpStream) -> Option<()> {
     stream.shutdown(Shutdown::Write).ok()
 }
 
-/// What a real one answered in this mood; None: nothing.
-fn recorded(mood: Mood, request: &Request) -> Option<&'static [u8]> {
-    Some(match mood {
+/// What a real one answered in this behavior; None: nothing.
+fn recorded(behavior: Behavior, request: &Request) -> Option<&'static [u8]> {
+    Some(match behavior {
         // Without -useLiveRunners.
-        Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.path == "/discovery" => {
+        Behavior::Ok | Behavior::OldClock | Behavior::BadSecret | Behavior::BadBody if request.path == "/discovery" => {
             include_bytes!("recordings/register/other-get-discovery.client_out")
         }
         // It looks at the method first.
-        Mood::Ok | Mood::OldClock | Mood::BadSecret | Mood::BadBody if request.method == "GET" => {
+        Behavior::Ok | Behavior::OldClock | Behavior::BadSecret | Behavior::BadBody if request.method == "GET" => {
             include_bytes!("recordings/register/reg-get.client_out")
         }
-        Mood::Ok | Mood::OldClock if request.path == "/capability/unregister" => {
+        Behavior::Ok | Behavior::OldClock if request.path == "/capability/unregister" => {
             include_bytes!("recordings/register/unreg-ok.client_out")
         }
-        Mood::Ok | Mood::OldClock => include_bytes!("recordings/register/reg-ok.client_out"),
-        Mood::BadSecret => include_bytes!("recordings/register/reg-wrong-secret.client_out"),
-        Mood::BadBody => include_bytes!("recordings/register/reg-capacity-string.client_out"),
-        Mood::PlainHttpToTls => include_bytes!("recordings/register/reg-plain-http-to-tls-port.client_out"),
-        Mood::NoByoc => include_bytes!("recordings/register/no-byoc.client_out"),
-        Mood::Error500 => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops",
-        Mood::Redirect => {
+        Behavior::Ok | Behavior::OldClock => include_bytes!("recordings/register/reg-ok.client_out"),
+        Behavior::BadSecret => include_bytes!("recordings/register/reg-wrong-secret.client_out"),
+        Behavior::BadBody => include_bytes!("recordings/register/reg-capacity-string.client_out"),
+        Behavior::PlainHttpToTls => include_bytes!("recordings/register/reg-plain-http-to-tls-port.client_out"),
+        Behavior::NoByoc => include_bytes!("recordings/register/no-byoc.client_out"),
+        Behavior::Error500 => {
+            b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
+        }
+        Behavior::Redirect => {
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         }
-        Mood::Slow => unreachable!("it was slow already"),
-        Mood::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is not HTTP\r\n\r\n",
-        Mood::Half => b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nhalf an",
-        Mood::Hang | Mood::HangUp => return None,
+        Behavior::Slow => unreachable!("it was slow already"),
+        Behavior::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is not HTTP\r\n\r\n",
+        Behavior::Half => b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nhalf an",
+        Behavior::Hang | Behavior::HangUp => return None,
     })
 }
 

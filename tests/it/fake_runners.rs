@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::fake_orchestrator::Request;
 
-const HURRY: u32 = 100;
+const TIME_SCALE: u32 = 100;
 /// Missed beats after which a runner is gone.
 const MISSED: u32 = 4;
 /// An id is free again only after the next sweep.
@@ -41,7 +41,7 @@ pub struct Runners {
     /// What it names for further beats; None: where it was asked (-liveRunnerAddr, or the service address).
     pub orchestrator: Option<String>,
     /// How many times faster its clock runs.
-    pub hurry: u32,
+    pub time_scale: u32,
     /// Between beats.
     pub interval: Duration,
     given: u32,
@@ -55,7 +55,7 @@ impl Runners {
             enabled: true,
             kind: Kind::Usual,
             orchestrator: None,
-            hurry: HURRY,
+            time_scale: TIME_SCALE,
             interval: Duration::from_secs(5),
             given: 0,
         }
@@ -67,7 +67,7 @@ impl Runners {
     }
 
     fn silent(&self, record: &Record) -> Duration {
-        record.seen.elapsed() * self.hurry
+        record.seen.elapsed() * self.time_scale
     }
 
     fn ttl(&self) -> Duration {
@@ -92,8 +92,8 @@ impl Runners {
 
     /// Status and body of an answer.
     pub fn answer(&mut self, request: &Request) -> (u16, String) {
-        let (hurry, longest) = (self.hurry, self.ttl() + SWEEP);
-        self.records.retain(|_, record| record.seen.elapsed() * hurry <= longest);
+        let (scale, longest) = (self.time_scale, self.ttl() + SWEEP);
+        self.records.retain(|_, record| record.seen.elapsed() * scale <= longest);
         let authorization = request.header("authorization").unwrap_or_default().to_owned();
         if !self.enabled {
             return (404, "live runners are not supported\n".into());

@@ -16,7 +16,7 @@ use crate::http::{self, Response};
 
 /// What the fake answers to payments.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Mood {
+pub enum Behavior {
     /// As go-livepeer: 200 to tickets that it has not seen, else 400.
     Judge,
     Say(u16),
@@ -29,39 +29,41 @@ pub enum Mood {
 }
 
 /// A fake TICKET_SUBMIT_URL, at one port for its whole life.
-pub struct Till {
+pub struct TicketServer {
     pub addr: SocketAddr,
-    mood: Arc<Mutex<Mood>>,
+    behavior: Arc<Mutex<Behavior>>,
     /// Every payment that came, with its job header, in order.
     came: Arc<Mutex<Vec<(String, String)>>>,
     /// Payments that it has taken, and how often.
     taken: Arc<Mutex<HashMap<String, u32>>>,
 }
 
-impl Till {
-    pub fn new(mood: Mood) -> Self {
-        Self::at(TcpListener::bind("127.0.0.1:0").unwrap(), mood)
+impl TicketServer {
+    pub fn new(behavior: Behavior) -> Self {
+        Self::at(TcpListener::bind("127.0.0.1:0").unwrap(), behavior)
     }
 
-    pub fn at(listener: TcpListener, mood: Mood) -> Self {
+    pub fn at(listener: TcpListener, behavior: Behavior) -> Self {
         let addr = listener.local_addr().unwrap();
-        let till = Self { addr, mood: Arc::new(Mutex::new(mood)), came: Arc::default(), taken: Arc::default() };
-        let (mood, came, taken) = (Arc::clone(&till.mood), Arc::clone(&till.came), Arc::clone(&till.taken));
+        let server =
+            Self { addr, behavior: Arc::new(Mutex::new(behavior)), came: Arc::default(), taken: Arc::default() };
+        let (behavior, came, taken) =
+            (Arc::clone(&server.behavior), Arc::clone(&server.came), Arc::clone(&server.taken));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (mood, came, taken) = (Arc::clone(&mood), Arc::clone(&came), Arc::clone(&taken));
-                thread::spawn(move || serve(&stream, &mood, &came, &taken));
+                let (behavior, came, taken) = (Arc::clone(&behavior), Arc::clone(&came), Arc::clone(&taken));
+                thread::spawn(move || serve(&stream, &behavior, &came, &taken));
             }
         });
-        till
+        server
     }
 
     pub fn url(&self) -> String {
         format!("http://{}/ai/stream/payment", self.addr)
     }
 
-    pub fn set(&self, mood: Mood) {
-        *lock(&self.mood) = mood;
+    pub fn set(&self, behavior: Behavior) {
+        *lock(&self.behavior) = behavior;
     }
 
     pub fn came(&self) -> Vec<(String, String)> {
@@ -75,7 +77,7 @@ impl Till {
 
 fn serve(
     stream: &TcpStream,
-    mood: &Mutex<Mood>,
+    behavior: &Mutex<Behavior>,
     came: &Mutex<Vec<(String, String)>>,
     taken: &Mutex<HashMap<String, u32>>,
 ) -> Option<()> {
@@ -90,22 +92,22 @@ fn serve(
     }
     let (payment, job) = (headers.remove("livepeer-payment")?, headers.remove("livepeer")?);
     lock(came).push((payment.clone(), job));
-    let mood = *lock(mood);
-    let status = match mood {
-        Mood::Judge => {
+    let behavior = *lock(behavior);
+    let status = match behavior {
+        Behavior::Judge => {
             let times = *lock(taken).entry(payment).and_modify(|times| *times += 1).or_insert(1);
             if times == 1 { 200 } else { 400 }
         }
-        Mood::Say(status) => status,
-        Mood::ToFirst(status) => {
+        Behavior::Say(status) => status,
+        Behavior::ToFirst(status) => {
             let first = lock(came)[0].0 == payment;
             if first { status } else { 200 }
         }
-        Mood::Hang => {
+        Behavior::Hang => {
             thread::sleep(Duration::from_secs(60));
             return None;
         }
-        Mood::HangUp => return None,
+        Behavior::HangUp => return None,
     };
     let text = if status == 200 { "" } else { "no, because of\nreasons" };
     let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
@@ -119,8 +121,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(name: &str, till: &Till) -> Self {
-        Self { dir: folder(name), url: till.url() }
+    pub fn new(name: &str, server: &TicketServer) -> Self {
+        Self { dir: folder(name), url: server.url() }
     }
 
     pub fn start(&self) -> Worker {

@@ -1,6 +1,6 @@
-//! The fault matrix: everything a worker depends on, away at its start, dying, hanging, slow, talking nonsense, stopping
-//! halfway and coming back. In each row jobs are answered all the while, the verdict says what is so, and when the fault
-//! has gone everything is well again by itself, the registration included.
+//! The fault matrix: everything a worker depends on is missing at its start, dies, hangs, is slow, sends garbage, stops
+//! halfway, or goes and comes back. In each row jobs are answered throughout and the verdict shows the fault. Once it
+//! is over, everything recovers without help, the registration included.
 
 mod parts;
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::fake_ollama::FakeOllama;
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::gpus::is_ok;
 use crate::harness::{Worker, agent_net, codes, folder, verdict, wait_for, wait_until};
 use crate::http::Connection;
@@ -68,7 +68,7 @@ pub struct Scene {
 
 impl Scene {
     fn new(row: &str) -> Self {
-        let (ollama, orchestrator) = (FakeOllama::new(), FakeOrchestrator::new(Mood::Ok));
+        let (ollama, orchestrator) = (FakeOllama::new(), FakeOrchestrator::new(Behavior::Ok));
         let (nvml, dir) = (FakeNvml::new(""), folder(&format!("faults-{row}")));
         let (state, helper, faults) = (dir.join("state"), dir.join("helper"), dir.join("faults"));
         fs::create_dir(&state).unwrap();

@@ -217,7 +217,7 @@ fn absurd_values_are_null_and_named_with_what_the_driver_said() {
 
 /// Some H100 report a margin of 0 or less while they are cold and not slowed down.
 #[test]
-fn a_margin_alone_is_no_heat() {
+fn a_margin_alone_is_not_overheating() {
     let h100 = "gpu0.name=NVIDIA H100 PCIe\ngpu0.slowdown=err:3\ngpu0.shutdown=err:3\ngpu0.max=err:3\n\
         gpu0.memory_max=err:3\ngpu0.tlimit_max=0\ngpu0.tlimit_shutdown=-8";
     let with = |celsius: i32, margin: i32, bits: u32| {
@@ -239,7 +239,7 @@ fn a_margin_alone_is_no_heat() {
 
 /// The damaged board data may show in another call than the one that looks for it.
 #[test]
-fn damaged_board_data_is_recognised_in_any_call() {
+fn damaged_board_data_is_recognized_in_any_call() {
     let damaged = "gpu0.inforom=err:3\ngpu0.ecc=err:14";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(damaged));
     // The call is made once and tried again a few times, and what it said holds until it is made again.

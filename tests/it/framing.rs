@@ -56,7 +56,7 @@ fn framing_that_two_servers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn a_body_that_ends_early_is_told_so() {
+fn a_body_that_ends_early_gets_an_error_that_says_so() {
     #[track_caller]
     fn check_cut(worker: &Worker, bytes: &[u8]) {
         let mut connection = Connection::open(worker.addr);

@@ -38,12 +38,12 @@ fn a_lost_gpu_stays_in_the_list_and_the_others_are_served() {
     let row = |i: usize| (report["gpus"][i]["verdict"].as_str().unwrap(), report["gpus"][i]["error"].is_string());
     assert_eq!([row(0), row(1), row(2)], [("ok", false), ("unhealthy", true), ("unhealthy", true)]);
     nvml.set("gpus=3");
-    let mended = worker.report_when("verdict ok", is_ok);
-    assert_eq!(mended["gpu_count"], 3);
+    let recovered = worker.report_when("verdict ok", is_ok);
+    assert_eq!(recovered["gpu_count"], 3);
 }
 
 #[test]
-fn a_refused_init_has_its_own_code_and_mends_by_itself() {
+fn a_refused_init_has_its_own_code_and_recovers_by_itself() {
     #[track_caller]
     fn check(refusal: &str, code: &'static str) {
         let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(refusal));
@@ -131,26 +131,26 @@ fn a_missing_gpu_is_noticed_when_it_is_expected() {
 /// A helper's start is stuck after 6 s instead of a minute.
 pub const HURRY: (&str, &str) = ("AGENT_NET_FAULT", "hurry:10");
 
-/// `break_it` harms a worker with two healthy GPUs, `mend` undoes it if it must be undone.
+/// `break_it` harms a worker with two healthy GPUs, `repair` undoes it if it must be undone.
 #[track_caller]
-fn outlives(code: &'static str, break_it: impl Fn(&Worker, &FakeNvml), mend: impl Fn(&Worker, &FakeNvml)) {
+fn outlives(code: &'static str, break_it: impl Fn(&Worker, &FakeNvml), repair: impl Fn(&Worker, &FakeNvml)) {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
     let worker = start(&ollama, &nvml, &[HURRY]);
     worker.report_when("verdict ok", is_ok);
     break_it(&worker, &nvml);
     let report = worker.report_when(code, has(code));
     assert!(matches!(verdict(&report), "degraded" | "unhealthy"), "{report:#}");
-    // They are not forgotten, but nothing is said of them that nobody has read.
+    // They are not forgotten, but nothing is reported that was not read.
     for i in 0..2 {
         let gpu = &report["gpus"][i];
         assert_eq!(gpu["name"], format!("Fake RTX {i}"), "{report:#}");
         assert_eq!((&gpu["temperature_c"], &gpu["verdict"]), (&Value::Null, &json!("unknown")));
         assert!(gpu["error"].is_string());
     }
-    mend(&worker, &nvml);
-    let mended = worker.report_when("verdict ok", is_ok);
-    assert_eq!(mended["gpus"][1]["temperature_c"], 41);
-    // Neither a second one nor a dead one that nobody has waited for.
+    repair(&worker, &nvml);
+    let recovered = worker.report_when("verdict ok", is_ok);
+    assert_eq!(recovered["gpus"][1]["temperature_c"], 41);
+    // Neither a second one nor a dead one that was not waited for.
     assert_eq!(worker.helpers().len(), 1);
 }
 
@@ -241,7 +241,7 @@ fn what_the_library_prints_does_no_harm() {
 }
 
 #[test]
-fn a_helper_that_is_none_is_told_from_one_that_is_missing() {
+fn a_program_that_is_not_a_helper_and_a_missing_one_have_different_codes() {
     let script = |name: &str, text: &str| {
         let path = folder(name).join("agent-net-nvml");
         std::fs::write(&path, text).unwrap();

@@ -14,13 +14,13 @@ use serde_json::Value;
 use crate::http::{self, Response};
 
 /// How long a test waits for what must happen at some time. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running worker; killed on drop.
 pub struct Worker {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// The values of its settings that nobody may see.
+    /// The values of its settings that must never be shown.
     secrets: Vec<String>,
     pub addr: SocketAddr,
 }
@@ -40,13 +40,13 @@ pub fn agent_net() -> Command {
     command(env!("CARGO_BIN_EXE_agent-net"))
 }
 
-/// The release server under test in the container tests, or None with a word about it.
+/// The release server under test in the container tests, or None, with a line that says so.
 /// With CI=true it must be there: a skipped test may not look green.
 pub fn static_server() -> Option<PathBuf> {
     from_env("AGENT_NET_STATIC").map(PathBuf::from)
 }
 
-/// The value of a variable that `scripts/test.sh` sets, or None with a word about it.
+/// The value of a variable that `scripts/test.sh` sets, or None, with a line that says so.
 pub fn from_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok().filter(|v| !v.is_empty());
     if value.is_none() {
@@ -210,9 +210,9 @@ pub fn verdict(report: &Value) -> &str {
     report["health"]["verdict"].as_str().expect("the verdict is text")
 }
 
-/// What `look` finds, asked again and again; None when patience ends.
+/// What `look` finds, asked again and again; None when TIMEOUT is over.
 pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = look() {
             return Some(found);
@@ -227,10 +227,10 @@ pub fn wait_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
 /// What `look` finds at last.
 #[track_caller]
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait_until(look).unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
+    wait_until(look).unwrap_or_else(|| panic!("waited {TIMEOUT:?} in vain for {what}"))
 }
 
-/// Runs a program to its end: status, stdout, stderr. Killed when patience ends.
+/// Runs a program to its end: status, stdout, stderr. Killed when TIMEOUT is over.
 pub fn run(command: &mut Command) -> (ExitStatus, String, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
     let mut stdout = child.stdout.take().expect("piped");
@@ -270,7 +270,7 @@ pub fn folder(name: &str) -> PathBuf {
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None, with a word about it, where no file system may be mounted.
+    /// None, with a line that says so, where no file system may be mounted.
     pub fn mount(at: &Path, size: &str) -> Option<Self> {
         let mounted = Self::run(at, &format!("size={size}"));
         if !mounted {

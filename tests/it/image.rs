@@ -106,7 +106,7 @@ fn the_image_runs_without_rights_and_stops_when_asked() {
     assert_eq!(reply.json()["agent_id"], "demo-agent");
     wait_for("a healthy container", || (container.inspect("{{.State.Health.Status}}") == "healthy").then_some(()));
     docker(&["stop", &container.name]);
-    // 137 would be the SIGKILL that follows a SIGTERM which nobody handled.
+    // 137 would be the SIGKILL that follows a SIGTERM that was not handled.
     assert_eq!(container.inspect("{{.State.ExitCode}}"), "0");
 }
 
@@ -197,7 +197,7 @@ fn check_and_doctor_work_in_the_container() {
 
 /// What a systemctl daemon-reload does to containers: the node is there, and the right to open it is not.
 #[test]
-fn a_device_that_the_container_may_no_longer_open_is_told() {
+fn a_device_that_the_container_may_no_longer_open_is_reported() {
     let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
     let node = harness::folder(&unique("node")).join("nvidiactl");
     assert!(succeeds(Command::new("mknod").arg("--mode=666").arg(&node).args(["c", "195", "255"])), "mknod is root's");

@@ -331,7 +331,7 @@ fn strangers_reach_the_job_routes_and_nothing_else() {
 
 /// As pytrickle's workers answer, which other tools of the network ask for.
 #[test]
-fn other_livepeer_tools_are_told_what_runs_here() {
+fn other_livepeer_tools_see_what_runs_here() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.compute=err:3"));
     let worker = gpus::start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc,other")]);
     worker.report_when("two GPUs and a model", |r| r["gpu_count"] == 2 && r["model_name"] == MODEL);

@@ -133,7 +133,7 @@ fn a_server_that_ignores_how_long_is_not_asked_without_end() {
 }
 
 #[test]
-fn an_alias_or_a_shortened_name_is_not_loaded_for_ever() {
+fn an_alias_or_a_shortened_name_is_not_loaded_again_and_again() {
     for (model, listed, loaded) in
         [("registry.ollama.ai/library/Lab", "lab:latest", "lab:latest"), ("lab", "lab:latest", "copy/of-lab:7")]
     {

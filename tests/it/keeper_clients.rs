@@ -89,7 +89,7 @@ fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
 #[test]
 fn where_the_context_is_not_listed_what_a_client_loaded_is_let_go() {
     let mut old = Scheduler::new(3, LOAD);
-    old.tells_context = false;
+    old.reports_context = false;
     let (fake, scheduler) = ollama(old, &[MODEL]);
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");

@@ -7,7 +7,7 @@ use crate::harness::{codes, wait_for};
 use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, line, loads, pulls, with_model};
 
 #[test]
-fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
+fn a_failed_pull_is_reported_and_retried() {
     let manifest = line(r#"{"status":"pulling manifest"}"#);
     let error = |text: &str| line(&json!({"error": text}).to_string());
     for (answer, part) in [
@@ -41,7 +41,7 @@ fn what_goes_wrong_with_a_pull_is_told_and_tried_again() {
 }
 
 #[test]
-fn what_goes_wrong_with_a_load_is_told_and_tried_again() {
+fn a_failed_load_is_reported_and_retried() {
     for (answer, part) in [
         (
             Answer::Status(500, r#"{"error":"model requires more system memory (9 GiB) than is available"}"#.into()),
@@ -138,7 +138,7 @@ fn a_proxy_that_refuses_other_questions_ends_no_pull() {
 
 /// nginx answers 504 after 60 s (proxy_read_timeout), and immediately where it cannot resolve Ollama's name.
 #[test]
-fn a_proxy_that_gave_up_waiting_is_no_answer_of_the_runner() {
+fn a_proxys_timeout_is_not_taken_for_the_runners_answer() {
     let gateway = || Answer::Status(504, "<html><h1>504 Gateway Time-out</h1></html>".into());
     let fake = with_model();
     fake.set("/api/ps", held(MODEL, "d", -400));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::draining::half_a_job;
 use crate::fake_ollama::FakeOllama;
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::http::{self, Connection};
 use crate::jobs::job;
@@ -27,7 +27,7 @@ struct Scene {
 
 impl Scene {
     fn new(more: &[(&str, &str)]) -> Self {
-        Self::at(FakeOrchestrator::new(Mood::Ok), more)
+        Self::at(FakeOrchestrator::new(Behavior::Ok), more)
     }
 
     fn at(orchestrator: FakeOrchestrator, more: &[(&str, &str)]) -> Self {
@@ -70,7 +70,7 @@ impl Scene {
 }
 
 #[test]
-fn it_is_renewed_as_long_as_the_worker_lives_and_that_is_no_news() {
+fn it_is_renewed_silently_as_long_as_the_worker_lives() {
     let scene = Scene::new(&[]);
     scene.is_registered();
     scene.wait_for_renewals(5);
@@ -87,7 +87,7 @@ fn it_is_renewed_as_long_as_the_worker_lives_and_that_is_no_news() {
 }
 
 #[test]
-fn whatever_makes_the_orchestrator_forget_it_is_back_by_itself() {
+fn it_registers_again_whatever_makes_the_orchestrator_forget_it() {
     let mut scene = Scene::new(&[]);
     scene.is_registered();
     // It was restarted, or dropped us after one failed job, and says nothing.
@@ -181,7 +181,7 @@ fn a_wrong_token_makes_it_register_again() {
 fn a_secret_that_was_changed_is_read_again() {
     let file = folder("lease-secret").join("secret");
     fs::write(&file, "alpha-s3cret\n").unwrap();
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     orchestrator.demand("alpha-s3cret");
     let scene = Scene::at(orchestrator, &[("ORCH_SECRET_FILE", file.to_str().unwrap())]);
     scene.is_registered();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::fake_ticket_server::{JOB, Mood, Scene, Till, pay, try_pay};
+use crate::fake_ticket_server::{Behavior, JOB, Scene, TicketServer, pay, try_pay};
 use crate::harness::{SmallDisk, Worker, wait_for};
 use crate::wallet::Wallet;
 
@@ -103,8 +103,8 @@ fn a_write_that_was_cut_short_is_removed_and_not_counted_as_damage() {
         ("nuls", vec![0; 9000]),
         ("both", [&payment_line(7, 3, 1.0).as_bytes()[..500], &[0; 5000]].concat()),
     ] {
-        let till = Till::new(Mood::Say(503));
-        let scene = Scene::new(&format!("ledger-{name}"), &till);
+        let server = TicketServer::new(Behavior::Say(503));
+        let scene = Scene::new(&format!("ledger-{name}"), &server);
         let worker = scene.start();
         let wallet = Wallet::new(20);
         assert_eq!(pay(worker.addr, &wallet.payment([1])).status, 200);
@@ -115,7 +115,7 @@ fn a_write_that_was_cut_short_is_removed_and_not_counted_as_damage() {
         let worker = scene.start();
         wait_for("a word about it", || worker.log().contains("an unconfirmed write that was cut short").then_some(()));
         assert_eq!(pay(worker.addr, &wallet.payment([2])).status, 200);
-        till.set(Mood::Judge);
+        server.set(Behavior::Judge);
         scene.wait_for_tickets("accepted", 2);
         assert!(!worker.log().contains("damaged"), "{name}: {}", worker.log());
         let (status, _) = worker.stop();
@@ -127,8 +127,8 @@ fn a_write_that_was_cut_short_is_removed_and_not_counted_as_damage() {
 
 #[test]
 fn a_last_line_that_lacks_only_its_newline_counts() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("ledger-newline", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("ledger-newline", &server);
     append_to_new(&scene, payment_line(1, 1, 1.0).trim_end().as_bytes());
     let worker = scene.start();
     scene.wait_for_tickets("accepted", 1);
@@ -144,13 +144,13 @@ fn append_to_new(scene: &Scene, bytes: &[u8]) {
 
 #[test]
 fn what_is_not_ours_is_never_cut_off() {
-    let till = Till::new(Mood::Judge);
+    let server = TicketServer::new(Behavior::Judge);
     for (name, text) in [
         ("word", "a file without a newline".to_owned()),
         ("behind", format!("{}not ours\n{{\"payment\":{{\"id\":\"0x12", payment_line(1, 1, 1.0))),
         ("long", format!("{}{{\"payment\":{}", payment_line(1, 1, 1.0), "x".repeat(3 * MIB))),
     ] {
-        let scene = Scene::new(&format!("ledger-foreign-{name}"), &till);
+        let scene = Scene::new(&format!("ledger-foreign-{name}"), &server);
         append_to_new(&scene, text.as_bytes());
         let worker = scene.start();
         wait_for("a warning", || worker.log().contains("damaged line").then_some(()));
@@ -162,9 +162,9 @@ fn what_is_not_ours_is_never_cut_off() {
 /// Payments of the last days, waiting and ended, small and large: memory is not a matter of the file's size.
 #[test]
 fn a_large_ledger_needs_little_memory() {
-    let till = Till::new(Mood::Say(503));
+    let server = TicketServer::new(Behavior::Say(503));
     for (tickets, ended) in [(1, false), (1, true), (100, false), (100, true)] {
-        let scene = Scene::new(&format!("ledger-large-{tickets}-{ended}"), &till);
+        let scene = Scene::new(&format!("ledger-large-{tickets}-{ended}"), &server);
         let count = fill(&scene, 24 * MIB, tickets, ended, 100.0);
         let worker = scene.start();
         wait_for("a compaction", || is_compacted(&worker));
@@ -182,8 +182,8 @@ fn a_large_ledger_needs_little_memory() {
 
 #[test]
 fn what_ended_long_ago_is_summed_up_and_the_rest_stays() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("ledger-compact", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("ledger-compact", &server);
     let old = fill(&scene, 17 * MIB, 50, true, 3.0 * 86_400.0);
     let (fresh, waits) = (10_000_000, 20_000_000);
     append(&scene, (payment_line(fresh, 2, 50.0) + &result_line(fresh)).as_bytes());
@@ -192,9 +192,9 @@ fn what_ended_long_ago_is_summed_up_and_the_rest_stays() {
     let worker = scene.start();
     wait_for("a compaction", || is_compacted(&worker));
     assert_eq!(pay(worker.addr, &Wallet::new(29).payment([1])).status, 200);
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     scene.wait_for_tickets("accepted", i64::try_from(old).unwrap() * 50 + 4);
-    assert!(till.taken().keys().any(|payment| payment.starts_with("20000000-")), "it is found where it is now");
+    assert!(server.taken().keys().any(|payment| payment.starts_with("20000000-")), "it is found where it is now");
     let report = scene.report();
     assert_eq!(report["payments"].as_array().unwrap().len(), 3);
     assert_eq!((&report["payments"][0]["id"], &report["damaged_lines"]), (&json!(hash(fresh)), &json!(1)));
@@ -210,13 +210,13 @@ fn what_ended_long_ago_is_summed_up_and_the_rest_stays() {
     worker.stop();
     let _worker = scene.start();
     scene.wait_for_tickets("accepted", i64::try_from(old).unwrap() * 50 + 4);
-    assert!(till.taken().len() == 2 && till.taken().values().all(|times| *times == 1));
+    assert!(server.taken().len() == 2 && server.taken().values().all(|times| *times == 1));
 }
 
 #[test]
 fn without_room_for_a_second_file_the_first_one_stays() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("ledger-room", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("ledger-room", &server);
     let Some(disk) = SmallDisk::mount(&scene.dir, "24m") else { return };
     let count = fill_long(&scene);
     let worker = scene.start();
@@ -231,20 +231,20 @@ fn without_room_for_a_second_file_the_first_one_stays() {
     worker.signal(Signal::KILL);
     worker.wait();
     disk.resize("60m");
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     let worker = scene.start();
     wait_for("a compaction", || is_compacted(&worker));
     let all = count + 20;
-    wait_for("all of them", || (till.taken().len() == all).then_some(()));
+    wait_for("all of them", || (server.taken().len() == all).then_some(()));
     scene.wait_for_tickets("accepted", i64::try_from(count + 20).unwrap());
-    assert!(till.taken().values().all(|times| *times == 1));
+    assert!(server.taken().values().all(|times| *times == 1));
 }
 
 /// Each life begins with a compaction; the kill comes before it, in it or after it.
 #[test]
 fn killed_while_the_file_is_compacted_no_acknowledged_ticket_is_lost() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("ledger-killed", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("ledger-killed", &server);
     let count = fill_long(&scene);
     let wallet = Wallet::new(25);
     let (mut acknowledged, mut compacted) = (Vec::new(), 0);
@@ -281,10 +281,10 @@ fn killed_while_the_file_is_compacted_no_acknowledged_ticket_is_lost() {
     }
     println!("{} acknowledged in 40 lives, {compacted} compactions", acknowledged.len());
     assert!(!acknowledged.is_empty() && compacted >= 10, "{}, {compacted}", acknowledged.len());
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     let _worker = scene.start();
     scene.wait_for_tickets("pending", 0);
-    let taken = till.taken();
+    let taken = server.taken();
     let lost = acknowledged.iter().filter(|payment| !taken.contains_key(*payment)).count();
     assert_eq!((lost, taken.len() >= count + acknowledged.len()), (0, true));
     assert!(taken.values().all(|times| *times == 1), "nothing was submitted twice");
@@ -293,8 +293,8 @@ fn killed_while_the_file_is_compacted_no_acknowledged_ticket_is_lost() {
 
 #[test]
 fn removed_while_it_is_large_it_is_written_again_with_all_that_it_held() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("ledger-removed", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("ledger-removed", &server);
     let count = fill_long(&scene);
     let worker = scene.start();
     // Before, while and after it is compacted.
@@ -308,38 +308,38 @@ fn removed_while_it_is_large_it_is_written_again_with_all_that_it_held() {
     worker.wait();
     assert_eq!(scene.report()["totals"]["pending"]["payments"], count + 6);
     assert_eq!(fs::metadata(scene.file()).unwrap().permissions().mode() & 0o777, 0o600);
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     let _worker = scene.start();
     scene.wait_for_tickets("pending", 0);
-    assert!(till.taken().len() == count + 6 && till.taken().values().all(|times| *times == 1));
+    assert!(server.taken().len() == count + 6 && server.taken().values().all(|times| *times == 1));
 }
 
 /// A file that was changed in place is not a reason to submit a payment twice.
 #[test]
 fn a_payment_missing_from_its_place_is_not_submitted() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("ledger-changed", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("ledger-changed", &server);
     let first = payment_line(1, 1, 50.0);
     let second = payment_line(2, 1, 50.0);
     assert_eq!(first.len(), second.len(), "one fits in the place of the other");
     append_to_new(&scene, (first + &second).as_bytes());
     let worker = scene.start();
-    wait_for("a try", || (!till.came().is_empty()).then_some(()));
+    wait_for("a try", || (!server.came().is_empty()).then_some(()));
     OpenOptions::new().write(true).open(scene.file()).unwrap().write_all(second.as_bytes()).unwrap();
     // What is on its way was read before.
-    let came = till.came().len();
-    wait_for("more tries", || (till.came().len() > came + 2).then_some(()));
-    till.set(Mood::Judge);
+    let came = server.came().len();
+    wait_for("more tries", || (server.came().len() > came + 2).then_some(()));
+    server.set(Behavior::Judge);
     scene.wait_for_tickets("accepted", 1);
     wait_for("a warning", || worker.log().contains("missing from its place").then_some(()));
-    assert_eq!(till.taken().into_values().collect::<Vec<_>>(), [1]);
+    assert_eq!(server.taken().into_values().collect::<Vec<_>>(), [1]);
 }
 
 /// What costs nothing is looked at before signatures, which cost a core's time.
 #[test]
 fn a_client_cannot_have_signatures_looked_at_in_vain() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("ledger-forged", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("ledger-forged", &server);
     let worker = scene.start();
     let wallet = Wallet::new(28);
     let forged = |nonce: u32| {

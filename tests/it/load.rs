@@ -145,7 +145,7 @@ fn requests_may_come_in_pieces_of_any_size() {
 }
 
 #[test]
-fn a_client_that_never_reads_hinders_nobody() {
+fn a_client_that_never_reads_does_not_affect_others() {
     let fake = FakeOllama::new();
     let worker = beside(&fake, &[("CAPABILITY_CAPACITY", "4")]);
     let flood = bytes("POST", "/gpu-check", &job("flood")).repeat(2000);
@@ -256,7 +256,7 @@ fn health_is_answered_while_all_jobs_wait() {
 }
 
 #[test]
-fn too_few_open_files_are_said_so() {
+fn too_few_open_files_are_reported() {
     let mut shell = command("/bin/sh");
     shell.args(["-c", "ulimit -n 48; exec \"$0\"", env!("CARGO_BIN_EXE_agent-net")]).env("SERVER_PORT", "0");
     let (status, _, stderr) = run(&mut shell);

@@ -18,7 +18,7 @@ use crate::jobs::{bytes, job};
 /// More panics than there is room for lines.
 const PANICS: u64 = 1500;
 
-/// A worker whose log nobody reads unless the test does; killed on drop.
+/// A worker whose log is read by the test alone; killed on drop.
 struct Unread {
     child: Child,
     log: BufReader<PipeReader>,
@@ -100,7 +100,7 @@ impl Drop for Unread {
 }
 
 #[test]
-fn jobs_are_answered_while_nobody_reads_the_log_and_what_is_missing_is_told() {
+fn jobs_are_answered_while_the_log_is_not_read_and_missing_lines_are_reported() {
     let mut ollama = FakeOllama::new();
     let mut worker = Unread::start(&ollama);
     wait_for("a first verdict", || codes(&worker.report()).is_empty().then_some(()));
@@ -166,7 +166,7 @@ fn the_last_lines_arrive() {
     }
 }
 
-/// A file system without room is a reader that takes nothing: lines are missing, and it is told when there is room.
+/// A file system without room is a reader that takes nothing: lines are missing, and that is reported when there is room.
 #[test]
 fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
     let dir = folder("log-full");

@@ -107,7 +107,7 @@ fn what_is_understood_is_named_by_help() {
     }
 }
 
-/// The program, or None with a word about it. With CI=true it must be there.
+/// The program, or None, with a line that says so. With CI=true it must be there.
 fn installed(program: &str) -> Option<Command> {
     if Command::new(program).arg("--version").output().is_ok() {
         return Some(command(program));
@@ -117,7 +117,7 @@ fn installed(program: &str) -> Option<Command> {
 }
 
 #[test]
-fn the_manual_page_has_it_all_and_is_sound() {
+fn the_manual_page_is_complete_and_valid() {
     let page = printed(&["man"]);
     let settings = listed(&printed(&["serve", "--help"]), "Settings ");
     assert!(settings.len() > 30, "{settings:?}");

@@ -257,7 +257,7 @@ fn before_the_first_sample_there_is_an_answer_already() {
         assert!(series.keys().any(|(name, _)| name == "agent_net_build_info"));
         assert!(!series.keys().any(|(name, _)| name.starts_with("agent_net_gpu_")), "{series:?}");
     }
-    // Nor are there readings while nobody can read them.
+    // Nor are there readings while they cannot be read.
     let nvml = FakeNvml::new("");
     let worker = start(&FakeOllama::new(), &nvml, &[]);
     wait_for("readings", || (value(&metrics(&worker), "agent_net_up", &[]) == Some(1.0)).then_some(()));

@@ -116,7 +116,7 @@ fn a_bad_version_means_that_ollama_is_down() {
 }
 
 #[test]
-fn a_bad_list_of_pulled_models_is_no_outage() {
+fn a_bad_list_of_pulled_models_is_not_an_outage() {
     check_all(
         "/api/tags",
         TAGS,
@@ -126,7 +126,7 @@ fn a_bad_list_of_pulled_models_is_no_outage() {
 }
 
 #[test]
-fn a_bad_list_of_loaded_models_is_no_outage() {
+fn a_bad_list_of_loaded_models_is_not_an_outage() {
     check_all(
         "/api/ps",
         PS,
@@ -185,7 +185,7 @@ fn models_of_the_last_good_lists_are_shown_but_not_trusted() {
 }
 
 #[test]
-fn one_lost_answer_is_no_outage() {
+fn one_lost_answer_is_not_an_outage() {
     let fake = FakeOllama::new();
     let worker = beside(&fake);
     worker.report_when("ok", is_ok);

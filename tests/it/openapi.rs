@@ -182,7 +182,7 @@ fn a_schema_tester_finds_nothing() {
     println!("{}", out.lines().skip_while(|line| !line.contains("SUMMARY")).collect::<Vec<_>>().join("\n"));
 }
 
-/// Where scripts/test.sh puts it, or on the PATH; None with a word about it.
+/// Where scripts/test.sh puts it, or on the PATH; None, with a line that says so, if it is missing.
 fn schemathesis() -> Option<PathBuf> {
     let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.run/schemathesis/bin/schemathesis"));
     let there = [own, PathBuf::from("schemathesis")];

@@ -36,7 +36,7 @@ fn it_comes_with_a_strict_policy_and_only_once() {
 }
 
 #[test]
-fn the_last_hour_of_each_gpu_is_told() {
+fn the_last_hour_of_each_gpu_is_shown() {
     let nvml = FakeNvml::new("gpus=2\ngpu1.power=err:3");
     let worker = Worker::start(&nvml.settings());
     worker.report_when("two GPUs", |report| report["gpu_count"] == 2);
@@ -72,7 +72,7 @@ fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
 }
 
 #[test]
-fn a_browser_shows_what_is_so() {
+fn a_browser_shows_the_current_state() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=95"));
     let worker = start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc")]);
     worker.report_when("a hot GPU", |report| report["health"]["verdict"] == "degraded");
@@ -149,7 +149,7 @@ fn what_is_unknown_of_ollama_is_not_shown_as_missing() {
     assert!(!dom.contains("<p class=\"card\">Ollama has no models."), "{dom}");
 }
 
-/// Passes on what a browser asks `to` a worker, until it asks for the version a second time: then nobody is there.
+/// Passes on what a browser asks `to` a worker, until it asks for the version a second time: then the connection is refused.
 fn goes_away(to: SocketAddr) -> SocketAddr {
     fn pass_on(mut browser: TcpStream, to: SocketAddr, looks: &AtomicUsize) -> std::io::Result<()> {
         let mut worker = TcpStream::connect(to)?;
@@ -181,7 +181,7 @@ fn goes_away(to: SocketAddr) -> SocketAddr {
 }
 
 #[test]
-fn a_worker_that_is_gone_is_said_to_be() {
+fn a_worker_that_is_gone_is_reported() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
     let worker = start(&ollama, &nvml, &[]);
     worker.report_when("verdict ok", is_ok);

@@ -61,7 +61,7 @@ fn what_this_repository_ships_is_free_off_chain_and_paid_on_chain() {
 }
 
 #[test]
-fn each_refusal_is_told_before_money_is_lost() {
+fn each_refusal_is_reported_before_money_is_lost() {
     for (variables, more, name, message) in [
         (&[][..], "--ticketEV 29000000000000", "maxTicketEV", "its -maxTicketEV is 3000 gwei"),
         (&[], "--ticketEV 1000000000", "tooManyTickets", "numTickets 167 exceeds maximum of 100"),
@@ -135,7 +135,7 @@ services:
 ";
 
 #[test]
-fn the_programs_of_one_file_are_told_apart() {
+fn the_programs_of_one_file_are_distinguished() {
     let path = file("example.yml", EXAMPLE);
     for (ev, code, name) in [("3000000000000", 1, "maxTicketEV"), ("30000000000000", 1, "maxTotalEV")] {
         let line = format!("--orchestrator {path} --eth-price 3000 --orch-protocol both --era c");

@@ -128,7 +128,7 @@ proptest! {
         let inside = |timeout: &u64| range.is_some_and(|(first, last)| (first..=last).contains(timeout));
         let expected: Vec<u64> = all.into_iter().filter(inside).collect();
         prop_assert_eq!(accepted, expected);
-        // The deposit that is told is enough, and one wei less is not.
+        // The deposit that is reported is enough, and one wei less is not.
         let with_deposit = |deposit: BigInt| pm_naive::answer(&Flags { deposit, ..flags.clone() }, era);
         if let Some(needed) = found["needed_deposit"].as_str() {
             let needed: BigInt = needed.parse().unwrap();

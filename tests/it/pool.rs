@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::fake_gateway::{Gateway, Outcome};
 use crate::fake_ollama::{Answer, FakeOllama};
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::harness::{Worker, wait_for};
 use crate::http::Connection;
 use crate::jobs::{bytes, job};
@@ -14,7 +14,7 @@ const NAME: &str = "agent-net-nyc";
 
 /// A worker at an orchestrator that drops it at the first connection that fails, as go-livepeer does.
 fn registered(more: &[(&str, &str)]) -> (FakeOrchestrator, Worker) {
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let url = orchestrator.url();
     let settings = [("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME), ("HOSTNAME", "127.0.0.1")];
     let worker = Worker::start(&[&settings, more].concat());
@@ -74,7 +74,7 @@ fn a_worker_that_was_dropped_or_has_no_slots_left_gets_jobs_again() {
     }
     wait_for("all slots", || (orchestrator.load(NAME) == Some(0)).then_some(()));
     served("a job with the slots back");
-    // It dies, a job finds nobody, and the registry drops it.
+    // It dies, a job cannot connect, and the registry drops it.
     worker.signal(rustix::process::Signal::KILL);
     worker.wait();
     wait_for("a dropped worker", || {
@@ -88,7 +88,7 @@ fn a_worker_that_was_dropped_or_has_no_slots_left_gets_jobs_again() {
 }
 
 #[test]
-fn two_hundred_refused_jobs_with_large_bodies_reset_nobody() {
+fn two_hundred_refused_jobs_with_large_bodies_reset_no_connection() {
     let (orchestrator, worker) = registered(&[("WORKER_TOKEN", "t0ken")]);
     let body = vec![b'A'; 2_000_000];
     let rows = [

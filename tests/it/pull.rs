@@ -100,7 +100,7 @@ fn a_stop_says_how_to_go_on() {
 }
 
 #[test]
-fn what_cannot_be_pulled_is_told_in_one_line() {
+fn a_failed_pull_is_explained_in_one_line() {
     let error = |text: &str| Answer::Stream(vec![line(r#"{"status":"pulling manifest"}"#), line(text)]);
     for (answer, part) in [
         (
@@ -125,7 +125,10 @@ fn what_cannot_be_pulled_is_told_in_one_line() {
         assert!(!err.contains("X-Amz"), "{err}");
     }
     let (status, _, err) = run(agent_net().args(["pull", "lab:1", "--ollama-url", "http://127.0.0.1:9"]));
-    assert!(status.code() == Some(1) && err.contains("lab:1: "), "{err}");
+    assert_eq!(status.code(), Some(1), "{err}");
+    let unreachable =
+        "cannot pull lab:1: Ollama is not responding: connection refused. Start Ollama, or check OLLAMA_URL.";
+    assert!(err.contains(unreachable), "{err}");
     for (args, code) in [
         (&["pull"][..], 64),
         (&["pull", "http://registry/x"], 64),

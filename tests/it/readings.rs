@@ -82,7 +82,7 @@ fn every_reading_of_every_gpu_is_reported() {
 }
 
 #[test]
-fn what_a_gpu_does_not_have_is_null_and_named_and_no_fault() {
+fn what_a_gpu_does_not_have_is_null_and_named_and_not_a_fault() {
     let text = "gpu0.power=err:3\ngpu0.temperature=err:3\ngpu0.memory=err:3\ngpu0.limit=err:4\ngpu0.fans=0\n\
         gpu0.pcie_gen=err:13\ngpu0.recovery=err:2\ngpu0.energy=err:3";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(text));
@@ -132,7 +132,7 @@ fn a_reading_that_fails_is_null_and_degrades_until_it_works() {
 }
 
 #[test]
-fn a_reading_that_never_worked_is_no_fault_but_one_that_worked_is() {
+fn a_failed_reading_is_a_fault_only_if_it_worked_before() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.pcie_gen=err:27"));
     let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
     let report = worker.report_when("verdict ok", is_ok);
@@ -197,7 +197,7 @@ fn a_part_without_memory_of_its_own_shows_the_machines() {
 }
 
 #[test]
-fn whole_gpus_that_are_shared_out_are_no_fault() {
+fn whole_gpus_that_are_shared_out_are_not_a_fault() {
     let mig = "gpu0.mig=1\ngpu0.utilization=err:3\ngpu0.memory=err:4\ngpu0.rows=err:999\ngpu0.ecc_errors=err:999\n\
         gpu0.power=err:999";
     let vgpu = "gpu0.temperature=err:3\ngpu0.power=err:3\ngpu0.limit=err:3\ngpu0.default_limit=err:3\ngpu0.fans=err:3\n\
@@ -233,7 +233,7 @@ pub fn stays_ok(worker: &Worker) {
 }
 
 #[test]
-fn a_gpu_that_tells_nothing_is_unknown() {
+fn a_gpu_that_reports_nothing_is_unknown() {
     let nothing = "gpu0.memory=err:3\ngpu0.temperature=err:3\ngpu0.utilization=err:3";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(nothing));
     let worker = start(&ollama, &nvml, &[]);

@@ -1,5 +1,5 @@
 //! NVIDIA's own libnvidia-ml of several driver branches: `scripts/test.sh` downloads Debian's packages and names their
-//! folder in AGENT_NET_NVML_LIBS. The machine has no driver, so each must load, initialise and report just that.
+//! folder in AGENT_NET_NVML_LIBS. The machine has no driver, so each must load, initialize and report just that.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,9 +40,9 @@ fn libraries() -> Option<Vec<(String, PathBuf)>> {
 fn says_that_no_driver_is_loaded(version: &str, place: &str, program: impl Fn(&str) -> Command) -> Value {
     let json = |command: &str| {
         let (status, out, err) = run(program(command).arg("--json"));
-        let told: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{version}, {why}: {out}{err}"));
-        assert_eq!(status.code(), Some(2), "{version}, {command}: {told:#}");
-        told
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{version}, {why}: {out}{err}"));
+        assert_eq!(status.code(), Some(2), "{version}, {command}: {report:#}");
+        report
     };
     let report = json("check");
     assert_eq!(verdict(&report), "unhealthy", "{version}: {report:#}");

@@ -247,7 +247,7 @@ fn replay(version: &str) -> BTreeMap<String, usize> {
     let mut good = BTreeMap::new();
     for answer in OllamaAnswer::all(version).into_iter().filter(|answer| !answer.is_of_a_keeper()) {
         let name = &answer.name;
-        // An Ollama that was away is read anew, pulled models included.
+        // An Ollama that was away is read again, pulled models included.
         fake.set("/api/version", Answer::HangUp);
         wait_for(&format!("the outage before {name}"), || {
             let models = worker.get("/models");

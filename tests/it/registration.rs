@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::harness::{Worker, folder, lock, wait_for};
 use crate::http;
 
@@ -22,7 +22,7 @@ fn start(orchestrator: &FakeOrchestrator, more: &[(&str, &str)]) -> Worker {
 
 #[test]
 fn a_registration_says_what_is_set_and_nothing_else() {
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let worker = start(&orchestrator, &[]);
     let request = orchestrator.wait_for(REGISTER, 1).remove(0);
     let expect = json!({
@@ -36,7 +36,7 @@ fn a_registration_says_what_is_set_and_nothing_else() {
 
 #[test]
 fn every_setting_of_a_registration_is_sent() {
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let _worker = start(
         &orchestrator,
         &[
@@ -64,7 +64,7 @@ fn the_worker_serves_before_it_registers() {
     let seen = Arc::new(Mutex::new(None));
     let sink = Arc::clone(&seen);
     // A port of our own choice, so that the orchestrator knows it: it is given in the registration.
-    let orchestrator = FakeOrchestrator::with_witness(Mood::Ok, move |request| {
+    let orchestrator = FakeOrchestrator::with_witness(Behavior::Ok, move |request| {
         if request.path == REGISTER {
             let port = request.json()["url"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
             let health = http::request(SocketAddr::from(([127, 0, 0, 1], port)), "GET", "/health", &[], b"");
@@ -77,7 +77,7 @@ fn the_worker_serves_before_it_registers() {
 
 #[test]
 fn every_name_is_registered_everywhere_and_taken_out_again() {
-    let (first, second) = (FakeOrchestrator::new(Mood::Ok), FakeOrchestrator::new(Mood::Ok));
+    let (first, second) = (FakeOrchestrator::new(Behavior::Ok), FakeOrchestrator::new(Behavior::Ok));
     // The same one in other words is one.
     let urls = format!("{}, {}, {}/", first.url(), second.url(), first.url());
     let worker = start(&first, &[("ORCH_URL", &urls), ("CAPABILITY_NAME", "a, b"), ("ORCH_SECRET", "s3cret")]);
@@ -99,11 +99,11 @@ fn every_name_is_registered_everywhere_and_taken_out_again() {
 
 #[test]
 fn it_tries_until_it_is_taken() {
-    for mood in [Mood::Error500, Mood::HangUp, Mood::Hang, Mood::BadSecret] {
-        let orchestrator = FakeOrchestrator::new(mood);
+    for behavior in [Behavior::Error500, Behavior::HangUp, Behavior::Hang, Behavior::BadSecret] {
+        let orchestrator = FakeOrchestrator::new(behavior);
         let worker = start(&orchestrator, &[]);
         orchestrator.wait_for(REGISTER, 2);
-        orchestrator.set(Mood::Ok);
+        orchestrator.set(Behavior::Ok);
         wait_for("the log", || {
             worker.log().contains("INFO  [agent_net::livepeer::registrar::byoc] registered").then_some(())
         });
@@ -112,7 +112,7 @@ fn it_tries_until_it_is_taken() {
 
 #[test]
 fn it_registers_with_an_orchestrator_that_comes_later() {
-    let mut orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let mut orchestrator = FakeOrchestrator::new(Behavior::Ok);
     orchestrator.stop();
     let worker = start(&orchestrator, &[]);
     wait_for("a failed try", || worker.log().contains("connection refused; retrying in 1 s").then_some(()));
@@ -123,8 +123,8 @@ fn it_registers_with_an_orchestrator_that_comes_later() {
 #[test]
 fn each_refusal_says_what_to_do_and_never_the_secret() {
     #[track_caller]
-    fn check(mood: Mood, secret: &str, words: &str) {
-        let orchestrator = FakeOrchestrator::new(mood);
+    fn check(behavior: Behavior, secret: &str, words: &str) {
+        let orchestrator = FakeOrchestrator::new(behavior);
         let worker = start(&orchestrator, &[("ORCH_SECRET", secret), ("LOG_LEVEL", "trace")]);
         wait_for(words, || worker.log().contains(words).then_some(()));
         // The same complaint is not repeated at each try.
@@ -133,29 +133,29 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
         assert_eq!(status.code(), Some(0));
         let complaints = log.matches("cannot register").count();
         // Where there is no BYOC, the message about the orchestrator is enough.
-        assert_eq!(complaints, usize::from(!matches!(mood, Mood::NoByoc)), "{log}");
+        assert_eq!(complaints, usize::from(!matches!(behavior, Behavior::NoByoc)), "{log}");
         assert!(log.matches("this worker is not visible").count() <= 1, "{log}");
         assert!(!log.contains("s3cret"), "{log}");
         assert_eq!(orchestrator.requests("/elsewhere").len(), 0);
     }
     check(
-        Mood::BadSecret,
+        Behavior::BadSecret,
         "s3cret",
         "secret rejected; retrying in 1 s. Set ORCH_SECRET to its -orchSecret, or unset it",
     );
-    check(Mood::BadSecret, "", "secret required; retrying in 1 s. Set ORCH_SECRET to its -orchSecret");
-    check(Mood::BadBody, "s3cret", "cannot unmarshal string");
-    check(Mood::PlainHttpToTls, "s3cret", "Use https:// in ORCH_URL");
-    check(Mood::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is not visible");
-    check(Mood::Redirect, "s3cret", "a redirect, which is not followed with a secret");
-    check(Mood::Error500, "s3cret", "it answered 500: oops");
+    check(Behavior::BadSecret, "", "secret required; retrying in 1 s. Set ORCH_SECRET to its -orchSecret");
+    check(Behavior::BadBody, "s3cret", "cannot unmarshal string");
+    check(Behavior::PlainHttpToTls, "s3cret", "Use https:// in ORCH_URL");
+    check(Behavior::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is not visible");
+    check(Behavior::Redirect, "s3cret", "a redirect, which is not followed with a secret");
+    check(Behavior::Error500, "s3cret", "it answered 500: oops");
 }
 
 #[test]
 fn a_secret_comes_from_its_file() {
     let file = folder("orch-secret").join("secret");
     std::fs::write(&file, "from-file\n").unwrap();
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let _worker = start(&orchestrator, &[("ORCH_SECRET_FILE", file.to_str().unwrap())]);
     let request = orchestrator.wait_for(REGISTER, 1).remove(0);
     assert_eq!(request.header("authorization"), Some("from-file"));
@@ -166,7 +166,7 @@ fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
     // A port without accept(): the kernel answers the first connects, then nothing does.
     let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
     let deaf_url = format!("http://{}", deaf.local_addr().unwrap());
-    let hanging = FakeOrchestrator::new(Mood::Hang);
+    let hanging = FakeOrchestrator::new(Behavior::Hang);
     for url in ["http://127.0.0.1:9", &deaf_url, &hanging.url()] {
         let worker = start(&hanging, &[("ORCH_URL", url)]);
         assert_eq!(worker.report()["agent_id"], "demo-agent");
@@ -179,10 +179,10 @@ fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
 
 #[test]
 fn a_second_signal_ends_it_immediately() {
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let worker = start(&orchestrator, &[]);
     orchestrator.wait_for(REGISTER, 1);
-    orchestrator.set(Mood::Hang);
+    orchestrator.set(Behavior::Hang);
     worker.signal(Signal::INT);
     orchestrator.wait_for(UNREGISTER, 1);
     worker.signal(Signal::TERM);

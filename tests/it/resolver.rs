@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::fake_dns::{FakeDns, Mood};
+use crate::fake_dns::{Behavior, FakeDns};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL, TAGS};
 use crate::harness::{Worker, agent_net, codes, run, verdict, wait_for};
 
-const HERE: Mood = Mood::Address(Ipv4Addr::LOCALHOST);
+const HERE: Behavior = Behavior::Address(Ipv4Addr::LOCALHOST);
 /// What any failure looks like that takes its time, as with musl, which asks again after SERVFAIL.
 const LATE: &str = "no answer from DNS within 1.0s";
 const THERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -27,10 +27,10 @@ fn the_last_addresses_stay_in_use_while_the_dns_fails() {
     polls(&fake, 20);
     assert!(dns.questions() <= 2, "a kept connection needs no look-up: {}", dns.questions());
 
-    for (mood, words) in [
-        (Mood::ServFail, "the DNS server fails or does not answer"),
-        (Mood::NxDomain, "DNS does not know this name"),
-        (Mood::Silent, LATE),
+    for (behavior, words) in [
+        (Behavior::ServFail, "the DNS server fails or does not answer"),
+        (Behavior::NxDomain, "DNS does not know this name"),
+        (Behavior::Silent, LATE),
     ] {
         let logged = worker.log().matches("stay in use").count();
         if logged > 0 {
@@ -42,7 +42,7 @@ fn the_last_addresses_stay_in_use_while_the_dns_fails() {
                 (worker.log().matches("can be resolved again").count() >= logged).then_some(())
             });
         }
-        dns.set(mood);
+        dns.set(behavior);
         // Its connections are gone with it.
         fake.stop();
         fake.start();
@@ -57,18 +57,18 @@ fn the_last_addresses_stay_in_use_while_the_dns_fails() {
 
     // A container that is started again elsewhere.
     let there = FakeOllama::at(SocketAddr::from((THERE, port)));
-    dns.set(Mood::Address(THERE));
+    dns.set(Behavior::Address(THERE));
     fake.stop();
     polls(&there, 3);
     worker.report_when("ok elsewhere", |report| verdict(report) == "ok");
     // A look-up that is late goes on behind the samples.
-    dns.set(Mood::Late(2500, Ipv4Addr::LOCALHOST));
+    dns.set(Behavior::Late(2500, Ipv4Addr::LOCALHOST));
     drop(there);
     fake.start();
     polls(&fake, 3);
     worker.report_when("ok where it was", |report| verdict(report) == "ok");
     // What fails then says both.
-    dns.set(Mood::ServFail);
+    dns.set(Behavior::ServFail);
     fake.stop();
     let why = "cannot resolve ollama.test: the DNS server fails or does not answer. Its last address 127.0.0.1 does not answer: connection refused";
     worker.report_when(why, |report| report["health"]["reasons"].to_string().contains(why));
@@ -76,7 +76,7 @@ fn the_last_addresses_stay_in_use_while_the_dns_fails() {
 
 #[test]
 fn reasons_and_errors_name_the_dns() {
-    let Some(dns) = FakeDns::new(62, Mood::NxDomain) else { return };
+    let Some(dns) = FakeDns::new(62, Behavior::NxDomain) else { return };
     let settings = [
         ("OLLAMA_URL", "http://ollama.test:11434"),
         ("ORCH_URL", "http://orchestrator.test:8935"),
@@ -99,7 +99,7 @@ fn reasons_and_errors_name_the_dns() {
 }
 
 #[test]
-fn a_connection_that_is_closed_when_the_next_request_comes_is_no_failure() {
+fn a_connection_that_is_closed_when_the_next_request_comes_is_not_a_failure() {
     let fake = FakeOllama::new();
     let worker = Worker::start(&[("OLLAMA_URL", &fake.url()), ("EXPECTED_GPUS", "0")]);
     worker.report_when("ok", |report| verdict(report) == "ok");

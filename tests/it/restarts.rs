@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 
 use crate::fake_ollama::{FakeOllama, MODEL};
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::jobs::job;
 
@@ -40,7 +40,7 @@ struct Scene {
 
 impl Scene {
     fn new(thread: &str) -> Self {
-        let (orchestrator, ollama) = (FakeOrchestrator::new(Mood::Ok), FakeOllama::new());
+        let (orchestrator, ollama) = (FakeOrchestrator::new(Behavior::Ok), FakeOllama::new());
         let dir = folder(&format!("restarts-{thread}"));
         let settings = [
             ("AGENT_NET_FAULT", format!("panic-thread:{thread}")),

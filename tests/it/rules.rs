@@ -112,7 +112,7 @@ fn what_a_gpu_says_of_itself_is_raised_and_cleared() {
         scene.nvml.set("");
     }
     scene.is_well();
-    // Repeated transfers are counted from one look to the next; a driver that is loaded anew counts from 0.
+    // Repeated transfers are counted from one sample to the next; a driver that is reloaded counts from 0.
     scene.nvml.set("gpu0.replays=100");
     assert_eq!(scene.says("PCIE_REPLAY", "degraded")["gpu"], UUID);
     scene.nvml.set("");
@@ -138,7 +138,7 @@ fn newer_parts_are_judged_by_their_margins() {
 }
 
 #[test]
-fn a_damaged_inforom_is_told_until_nvml_is_started_anew() {
+fn a_corrupt_inforom_is_reported_until_nvml_restarts() {
     let root = machine("rules-inforom");
     let scene = Scene::new(&root, "gpu0.inforom=err:14", &[]);
     scene.says("INFOROM_CORRUPT", "degraded");
@@ -183,7 +183,7 @@ fn what_the_library_and_its_helper_do_is_raised_and_cleared() {
 }
 
 #[test]
-fn a_hang_from_the_start_is_no_sample() {
+fn a_hang_from_the_start_is_reported_as_no_sample() {
     let root = machine("rules-first");
     let scene = Scene::new(&root, "at_init=hang", &[]);
     scene.says("NO_SAMPLE", "unknown");
@@ -241,7 +241,7 @@ fn a_device_that_cannot_be_opened_any_more_is_noticed_although_nvml_answers() {
 }
 
 #[test]
-fn a_device_that_hangs_when_it_is_looked_at_keeps_nobody_waiting() {
+fn a_device_that_hangs_when_it_is_looked_at_delays_nothing_else() {
     let root = machine("rules-stuck");
     fs::create_dir_all(root.join("proc/self")).unwrap();
     pipe(&root.join("proc/self/mountinfo"));
@@ -265,7 +265,7 @@ fn without_the_kernels_log_nvml_is_listened_to() {
         scene.worker.acknowledge();
         scene.is_well();
     }
-    // Nobody to listen to is no fault.
+    // No source of events is not a fault.
     let scene = Scene::new(&root, "gpu0.events=err:3", &[]);
     scene.is_well();
     assert_eq!(scene.worker.report()["xid_source"], "none");

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::draining::half_a_job;
-use crate::fake_orchestrator::{FakeOrchestrator, Mood, Request};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator, Request};
 use crate::fake_runners::Runners;
 use crate::harness::{agent_net, folder, run, wait_for};
 use crate::http::Connection;
@@ -26,7 +26,7 @@ struct Scene {
 }
 
 fn with_runners() -> FakeOrchestrator {
-    let orchestrator = FakeOrchestrator::new(Mood::NoByoc);
+    let orchestrator = FakeOrchestrator::new(Behavior::NoByoc);
     orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
     orchestrator
 }
@@ -102,7 +102,7 @@ fn each_beat_says_everything() {
 }
 
 #[test]
-fn whatever_makes_the_registry_forget_it_is_back_by_itself() {
+fn it_registers_again_whatever_makes_the_registry_forget_it() {
     let mut scene = Scene::new(&[]);
     scene.is_ready();
     // A restart.
@@ -114,7 +114,7 @@ fn whatever_makes_the_registry_forget_it_is_back_by_itself() {
     scene.orchestrator.start();
     scene.is_ready();
     scene.state("registered");
-    // A restart with another secret, which the operator mends at the orchestrator.
+    // A restart with another secret, which the operator fixes at the orchestrator.
     scene.orchestrator.runners(|runners| {
         let runners = runners.as_mut().unwrap();
         runners.forget();
@@ -138,7 +138,7 @@ fn a_worker_that_was_killed_gets_its_id_back() {
     let Scene { orchestrator, inner } = scene;
     let worker = inner.worker;
     // The next life begins before this one is forgotten.
-    orchestrator.runners(|runners| runners.as_mut().unwrap().hurry = 10);
+    orchestrator.runners(|runners| runners.as_mut().unwrap().time_scale = 10);
     worker.signal(Signal::KILL);
     worker.wait();
     let scene = Scene::at(orchestrator, &[]);
@@ -149,7 +149,7 @@ fn a_worker_that_was_killed_gets_its_id_back() {
 }
 
 #[test]
-fn a_rival_with_the_same_id_is_told_of() {
+fn another_worker_with_the_same_id_is_reported() {
     let orchestrator = with_runners();
     let scene = Scene::at(orchestrator, &[]);
     scene.is_ready();
@@ -200,7 +200,7 @@ fn it_drains_before_it_leaves() {
 
 #[test]
 fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
-    let orchestrator = FakeOrchestrator::new(Mood::Hang);
+    let orchestrator = FakeOrchestrator::new(Behavior::Hang);
     let scene = Scene::at(orchestrator, &[]);
     assert_eq!(scene.inner.worker.report()["status"], "success");
     wait_for("a beat", || scene.beats().first().cloned());
@@ -211,7 +211,7 @@ fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
 #[test]
 fn both_are_kept_and_byoc_alone_knows_no_registry() {
     let start = |protocol: &str| {
-        let orchestrator = FakeOrchestrator::new(Mood::Ok);
+        let orchestrator = FakeOrchestrator::new(Behavior::Ok);
         orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
         Scene::at(orchestrator, &[("ORCH_PROTOCOL", protocol), ("RUNNER_ID", ID)])
     };

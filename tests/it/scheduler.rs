@@ -19,7 +19,7 @@ use crate::model_store::rfc3339;
 /// Ollama's default.
 const DEFAULT_CTX: u64 = 4096;
 const DEFAULT_TIME: Duration = Duration::from_secs(300);
-const FOR_EVER: Duration = Duration::from_secs(292 * 365 * 86_400);
+const FOREVER: Duration = Duration::from_secs(292 * 365 * 86_400);
 const SAME_RUNNER: Duration = Duration::from_millis(2);
 
 /// A request that was served.
@@ -63,7 +63,7 @@ pub struct Scheduler {
     pub most_loaded: AtomicUsize,
     pub load_time: Duration,
     /// Whether /api/ps lists the context: not before mid-2025.
-    pub tells_context: bool,
+    pub reports_context: bool,
     runners: Mutex<Runners>,
     changed: Condvar,
 }
@@ -71,7 +71,7 @@ pub struct Scheduler {
 impl Scheduler {
     pub fn new(most_loaded: usize, load_time: Duration) -> Self {
         let (runners, changed) = (Mutex::default(), Condvar::new());
-        Self { most_loaded: most_loaded.into(), load_time, tells_context: true, runners, changed }
+        Self { most_loaded: most_loaded.into(), load_time, reports_context: true, runners, changed }
     }
 
     /// What was served so far.
@@ -98,7 +98,7 @@ impl Scheduler {
                 "name": runner.model, "model": runner.model, "digest": runner.model, "size": 9, "size_vram": 9,
                 "expires_at": rfc3339(i64::try_from(at).unwrap()),
             });
-            if self.tells_context {
+            if self.reports_context {
                 entry["context_length"] = json!(runner.options.num_ctx);
             }
             entry
@@ -211,7 +211,7 @@ impl Runners {
 /// keep_alive as Ollama reads it; None: left out.
 fn duration(json: &Value) -> Option<Duration> {
     if let Some(seconds) = json.as_f64() {
-        return Some(if seconds < 0.0 { FOR_EVER } else { Duration::from_secs_f64(seconds) });
+        return Some(if seconds < 0.0 { FOREVER } else { Duration::from_secs_f64(seconds) });
     }
     let text = json.as_str()?;
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::gpus::start;
 use crate::harness::{Worker, command, folder, run, skip, verdict};
 use crate::nvml::FakeNvml;
@@ -18,7 +18,7 @@ use crate::nvml::FakeNvml;
 /// Debian's own, and the one of small images.
 const SHELLS: [&[&str]; 2] = [&["dash"], &["busybox", "ash"]];
 
-/// A script by this shell; None, with a word about it, where there is no such shell. With CI=true it must be there.
+/// A script by this shell; None, with a line that says so, where that shell is missing. With CI=true it must be there.
 fn script(shell: &[&str], name: &str, args: &[&str]) -> Option<Command> {
     let there = Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).output().is_ok_and(|o| o.status.success());
     if !there {
@@ -67,7 +67,7 @@ fn poll_prints_a_line_and_exits_with_the_verdict() {
             assert_eq!(lines[1].split(',').nth(1), Some(word));
         }
     }
-    // The token is not in the arguments, and without it nobody can tell.
+    // The token is not in the arguments, and without it the state is unknown.
     for (rc, out, _) in by_all_shells("poll.sh", &["--once", &at], &[]) {
         assert!(rc == 3 && out.contains(" unknown "), "{out}");
     }
@@ -82,7 +82,7 @@ fn poll_prints_a_line_and_exits_with_the_verdict() {
 }
 
 #[test]
-fn job_tells_what_became_of_each_job() {
+fn job_reports_what_became_of_each_job() {
     let worker = Worker::start(&[]);
     let at = format!("http://{}", worker.addr);
     let args = ["--worker", &at, "--jobs", "5", "--delay", "0", "--capability", "a,b"];
@@ -120,7 +120,7 @@ fn job_tells_what_became_of_each_job() {
 #[test]
 fn job_sends_the_header_of_a_gateways_client() {
     use base64::Engine;
-    let gateway = FakeOrchestrator::new(Mood::Ok);
+    let gateway = FakeOrchestrator::new(Behavior::Ok);
     let url = gateway.url();
     by_all_shells(
         "job.sh",
@@ -148,7 +148,7 @@ fn jobs_are_paced_by_the_answer() {
     let url = gateway.url();
     let folder = folder("sleep");
     let sleep = folder.join("sleep");
-    // Tells how long it was to sleep, and does not.
+    // Prints how long it should sleep, and does not.
     std::fs::write(&sleep, "#!/bin/sh\necho \"$1\" >>\"$SLEPT\"\n").expect("a file");
     std::fs::set_permissions(&sleep, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").expect("a PATH"));
@@ -191,7 +191,7 @@ fn the_demonstration_shows_the_whole_chain() {
     for name in ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"] {
         command.envs(std::env::var_os(name).map(|value| (name, value)));
     }
-    // Most of what it builds is there already, but not on every machine within the patience of `run`.
+    // Most of what it builds is there already, but not on every machine within the timeout of `run`.
     let output = command.output().expect("it runs");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}{err}");

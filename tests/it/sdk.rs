@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::fake_ollama::{FakeOllama, MODEL};
-use crate::fake_orchestrator::{FakeOrchestrator, Mood, Request};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator, Request};
 use crate::fake_proxy::FakeProxy;
 use crate::fake_runners::Runners;
 use crate::gpus;
@@ -22,7 +22,7 @@ use crate::tls;
 const NAME: &str = "agent-net-nyc";
 const BEAT: &str = "/runners/heartbeat";
 
-/// A Python that has the SDK, or None with a word about it.
+/// A Python that has the SDK, or None, with a line that says so.
 fn python() -> Option<String> {
     let python = from_env("AGENT_NET_SDK_PYTHON")?;
     assert_eq!(call(&python, "sdk_version", &json!({})).unwrap(), "1.0.0");
@@ -54,7 +54,7 @@ struct Scene {
 
 impl Scene {
     fn new(protocol: &str, more: &[(&str, &str)]) -> Self {
-        let orchestrator = Arc::new(FakeOrchestrator::new(Mood::Ok));
+        let orchestrator = Arc::new(FakeOrchestrator::new(Behavior::Ok));
         if protocol != "byoc" {
             orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
         }
@@ -279,7 +279,7 @@ fn heartbeats_have_the_fields_of_live_runner_registration() {
     let scene = Scene::new("live-runner", &[("RUNNER_PRICE", "0.0005usd/fixed")]);
     let own = wait_for("beats", || Some(scene.orchestrator.requests(BEAT)).filter(|all| all.len() > 3));
     let card = json!({"id": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "vram_mb": 24576});
-    let registry = FakeOrchestrator::new(Mood::NoByoc);
+    let registry = FakeOrchestrator::new(Behavior::NoByoc);
     registry.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
     let beat = scene.beat().unwrap();
     let arguments = json!({

@@ -30,7 +30,7 @@ fn smoke(name: &str, nvml: &FakeNvml, fields: &[&str], lines: &str) -> (i32, Str
 #[test]
 fn readings_that_agree_and_readings_that_differ() {
     let nvml = FakeNvml::new("gpus=2\ngpu1.temperature=70\ngpu1.name=Fake, the \"second\" 'one'");
-    // nvidia-smi asks in the order of the script, whatever it is told that there is.
+    // nvidia-smi asks in the order of the script, whatever hardware it is given.
     let fields = ["temperature.gpu", "uuid", "memory.total", "power.draw"];
     let good = "0, GPU-00000000-0000-0000-0000-000000000000, 24576, 42, 63.21\n\
                 1, GPU-00000000-0000-0000-0000-000000000001, 24576, 70, 63.21";

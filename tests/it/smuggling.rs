@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::bad_input::{JOB, still_works, worker};
-use crate::harness::{PATIENCE, Worker, folder, skip, wait_for};
+use crate::harness::{TIMEOUT, Worker, folder, skip, wait_for};
 use crate::nvml::FakeNvml;
 
 /// What an attacker wants to have taken for a request of its own.
@@ -127,7 +127,7 @@ fn attacks() -> Vec<String> {
 /// Everything that comes back for these bytes, after which nothing more is sent.
 fn all_answers(addr: SocketAddr, bytes: &[u8]) -> Vec<(u16, String)> {
     let mut stream = TcpStream::connect(addr).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     // It may have been refused and closed halfway.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(Shutdown::Write);
@@ -173,13 +173,13 @@ fn whatever_has_two_readings_is_refused_and_closes() {
 struct Nginx {
     child: Child,
     /// It answers by itself with what it has understood.
-    told: SocketAddr,
+    reported: SocketAddr,
     /// It passes on to the worker, over one connection that it keeps.
     front: SocketAddr,
 }
 
 impl Nginx {
-    /// None, with a word about it, where there is none. With CI=true it must be there.
+    /// None, with a line that says so, where there is none. With CI=true it must be there.
     fn start(dir: &Path, worker: &Worker) -> Option<Self> {
         let program =
             ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"].iter().find(|p| Path::new(p).exists());
@@ -188,7 +188,7 @@ impl Nginx {
             return None;
         };
         let free = || TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        let (told, front) = (free(), free());
+        let (reported, front) = (free(), free());
         let at = dir.display();
         let config = format!(
             r#"daemon off; master_process off; pid {at}/pid; error_log {at}/error.log; events {{ worker_connections 64; }}
@@ -197,7 +197,7 @@ http {{
     uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi; proxy_ignore_client_abort on; underscores_in_headers on;
     ignore_invalid_headers off;
     upstream worker {{ server {worker}; keepalive 1; }}
-    server {{ listen {told}; location / {{ return 200 "$request_method $request_uri"; }} }}
+    server {{ listen {reported}; location / {{ return 200 "$request_method $request_uri"; }} }}
     server {{
         listen {front};
         location / {{ proxy_pass http://worker; proxy_http_version 1.1; proxy_set_header Connection ""; }}
@@ -210,7 +210,7 @@ http {{
         command.arg("-e").arg(dir.join("start.log")).arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf"));
         let child = command.stderr(Stdio::null()).spawn().expect("nginx starts");
         wait_for("nginx", || TcpStream::connect(front).ok());
-        Some(Self { child, told, front })
+        Some(Self { child, reported, front })
     }
 }
 
@@ -289,12 +289,13 @@ fn nginx_in_front_sees_the_same_requests() {
     let (mut both, mut marks) = (0, 0);
     for case in 0..cases {
         let bytes = attacks.get(case).map_or_else(|| variant(&mut dice, &attacks), |a| a.clone().into_bytes());
-        let theirs = understood(&all_answers(nginx.told, &bytes), |(status, body)| match (*status, body.as_str()) {
-            (200, "POST /gpu-check") => Some("job"),
-            (200, "GET /health") => Some("health"),
-            (200 | 404 | 405 | 411, _) => Some("other"),
-            _ => None,
-        });
+        let theirs =
+            understood(&all_answers(nginx.reported, &bytes), |(status, body)| match (*status, body.as_str()) {
+                (200, "POST /gpu-check") => Some("job"),
+                (200, "GET /health") => Some("health"),
+                (200 | 404 | 405 | 411, _) => Some("other"),
+                _ => None,
+            });
         let ours = understood(&all_answers(worker.addr, &bytes), |(status, body)| {
             let framing = ["bad_request", "bad_framing", "incomplete_body", "timeout", "head_too_large"];
             match status {

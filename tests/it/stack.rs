@@ -229,7 +229,7 @@ impl Stack {
 
     #[track_caller]
     fn wait(&self, what: &str, is: impl Fn() -> bool) {
-        // Docker waits longer and longer before it starts a container again: patience for three times.
+        // Docker waits longer and longer before it starts a container again: enough time for three starts.
         let found = (0..4).find_map(|_| wait_until(|| is().then_some(())));
         assert!(
             found.is_some(),
@@ -249,7 +249,7 @@ impl Stack {
     }
 }
 
-/// The body of a 200; None: anything else, as from Docker's proxy while nobody listens behind it.
+/// The body of a 200; None: anything else, as from Docker's proxy while nothing listens behind it.
 fn ask(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<String> {
     let mut connection = Connection::try_open(addr).ok()?;
     let length = body.len();
@@ -262,7 +262,7 @@ fn ask(addr: SocketAddr, method: &str, path: &str, body: &str) -> Option<String>
 impl Drop for Stack {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // What went wrong was told; a second failure would hide it.
+            // What went wrong was reported; a second failure would hide it.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run(&["down", "--volumes"])));
         } else {
             self.run(&["down", "--volumes"]);

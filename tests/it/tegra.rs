@@ -129,7 +129,7 @@ fn an_orin_is_read_from_its_sysfs() {
 }
 
 #[test]
-fn a_power_rail_over_its_limit_is_told() {
+fn a_power_rail_over_its_limit_is_reported() {
     let (root, ollama) = (orin("tegra-alarm"), FakeOllama::new());
     let worker = on(&root, &ollama, &[]);
     for alarm in ["sys/class/hwmon/hwmon3/curr1_crit_alarm", "sys/class/hwmon/hwmon3/curr2_max_alarm"] {
@@ -224,7 +224,7 @@ fn wsl_has_no_device_nodes_and_needs_none() {
     let settings = [("HOST_ROOT", root.to_str().unwrap())];
     let report = start(&ollama, &nvml, &settings).report_when("verdict ok", is_ok);
     assert_eq!((&report["gpu_count"], &report["source"]), (&json!(1), &json!("nvml+ollama")));
-    // What is missing there cannot be told from the bus.
+    // What is missing there does not show on the bus.
     nvml.set("init=12");
     let report = start(&ollama, &nvml, &settings).report_when("NVML_LIB_MISSING", has("NVML_LIB_MISSING"));
     assert_eq!(verdict(&report), "unknown");

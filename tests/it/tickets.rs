@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::fake_ticket_server::{JOB, Mood, Scene, Till, pay, try_pay};
+use crate::fake_ticket_server::{Behavior, JOB, Scene, TicketServer, pay, try_pay};
 use crate::harness::{SmallDisk, Worker, folder, wait_for};
 use crate::http::{self, Response};
 use crate::wallet::Wallet;
@@ -22,8 +22,8 @@ fn check_refused(answer: &Response, status: u16, code: &str, part: &str) {
 
 #[test]
 fn tickets_are_saved_and_submitted_as_received() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-kept", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-kept", &server);
     let worker = scene.start();
     let (one, many) = (Wallet::new(1).payment([0]), Wallet::new(2).payment(1..=600));
     assert!(many.len() > 57_000, "{}", many.len());
@@ -32,7 +32,7 @@ fn tickets_are_saved_and_submitted_as_received() {
         assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("success")));
     }
     scene.wait_for_tickets("accepted", 601);
-    assert_eq!(till.came(), [(one.clone(), JOB.to_owned()), (many.clone(), JOB.to_owned())]);
+    assert_eq!(server.came(), [(one.clone(), JOB.to_owned()), (many.clone(), JOB.to_owned())]);
     assert_eq!(scene.entries(), ["payment", "sent", "result", "payment", "sent", "result"]);
     let report = scene.report();
     let first = &report["payments"][0];
@@ -59,8 +59,8 @@ fn tickets_are_saved_and_submitted_as_received() {
 
 #[test]
 fn what_no_orchestrator_would_take_is_refused_before_any_work() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-bad", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-bad", &server);
     let worker = scene.start();
     let wallet = Wallet::new(3);
     let good = wallet.sign(&wallet.hash(1));
@@ -86,7 +86,7 @@ fn what_no_orchestrator_would_take_is_refused_before_any_work() {
     ] {
         check_refused(&pay(worker.addr, &payment), 400, "bad_payment", part);
     }
-    assert!(scene.lines().is_empty() && till.came().is_empty());
+    assert!(scene.lines().is_empty() && server.came().is_empty());
     assert!(worker.get("/metrics").text().contains("agent_net_ticket_payments_total{result=\"invalid\"} 11\n"));
     // The same wallet's good ones are taken.
     assert_eq!(pay(worker.addr, &wallet.payment([1])).status, 200);
@@ -95,8 +95,8 @@ fn what_no_orchestrator_would_take_is_refused_before_any_work() {
 
 #[test]
 fn a_ticket_pays_once() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-once", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-once", &server);
     let wallet = Wallet::new(5);
     let worker = scene.start();
     let at_once: Vec<_> = (0..8)
@@ -115,31 +115,31 @@ fn a_ticket_pays_once() {
     check_refused(&pay(worker.addr, &wallet.payment([2, 3])), 400, "ticket_reused", "already used");
     assert_eq!(pay(worker.addr, &wallet.payment([3])).status, 200);
     scene.wait_for_tickets("accepted", 3);
-    assert_eq!(till.came().len(), 2);
+    assert_eq!(server.came().len(), 2);
 }
 
 #[test]
-fn an_answer_for_good_ends_it_and_everything_else_is_tried_again() {
+fn a_final_answer_ends_it_and_everything_else_is_retried() {
     for (name, moods, result, failed) in [
-        ("refused", vec![Mood::Say(400)], "refused", 0),
-        ("busy", vec![Mood::Say(429), Mood::Say(404), Mood::Judge], "accepted", 2),
-        ("moved", vec![Mood::Say(307), Mood::Say(402)], "refused", 1),
+        ("refused", vec![Behavior::Say(400)], "refused", 0),
+        ("busy", vec![Behavior::Say(429), Behavior::Say(404), Behavior::Judge], "accepted", 2),
+        ("moved", vec![Behavior::Say(307), Behavior::Say(402)], "refused", 1),
         // A server that hangs up may have taken it.
-        ("unclear", vec![Mood::HangUp, Mood::Say(400)], "unclear", 1),
-        ("broken", vec![Mood::Say(502), Mood::Say(409)], "unclear", 1),
-        ("taken", vec![Mood::HangUp, Mood::Judge], "accepted", 1),
+        ("unclear", vec![Behavior::HangUp, Behavior::Say(400)], "unclear", 1),
+        ("broken", vec![Behavior::Say(502), Behavior::Say(409)], "unclear", 1),
+        ("taken", vec![Behavior::HangUp, Behavior::Judge], "accepted", 1),
     ] {
-        let till = Till::new(moods[0]);
-        let scene = Scene::new(&format!("tickets-{name}"), &till);
+        let server = TicketServer::new(moods[0]);
+        let scene = Scene::new(&format!("tickets-{name}"), &server);
         let worker = scene.start();
         assert_eq!(pay(worker.addr, &Wallet::new(6).payment([1])).status, 200);
-        for (at, mood) in moods.iter().enumerate().skip(1) {
-            // One try has ended with the mood before.
+        for (at, behavior) in moods.iter().enumerate().skip(1) {
+            // One try has ended with the behavior before.
             wait_for("a failed try", || {
                 let tries = scene.entries().iter().filter(|entry| *entry == "failed").count();
                 (tries >= at).then_some(())
             });
-            till.set(*mood);
+            server.set(*behavior);
         }
         scene.wait_for_tickets(result, 1);
         let report = scene.report();
@@ -147,15 +147,15 @@ fn an_answer_for_good_ends_it_and_everything_else_is_tried_again() {
         assert!(payment["failed_tries"].as_u64().unwrap() >= failed, "{name}: {report}");
         let message = payment["message"].as_str().unwrap();
         assert_eq!(message, if result == "accepted" { "" } else { "no, because of reasons" }, "{name}");
-        let came = till.came().len();
+        let came = server.came().len();
         thread::sleep(Duration::from_millis(200));
-        assert_eq!(till.came().len(), came, "{name}: it continues after a final answer");
+        assert_eq!(server.came().len(), came, "{name}: it continues after a final answer");
         assert!(!worker.log().contains("because of"), "an answer may hold anything: {}", worker.log());
     }
 }
 
 #[test]
-fn while_nobody_takes_payments_jobs_are_answered_and_tickets_wait() {
+fn while_payments_are_not_accepted_jobs_are_answered_and_tickets_wait() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);
@@ -172,20 +172,20 @@ fn while_nobody_takes_payments_jobs_are_answered_and_tickets_wait() {
     assert!(status.success());
     let worker = scene.start();
     wait_for("a word about them", || worker.log().contains("20 payments waiting").then_some(()));
-    let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
+    let server = TicketServer::at(TcpListener::bind(addr).unwrap(), Behavior::Judge);
     scene.wait_for_tickets("accepted", 20);
-    assert!(till.taken().values().all(|times| *times == 1) && till.taken().len() == 20);
+    assert!(server.taken().values().all(|times| *times == 1) && server.taken().len() == 20);
 }
 
 #[test]
 fn one_payment_that_is_never_taken_does_not_fill_the_log() {
-    let till = Till::new(Mood::ToFirst(500));
-    let scene = Scene::new("tickets-poison", &till);
+    let server = TicketServer::new(Behavior::ToFirst(500));
+    let scene = Scene::new("tickets-poison", &server);
     let (worker, wallet) = (scene.start(), Wallet::new(30));
     for nonce in 0..12 {
-        let tried = till.came().len();
+        let tried = server.came().len();
         assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
-        wait_for("another round", || (till.came().len() > tried + 2).then_some(()));
+        wait_for("another round", || (server.came().len() > tried + 2).then_some(()));
     }
     scene.wait_for_tickets("accepted", 11);
     assert_eq!(worker.log().matches("TICKET_SUBMIT_URL").count(), 1, "{}", worker.log());
@@ -208,10 +208,10 @@ fn killed_two_hundred_times_between_ledger_and_submission() {
         worker.signal(Signal::KILL);
         worker.wait();
     }
-    let till = Till::at(TcpListener::bind(addr).unwrap(), Mood::Judge);
+    let server = TicketServer::at(TcpListener::bind(addr).unwrap(), Behavior::Judge);
     let worker = scene.start();
     scene.wait_for_tickets("accepted", 200);
-    let taken = till.taken();
+    let taken = server.taken();
     assert_eq!(taken.len(), 200);
     for payment in &acknowledged {
         assert_eq!(taken.get(payment), Some(&1));
@@ -223,8 +223,8 @@ fn killed_two_hundred_times_between_ledger_and_submission() {
 /// ticket once, as go-livepeer does.
 #[test]
 fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-any", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-any", &server);
     let wallet = Wallet::new(9);
     let mut acknowledged = Vec::new();
     let mut nonce = 0;
@@ -252,7 +252,7 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
     assert!(acknowledged.len() > 100, "{} are too few to tell", acknowledged.len());
     let _worker = scene.start();
     scene.wait_for_tickets("pending", 0);
-    let (taken, report) = (till.taken(), scene.report());
+    let (taken, report) = (server.taken(), scene.report());
     let lost: Vec<_> = acknowledged.iter().filter(|payment| !taken.contains_key(*payment)).collect();
     assert!(lost.is_empty(), "{} of {} are lost", lost.len(), acknowledged.len());
     // A second delivery happens only where the first is unknown, and is not counted as refused.
@@ -264,8 +264,8 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
 
 #[test]
 fn a_full_disk_refuses_the_job_and_says_why() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("tickets-full", &till);
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("tickets-full", &server);
     let Some(disk) = SmallDisk::mount(&scene.dir, "512k") else { return };
     let worker = scene.start();
     wait_for("an uptime file", || scene.dir.join("uptime.bin").exists().then_some(()));
@@ -287,21 +287,21 @@ fn a_full_disk_refuses_the_job_and_says_why() {
     // With room, the same ticket is good.
     disk.resize("4m");
     assert_eq!(pay(worker.addr, &large(first_refused)).status, 200);
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     scene.wait_for_tickets("accepted", i64::from(first_refused + 1) * 99);
-    assert!(till.taken().values().all(|times| *times == 1));
+    assert!(server.taken().values().all(|times| *times == 1));
 }
 
 #[test]
 fn a_ledger_that_cannot_be_opened_refuses_tickets_and_nothing_else() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-pipe", &till);
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-pipe", &server);
     assert!(Command::new("mkfifo").arg(scene.file()).status().unwrap().success());
     let worker = scene.start();
     wait_for("a warning", || worker.log().contains("not a regular file").then_some(()));
     check_refused(&pay(worker.addr, &Wallet::new(11).payment([1])), 503, "ledger_failed", "not a regular file");
     assert_eq!(worker.report()["status"], "success");
-    let other = Scene::new("tickets-two", &till);
+    let other = Scene::new("tickets-two", &server);
     let first = other.start();
     assert_eq!(pay(first.addr, &Wallet::new(11).payment([1])).status, 200);
     let second = other.start();
@@ -311,8 +311,8 @@ fn a_ledger_that_cannot_be_opened_refuses_tickets_and_nothing_else() {
 
 #[test]
 fn damaged_lines_are_left_out_and_old_payments_given_up() {
-    let till = Till::new(Mood::HangUp);
-    let scene = Scene::new("tickets-damaged", &till);
+    let server = TicketServer::new(Behavior::HangUp);
+    let scene = Scene::new("tickets-damaged", &server);
     let wallet = Wallet::new(12);
     let worker = scene.start();
     for nonce in [1, 2] {
@@ -327,7 +327,7 @@ fn damaged_lines_are_left_out_and_old_payments_given_up() {
     let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     text.push_str("not json\n{\"payment\":{\"id\":\"0x12");
     fs::write(scene.file(), text).unwrap();
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     let worker = scene.start();
     wait_for("a warning", || worker.log().contains("2 damaged lines").then_some(()));
     scene.wait_for_tickets("expired", 1);
@@ -336,13 +336,13 @@ fn damaged_lines_are_left_out_and_old_payments_given_up() {
     assert_eq!(pay(worker.addr, &wallet.payment([3])).status, 200);
     scene.wait_for_tickets("accepted", 2);
     assert_eq!(scene.report()["damaged_lines"], 2);
-    assert_eq!(till.taken().len(), 2);
+    assert_eq!(server.taken().len(), 2);
 }
 
 #[test]
-fn a_removed_ledger_is_made_anew_with_all_that_waits() {
-    let till = Till::new(Mood::Say(503));
-    let scene = Scene::new("tickets-removed", &till);
+fn a_removed_ledger_is_recreated_with_all_that_waits() {
+    let server = TicketServer::new(Behavior::Say(503));
+    let scene = Scene::new("tickets-removed", &server);
     let wallet = Wallet::new(13);
     let worker = scene.start();
     assert_eq!(pay(worker.addr, &wallet.payment([1])).status, 200);
@@ -351,15 +351,15 @@ fn a_removed_ledger_is_made_anew_with_all_that_waits() {
     wait_for("both", || (scene.tickets("pending") == 2).then_some(()));
     worker.signal(Signal::KILL);
     worker.wait();
-    till.set(Mood::Judge);
+    server.set(Behavior::Judge);
     let _worker = scene.start();
     scene.wait_for_tickets("accepted", 2);
 }
 
 #[test]
-fn tickets_that_somebody_else_has_taken_are_left_alone() {
-    let till = Till::new(Mood::Judge);
-    let scene = Scene::new("tickets-proxied", &till);
+fn tickets_that_another_worker_has_taken_are_left_alone() {
+    let server = TicketServer::new(Behavior::Judge);
+    let scene = Scene::new("tickets-proxied", &server);
     let worker = scene.start();
     let payment = format!("Livepeer-Payment: {}", Wallet::new(14).payment([1]));
     let job = format!("Livepeer: {JOB}");
@@ -382,15 +382,15 @@ fn tickets_that_somebody_else_has_taken_are_left_alone() {
 }
 
 #[test]
-fn a_hanging_taker_holds_up_neither_jobs_nor_the_end() {
-    let till = Till::new(Mood::Hang);
-    let scene = Scene::new("tickets-hang", &till);
+fn a_hanging_ticket_server_delays_neither_jobs_nor_the_stop() {
+    let server = TicketServer::new(Behavior::Hang);
+    let scene = Scene::new("tickets-hang", &server);
     let worker = scene.start();
     let wallet = Wallet::new(15);
     for nonce in 0..30 {
         assert_eq!(pay(worker.addr, &wallet.payment([nonce])).status, 200);
     }
-    wait_for("a payment on its way", || (till.came().len() == 1).then_some(()));
+    wait_for("a payment on its way", || (server.came().len() == 1).then_some(()));
     let (status, _) = worker.stop();
     assert!(status.success());
     assert_eq!(scene.tickets("pending"), 30);

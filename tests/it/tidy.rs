@@ -174,7 +174,7 @@ fn scripts_say_how_they_are_used() {
     assert!(scripts.len() >= 4, "{scripts:?}");
     for script in scripts {
         let text = fs::read_to_string(&script).unwrap();
-        assert!(text.starts_with("#!/bin/sh\n"), "{script:?} is no POSIX shell script");
+        assert!(text.starts_with("#!/bin/sh\n"), "{script:?} is not a POSIX shell script");
         assert!(text.contains("\n# Usage: scripts/") && text.contains("\n# Exit codes: "), "{script:?}");
     }
 }

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::fake_orchestrator::{FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::harness::{Worker, wait_for};
 
@@ -70,7 +70,7 @@ fn forward(mut client: StreamOwned<ServerConnection, TcpStream>, inner: SocketAd
 /// Starts a worker with this rule for a server with this certificate; the log must come to say `words`.
 #[track_caller]
 fn check(certificate: &str, rule: &str, words: &str, registered: bool) {
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let inner = orchestrator.url().strip_prefix("http://").unwrap().parse().unwrap();
     let url = format!("https://{}", in_front_of(inner, certificate));
     let settings = [("ORCH_URL", &*url), ("ORCH_TLS", rule), ("CAPABILITY_NAME", "n"), ("ORCH_SECRET", "s3cret")];
@@ -105,7 +105,7 @@ fn a_root_of_ones_own_is_trusted_and_no_other() {
 fn go_livepeers_own_certificate_as_a_root_names_the_cure_on_both_protocols() {
     let cure = "go-livepeer's own, made at each start: no ORCH_TLS=ca: can verify it. Set ORCH_TLS=insecure";
     check("orchestrator", &format!("ca:{}", file("orchestrator.pem")), cure, false);
-    let orchestrator = FakeOrchestrator::new(Mood::Ok);
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     orchestrator.runners(|runners| *runners = Some(Runners::new("s3cret")));
     let inner = orchestrator.url().strip_prefix("http://").unwrap().parse().unwrap();
     let url = format!("https://{}", in_front_of(inner, "orchestrator"));

@@ -134,7 +134,7 @@ fn time_when_nothing_ran_is_not_up() {
 }
 
 #[test]
-fn too_little_uptime_is_told() {
+fn low_uptime_is_reported() {
     let thresholds =
         ["GPU_SHORT_TERM_UPTIME_THRESHOLD", "GPU_MEDIUM_TERM_UPTIME_THRESHOLD", "GPU_LONG_TERM_UPTIME_THRESHOLD"];
     // Up for an hour, five hours ago, and then nothing.
@@ -148,7 +148,7 @@ fn too_little_uptime_is_told() {
         let reason = &report["health"]["reasons"][0];
         assert_eq!(reason["threshold"], 99.5);
         assert!(reason["value"].as_f64().is_some_and(|v| v < 20.0), "{reason}");
-        assert_eq!(report["gpus"][0]["verdict"], "ok", "it is no fault of the GPU now");
+        assert_eq!(report["gpus"][0]["verdict"], "ok", "it is not a fault of the GPU now");
     }
     // The same with a past that was good.
     let scene = Scene::new("uptime-good", &good(360, 0));
@@ -180,7 +180,7 @@ fn windows_are_asked_for_by_name() {
 }
 
 #[test]
-fn only_what_befalls_the_gpus_counts_as_down() {
+fn only_faults_of_the_gpus_count_as_down() {
     let mut scene = Scene::new("uptime-down", &[]);
     let worker = scene.start(&[]);
     let seconds = |name: &str| worker.get("/uptime").json()["windows"]["1h"][name].as_u64().unwrap();
@@ -309,7 +309,7 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
 }
 
 #[test]
-fn a_file_that_is_removed_is_made_anew_with_all_that_is_known() {
+fn a_removed_file_is_recreated_with_all_that_is_known() {
     let past = good(50, 2);
     let scene = Scene::new("uptime-removed", &past);
     let worker = scene.start(&[]);
@@ -323,9 +323,9 @@ fn a_file_that_is_removed_is_made_anew_with_all_that_is_known() {
     assert!(worker.log().contains("it was removed"), "{}", worker.log());
 }
 
-/// A file that somebody holds a lease on cannot be opened until they let go of it: a disk that hangs.
+/// A file with a lease of another process cannot be opened until that lease is released: a disk that hangs.
 #[test]
-fn a_disk_that_hangs_delays_nobody() {
+fn a_disk_that_hangs_delays_nothing_else() {
     let scene = Scene::new("uptime-hung", &good(50, 2));
     // F_SETSIG (10) to a signal that is ignored, F_SETLEASE (1024) with F_WRLCK (1), until its stdin ends.
     let script = r#"open(F, "+<", $ARGV[0]) or die; fcntl(F, 10, 23) or die; fcntl(F, 1024, 1) or die "lease: $!";

@@ -1,5 +1,5 @@
-//! Where the worker can be found: which registries an orchestrator has, what is said of that, and what one of them tells
-//! about the other. Time runs a hundred times faster.
+//! Where the worker can be found: which registries an orchestrator has, what is reported of that, and what one of them
+//! says about the other. Time runs a hundred times faster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
-use crate::fake_orchestrator::{Discovery, FakeOrchestrator, Mood};
+use crate::fake_orchestrator::{Behavior, Discovery, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::harness::{Worker, agent_net, run, wait_for};
 use crate::http;
@@ -63,8 +63,8 @@ impl Scene {
     }
 }
 
-pub fn orchestrator(mood: Mood, with_runners: bool) -> FakeOrchestrator {
-    let orchestrator = FakeOrchestrator::new(mood);
+pub fn orchestrator(behavior: Behavior, with_runners: bool) -> FakeOrchestrator {
+    let orchestrator = FakeOrchestrator::new(behavior);
     if with_runners {
         switch(&orchestrator, true);
     }
@@ -82,13 +82,13 @@ pub fn change(orchestrator: &FakeOrchestrator, change: impl Fn(&mut Runners)) {
 
 #[test]
 fn auto_takes_all_that_there_is_and_says_so_once() {
-    let both = orchestrator(Mood::Ok, true);
-    let byoc = orchestrator(Mood::Ok, false);
-    let runners = orchestrator(Mood::NoByoc, true);
-    let none = orchestrator(Mood::NoByoc, false);
+    let both = orchestrator(Behavior::Ok, true);
+    let byoc = orchestrator(Behavior::Ok, false);
+    let runners = orchestrator(Behavior::NoByoc, true);
+    let none = orchestrator(Behavior::NoByoc, false);
     // Else a fifth of a second without a beat, on a busy machine, would lose the entry, and there would be more to say.
-    change(&both, |runners| runners.hurry = 1);
-    change(&runners, |runners| runners.hurry = 1);
+    change(&both, |runners| runners.time_scale = 1);
+    change(&runners, |runners| runners.time_scale = 1);
     let scene = Scene::new(&[&both, &byoc, &runners, &none], &[]);
     let as_byoc = format!("BYOC capability {ID}");
     let as_runner = format!("Live Runner {ID} of app agent-net/gpu-check (GET /discovery)");
@@ -131,24 +131,24 @@ fn auto_takes_all_that_there_is_and_says_so_once() {
 
 #[test]
 fn what_an_orchestrator_gets_or_loses_later_is_noticed_and_said() {
-    let orchestrator = orchestrator(Mood::Ok, false);
+    let orchestrator = orchestrator(Behavior::Ok, false);
     let scene = Scene::new(&[&orchestrator], &[]);
     scene.says("has no Live Runner: this worker is visible as BYOC capability");
     switch(&orchestrator, true);
     scene.says("has BYOC and has Live Runner: this worker is visible as BYOC capability agent-net-nyc and as Live");
     assert_eq!(scene.row("live-runner")["state"], "registered");
-    orchestrator.set(Mood::NoByoc);
+    orchestrator.set(Behavior::NoByoc);
     scene.says("has no BYOC and has Live Runner");
     change(&orchestrator, |runners| runners.enabled = false);
     scene.says("is not visible");
     wait_for("its state", || (scene.row("live-runner")["state"] == "failing").then_some(()));
-    orchestrator.set(Mood::Ok);
+    orchestrator.set(Behavior::Ok);
     change(&orchestrator, |runners| runners.enabled = true);
     wait_for("both", || orchestrator.listed(ID).filter(|_| orchestrator.registered(ID).is_some()));
 }
 
 #[test]
-fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
+fn an_odd_answer_about_one_registry_does_not_block_the_other() {
     for odd in [
         Discovery::Hang,
         Discovery::Status(500),
@@ -157,7 +157,7 @@ fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
         Discovery::Html,
         Discovery::HugeHtml,
     ] {
-        let orchestrator = orchestrator(Mood::Ok, true);
+        let orchestrator = orchestrator(Behavior::Ok, true);
         orchestrator.discovery(Some(odd));
         let scene = Scene::new(&[&orchestrator], &[]);
         wait_for("a registration", || orchestrator.registered(ID));
@@ -169,7 +169,7 @@ fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
         scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
     }
     // A list of thousands is a list.
-    let orchestrator = orchestrator(Mood::Ok, true);
+    let orchestrator = orchestrator(Behavior::Ok, true);
     orchestrator.discovery(Some(Discovery::HugeList));
     let scene = Scene::new(&[&orchestrator], &[]);
     scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
@@ -178,7 +178,7 @@ fn an_odd_answer_about_the_one_keeps_nobody_from_the_other() {
 /// The waits grow to three minutes, however often the names are renewed.
 #[test]
 fn what_never_answers_clearly_is_asked_ever_less() {
-    let orchestrator = orchestrator(Mood::Ok, true);
+    let orchestrator = orchestrator(Behavior::Ok, true);
     orchestrator.discovery(Some(Discovery::Status(500)));
     let names: Vec<String> = (0..8).map(|i| format!("name-{i}")).collect();
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
@@ -186,11 +186,11 @@ fn what_never_answers_clearly_is_asked_ever_less() {
     let asked = orchestrator.requests(ASK).len();
     assert!((3..=12).contains(&asked), "{asked}");
     // The other way round: beats that are taken do not shorten the waits of names that fail.
-    change(&orchestrator, |runners| runners.hurry = 1);
+    change(&orchestrator, |runners| runners.time_scale = 1);
     orchestrator.discovery(None);
     scene.says("and as Live Runner");
     drop(scene);
-    orchestrator.set(Mood::Error500);
+    orchestrator.set(Behavior::Error500);
     let _scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names[0])]);
     let before = (orchestrator.requests(REGISTER).len(), orchestrator.requests(BEAT).len());
     orchestrator.wait_for(BEAT, before.1 + 60);
@@ -200,7 +200,7 @@ fn what_never_answers_clearly_is_asked_ever_less() {
 
 #[test]
 fn a_registry_that_is_not_there_is_not_left() {
-    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let orchestrator = orchestrator(Behavior::NoByoc, true);
     let scene = Scene::new(&[&orchestrator], &[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
     scene.says("has no BYOC and has Live Runner: this worker is visible as Live Runner");
     scene.nvml.set("gpu0.handle=15");
@@ -217,14 +217,14 @@ fn a_registry_that_is_not_there_is_not_left() {
 
 #[test]
 fn a_name_that_cannot_be_unregistered_is_tried_again() {
-    let orchestrator = orchestrator(Mood::Ok, false);
+    let orchestrator = orchestrator(Behavior::Ok, false);
     let scene = Scene::new(&[&orchestrator], &[("WITHDRAW_WHEN_UNHEALTHY", "true")]);
     wait_for("a registration", || orchestrator.registered(ID));
-    orchestrator.set(Mood::Error500);
+    orchestrator.set(Behavior::Error500);
     scene.nvml.set("gpu0.handle=15");
     scene.says("cannot unregister agent-net-nyc at");
     wait_for("its state", || (scene.row("byoc")["state"] == "failing").then_some(()));
-    orchestrator.set(Mood::Ok);
+    orchestrator.set(Behavior::Ok);
     wait_for("its end", || orchestrator.registered(ID).is_none().then_some(()));
     wait_for("its state", || (scene.row("byoc")["state"] == "withdrawn").then_some(()));
 }
@@ -235,7 +235,7 @@ fn a_registration_that_ends_late_is_taken_back() {
     let (held, open) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (hold, pass) = (Arc::clone(&held), Arc::clone(&open));
     let count = AtomicUsize::new(0);
-    let orchestrator = FakeOrchestrator::with_witness(Mood::Ok, move |request| {
+    let orchestrator = FakeOrchestrator::with_witness(Behavior::Ok, move |request| {
         if request.path == REGISTER && count.fetch_add(1, Ordering::AcqRel) == 1 {
             hold.store(true, Ordering::Release);
             wait_for("leave to go on", || pass.load(Ordering::Acquire).then_some(()));
@@ -253,17 +253,17 @@ fn a_registration_that_ends_late_is_taken_back() {
 
 #[test]
 fn names_are_taken_out_a_few_at_a_time() {
-    let orchestrator = orchestrator(Mood::Ok, false);
+    let orchestrator = orchestrator(Behavior::Ok, false);
     let names: Vec<String> = (0..20).map(|i| format!("name-{i}")).collect();
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
     wait_for("all", || names.iter().all(|name| orchestrator.registered(name).is_some()).then_some(()));
     // An orchestrator that does not answer for one name is not asked for the others.
-    orchestrator.set(Mood::Hang);
+    orchestrator.set(Behavior::Hang);
     scene.worker.stop();
     // A renewal that was under way takes its own name back.
     let asked = orchestrator.requests(LEAVE).len();
     assert!((4..=5).contains(&asked), "{asked}");
-    orchestrator.set(Mood::Ok);
+    orchestrator.set(Behavior::Ok);
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(","))]);
     wait_for("all again", || (scene.worker.log().matches("; jobs go to").count() == names.len()).then_some(()));
     scene.worker.stop();
@@ -272,7 +272,7 @@ fn names_are_taken_out_a_few_at_a_time() {
 
 #[test]
 fn an_orchestrator_that_comes_later_is_asked_for_both_and_described_once() {
-    let mut orchestrator = orchestrator(Mood::Ok, true);
+    let mut orchestrator = orchestrator(Behavior::Ok, true);
     orchestrator.stop();
     let scene = Scene::new(&[&orchestrator], &[]);
     scene.says("cannot register agent-net-nyc");
@@ -285,7 +285,7 @@ fn an_orchestrator_that_comes_later_is_asked_for_both_and_described_once() {
 
 #[test]
 fn a_token_keeps_auto_with_byoc_and_that_is_said_once() {
-    let (one, two) = (orchestrator(Mood::Ok, true), orchestrator(Mood::NoByoc, true));
+    let (one, two) = (orchestrator(Behavior::Ok, true), orchestrator(Behavior::NoByoc, true));
     let scene = Scene::new(&[&one, &two], &[("WORKER_TOKEN", "t0ken")]);
     scene.says(&format!("{} has BYOC: this worker is visible as BYOC capability agent-net-nyc", one.url()));
     scene.says(&format!("{} has no BYOC: this worker is not visible", two.url()));
@@ -299,8 +299,8 @@ fn a_token_keeps_auto_with_byoc_and_that_is_said_once() {
 #[test]
 fn what_one_registry_learns_hastens_the_other() {
     let life = ("AGENT_NET_FAULT", "");
-    let orchestrator = orchestrator(Mood::Ok, true);
-    change(&orchestrator, |runners| runners.hurry = 1);
+    let orchestrator = orchestrator(Behavior::Ok, true);
+    change(&orchestrator, |runners| runners.time_scale = 1);
     let scene = Scene::new(&[&orchestrator], &[life]);
     scene.says("visible as BYOC capability agent-net-nyc and as Live Runner");
     // A restart, which the beat is the first to notice.
@@ -316,8 +316,8 @@ fn what_one_registry_learns_hastens_the_other() {
 fn a_registration_that_hangs_costs_no_beat() {
     let life = ("AGENT_NET_FAULT", "");
     // Only requests about runners get an answer within 10 s.
-    let orchestrator = orchestrator(Mood::Hang, true);
-    change(&orchestrator, |runners| runners.hurry = 1);
+    let orchestrator = orchestrator(Behavior::Hang, true);
+    change(&orchestrator, |runners| runners.time_scale = 1);
     let scene = Scene::new(&[&orchestrator], &[life]);
     wait_for("beats while it hangs", || {
         let beats = orchestrator.meanwhile().iter().filter(|request| request.path == BEAT).count();
@@ -328,14 +328,14 @@ fn a_registration_that_hangs_costs_no_beat() {
 
 #[test]
 fn many_names_that_fail_leave_none_out() {
-    let orchestrator = orchestrator(Mood::Error500, true);
+    let orchestrator = orchestrator(Behavior::Error500, true);
     let names: Vec<String> = (0..8).map(|i| format!("name-{i}")).collect();
     let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_NAME", &names.join(",")), ("RUNNER_ID", ID)]);
     for name in &names {
         wait_for(name, || orchestrator.requests(REGISTER).iter().any(|r| r.json()["name"] == **name).then_some(()));
     }
     wait_for("beats", || (orchestrator.requests(BEAT).len() >= 10).then_some(()));
-    orchestrator.set(Mood::Ok);
+    orchestrator.set(Behavior::Ok);
     for name in &names {
         wait_for(name, || orchestrator.registered(name));
     }
@@ -344,7 +344,7 @@ fn many_names_that_fail_leave_none_out() {
 
 #[test]
 fn a_name_registered_with_another_token_is_reported() {
-    let orchestrator = orchestrator(Mood::Ok, false);
+    let orchestrator = orchestrator(Behavior::Ok, false);
     let scene = Scene::new(&[&orchestrator], &[("WORKER_TOKEN", "t0ken")]);
     wait_for("a registration", || orchestrator.registered(ID));
     let job = |headers: &[&str]| {
@@ -370,7 +370,7 @@ fn a_name_registered_with_another_token_is_reported() {
 
 #[test]
 fn a_live_runner_alone_needs_no_capability() {
-    let orchestrator = orchestrator(Mood::NoByoc, true);
+    let orchestrator = orchestrator(Behavior::NoByoc, true);
     let settings = [("CAPABILITY_NAME", ""), ("RUNNER_ID", ID), ("ORCH_PROTOCOL", "live-runner")];
     let scene = Scene::new(&[&orchestrator], &settings);
     scene.says("has Live Runner: this worker is visible as Live Runner agent-net-nyc of app agent-net/gpu-check");

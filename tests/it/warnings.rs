@@ -1,6 +1,6 @@
 //! Settings that can be used, and that an operator has to hear about.
 
-use crate::fake_orchestrator::Mood;
+use crate::fake_orchestrator::Behavior;
 use crate::visibility::{Scene, orchestrator};
 
 #[test]
@@ -11,7 +11,7 @@ fn an_address_that_means_this_machine_is_warned_of() {
         ("http://[::ffff:127.0.0.1]:9876", "only orchestrators on this machine"),
         ("http://localhost:9876", "only orchestrators on this machine"),
     ] {
-        let orchestrator = orchestrator(Mood::Ok, false);
+        let orchestrator = orchestrator(Behavior::Ok, false);
         let scene = Scene::new(&[&orchestrator], &[("CAPABILITY_URL", url)]);
         let line = scene.says(&format!("CAPABILITY_URL is {url}: {words}"));
         assert!(line.contains("WARN"), "{line}");
@@ -20,7 +20,7 @@ fn an_address_that_means_this_machine_is_warned_of() {
 
 #[test]
 fn a_price_for_one_registry_alone_is_warned_of() {
-    let orchestrator = orchestrator(Mood::Ok, false);
+    let orchestrator = orchestrator(Behavior::Ok, false);
     let (price, free) = (("RUNNER_PRICE", "0.0005usd/fixed"), "BYOC jobs are served for free");
     assert!(Scene::new(&[&orchestrator], &[price]).says(free).contains("WARN"));
     for other in [("CAPABILITY_PRICE_PER_UNIT", "5"), ("ORCH_PROTOCOL", "live-runner"), ("RUNNER_PRICE", "")] {

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use crate::harness::{PATIENCE, Worker, command, wait_for};
+use crate::harness::{TIMEOUT, Worker, command, wait_for};
 use crate::http::Connection;
 use crate::jobs::bytes;
 
@@ -28,7 +28,7 @@ fn stranger(last: u8, worker: &Worker) -> Option<Connection> {
     bind(&socket, &SocketAddrV4::new(Ipv4Addr::new(127, 0, 1, last), 0)).expect("all of 127 is ours");
     connect(&socket, &to).ok()?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut connection = Connection::of(stream);
     connection.send(&bytes("GET", "/health", "")).ok()?;
     connection.answer().ok().filter(|answer| answer.status == 200).map(|_| connection)

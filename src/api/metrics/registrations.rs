@@ -27,7 +27,7 @@ metrics! {
 /// A sample of one row: the value of one more label, and the number.
 type Sample = (Option<&'static str>, f64);
 
-/// Writes all rows; nothing where nobody registers.
+/// Writes all rows; nothing where nothing is registered.
 pub(crate) fn write(out: &mut Exposition, rows: &[RegistrationRow]) {
     type Read = fn(&RegistrationRow) -> Vec<Sample>;
     let families: [(&Family, Read); 5] = [

@@ -103,7 +103,7 @@ impl Asker {
         thread::spawn(move || {
             let long = is_over.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout);
             if long && !said.swap(true, Ordering::Relaxed) {
-                // A closed stderr is no reason to stop.
+                // A closed stderr does not stop it.
                 let _ = writeln!(io::stderr(), "{line}");
             }
         });

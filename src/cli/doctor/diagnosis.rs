@@ -55,7 +55,7 @@ pub(crate) fn worst(findings: &[Finding]) -> Grade {
 }
 
 /// One line for each finding, and one more for its fix.
-pub(crate) fn text(findings: &[Finding], colour: bool) -> String {
+pub(crate) fn text(findings: &[Finding], color: bool) -> String {
     let mut text = String::new();
     for finding in findings {
         let (word, code) = match finding.grade {
@@ -63,7 +63,7 @@ pub(crate) fn text(findings: &[Finding], colour: bool) -> String {
             Grade::Warn => ("warn", 33),
             Grade::Fail => ("FAIL", 31),
         };
-        let word = if colour { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
+        let word = if color { format!("\u{1b}[{code}m{word}\u{1b}[0m") } else { word.to_owned() };
         // Text from drivers, models and servers must not look like another line, nor control the terminal.
         text.push_str(&format!("{word}  {:<12}  {}\n", finding.check, one_line(&finding.detail)));
         if let Some(fix) = &finding.fix {
@@ -270,9 +270,9 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
         });
     }
     all.extend(wanted.iter().filter_map(|name| {
-        let standing = models::standing(&state.models, name);
-        match (standing.loaded, standing.pulled) {
-            _ if standing.remote_host.is_some() => Some(Finding::warn(
+        let status = models::status_of(&state.models, name);
+        match (status.loaded, status.pulled) {
+            _ if status.remote_host.is_some() => Some(Finding::warn(
                 "models",
                 format!("MODEL={name} runs in Ollama's cloud and uses no GPU of this machine"),
                 "Remove it from MODEL: a worker neither pulls nor loads it.",

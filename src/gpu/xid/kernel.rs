@@ -64,7 +64,7 @@ impl KernelLog {
 
     /// When the load began whose banner has this time.
     ///
-    /// The module prints its banner last: `nvidia_init_module` of nv.c first initialises its part for NVLink
+    /// The module prints its banner last: `nvidia_init_module` of nv.c first initializes its part for NVLink
     /// ("nvidia-nvlink: Nvlink Core is being initialized"), then registers its PCI driver, whose probes run at once,
     /// and prints the banner after them. So an error of a probe comes before the banner of the same load, which must
     /// not settle it. What separates the errors of the old driver from those of the new one is the line of the NVLink

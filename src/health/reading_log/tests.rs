@@ -109,7 +109,7 @@ fn a_slowdown_is_three_fifths_of_five_minutes_and_over_after_five_clean_ones() {
 }
 
 #[test]
-fn the_drivers_counter_tells_what_falls_between_samples() {
+fn the_drivers_counter_reports_what_happens_between_samples() {
     let counted =
         |ns: u64| Gpu { throttle_bits: Some(0), throttle_ns: [("hw_power_brake".to_owned(), ns)].into(), ..gpu() };
     let mut watch = Watch::every(5.0);
@@ -128,7 +128,7 @@ fn the_drivers_counter_tells_what_falls_between_samples() {
     assert!(watch.track.brake.held());
     grow(&mut watch, 0.0, 12);
     assert!(!watch.track.brake.held());
-    // A driver that was loaded anew counts from 0.
+    // A driver that was reloaded counts from 0.
     watch.see(&counted(0), 1);
     watch.see(&counted(4_000_000_000), 20);
     assert!(!watch.track.brake.held());
@@ -174,7 +174,7 @@ fn replays_are_counted_by_the_minute() {
     assert_eq!(watch.track.replays.per_minute(), 20.0);
     watch.see(&counted(1020), 1);
     assert_eq!(watch.track.replays.per_minute(), 0.0);
-    // The driver was loaded anew.
+    // The driver was reloaded.
     watch.see(&counted(5), 1);
     assert_eq!(watch.track.replays.per_minute(), 0.0);
     watch.see(&gpu(), 1);
@@ -186,7 +186,7 @@ fn replays_are_counted_by_the_minute() {
 }
 
 #[test]
-fn what_never_worked_is_no_fault_unless_every_gpu_has_it() {
+fn a_reading_that_never_worked_is_not_a_fault_unless_it_fails_on_every_gpu() {
     let odd = Failure { words: "odd".into(), of_device: false };
     let failing = |names: &[&str]| {
         let mut gpu = gpu();
@@ -277,7 +277,7 @@ fn a_margin_needs_a_second_witness() {
 }
 
 #[test]
-fn more_vram_claimed_than_used_is_told_after_three_samples() {
+fn more_vram_claimed_than_used_is_reported_after_three_samples() {
     use crate::ollama::models::{Loaded, Model};
     let ollama = |vram_bytes| {
         let loaded = Some(Loaded { size_bytes: Some(vram_bytes), vram_bytes, expires_at: None, context_length: None });

@@ -91,14 +91,14 @@ fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let mut cloud = false;
     let missing = facts.wanted.iter().filter_map(|name| {
-        let standing = models::standing(&facts.ollama.models, name);
-        cloud |= standing.remote_host.is_some();
-        let how = match standing.remote_host {
+        let status = models::status_of(&facts.ollama.models, name);
+        cloud |= status.remote_host.is_some();
+        let how = match status.remote_host {
             Some(host) => format!("in Ollama's cloud ({host}), not on this machine's GPU"),
-            None if standing.pulled => "not loaded".into(),
+            None if status.pulled => "not loaded".into(),
             None => "not pulled".into(),
         };
-        standing.loaded.is_none().then(|| format!("{name} is {how}"))
+        status.loaded.is_none().then(|| format!("{name} is {how}"))
     });
     let missing: Vec<String> = missing.collect();
     if !missing.is_empty() {

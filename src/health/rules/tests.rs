@@ -58,7 +58,7 @@ impl Default for Case {
 }
 
 impl Case {
-    /// The same sample seen so many times.
+    /// The same sample, seen `times` times.
     fn seen(mut self, times: u32) -> Self {
         let GpuState::Sample(sample) = &self.gpu else { panic!("only samples are seen") };
         let sample = GpuSample { slow_fresh: true, ..sample.clone() };

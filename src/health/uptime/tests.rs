@@ -69,7 +69,7 @@ fn nothing_seen_is_neither_up_nor_down() {
 }
 
 #[test]
-fn a_fresh_start_within_a_minute_is_no_gap() {
+fn a_fresh_start_within_a_minute_leaves_no_gap() {
     for offset in 0..60 {
         let mut run = Run::new(Uptime::new(), START + f64::from(offset));
         for _ in 0..200 {

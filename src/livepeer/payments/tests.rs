@@ -22,7 +22,7 @@ fn vectors() -> Value {
 /// A number, written as one or as text.
 fn int(value: &Value) -> BigInt {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    text.parse().unwrap_or_else(|_| panic!("{value} is no number"))
+    text.parse().unwrap_or_else(|_| panic!("{value} is not a number"))
 }
 
 fn fraction(value: &Value) -> BigRational {
@@ -89,7 +89,7 @@ fn a_draw_of_exactly_the_odds_loses() {
 }
 
 #[test]
-fn headers_are_about_as_long_as_foretold() {
+fn headers_are_about_as_long_as_estimated() {
     let field = |bytes: usize| vec![0xff; bytes];
     for tickets in [0, 1, 127, 128, 600] {
         let payment = protobuf::Payment {
@@ -230,7 +230,7 @@ fn ticket_counts_of_go_livepeer() {
         let count = count(&fraction(&case["cost"]), &fraction(&case["ev"]));
         assert_eq!(count, case["count"].as_u64().unwrap(), "{case}");
     }
-    // Just above a whole number, by less than a float64 tells: Go does not see it.
+    // Just above a whole number, by less than the precision of a float64: Go does not see it.
     let hair = ratio(1, BigInt::from(10).pow(40));
     assert_eq!(count(&(ratio(7, 1) + &hair), &ratio(1, 1)), 7);
     assert_eq!(count(&(ratio(7, 1) + ratio(1, 1_u64 << 40)), &ratio(1, 1)), 8);

@@ -189,7 +189,7 @@ impl Session {
 
     /// Brings the next beat forward when the entry has changed.
     fn see_change(&self, entry: &mut Entry, now: Duration, status: RunnerStatus) {
-        let latest = self.board.latest();
+        let latest = self.snapshots.latest();
         let same = match (&entry.seen, &latest) {
             (Some(seen), Some(latest)) => Arc::ptr_eq(seen, latest),
             (seen, latest) => seen.is_none() && latest.is_none(),

@@ -53,7 +53,7 @@ pub(super) struct Session {
     pub(super) orchestrator: Mutex<Orchestrator>,
     pub(super) offer: Arc<Offer>,
     pub(super) pulse: Pulse,
-    pub(super) board: Arc<SnapshotStore>,
+    pub(super) snapshots: Arc<SnapshotStore>,
     pub(super) registrations: Arc<Registrations>,
     pub(super) started: Instant,
     pub(super) state: Mutex<SessionState>,
@@ -87,7 +87,7 @@ impl Session {
         orchestrator: Orchestrator,
         offer: &Arc<Offer>,
         pulse: Pulse,
-        board: Arc<SnapshotStore>,
+        snapshots: Arc<SnapshotStore>,
         registrations: Arc<Registrations>,
     ) -> Self {
         let state = SessionState {
@@ -106,7 +106,7 @@ impl Session {
             orchestrator: Mutex::new(orchestrator),
             offer: Arc::clone(offer),
             pulse,
-            board,
+            snapshots,
             registrations,
             started: Instant::now(),
             state: Mutex::new(state),
@@ -127,7 +127,7 @@ impl Session {
     }
 
     pub(super) fn is_unhealthy(&self) -> bool {
-        self.board.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy)
+        self.snapshots.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy)
     }
 
     /// Takes the turn for a request due since `due`. Err: how long to wait.

@@ -59,7 +59,7 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
 }
 
 #[test]
-fn what_the_registry_has_lost_begins_anew_at_once_but_once() {
+fn a_lost_registration_is_renewed_immediately_but_only_once() {
     for lost in [
         BeatAnswer::NotRegistered,
         BeatAnswer::Held,
@@ -108,7 +108,7 @@ fn refused(runner: &mut Runner, answer: &BeatAnswer, name: &str, times: usize) -
 }
 
 #[test]
-fn an_id_that_is_held_is_tried_quickly_and_then_told() {
+fn an_id_in_use_is_retried_quickly_and_then_reported() {
     let mut runner = Runner::new(s(0));
     let (waits, messages) = refused(&mut runner, &BeatAnswer::Held, "held", 12);
     assert_eq!(waits[..7], [1, 1, 1, 1, 1, 5, 5]);
@@ -145,7 +145,7 @@ fn a_refusal_with_two_meanings_is_tried_at_each_beat_before_it_counts() {
 }
 
 #[test]
-fn refusals_have_their_own_patience() {
+fn refusals_have_their_own_delays() {
     #[track_caller]
     fn check(answer: &BeatAnswer, name: &str, expect: [u64; 4]) {
         let mut runner = Runner::new(s(0));

@@ -125,4 +125,19 @@ impl KeeperRow {
             LastLoad::Ended(at) => at >= since,
         })
     }
+
+    /// Its thread starts again after a panic, in which a pull or a load has ended.
+    pub(crate) fn restarted(&mut self) {
+        self.show(None);
+        self.load = None;
+    }
+}
+
+#[test]
+fn a_restart_ends_what_was_under_way() {
+    let mut row = KeeperRow::new("m");
+    row.load = Some(LastLoad::UnderWay);
+    row.show(Some(Progress { percent: 40, ..Progress::default() }));
+    row.restarted();
+    assert_eq!((row.percent, row.progress.is_none(), row.loaded_since(Duration::ZERO)), (None, true, false));
 }

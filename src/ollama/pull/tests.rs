@@ -61,7 +61,7 @@ fn what_is_shown_never_goes_backwards() {
 }
 
 #[test]
-fn what_was_there_before_is_no_speed() {
+fn bytes_of_an_earlier_pull_do_not_count_as_speed() {
     let lines =
         [layer("aa", 10 * GB, 6 * GB), layer("aa", 10 * GB, 6 * GB + GB / 10), layer("aa", 10 * GB, 6 * GB + GB / 5)];
     let progress = pull(&lines).progress();

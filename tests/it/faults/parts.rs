@@ -1,4 +1,4 @@
-//! The rows' sides: how each part is made to fail in each way, how that shows, and how it is mended.
+//! The rows' sides: how each part is made to fail in each way, how that shows, and how it is repaired.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, prlimit
 
 use super::{Fault, Meanwhile, Scene};
 use crate::fake_ollama::{Answer, PS, TAGS, VERSION};
-use crate::fake_orchestrator::Mood;
+use crate::fake_orchestrator::Behavior;
 use crate::harness::{run, wait_for};
 
 /// What a worker depends on.
@@ -54,7 +54,7 @@ impl Part {
     pub fn refuses_to_start(self, scene: &Scene) {
         let mut command = scene.command();
         if self == Self::Memory {
-            // In a container it is the kernel that ends it; this is what a process can be told.
+            // In a container it is the kernel that ends it; this is what a process can do to itself.
             let (program, args) = (command.get_program().to_owned(), "ulimit -v 20000; exec \"$0\" serve");
             let mut shell = std::process::Command::new("sh");
             shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -93,10 +93,10 @@ impl Part {
             Self::Ollama => ollama(scene, fault),
             Self::Orchestrator => match fault {
                 AwayAtStart | Dies => scene.orchestrator.stop(),
-                Hangs => scene.orchestrator.set(Mood::Hang),
-                Slow => scene.orchestrator.set(Mood::Slow),
-                Garbage => scene.orchestrator.set(Mood::Garbage),
-                HalfAnswer | ComesBack => scene.orchestrator.set(Mood::Half),
+                Hangs => scene.orchestrator.set(Behavior::Hang),
+                Slow => scene.orchestrator.set(Behavior::Slow),
+                Garbage => scene.orchestrator.set(Behavior::Garbage),
+                HalfAnswer | ComesBack => scene.orchestrator.set(Behavior::Half),
             },
             Self::Memory => memory(scene, fault),
             Self::Disk | Self::Clock | Self::Descriptors | Self::Threads | Self::Names => {
@@ -134,7 +134,7 @@ impl Part {
                 }
             }
             Self::Orchestrator => {
-                scene.orchestrator.set(Mood::Ok);
+                scene.orchestrator.set(Behavior::Ok);
                 if matches!(fault, AwayAtStart | Dies) {
                     scene.orchestrator.start();
                 }
@@ -195,9 +195,9 @@ impl Part {
                 (written > 0.0 && file.starts_with(b"AGNTUP1\n")).then_some(())
             }),
             Self::Clock => {
-                let told = scene.report()["timestamp"].as_f64().unwrap();
+                let reported = scene.report()["timestamp"].as_f64().unwrap();
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-                assert!((now - told).abs() < 60.0, "{told} instead of {now}");
+                assert!((now - reported).abs() < 60.0, "{reported} instead of {now}");
             }
             _ => {}
         }
@@ -258,7 +258,7 @@ fn memory(scene: &mut Scene, fault: Fault) {
     match fault {
         // It is what `refuses_to_start` does.
         AwayAtStart => {}
-        // There is no more to be had.
+        // There are no more.
         Dies | ComesBack => limit(scene, Resource::As, Some(size(scene))),
         HalfAnswer => limit(scene, Resource::As, Some(size(scene) + (1 << 20))),
         // A machine that swaps: nothing of it runs for seconds, or it runs every other moment.

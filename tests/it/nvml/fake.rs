@@ -8,7 +8,7 @@
 //! - `driver=550.54.14`, `nvml=12.550.54.14`, `cuda=12040`: versions; from driver 580.82 on the fields of the
 //!   throttle counters have their new numbers
 //! - `at_init=…`, `at_sample=…`: what happens at nvmlInit_v2, or at each sample: `hang`, `crash` (SIGSEGV), `exit`,
-//!   `garbage` (a line on stdout), `flood` (1 MiB on stdout without a line end) or `sleep:MS` (so many milliseconds
+//!   `garbage` (a line on stdout), `flood` (1 MiB on stdout without a line end) or `sleep:MS` (MS milliseconds
 //!   later)
 //! - `at_third_sample=…`: the same at the third sample of a process
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
@@ -65,7 +65,7 @@ fn misbehave(how: &str) {
         },
         "crash" => unsafe { std::ptr::null_mut::<u8>().write_volatile(1) },
         "exit" => std::process::exit(7),
-        "garbage" => println!("NVRM: this is no JSON"),
+        "garbage" => println!("NVRM: this is not JSON"),
         "flood" => {
             let _ = std::io::stdout().write_all(&vec![b'x'; 1 << 20]);
         }

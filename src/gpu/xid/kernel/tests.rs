@@ -140,7 +140,7 @@ fn a_record_has_several_lines_and_a_line_several_records() {
 }
 
 #[test]
-fn what_is_no_error() {
+fn lines_that_are_not_errors() {
     for noise in [
         "",
         ";",

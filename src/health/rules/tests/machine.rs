@@ -202,8 +202,8 @@ fn a_lasting_reason_keeps_its_beginning() {
     let first = empty.reasons(&[], 10.0);
     let second = empty.reasons(&first, 20.0);
     assert_eq!(second[0].since, 10.0);
-    let mended = Case::default().reasons(&second, 30.0);
-    assert_eq!(empty.reasons(&mended, 40.0)[0].since, 40.0);
+    let recovered = Case::default().reasons(&second, 30.0);
+    assert_eq!(empty.reasons(&recovered, 40.0)[0].since, 40.0);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn actions_fit_where_the_worker_runs() {
     let [host, container, pod] = [Place::Host, Place::Container, Place::Kubernetes]
         .map(|place| action(place, sample(vec![gpu()]), Access::Revoked));
     assert!(host.contains("DeviceAllow") && !host.contains("daemon-reload"), "{host}");
-    // The cause is a sentence of its own, which nobody takes for the cure.
+    // The cause is a sentence of its own, so that it is not read as the fix.
     let cure =
         "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent";
     assert!(container.starts_with(cure) && pod.starts_with("Restart the pods"), "{container} {pod}");

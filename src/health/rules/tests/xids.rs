@@ -71,7 +71,7 @@ fn a_fatal_one_is_over_when_the_driver_says_so_and_everything_can_be_read() {
     check(ASKS_FOR_NOTHING, &[(79, "", 599.0)], FATAL);
     check(ASKS_FOR_NOTHING, old, &[]);
     check("{}", &[(79, "", 90_000.0)], FATAL);
-    // A reading that has never worked is no fault and holds nothing open.
+    // A reading that has never worked is not a fault and keeps nothing raised.
     let with = |more: &str| format!(r#"{{"recovery_action":0,{more}}}"#);
     check(&with(r#""slow_gaps":{"failed":{"fan_percent":{"words":"no"}}}"#), old, &[]);
     check(&with(r#""gaps":{"failed":{"energy_mj":{"words":"27"}}}"#), old, &[]);

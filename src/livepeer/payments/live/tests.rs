@@ -5,7 +5,7 @@ use num_bigint::BigInt;
 use super::*;
 
 fn live(price: &str, eth_price: &str) -> Live {
-    let price = Price::parse(price).unwrap_or_else(|| panic!("{price} is no price"));
+    let price = Price::parse(price).unwrap_or_else(|| panic!("{price} is not a price"));
     Live { price: Some(price), eth_price: dollars(eth_price), ..Live::default() }
 }
 
@@ -32,7 +32,7 @@ fn prices_tickets_and_who_refuses_them() {
         ("0.0003usd/fixed", "3000", 1_000_000_000, ("ok", 100_000_000_000, 100, 100_000_000_000)),
         ("0.0005usd/fixed", "500", 10_000_000_000, ("ok", 1_000_000_000_000, 100, 1_000_000_000_000)),
         ("0.0005usd/fixed", "499.99", 10_000_000_000, ("tooManyTickets", 1_000_020_000_400, 101, 0)),
-        // Equal is refused by a hair.
+        // Equal is refused, by rounding.
         ("0.00315usd/fixed", "1910.4", 3_000_000_000_000, ("maxTicketEV", 1_648_869_346_733, 1, 0)),
         ("0.00315usd/fixed", "1910.4", 2_999_999_999_999, ("ok", 1_648_869_346_733, 1, 2_999_999_999_999)),
         ("1.2usd/hour", "3000", 10_000_000_000, ("tooManyTickets", 111_111_111_111, 112, 0)),

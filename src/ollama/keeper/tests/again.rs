@@ -30,6 +30,6 @@ fn a_model_that_loads_is_no_longer_damaged() {
     // Pulls pause for a day. The operator repairs the model by hand, and deletes it later.
     case.check(200, &PULLED, ModelState::Loading, Next::Load);
     case.asked(&SAME, 201);
-    case.check(205, &loaded(Some(100_000)), ModelState::Loaded, Next::Look);
+    case.check(205, &loaded(Some(100_000)), ModelState::Loaded, Next::Wait);
     case.check(900, &MISSING, ModelState::Pulling, Next::Pull);
 }

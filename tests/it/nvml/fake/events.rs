@@ -1,5 +1,5 @@
-//! What the driver reports: `gpu0.xids=1:79,2:13` are numbered XIDs, each told once to whoever listens;
-//! `gpu0.events=err:3` is a GPU that nobody can listen to.
+//! What the driver reports: `gpu0.xids=1:79,2:13` are numbered XIDs, each reported once to each listener;
+//! `gpu0.events=err:3` is a GPU whose events cannot be read.
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::sync::Mutex;
@@ -9,7 +9,7 @@ use crate::{SUCCESS, index_of, reading};
 const TIMEOUT: c_int = 10;
 const CRITICAL_XID: c_ulonglong = 8;
 
-/// The GPUs of each set, and the number of the last event that it was told of.
+/// The GPUs of each set, and the number of the last event that it was sent.
 static SETS: Mutex<Vec<(Vec<usize>, u64)>> = Mutex::new(Vec::new());
 
 /// nvmlEventData_t.
@@ -48,7 +48,7 @@ pub extern "C" fn nvmlDeviceRegisterEvents(handle: *mut c_void, kinds: c_ulonglo
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlEventSetWait_v2(set: *mut c_void, out: *mut Event, _timeout: c_uint) -> c_int {
     let mut sets = SETS.lock().unwrap();
-    let (gpus, told) = &mut sets[set as usize - 1];
+    let (gpus, sent) = &mut sets[set as usize - 1];
     for index in gpus.iter() {
         let device = (index + 1) as *mut c_void;
         let all = reading(device, "xids", "").unwrap_or_default();
@@ -56,8 +56,8 @@ pub extern "C" fn nvmlEventSetWait_v2(set: *mut c_void, out: *mut Event, _timeou
             let (number, xid) = one.split_once(':')?;
             Some((number.parse::<u64>().ok()?, xid.parse().ok()?))
         });
-        if let Some((number, data)) = next.filter(|(number, _)| number > told).min() {
-            *told = number;
+        if let Some((number, data)) = next.filter(|(number, _)| number > sent).min() {
+            *sent = number;
             let none = c_uint::MAX;
             unsafe { *out = Event { device, kind: CRITICAL_XID, data, gpu_instance: none, compute_instance: none } };
             return SUCCESS;
