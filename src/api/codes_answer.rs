@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde::Serialize;
 
 use super::page;
-use crate::health::codes::{self, Entry, Group, ORDER, TABLE};
+use crate::health::codes::{self, Entry, Group, N, ORDER, TABLE};
 use crate::health::verdict::Verdict;
 use crate::http::reply::Reply;
 use crate::sys::json::json;
@@ -40,7 +40,7 @@ fn html() -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>Reason codes - agent-net</title><style>{STYLE}</style></head>\n<body>\
-         <h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p><a href=\"./\">Status page</a></p>\n"
+         <h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p>{N}</p>\n<p><a href=\"./\">Status page</a></p>\n"
     );
     for group in Group::ALL {
         html.push_str(&format!("<h2>{}</h2>\n", group.name()));
@@ -84,6 +84,8 @@ fn both_answers_have_every_code() {
     for entry in TABLE {
         assert!(html.contains(&format!("<h3 id=\"{}\">", entry.name)), "{}", entry.name);
     }
+    // Behind a proxy the status page need not be at the root.
+    assert!(!html.contains("href=\"/") && html.contains("href=\"./\""));
     assert!(html.contains("<code>nvidia-smi -i N -r</code>") && html.contains(ORDER) && !html.contains('`'));
     let page = reply(Some("text/html"));
     let policy = page.headers.iter().find(|(name, _)| *name == "Content-Security-Policy").expect("it has one");

@@ -146,7 +146,7 @@ impl Gpus {
     /// that took long before.
     fn starting(&mut self) -> GpuState {
         let started = self.process.as_ref().map_or_else(Instant::now, |process| process.started);
-        let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperFailed | FaultKind::HelperMissing);
+        let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperMissing) || kind.of_helper();
         if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
             return self.failed(fault.clone());
         }
@@ -287,8 +287,8 @@ impl Gpus {
                         process.greeted = true;
                         continue;
                     }
-                    Ok(hello) => End::Bad(format!(
-                        "its version is {} with protocol {}, but the worker has protocol {}: install both from one build",
+                    Ok(hello) => End::OtherBuild(format!(
+                        "its version is {} with protocol {}, but the worker has protocol {}",
                         hello.version,
                         hello.protocol,
                         wire::PROTOCOL
@@ -365,6 +365,9 @@ impl Gpus {
             }
             (End::Closed(_), Some(status)) => {
                 GpuFault { kind: FaultKind::HelperFailed, detail: format!("{HELPER} ended: {status}") }
+            }
+            (End::OtherBuild(why), _) => {
+                GpuFault { kind: FaultKind::HelperOfOtherBuild, detail: format!("{HELPER} was stopped: {why}") }
             }
             (End::Closed(why) | End::Bad(why), _) => {
                 GpuFault { kind: FaultKind::HelperFailed, detail: format!("{HELPER} was stopped: {why}") }

@@ -85,8 +85,17 @@ pub(crate) enum FaultKind {
     HelperMissing,
     /// The helper ended, or sent a line that is not valid.
     HelperFailed,
+    /// The helper has another protocol: another build.
+    HelperOfOtherBuild,
     /// The helper did not respond in time.
     Stuck,
+}
+
+impl FaultKind {
+    /// The helper failed, and not the driver.
+    pub(crate) fn of_helper(self) -> bool {
+        matches!(self, Self::HelperFailed | Self::HelperOfOtherBuild)
+    }
 }
 
 impl fmt::Display for GpuFault {

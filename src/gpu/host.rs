@@ -16,7 +16,8 @@ use crate::gpu::host_facts::{Access, HostFacts};
 
 /// Where this process runs; it does not change.
 pub(crate) static PLACE: LazyLock<Place> = LazyLock::new(|| {
-    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    // WSL is a host for its programs.
+    let set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "wsl");
     place_of(Path::new("/"), set("KUBERNETES_SERVICE_HOST"), set("container") || std::process::id() == 1)
 });
 
@@ -28,12 +29,18 @@ fn place_of(root: &Path, kubernetes: bool, contained: bool) -> Place {
         return Place::Kubernetes;
     }
     let marked = || [".dockerenv", "run/.containerenv"].iter().any(|file| root.join(file).exists());
-    let cgroup = || fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let by_cgroup = || {
-        let cgroup = cgroup();
-        RUNTIMES.iter().any(|runtime| cgroup.contains(runtime))
+    let text = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
+    let names_a_runtime = |text: &str| RUNTIMES.iter().any(|runtime| text.contains(runtime));
+    let by_cgroup = || names_a_runtime(&text("proc/self/cgroup"));
+    // The layers of the root file system lie in a directory of the runtime.
+    let by_root = || {
+        let mounts = text("proc/self/mountinfo");
+        mounts.lines().any(|line| line.split(' ').nth(4) == Some("/") && names_a_runtime(line))
     };
-    if contained || marked() || by_cgroup() { Place::Container } else { Place::Host }
+    // Written by a systemd that runs in a container.
+    let by_systemd = || !matches!(text("run/systemd/container").trim(), "" | "wsl");
+    let contained = contained || marked() || by_cgroup() || by_root() || by_systemd();
+    if contained { Place::Container } else { Place::Host }
 }
 
 /// Looks at the host below `root`, which is `/` or where the host's own /dev, /proc and /sys are mounted.
@@ -167,7 +174,8 @@ fn access_error(why: &io::Error) -> Access {
     match why.raw_os_error() {
         Some(code) if code == rustix::io::Errno::PERM.raw_os_error() => Access::Revoked,
         _ if why.kind() == io::ErrorKind::NotFound => Access::Untested,
-        _ => Access::Refused(why.to_string()),
+        _ if why.kind() == io::ErrorKind::PermissionDenied => Access::Refused(why.to_string()),
+        _ => Access::Failed(why.to_string()),
     }
 }
 
@@ -247,7 +255,7 @@ fn why_a_node_cannot_be_opened() {
     assert_eq!(os(rustix::io::Errno::PERM), Access::Revoked);
     assert_eq!(os(rustix::io::Errno::NOENT), Access::Untested);
     assert!(matches!(os(rustix::io::Errno::ACCESS), Access::Refused(_)));
-    assert!(matches!(os(rustix::io::Errno::NXIO), Access::Refused(_)));
+    assert!(matches!(os(rustix::io::Errno::NXIO), Access::Failed(_)));
 }
 
 #[test]
@@ -272,6 +280,23 @@ fn a_container_is_recognized_by_what_its_runtime_leaves() {
         ("0::/kubepods.slice/kubepods-pod1.slice\n", Place::Container),
     ] {
         fs::write(root.join("proc/self/cgroup"), cgroup).unwrap();
+        check(false, false, expect);
+    }
+    fs::write(root.join("proc/self/cgroup"), "0::/\n").unwrap();
+    // With an init the worker is not process 1.
+    let layers = "lowerdir=/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7/fs";
+    for (mounts, expect) in [
+        (format!("700 699 0:55 / / rw,relatime - overlay overlay rw,{layers}\n"), Place::Container),
+        ("22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n".into(), Place::Host),
+        (format!("30 22 0:55 / /run/containerd/7/rootfs rw - overlay overlay rw,{layers}\n"), Place::Host),
+    ] {
+        fs::write(root.join("proc/self/mountinfo"), mounts).unwrap();
+        check(false, false, expect);
+    }
+    // A service of an LXC or nspawn container has none of these; its systemd says where it runs.
+    fs::create_dir_all(root.join("run/systemd")).unwrap();
+    for (name, expect) in [("lxc\n", Place::Container), ("systemd-nspawn", Place::Container), ("wsl", Place::Host)] {
+        fs::write(root.join("run/systemd/container"), name).unwrap();
         check(false, false, expect);
     }
     fs::remove_dir_all(&root).unwrap();

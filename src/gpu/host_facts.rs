@@ -71,8 +71,10 @@ pub(crate) enum Access {
     #[default]
     Untested,
     Open,
-    /// It exists and cannot be opened; the system's message.
+    /// It exists, and this user may not open it; the system's message.
     Refused(String),
+    /// It cannot be opened for another reason, such as a driver that is not there; the system's message.
+    Failed(String),
     /// The container's access was revoked (EPERM).
     Revoked,
 }

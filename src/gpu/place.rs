@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use super::readings::Gpu;
+
 /// Where the worker runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -27,14 +29,22 @@ impl Place {
         if self.is_host() { "" } else { " on the host" }
     }
 
-    /// `nvidia-smi -i 1 -r`, where it can be run.
-    pub(crate) fn reset(self, index: u32) -> String {
-        format!("`nvidia-smi -i {index} -r`{}", self.on_the_host())
+    /// `nvidia-smi -i 1 -pm 1`, where it can be run. The host counts other GPUs than a container does: from there the GPU
+    /// is named by its PCI bus ID, because the index can be that of another container's GPU.
+    pub(crate) fn smi(self, gpu: &Gpu, options: &str) -> String {
+        let index = || Cow::Owned(gpu.index.to_string());
+        let elsewhere = || gpu.pci_bus_id.as_deref().or(gpu.uuid.as_deref()).unwrap_or("UUID").into();
+        let id: Cow<'_, str> = if self.is_host() { index() } else { elsewhere() };
+        format!("`nvidia-smi -i {id} {options}`{}", self.on_the_host())
+    }
+
+    pub(crate) fn reset(self, gpu: &Gpu) -> String {
+        self.smi(gpu, "-r")
     }
 
     /// The first half of every reset.
-    pub(crate) fn stop_and_reset(self, index: u32) -> String {
-        format!("Stop all processes using this GPU, then run {}", self.reset(index))
+    pub(crate) fn stop_and_reset(self, gpu: &Gpu) -> String {
+        format!("Stop all processes using this GPU, then run {}", self.reset(gpu))
     }
 
     pub(crate) fn check_logs(self) -> String {

@@ -140,16 +140,18 @@ impl Unit {
         }
     }
 
-    fn shown(self, number: i64) -> Value<'static> {
+    /// None: too large to show.
+    fn shown(self, number: i128) -> Option<Value<'static>> {
+        let whole = |number: i128| i64::try_from(number).ok().map(Value::Whole);
         match self {
-            Self::Bytes => Value::Whole(number / MIB.cast_signed()),
-            Self::Milliwatts => Value::Decimal((number as f64 / 100.0).round() / 10.0),
-            Self::Millijoules => Value::Whole(number / 1000),
+            Self::Bytes => whole(number / i128::from(MIB)),
+            Self::Milliwatts => Some(Value::Decimal((number as f64 / 100.0).round() / 10.0)),
+            Self::Millijoules => whole(number / 1000),
             Self::ThrottleBits => {
-                let set = |bit: u64| number.cast_unsigned() & bit != 0;
-                Value::Names(THROTTLES.iter().filter(|(bit, _)| set(*bit)).map(|(_, name)| *name).collect())
+                let set = |bit: u64| number & i128::from(bit) != 0;
+                Some(Value::Names(THROTTLES.iter().filter(|(bit, _)| set(*bit)).map(|(_, name)| *name).collect()))
             }
-            _ => Value::Whole(number),
+            _ => whole(number),
         }
     }
 
@@ -194,7 +196,7 @@ macro_rules! whole_numbers {
             type Shown = Self;
 
             fn shown(&self, unit: Unit) -> Option<Value<'_>> {
-                i64::try_from((*self)?).ok().map(|number| unit.shown(number))
+                unit.shown((*self)?.into())
             }
 
             #[allow(clippy::cast_lossless)]
@@ -292,5 +294,7 @@ fn throttle_bits_have_names() {
     };
     assert_eq!(names(None), None);
     assert_eq!(names(Some(0)), Some(vec![]));
+    // Bits that have no name yet, the highest included, do not make the others unknown.
     assert_eq!(names(Some(0x49 | 1 << 40)), Some(vec!["idle", "hw", "hw_thermal"]));
+    assert_eq!(names(Some(0x48 | 1 << 63)), Some(vec!["hw", "hw_thermal"]));
 }

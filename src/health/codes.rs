@@ -5,7 +5,7 @@ mod entry;
 mod table;
 
 use crate::sys::explanation::{Explanation, Names};
-pub(crate) use entry::{Entry, Group, ORDER};
+pub(crate) use entry::{Entry, Group, N, ORDER};
 pub(crate) use table::{Code, TABLE};
 
 /// The codes of a group, in the table's order.

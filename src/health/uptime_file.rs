@@ -118,7 +118,7 @@ impl Shared {
 
     fn failed(&self, path: &Path, why: &io::Error) {
         let path = path.display();
-        log::warn!("cannot write {path}: {why}; the uptime of this time is kept in memory and tried again");
+        log::warn!("cannot write {path}: {why}; the uptime stays in memory until it can be written");
         self.lock().health.errors += 1;
     }
 

@@ -70,13 +70,18 @@ fn a_reason_links_to_its_code_wherever_it_is_shown() {
 /// Kubernetes is the one place that its environment alone decides.
 #[test]
 fn actions_fit_where_the_worker_runs() {
-    let nvml = FakeNvml::new("gpu0.handle=16");
+    let nvml = FakeNvml::new("");
     let settings = [&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")][..], &nvml.settings()[..]].concat();
     let worker = Worker::start(&settings);
+    worker.report_when("a GPU", |report| report["gpu_count"] == 1);
+    nvml.set("gpu0.handle=16");
     let report = worker.report_when("RESET_REQUIRED", has("RESET_REQUIRED"));
     let reasons = report["health"]["reasons"].as_array().expect("reasons");
     let reason = reasons.iter().find(|reason| reason["code"] == "RESET_REQUIRED").expect("it is there");
-    assert!(reason["action"].as_str().unwrap().contains("`nvidia-smi -i 0 -r` on the host"), "{reason:#}");
+    assert!(
+        reason["action"].as_str().unwrap().contains("`nvidia-smi -i 00000000:01:00.0 -r` on the host"),
+        "{reason:#}"
+    );
     let mut doctor = agent_net();
     doctor.args(["doctor"]).envs(settings.iter().copied()).env("HOST_ROOT", crate::doctor::machine("codes-pod"));
     let (_, out, err) = run(doctor.env("SERVER_PORT", "9").env("STATE_DIR", "").env("NVML_LIB", "/nonexistent"));

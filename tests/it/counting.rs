@@ -69,11 +69,12 @@ fn a_gpu_that_was_not_given_is_not_a_fault_of_the_card() {
 #[test]
 fn every_error_has_its_name_and_its_cure() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
-    let worker = on(&machine("counting-names"), &ollama, &nvml, &[]);
+    let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
+    let worker = on(&machine("counting-names"), &ollama, &nvml, &pod);
     for (number, code, name, words, action) in [
         (8, "GPU_HANDLE_ERROR", "INSUFFICIENT_POWER", "power cables", "attach all power cables"),
         (15, "GPU_LOST", "GPU_IS_LOST", "fell off the bus", "Reboot"),
-        (16, "RESET_REQUIRED", "RESET_REQUIRED", "must be reset", "nvidia-smi -i 1 -r"),
+        (16, "RESET_REQUIRED", "RESET_REQUIRED", "must be reset", "nvidia-smi -i 00000000:02:00.0 -r"),
         (18, "GPU_HANDLE_ERROR", "LIB_RM_VERSION_MISMATCH", "different versions", "upgraded"),
         (27, "GPU_HANDLE_ERROR", "NOT_READY", "not ready", "Wait a minute"),
         (28, "GPU_HANDLE_ERROR", "GPU_NOT_FOUND", "does not find", "check `dmesg`"),

@@ -265,6 +265,7 @@ fn a_program_that_is_not_a_helper_and_a_missing_one_have_different_codes() {
     check("/bin/pwd", "NVML_HELPER_FAILED", "not a protocol line");
     let other = script("other-version", "#!/bin/sh\necho '{\"protocol\":99,\"version\":\"9.9.9\"}'\nexec sleep 60\n");
     check(&other, "NVML_HELPER_FAILED", "its version is 9.9.9");
+    check(&other, "NVML_HELPER_FAILED", "Install agent-net and agent-net-nvml from one build");
     let endless = script("endless", "#!/bin/sh\nexec yes x | tr -d '\\n'\n");
     check(&endless, "NVML_HELPER_FAILED", "longer than");
 }

@@ -304,7 +304,7 @@ fn a_place_that_cannot_be_written_is_a_warning_and_a_metric() {
     fs::remove_file(scene.file()).unwrap();
     let first = scene.start(&[]);
     wait_for("the file", || scene.file().exists().then_some(()));
-    does_without(&scene.start(&[]), "another worker uses it");
+    does_without(&scene.start(&[]), "another worker is using it");
     drop(first);
 }
 

@@ -1,10 +1,11 @@
 //! What `doctor` finds: lines with pass, warn or fail, what was seen and how to fix it. Facts in, lines out.
 
-use crate::gpu::host_facts::Node;
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::config::limits::Limits;
-use crate::gpu::host_facts::{Access, HostFacts};
+use crate::gpu::host_facts::{Access, HostFacts, Node};
 use crate::gpu::place::Place;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{Code, Reason, Verdict};
@@ -133,25 +134,40 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     if machine.nodes.is_empty() && !without {
         all.push(Finding::fail("devices", "no /dev/nvidia* device: the worker has no GPU", give_a_gpu));
     }
-    all.extend(machine.nodes.iter().map(|node| node_finding(node, host.place)));
+    // Nodes stay when the driver is unloaded, and cannot be opened then: the same cause.
+    let counts = |node: &&Node| !without || !matches!(node.access, Access::Refused(_) | Access::Failed(_));
+    all.extend(node_findings(machine.nodes.iter().filter(counts), host.place));
     let gpus = machine.nodes.iter().filter(|n| n.name != "nvidiactl" && !n.name.contains('-')).count();
-    if gpus == 0 && !machine.nodes.is_empty() {
+    if gpus == 0 && !machine.nodes.is_empty() && !without {
         all.push(Finding::fail("devices", "no /dev/nvidia0 or other GPU among the devices", give_a_gpu));
     }
     all
 }
 
-fn node_finding(node: &Node, place: Place) -> Finding {
-    let who = format!("/dev/{} (mode {:o}, owner {}:{})", node.name, node.mode & 0o7777, node.uid, node.gid);
-    match &node.access {
+/// One for each node that opens, and one for all that fail for the same reason.
+fn node_findings<'a>(nodes: impl Iterator<Item = &'a Node>, place: Place) -> Vec<Finding> {
+    let mut groups: Vec<Vec<&Node>> = Vec::new();
+    for node in nodes {
+        let alike = |of: &Node| of.access != Access::Open && (&of.access, of.gid) == (&node.access, node.gid);
+        match groups.iter_mut().find(|group| alike(group[0])) {
+            Some(group) => group.push(node),
+            None => groups.push(vec![node]),
+        }
+    }
+    groups.iter().map(|group| node_finding(group, place)).collect()
+}
+
+/// `nodes` have the same access and group.
+fn node_finding(nodes: &[&Node], place: Place) -> Finding {
+    let name = |n: &&Node| format!("/dev/{} (mode {:o}, owner {}:{})", n.name, n.mode & 0o7777, n.uid, n.gid);
+    let who = nodes.iter().map(name).collect::<Vec<_>>().join(", ");
+    let fail = |what: &str, fix: Cow<'static, str>| Finding::fail("devices", format!("{who}{what}"), fix);
+    match &nodes[0].access {
         Access::Open => Finding::pass("devices", format!("{who} opens")),
-        Access::Untested => Finding::fail("devices", format!("{who} disappeared during the check"), place.give_a_gpu()),
-        Access::Revoked => {
-            Finding::fail("devices", format!("{who}: access was revoked (cgroup)"), place.regain_access())
-        }
-        Access::Refused(why) => {
-            Finding::fail("devices", format!("{who} cannot be opened: {why}"), place.join_group(node.gid))
-        }
+        Access::Untested => fail(" disappeared during the check", place.give_a_gpu().into()),
+        Access::Revoked => fail(": access was revoked (cgroup)", place.regain_access()),
+        Access::Refused(why) => fail(&format!(" cannot be opened: {why}"), place.join_group(nodes[0].gid).into()),
+        Access::Failed(why) => fail(&format!(" cannot be opened: {why}"), place.check_logs().into()),
     }
 }
 
@@ -163,7 +179,7 @@ fn driver_version(text: &str) -> String {
 }
 
 /// NVML, each GPU, and the reasons about them.
-pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
+pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
     let mut all = Vec::new();
     if let Some(sample) = snapshot.gpu.sample() {
         let version = |what: &str, v: &Option<String>| v.as_ref().map(|v| format!(", {what} {v}"));
@@ -196,7 +212,7 @@ pub(crate) fn gpus(snapshot: &Snapshot) -> Vec<Finding> {
                 all.push(Finding::warn(
                     "gpu",
                     format!("{}: persistence mode is off: the driver starts again for each program", gpu.index),
-                    format!("Run `nvidia-smi -i {} -pm 1` on the host, or enable nvidia-persistenced.", gpu.index),
+                    format!("Run {}, or enable nvidia-persistenced.", place.smi(gpu, "-pm 1")),
                 ));
             }
         }

@@ -90,7 +90,7 @@ fn machine(config: &Config) -> Vec<Finding> {
 }
 
 fn gpus(config: &Config) -> Vec<Finding> {
-    diagnosis::gpus(&once::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale))
+    diagnosis::gpus(&once::once(config, OllamaState::PENDING, READINGS / config.faults.time_scale), *host::PLACE)
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {

@@ -41,6 +41,8 @@ pub(super) enum End {
     Closed(String),
     /// Its output is not of the protocol.
     Bad(String),
+    /// It has another protocol.
+    OtherBuild(String),
 }
 
 impl Process {

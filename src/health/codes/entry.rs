@@ -80,3 +80,7 @@ impl Serialize for Group {
 /// How severities are ordered; it stands above each list of the codes.
 pub(crate) const ORDER: &str = "Severities from best to worst: ok, unknown, degraded, unhealthy. The verdict is the \
                                 worst severity of all reasons, and ok without any.";
+
+/// What N is in the commands of actions; it stands below [`ORDER`].
+pub(crate) const N: &str = "N in a command is the GPU's index on the host, or its PCI bus ID: a container counts only its \
+                            own GPUs.";

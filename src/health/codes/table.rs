@@ -56,8 +56,9 @@ Driver {
     GpuAccessLost "GPU_ACCESS_LOST" [Unhealthy]
         "/dev/nvidiactl can no longer be opened, although NVML still answers.",
         "When /dev/nvidiactl can be opened.",
-        "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent fix: \
-         `native.cgroupdriver=cgroupfs`, or `nvidia-ctk system create-dev-char-symlinks`.";
+        "In a container: restart it and Ollama's container. Usual cause: `systemctl daemon-reload` on the host. Permanent \
+         fix: `native.cgroupdriver=cgroupfs`, or `nvidia-ctk system create-dev-char-symlinks`. On a host: check who may \
+         open /dev/nvidiactl (`DeviceAllow` in systemd), then restart agent-net and Ollama.";
     NvmlLibMissing "NVML_LIB_MISSING" [Unhealthy, Unknown]
         "libnvidia-ml.so.1 was not found. Unknown where the PCI bus cannot be seen, or where Ollama uses a GPU of \
          another vendor.",
@@ -80,8 +81,9 @@ Driver {
     NvmlInitUnknown "NVML_INIT_UNKNOWN" [Unhealthy]
         "NVML fails to start with \"unknown error\". Usually the container lost access to its GPU.",
         "When NVML starts. It is tried again after 1 s, and later every 30 s.",
-        "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent fix: \
-         `native.cgroupdriver=cgroupfs`, or `nvidia-ctk system create-dev-char-symlinks`.";
+        "In a container: restart it and Ollama's container. Usual cause: `systemctl daemon-reload` on the host. Permanent \
+         fix: `native.cgroupdriver=cgroupfs`, or `nvidia-ctk system create-dev-char-symlinks`. On a host: check who may \
+         open /dev/nvidiactl (`DeviceAllow` in systemd), then restart agent-net and Ollama.";
     NvmlInitFailed "NVML_INIT_FAILED" [Unhealthy]
         "NVML fails to start for another reason.",
         "When NVML starts. It is tried again after 1 s, and later every 30 s.",
@@ -91,9 +93,10 @@ Driver {
         "When it starts.",
         "Put agent-net-nvml in the same directory as agent-net, or set NVML_HELPER to its path.";
     NvmlHelperFailed "NVML_HELPER_FAILED" [Degraded, Unhealthy]
-        "agent-net-nvml crashed. Unhealthy after 30 s without a sample.",
+        "agent-net-nvml crashed, or is of another build. Unhealthy after 30 s without a sample.",
         "At the next sample.",
-        "Wait: it is restarted automatically. If it persists, check the worker's log and `dmesg`.";
+        "Wait: it is restarted automatically. If it persists, check the worker's log and `dmesg`. Of another build: install \
+         agent-net and agent-net-nvml from one build.";
     DriverStarting "DRIVER_STARTING" [Unknown]
         "The driver is starting, for up to a minute. The uptime counts this time as not observed.",
         "When the driver answers.",

@@ -4,7 +4,7 @@ use crate::tables::{markdown, table};
 /// `src/reference.md`: a heading for each group.
 #[test]
 fn the_reference_has_the_codes() {
-    let mut text = format!("{ORDER}\n");
+    let mut text = format!("{ORDER} {N}\n");
     for group in Group::ALL {
         let rows = of_group(group).map(|entry| {
             let name = format!("<a id=\"{0}\"></a>`{0}`", entry.name);

@@ -17,6 +17,10 @@ pub(super) const STUCK_UNHEALTHY_S: f64 = 30.0;
 pub(crate) const KEEP_LOADED: &str = "Enable nvidia-persistenced on the host, or run `nvidia-smi -pm 1` there: without \
                                       persistence mode the driver starts for each program, which takes 6 to 25 s.";
 
+/// What to do about a helper that will fail at each start.
+pub(super) const ONE_BUILD: &str =
+    "Install agent-net and agent-net-nvml from one build. If NVML_HELPER is set, it must name that agent-net-nvml.";
+
 pub(super) fn driver_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     match facts.gpu {
         GpuState::Pending => {
@@ -58,7 +62,7 @@ fn access(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             "The worker may no longer open /dev/nvidiactl; Ollama probably lost access too".into(),
             place.regain_access(),
         ),
-        Access::Refused(why) => (
+        Access::Refused(why) | Access::Failed(why) => (
             format!("Can no longer open /dev/nvidiactl: {why}"),
             format!("Check the device's owner and mode, and `dmesg`{}. {}.", place.on_the_host(), place.restart_both())
                 .into(),
@@ -153,7 +157,7 @@ fn fault_reason(fault: &GpuFault, lasting_s: f64, facts: &Facts<'_>, findings: &
     let missing = matches!(fault.kind, FaultKind::LibMissing | FaultKind::DriverNotLoaded);
     let why = if missing { facts.host.without_driver() } else { String::new() };
     let reason = findings.add(code, severity, None, format!("{}{why}", fault.detail), action);
-    if matches!(fault.kind, FaultKind::HelperFailed | FaultKind::Stuck) {
+    if fault.kind == FaultKind::Stuck || fault.kind.of_helper() {
         reason.numbers(lasting_s.floor(), STUCK_UNHEALTHY_S);
     }
 }
@@ -210,6 +214,7 @@ fn meaning(
             )
             .into(),
         ),
+        FaultKind::HelperOfOtherBuild => (Code::NvmlHelperFailed, lasting, ONE_BUILD.into()),
         FaultKind::Stuck => (
             Code::DriverStuck,
             lasting,

@@ -52,7 +52,7 @@ fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
         let message = format!("GPU {}: NVML finds it but cannot read it: {}", gpu.index, failed.join(", "));
         let action = format!(
             "{} or reboot. If it returns, check its power cables and reseat it.",
-            findings.place.stop_and_reset(gpu.index)
+            findings.place.stop_and_reset(gpu)
         );
         findings.add(Code::GpuReadFailed, Verdict::Unhealthy, Some(gpu), message, action);
     }
@@ -83,7 +83,7 @@ fn recovery(gpu: &Gpu, findings: &mut Findings<'_>) {
     let Some(number) = gpu.recovery_action.filter(|n| *n != 0) else { return };
     let (place, index) = (findings.place, gpu.index);
     let reboot = || format!("{}.", place.reboot());
-    let reset = || format!("{}.", place.stop_and_reset(index));
+    let reset = || format!("{}.", place.stop_and_reset(gpu));
     let (code, severity, wanted, action) = match number {
         1 => (Code::ResetRequired, Verdict::Unhealthy, "a GPU reset", reset()),
         2 | 7 => (Code::ResetRequired, Verdict::Unhealthy, "a reboot", reboot()),
@@ -91,13 +91,13 @@ fn recovery(gpu: &Gpu, findings: &mut Findings<'_>) {
             Code::DrainP2p,
             Verdict::Degraded,
             "a peer-to-peer drain",
-            format!("Let multi-GPU jobs finish, then run {}.", place.reset(index)),
+            format!("Let multi-GPU jobs finish, then run {}.", place.reset(gpu)),
         ),
         4 => (
             Code::ResetRequired,
             Verdict::Unhealthy,
             "a drain, then a reset",
-            format!("Let its jobs finish, then run {}.", place.reset(index)),
+            format!("Let its jobs finish, then run {}.", place.reset(gpu)),
         ),
         5 => (
             Code::ResetRequired,
@@ -110,7 +110,7 @@ fn recovery(gpu: &Gpu, findings: &mut Findings<'_>) {
             Code::ResetRequired,
             Verdict::Unhealthy,
             "an unknown action",
-            format!("Run `nvidia-smi -i {index} -q`{} and see \"GPU Recovery Action\".", place.on_the_host()),
+            format!("Run {} and see \"GPU Recovery Action\".", place.smi(gpu, "-q")),
         ),
     };
     let message = format!("GPU {index}: driver requests {wanted} (recovery action {number})");
@@ -144,7 +144,7 @@ fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>
     if !fatal.is_empty() {
         let reports_recovery = gpu.recovery_action.is_some() || all_clear.is_some();
         let then = if reports_recovery { FATAL_XID_CLEARS } else { FATAL_XID_STAYS };
-        let action = format!("{} or reboot. {then}", findings.place.stop_and_reset(gpu.index));
+        let action = format!("{} or reboot. {then}", findings.place.stop_and_reset(gpu));
         findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message(&fatal), action);
     }
     if !warnings.is_empty() {
@@ -163,7 +163,7 @@ const FATAL_XID_STAYS: &str = "Then run `agent-net ack`: this driver does not re
 fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
     let Some(errors) = gpu.ecc_uncorrected_volatile.filter(|n| *n > 0) else { return };
     let message = format!("GPU {}: {errors} uncorrectable ECC errors since driver load", gpu.index);
-    let action = format!("{}. If they return, replace the board (RMA).", findings.place.stop_and_reset(gpu.index));
+    let action = format!("{}. If they return, replace the board (RMA).", findings.place.stop_and_reset(gpu));
     findings.add(Code::EccUncorrected, Verdict::Unhealthy, Some(gpu), message, action).numbers(errors as f64, 0);
 }
 
@@ -185,7 +185,7 @@ fn remapped_rows(gpu: &Gpu, findings: &mut Findings<'_>) {
             Verdict::Degraded,
             Some(gpu),
             format!("GPU {index}: a row remap is pending; it takes effect at the next GPU reset"),
-            format!("Run {} when the GPU is idle.", findings.place.reset(index)),
+            format!("Run {} when the GPU is idle.", findings.place.reset(gpu)),
         );
     }
     if rows.uncorrectable >= MANY_REMAPS {

@@ -40,6 +40,7 @@ pub(crate) fn settle(reasons: &mut [Reason], place: Place) {
                 place.check_logs(),
                 place.reboot()
             ),
+            Code::NvmlHelperFailed if reason.action == driver::ONE_BUILD => driver::ONE_BUILD.into(),
             Code::NvmlHelperFailed => {
                 format!("{} If nvidia-smi crashes too, reinstall the driver.", place.check_logs())
             }

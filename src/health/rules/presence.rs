@@ -14,7 +14,7 @@ pub(super) fn error_reason(gpu: &Gpu, error: &GpuError, facts: &Facts<'_>, findi
         GpuErrorKind::Slow => silent(gpu, error, findings),
         GpuErrorKind::NotGiven => not_given(gpu, &error.message, facts, findings),
         kind => {
-            let (code, action) = no_answer(kind, gpu.index, findings.place);
+            let (code, action) = no_answer(kind, gpu, findings.place);
             let message = format!("GPU {}: not responding: {}", gpu.index, error.message);
             findings.add(code, Verdict::Unhealthy, Some(gpu), message, action);
         }
@@ -22,7 +22,7 @@ pub(super) fn error_reason(gpu: &Gpu, error: &GpuError, facts: &Facts<'_>, findi
 }
 
 /// The code of a GPU that does not answer, and what to do about it.
-fn no_answer(kind: GpuErrorKind, index: u32, place: Place) -> (Code, String) {
+fn no_answer(kind: GpuErrorKind, gpu: &Gpu, place: Place) -> (Code, String) {
     let handle = |action| (Code::GpuHandleError, action);
     match kind {
         GpuErrorKind::Lost => {
@@ -30,7 +30,7 @@ fn no_answer(kind: GpuErrorKind, index: u32, place: Place) -> (Code, String) {
                 format!("{}. If the GPU drops off again, check its power cables and reseat it.", place.reboot());
             (Code::GpuLost, action)
         }
-        GpuErrorKind::ResetRequired => (Code::ResetRequired, format!("{} or reboot.", place.stop_and_reset(index))),
+        GpuErrorKind::ResetRequired => (Code::ResetRequired, format!("{} or reboot.", place.stop_and_reset(gpu))),
         GpuErrorKind::NoPower => handle(
             "Switch the machine off and attach all power cables of the card. Check that the power supply is strong enough."
                 .into(),
@@ -92,6 +92,6 @@ pub(super) fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
 }
 
 fn persistence(gpu: &Gpu, findings: &Findings<'_>) -> String {
-    let on_the_host = findings.place.on_the_host();
-    format!("Check `dmesg` and enable persistence mode (`nvidia-smi -i {} -pm 1`){on_the_host}.", gpu.index)
+    let place = findings.place;
+    format!("Check `dmesg`{} and enable persistence mode ({}).", place.on_the_host(), place.smi(gpu, "-pm 1"))
 }

@@ -51,8 +51,10 @@ struct OfGpu<'a> {
     gpu: Option<String>,
     /// Without the GPU in front: what may be the same for several.
     message: &'a str,
-    /// With N for the index of its GPU: `nvidia-smi -i N -r`.
+    /// With N for what names its GPU: `nvidia-smi -i N -r`.
     action: String,
+    /// What N stands for: an index, or a PCI bus ID.
+    device: Option<&'a str>,
 }
 
 /// Each code once, with all its GPUs: one line where all have the same message, else one more for each message. Below
@@ -79,20 +81,22 @@ fn of_gpu<'a>(reason: &'a Reason, gpus: &[Gpu]) -> OfGpu<'a> {
     });
     let prefix = gpu.as_ref().map(|gpu| format!("{gpu}: "));
     let message = prefix.and_then(|prefix| reason.message.strip_prefix(&prefix)).unwrap_or(&reason.message);
-    let action = match index(gpu.as_ref()) {
-        Some(index) => reason.action.replace(&format!("{OPTION}{index} "), &format!("{OPTION}{ANY} ")),
+    let device = device(&reason.action).filter(|_| gpu.is_some());
+    let action = match device {
+        Some(device) => reason.action.replace(&format!("{OPTION}{device} "), &format!("{OPTION}{ANY} ")),
         None => reason.action.clone(),
     };
-    OfGpu { severity: reason.severity, gpu, message, action }
+    OfGpu { severity: reason.severity, gpu, message, action, device }
 }
 
-/// `nvidia-smi` takes several indices at once: `-i 0,3`.
+/// `nvidia-smi` takes several GPUs at once: `-i 0,3`.
 const OPTION: &str = "nvidia-smi -i ";
 const ANY: &str = "N";
 
-/// The digits of `GPU 0`.
-fn index(gpu: Option<&String>) -> Option<&str> {
-    gpu?.strip_prefix("GPU ").filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+/// What `nvidia-smi -i` names in an action.
+fn device(action: &str) -> Option<&str> {
+    let (device, _) = action.split_once(OPTION)?.1.split_once(' ')?;
+    Some(device).filter(|device| !device.is_empty())
 }
 
 /// `GPU 0, GPU 3`
@@ -102,9 +106,9 @@ fn names(all: &[&OfGpu<'_>]) -> String {
 
 /// What to do about these, which have the same action.
 fn action(all: &[&OfGpu<'_>], indent: &str) -> String {
-    let indices: Vec<&str> = all.iter().filter_map(|one| index(one.gpu.as_ref())).collect();
+    let devices: Vec<&str> = all.iter().filter_map(|one| one.device).collect();
     let action = all.first().map_or("", |one| &one.action);
-    format!("{indent}-> {}", action.replace(&format!("{OPTION}{ANY} "), &format!("{OPTION}{} ", indices.join(","))))
+    format!("{indent}-> {}", action.replace(&format!("{OPTION}{ANY} "), &format!("{OPTION}{} ", devices.join(","))))
 }
 
 fn of_code(code: &str, all: &[OfGpu<'_>]) -> Vec<String> {

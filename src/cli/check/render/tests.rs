@@ -104,6 +104,15 @@ fn a_code_is_printed_once() {
         names.join(", ")
     );
     check(12, &all, &expect);
+    // A worker in a container names them by their PCI bus IDs.
+    check(
+        2,
+        &[
+            reset(0, "Run `nvidia-smi -i 00000000:41:00.0 -r` on the host."),
+            reset(1, "Run `nvidia-smi -i 00000000:81:00.0 -r` on the host."),
+        ],
+        "unhealthy RESET_REQUIRED (GPU 0, GPU 1): reset\n  -> Run `nvidia-smi -i 00000000:41:00.0,00000000:81:00.0 -r` on the host.",
+    );
     // Something else of each, or of some.
     check(
         4,

@@ -53,6 +53,28 @@ fn driver_and_devices() {
 }
 
 #[test]
+fn nodes_that_fail_alike_are_one_failure() {
+    let fails = |machine: &Machine| {
+        let all = super::machine(machine, &Limits::default());
+        all.into_iter().filter(|f| f.grade == Grade::Fail).collect::<Vec<_>>()
+    };
+    let all = |access: &Access| ["nvidia0", "nvidiactl", "nvidia-uvm"].map(|name| node(name, access.clone())).to_vec();
+    let with = |nodes| Machine { driver: Some(DRIVER.into()), nodes, ..bare(Some(1)) };
+    let [refused] = &fails(&with(all(&Access::Refused("Permission denied".into()))))[..] else { panic!("one") };
+    assert!(refused.detail.starts_with("/dev/nvidia0 (mode 666, owner 0:44), /dev/nvidiactl (mode"), "{refused:?}");
+    assert!(refused.fix.as_ref().unwrap().contains("group 44"), "{refused:?}");
+    // A group does not help where the driver does not answer.
+    let [failed] = &fails(&with(all(&Access::Failed("Input/output error".into()))))[..] else { panic!("one") };
+    assert_eq!(failed.fix.as_deref(), Some("Check `dmesg` and `nvidia-smi`."));
+    // The nodes stay when the driver is unloaded.
+    let nodes = all(&Access::Failed("No such device or address".into()));
+    for nodes in [nodes.clone(), nodes[1..].to_vec()] {
+        let [driver] = &fails(&Machine { nodes, ..bare(Some(1)) })[..] else { panic!("one") };
+        assert_eq!((driver.check, driver.fix.as_deref().unwrap().contains("modprobe nvidia")), ("driver", true));
+    }
+}
+
+#[test]
 fn one_cause_is_one_failure() {
     let of_code = |code: Code| {
         let reason = Reason::new(code, Verdict::Unhealthy, None, "why".into(), "Do it.", 1.0);
@@ -83,7 +105,7 @@ fn fixes_fit_where_the_worker_runs() {
         check(&machine(&bare, &Limits::default()), Grade::Fail, &[part, "EXPECTED_GPUS=0"]);
         let mut refused = node("nvidia0", Access::Refused("no".into()));
         refused.gid = 7;
-        let shown = node_finding(&refused, place).fix.unwrap();
+        let shown = node_finding(&[&refused], place).fix.unwrap();
         assert!(shown.contains("group 7") && shown.contains("group_add") == (place == Place::Container), "{shown}");
     }
 }

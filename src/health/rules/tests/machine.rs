@@ -156,6 +156,8 @@ fn faults_of_driver_and_library() {
     row(FaultKind::HelperMissing, 99.0, &here, None, &[(NvmlHelperMissing, Unknown)]);
     row(FaultKind::HelperFailed, 0.0, &here, None, &[(NvmlHelperFailed, Degraded)]);
     row(FaultKind::HelperFailed, 30.0, &here, None, &[(NvmlHelperFailed, Unhealthy)]);
+    row(FaultKind::HelperOfOtherBuild, 5.0, &here, None, &[(NvmlHelperFailed, Degraded)]);
+    row(FaultKind::HelperOfOtherBuild, 30.0, &here, None, &[(NvmlHelperFailed, Unhealthy)]);
     row(FaultKind::Stuck, 5.0, &here, None, &[(DriverStuck, Degraded)]);
     row(FaultKind::Stuck, 30.0, &here, None, &[(DriverStuck, Unhealthy)]);
 }
@@ -241,7 +243,7 @@ fn actions_fit_where_the_worker_runs() {
     let cure =
         "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent";
     assert!(container.starts_with(cure) && pod.starts_with("Restart the pods"), "{container} {pod}");
-    // Of several GPUs only the one is reset, and where its driver is.
+    // Of several GPUs only the one is reset, and where its driver is. A container's index is another GPU's there.
     let reset = |place| {
         let lost = Gpu { index: 3, ..lost(GpuErrorKind::ResetRequired) };
         action(place, sample(vec![lost]), Access::Open)
@@ -249,8 +251,25 @@ fn actions_fit_where_the_worker_runs() {
     assert_eq!(reset(Place::Host), "Stop all processes using this GPU, then run `nvidia-smi -i 3 -r` or reboot.");
     assert_eq!(
         reset(Place::Container),
-        "Stop all processes using this GPU, then run `nvidia-smi -i 3 -r` on the host or reboot."
+        "Stop all processes using this GPU, then run `nvidia-smi -i 00000000:01:00.0 -r` on the host or reboot."
     );
+    let unnamed = |pci: Option<&str>| {
+        let gpu = Gpu { index: 3, pci_bus_id: pci.map(Into::into), uuid: None, ..gpu() };
+        Place::Kubernetes.reset(&gpu)
+    };
+    assert_eq!(unnamed(Some("00000000:41:00.0")), "`nvidia-smi -i 00000000:41:00.0 -r` on the host");
+    assert_eq!(unnamed(None), "`nvidia-smi -i UUID -r` on the host");
+}
+
+/// A restart does not help, nor does another driver: neither the worker nor a command that asks once may say so.
+#[test]
+fn a_helper_of_another_build_is_replaced() {
+    let case = Case { gpu: fault(FaultKind::HelperOfOtherBuild, 0.0), ..Case::default() };
+    let mut reasons = case.reasons(&[], NOW);
+    assert!(reasons[0].action.starts_with("Install agent-net and agent-net-nvml from one build."), "{reasons:?}");
+    settle(&mut reasons, Place::Host);
+    assert!(reasons[0].action.starts_with("Install agent-net and agent-net-nvml from one build."), "{reasons:?}");
+    assert_eq!(reasons[0].severity, Unhealthy);
 }
 
 #[test]
