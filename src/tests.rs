@@ -182,6 +182,7 @@ proptest! {
             if_none_match: Some(&accept),
             proxied,
             late: false,
+            waited: std::time::Duration::ZERO,
             body: Some(&body),
         };
         let wanted = exposition::wants_open(Some(&accept));

@@ -17,7 +17,7 @@ struct Agent {
     turn: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Agents {
     all: HashMap<String, Agent>,
     turn: u64,

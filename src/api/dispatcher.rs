@@ -27,7 +27,8 @@ impl Dispatcher {
 
     /// A panic of a handler ends this answer, not the worker.
     pub(crate) fn answer(&self, request: &Request<'_>) -> Reply {
-        let start = Instant::now();
+        let now = Instant::now();
+        let start = now.checked_sub(request.waited).unwrap_or(now);
         let destination = self.router.find(request);
         let handle = || destination.route.and_then(|route| (route.answer)(&self.worker, request, start));
         let answer = panic::catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| Err(panicked()));

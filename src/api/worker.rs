@@ -28,7 +28,7 @@ use crate::sys::{logger, process};
 
 /// A job that comes while as many as may be are in progress waits for a slot this long.
 const SLOT_TIMEOUT: Duration = Duration::from_millis(200);
-/// A job that comes before the first sample has waited this long for a slot and for it at most.
+/// A job that comes before the first sample has waited this long at most, for its turn, for a slot and for the sample.
 const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
 /// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.
 const JOB_DEADLINE: Duration = Duration::from_millis(1800);
@@ -40,7 +40,7 @@ const HEALTHY: &str = r#"{"status":"ok"}"#;
 /// Answers requests from the last snapshot.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    board: Arc<SnapshotStore>,
+    store: Arc<SnapshotStore>,
     published: Mutex<Option<Arc<Published>>>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
@@ -67,7 +67,7 @@ pub(crate) struct Worker {
 /// Where answers come from.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    pub(crate) board: Arc<SnapshotStore>,
+    pub(crate) store: Arc<SnapshotStore>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) keepers: Arc<Keepers>,
@@ -78,9 +78,9 @@ pub(crate) struct Sources {
 impl Worker {
     /// `config`: capacity, interval and fault of the settings.
     pub(crate) fn new(seen: Sources, config: &Config) -> Self {
-        let Sources { board, recorder, registrations, keepers, ticket_intake } = seen;
+        let Sources { store, recorder, registrations, keepers, ticket_intake } = seen;
         Self {
-            board,
+            store,
             published: Mutex::default(),
             recorder,
             registrations,
@@ -148,19 +148,20 @@ impl Worker {
     }
 
     pub(crate) fn history(&self) -> Reply {
-        Reply::json(200, self.board.recent(unix_now()))
+        Reply::json(200, self.store.recent(unix_now()))
     }
 
     pub(crate) fn uptime(&self, query: UptimeQuery) -> Reply {
         let now = unix_now();
         let (windows, history) = self.recorder.history(query.minutes, now);
-        let thresholds = self.board.limits().uptime_percent;
+        let thresholds = self.store.limits().uptime_percent;
         let kept = self.recorder.is_kept();
         Reply::json(200, answers::uptime(query, &windows, &history, thresholds, kept, now))
     }
 
     pub(crate) fn agents(&self) -> Reply {
-        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        // Every job takes the lock: it is not held while they are rendered.
+        let agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Reply::json(200, answers::agents(&agents, unix_now()))
     }
 
@@ -175,7 +176,7 @@ impl Worker {
 
     /// Acknowledges the errors so far; the body of GET /ready afterwards. `by`: command or signal, for the log.
     pub(crate) fn acknowledge(&self, by: &str) -> String {
-        let latest = self.publish(self.board.acknowledge());
+        let latest = self.publish(self.store.acknowledge());
         log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
         self.at(&latest, |at| latest.ready(at).1)
     }
@@ -202,7 +203,7 @@ impl Worker {
         let paid = paid.transpose()?;
         assert!(self.panic_agent.as_deref() != Some(agent_id), "AGENT_NET_FAULT asks for this panic");
         self.agents.lock().unwrap_or_else(PoisonError::into_inner).see(agent_id, unix_now());
-        let first = || self.board.wait_first(FIRST_SAMPLE.saturating_sub(start.elapsed()));
+        let first = || self.store.wait_first(FIRST_SAMPLE.saturating_sub(start.elapsed()));
         let latest = self.latest().or_else(|| first().map(|snapshot| self.publish(snapshot)));
         let latest = latest.ok_or_else(no_sample)?;
         if let Some((intake, received)) = paid {
@@ -237,7 +238,7 @@ impl Worker {
         match latest {
             Some(latest) => text.push_str(latest.metrics(open, |snapshot| {
                 let mut out = Exposition::new(open);
-                metrics::write(&mut out, snapshot, self.board.limits());
+                metrics::write(&mut out, snapshot, self.store.limits());
                 if self.nvidia_smi_metrics {
                     metrics::nvidia_smi(&mut out, snapshot);
                 }
@@ -263,7 +264,7 @@ impl Worker {
 
     /// The last snapshot with its answers; None before the first.
     fn latest(&self) -> Option<Arc<Published>> {
-        self.board.latest().map(|snapshot| self.publish(snapshot))
+        self.store.latest().map(|snapshot| self.publish(snapshot))
     }
 
     /// What grows with GPUs and models is rendered once for each snapshot, by the first request that uses it.

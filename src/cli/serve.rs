@@ -31,6 +31,7 @@ use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
 use crate::sys::logger::Background;
 use crate::sys::signals::{self, Signal};
+use crate::sys::text::counted;
 use crate::sys::{limits, resolver, threads};
 
 /// Requests that have begun get this long after SIGTERM.
@@ -99,15 +100,15 @@ fn serve(config: &Config) -> Started<()> {
     let addr = listener.local_addr().map_err(failed)?;
 
     let keepers = Arc::new(Keepers::default());
-    let board = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
-    sampler::start(&board, config).map_err(failed)?;
-    let recorder = Recorder::start(&board, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
+    let store = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
+    sampler::start(&store, config).map_err(failed)?;
+    let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
     let ticket_intake = ticket_intake(config)?;
     keeper_thread::start(config, &keepers).map_err(failed)?;
     let seen = Sources {
-        board: Arc::clone(&board),
+        store: Arc::clone(&store),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
         keepers,
@@ -126,9 +127,9 @@ fn serve(config: &Config) -> Started<()> {
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
-    let registrar = Registrar::start(orchestrators, offer, &pulse, &board, &registrations);
+    let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations);
     let signal = wait_for_stop(&signals, &worker, &registrar);
-    log::info!("{signal}: stopping; {} requests in flight", port.active());
+    log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
     port.drain();
     worker.drain();
     registrar.stop();
@@ -245,7 +246,7 @@ fn drain(port: &Port) {
     let end = Instant::now() + DRAIN;
     while port.active() > 0 {
         if Instant::now() > end {
-            log::warn!("{} requests did not finish within {} s", port.active(), DRAIN.as_secs());
+            log::warn!("{} did not finish within {} s", counted(port.active(), "request"), DRAIN.as_secs());
             return;
         }
         thread::sleep(Duration::from_millis(5));

@@ -2,6 +2,7 @@
 //! because a wall clock may step.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,10 +14,10 @@ use crate::sys::json::{MIB, json, millis};
 const MINUTES: usize = 60;
 
 /// The minutes.
-#[derive(Debug, Default)]
-pub(crate) struct Recent(VecDeque<Minute>);
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Recent(VecDeque<Arc<Minute>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Minute {
     /// Since the start.
     number: u64,
@@ -80,12 +81,12 @@ impl Recent {
     pub(crate) fn see(&mut self, gpus: &[Gpu], elapsed: Duration) {
         let number = elapsed.as_secs() / 60;
         if self.0.back().is_none_or(|last| last.number < number) {
-            self.0.push_back(Minute { number, gpus: BTreeMap::new() });
+            self.0.push_back(Arc::new(Minute { number, gpus: BTreeMap::new() }));
         }
         while self.0.front().is_some_and(|first| first.number + MINUTES as u64 <= number) {
             self.0.pop_front();
         }
-        let Some(minute) = self.0.back_mut() else { return };
+        let Some(minute) = self.0.back_mut().map(Arc::make_mut) else { return };
         for gpu in gpus.iter().filter(|gpu| gpu.error.is_none()) {
             let name = gpu.uuid.clone().unwrap_or_else(|| gpu.index.to_string());
             let means = minute.gpus.entry(name).or_default();

@@ -105,7 +105,9 @@ impl SnapshotStore {
 
     /// The body of GET /history.
     pub(crate) fn recent(&self, now: f64) -> String {
-        self.lock().recent.answer(now)
+        // Every job takes the lock: it is not held while they are rendered.
+        let recent = self.lock().recent.clone();
+        recent.answer(now)
     }
 
     /// Acknowledges errors so far and missing GPUs: they raise no reason any more. The snapshot without them.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Framed};
 use super::body::{self, Body};
+use super::connections::{Entry, LONG_GRACE};
 use super::gate::Gate;
 use super::head::{self, Head};
-use super::inside;
+use super::header_names;
+use super::peer::Peer;
 use super::refusal::Refusal;
-use crate::http::connections::{Entry, LONG_GRACE};
-use crate::http::peer::Peer;
-use crate::http::rouille::{HttpAnswer, Marks, WholeRequest};
+use super::rouille::{HttpAnswer, Marks, WholeRequest};
 use crate::sys::error_codes::ErrorCode;
 
 /// From the first byte, or from the connect, to the end of the head.
@@ -29,8 +29,9 @@ const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SHORT: Duration = Duration::from_secs(5);
 /// For the head of a connection that comes when there are many.
 const HEAD_DEADLINE_CROWDED: Duration = Duration::from_secs(1);
-/// For other requests to end, where as many as may be are in progress.
-const WORK_TIMEOUT: Duration = Duration::from_secs(2);
+/// For other requests to end, where as many as may be are in progress. A job may still wait for a slot and the disk after
+/// that, all within 2 s.
+const WORK_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A job that takes longer has waited for the first sample, for the disk or for a busy machine.
 const QUICK: Duration = Duration::from_millis(2);
 
@@ -122,7 +123,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     }
     let (keep_alive, old, head_only) = (head.keep_alive, head.old, head.method == "HEAD");
     let start = Instant::now();
-    let answer = answer(peer, from, gate, head, (body, late));
+    let answer = answer(peer, from, gate, head, (body, late, start));
     let stays = keep_alive && !coming && !gate.draining();
     // A look is a system call. On a kept connection a quick job does without: a client that has closed without its answer
     // is seen when the next request is waited for.
@@ -143,8 +144,14 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     }
 }
 
-/// The answer to a request that was read whole. `late`: it began after SIGTERM.
-fn answer(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, head: Head, (body, late): (Body, bool)) -> HttpAnswer {
+/// The answer to a request that was read whole at `start`. `late`: it began after SIGTERM.
+fn answer(
+    peer: &mut Peer<'_>,
+    from: SocketAddr,
+    gate: &Gate,
+    head: Head,
+    (body, late, start): (Body, bool, Instant),
+) -> HttpAnswer {
     let job = head.method == "POST";
     let Some(_work) = gate.work(job, WORK_TIMEOUT) else {
         return HttpAnswer::refused(Refusal::new(
@@ -152,9 +159,9 @@ fn answer(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, head: Head, (body,
             "too many requests are in progress; try again",
         ));
     };
-    let has_token = head.passed.iter().any(|(name, _)| name == inside::AUTHORIZATION);
+    let has_token = head.passed.iter().any(|(name, _)| name == header_names::AUTHORIZATION);
     let Head { method, target, passed: headers, proxied, .. } = head;
-    let (body, marks) = (body.whole(), Marks { proxied, late });
+    let (body, marks) = (body.whole(), Marks { proxied, late, waited: start.elapsed() });
     let answer = gate.service.answer(WholeRequest { from, method, target, headers, body, marks });
     if job && answer.status == 401 {
         gate.pulse.denied(has_token);

@@ -140,9 +140,10 @@ impl ConnectionTable {
         self.lock().open.values().any(is_useless)
     }
 
-    /// Closes a connection to make room: a useless one; else, where more than a quarter of all connections are idle ones of a single address, one of these, those
-    /// first that have come back least and were answered longest ago. Others may be of an orchestrator, which drops a
-    /// capability when a connection that it wants to use again has been closed; it never holds that many.
+    /// Closes a connection to make room: a useless one; else, where more than a quarter of all connections are idle ones of a
+    /// single address, one of these, those first that have come back least and were answered longest ago. Others may be of
+    /// an orchestrator, which drops a capability when a connection that it wants to use again has been closed; it never
+    /// holds that many.
     pub(super) fn make_room(&self, grace: Duration) -> Room {
         if self.close_useless(grace) {
             return Room::Made;

@@ -2,7 +2,7 @@
 
 use httparse::{Header, Request, Status};
 
-use super::inside;
+use super::header_names;
 use super::refusal::Refusal;
 use crate::sys::error_codes::ErrorCode;
 
@@ -47,7 +47,7 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
     /// HTTP/1.0: a connection that stays open has to be announced.
     pub(super) old: bool,
-    /// Those of [`inside::PASSED`] that it has.
+    /// Those of [`header_names::PASSED`] that it has.
     pub(super) passed: Vec<(String, String)>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
@@ -122,7 +122,7 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
     let (mut hosts, mut close, mut stay, mut expects, mut proxied) = (0, false, false, false, false);
     let mut body = BodyHeaders::default();
     let mut passed = Vec::new();
-    let mut seen = [false; inside::PASSED.len()];
+    let mut seen = [false; header_names::PASSED.len()];
     for Header { name, value } in headers {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         let has = |token: &str| tokens(value).any(|t| t.eq_ignore_ascii_case(token.as_bytes()));
@@ -139,13 +139,13 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
             stay |= has("keep-alive");
         } else if is("expect") {
             expects |= has("100-continue");
-        } else if is(inside::PROXIED) {
+        } else if is(header_names::PROXIED) {
             proxied = true;
-        } else if let Some(at) = inside::PASSED.iter().position(|known| is(known))
+        } else if let Some(at) = header_names::PASSED.iter().position(|known| is(known))
             && !std::mem::replace(&mut seen[at], true)
             && let Some(value) = ascii(value)
         {
-            passed.push((inside::PASSED[at].to_owned(), value));
+            passed.push((header_names::PASSED[at].to_owned(), value));
         }
     }
     if hosts > 1 || (hosts == 0 && !old) {

@@ -13,7 +13,7 @@ mod connection;
 mod connections;
 mod gate;
 mod head;
-pub(crate) mod inside;
+mod header_names;
 mod listen;
 mod peer;
 pub(crate) mod refusal;
@@ -23,23 +23,21 @@ pub(crate) mod rouille;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::counters::{Gauge, Permit, Pulse};
-use crate::sys::threads;
-
-use self::connections::{ConnectionTable, GRACE, LONG_GRACE, Room};
 use self::rouille::{Marks, Service, WholeRequest};
-use crate::sys::threads::ThreadPool;
+use crate::sys::counters::{Gauge, Permit, Pulse};
+use crate::sys::threads::{self, ThreadPool};
 use budget::Budget;
+use connections::{ConnectionTable, GRACE, LONG_GRACE, Room};
+use gate::Gate;
 
 pub(crate) use gate::GateLimits;
 pub(crate) use listen::bind;
-
-use gate::Gate;
 
 /// Connections above the limit that are answered with 503; more are closed without an answer.
 const TURNED_AWAY: usize = 32;
@@ -59,44 +57,58 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The port while it is open. Shows that this process still serves even when no answer comes by the port itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Port(Arc<Gate>);
+pub(crate) struct Port {
+    gate: Arc<Gate>,
+    questions: Sender<Question>,
+}
+
+/// A request of the watchdog, to be answered on this channel.
+#[derive(Debug)]
+struct Question {
+    timeout: Duration,
+    sender: Sender<u16>,
+}
 
 impl Port {
     /// From now on each answer is the last one on its connection, and requests that begin are marked as late. Idle
     /// connections stay: a POST that is on its way to one must get an answer, since no client sends it a second time.
     pub(crate) fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
+        self.gate.draining.store(true, Ordering::Release);
     }
 
     /// Requests from their first byte to the end of their answer.
     pub(crate) fn active(&self) -> usize {
-        self.0.active.now()
+        self.gate.active.now()
     }
 
     /// Connections that were accepted so far, whatever became of them.
     pub(crate) fn accepted(&self) -> u64 {
-        self.0.accepted.load(Ordering::Acquire)
+        self.gate.accepted.load(Ordering::Acquire)
     }
 
     /// The status of GET /health, asked without a connection; None: no answer in time.
     pub(crate) fn health(&self, timeout: Duration) -> Option<u16> {
-        let gate = Arc::clone(&self.0);
         let (sender, answer) = mpsc::channel();
-        let ask = move || {
-            let _work = gate.work(false, timeout)?;
-            let request = WholeRequest {
-                from: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-                method: "GET".into(),
-                target: "/health".into(),
-                headers: Vec::new(),
-                body: Some(Vec::new()),
-                marks: Marks::default(),
-            };
-            sender.send(gate.service.answer(request).status).ok()
-        };
-        // On a thread of its own: an answer that never comes must not stop the watchdog.
-        thread::Builder::new().name("health".into()).spawn(ask).ok()?;
+        self.questions.send(Question { timeout, sender }).ok()?;
         answer.recv_timeout(timeout).ok()
+    }
+}
+
+/// Answers GET /health without a connection. On a thread of its own, since an answer that never comes must not stop the
+/// watchdog; and one that has been started before, since clients may hold all threads that the machine gives.
+fn answer_watchdog(gate: &Gate, questions: &Receiver<Question>) {
+    for Question { timeout, sender } in questions {
+        let Some(_work) = gate.work(false, timeout) else { continue };
+        let request = WholeRequest {
+            from: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            method: "GET".into(),
+            target: "/health".into(),
+            headers: Vec::new(),
+            body: Some(Vec::new()),
+            marks: Marks::default(),
+        };
+        // The watchdog may have stopped waiting.
+        let _ = sender.send(gate.service.answer(request).status);
     }
 }
 
@@ -127,7 +139,10 @@ pub(crate) fn start(
         pool: ThreadPool::start("connection", STACK, STAYING)?,
         table: Arc::default(),
     });
-    let port = Port(Arc::clone(&gate));
+    let (questions, asked) = mpsc::channel();
+    let port = Port { gate: Arc::clone(&gate), questions };
+    let shared = Arc::clone(&gate);
+    threads::service("health", move || answer_watchdog(&shared, &asked))?;
     threads::service("accept", move || accept(&listener, &gate, deaf))?;
     Ok(port)
 }

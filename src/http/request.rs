@@ -1,5 +1,7 @@
 //! What is used of a request that was read whole.
 
+use std::time::Duration;
+
 /// Largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 
@@ -19,6 +21,8 @@ pub(crate) struct Request<'a> {
     pub(crate) proxied: bool,
     /// It began after SIGTERM.
     pub(crate) late: bool,
+    /// From its last byte to the handler.
+    pub(crate) waited: Duration,
     /// None: larger than [`MAX_BODY`], and discarded.
     pub(crate) body: Option<&'a [u8]>,
 }

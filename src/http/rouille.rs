@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rouille::{Request, Response, ResponseBody};
 
-use super::inside;
+use super::header_names;
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::request;
@@ -22,7 +22,7 @@ pub(crate) struct WholeRequest {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
-    /// Those of [`inside::PASSED`] that it has.
+    /// Those of [`header_names::PASSED`] that it has.
     pub(crate) headers: Vec<(String, String)>,
     /// None: larger than the limit, and thrown away.
     pub(crate) body: Option<Vec<u8>>,
@@ -36,6 +36,8 @@ pub(crate) struct Marks {
     pub(crate) proxied: bool,
     /// It began after SIGTERM.
     pub(crate) late: bool,
+    /// From its last byte to the handler.
+    pub(crate) waited: Duration,
 }
 
 /// An answer, to be written with the framing that the connection needs.
@@ -82,13 +84,14 @@ impl Service {
         response((self.handler)(&request::Request {
             method: request.method(),
             target: request.raw_url(),
-            accept: request.header(inside::ACCEPT),
-            authorization: request.header(inside::AUTHORIZATION),
-            payment: request.header(inside::PAYMENT),
-            job: request.header(inside::JOB),
-            if_none_match: request.header(inside::IF_NONE_MATCH),
+            accept: request.header(header_names::ACCEPT),
+            authorization: request.header(header_names::AUTHORIZATION),
+            payment: request.header(header_names::PAYMENT),
+            job: request.header(header_names::JOB),
+            if_none_match: request.header(header_names::IF_NONE_MATCH),
             proxied: marks.proxied,
             late: marks.late,
+            waited: marks.waited,
             body: (!too_large && body.len() <= request::MAX_BODY).then_some(&body),
         }))
     }
@@ -140,7 +143,7 @@ mod tests {
             target: target.into(),
             headers: vec![("accept".into(), "text/plain".into())],
             body: body.map(Into::into),
-            marks: Marks { proxied: false, late: true },
+            marks: Marks { late: true, ..Marks::default() },
         }
     }
 

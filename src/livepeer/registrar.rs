@@ -78,7 +78,8 @@ impl Registrar {
             session.changed.notify_all();
             let work = Arc::clone(session);
             if thread::Builder::new().name("unregister".into()).spawn(move || work.unregister_all()).is_err() {
-                session.lock().done = true;
+                // The system gives no thread: one orchestrator after the other.
+                session.unregister_all();
             }
         }
         for session in &self.sessions {

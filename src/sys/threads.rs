@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::sys::backoff::Backoff;
+use super::backoff::Backoff;
+use super::text::io_words;
 
 /// How long a thread that does not stay waits for work.
 const IDLE: Duration = Duration::from_secs(10);
@@ -71,7 +72,12 @@ impl ThreadPool {
         let failure = self.spawn(Some(IDLE)).err();
         let was_short = std::mem::replace(&mut self.lock().short, failure.is_some());
         if let Some(why) = failure.as_ref().filter(|_| !was_short) {
-            log::warn!("cannot start another {} thread: {why}; the running ones do the work", self.name);
+            log::warn!(
+                "cannot start another {} thread: {}; work waits for a running one. Raise the limit of threads \
+                 (pids_limit, TasksMax or ulimit -u)",
+                self.name,
+                io_words(why)
+            );
         }
         failure.is_none()
     }

@@ -3,7 +3,8 @@
 use rustix::process::Signal;
 
 use crate::fake_ollama::FakeOllama;
-use crate::harness::{Worker, wait_for};
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
+use crate::harness::{Worker, wait_for, without_new_threads};
 use crate::http::Connection;
 use crate::jobs::{beside, bytes, job};
 
@@ -145,4 +146,17 @@ fn after_sigterm_new_jobs_are_refused_in_good_form_until_the_end() {
     }
     let (status, _) = worker.wait();
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+#[test]
+fn a_worker_that_may_start_no_more_threads_unregisters_nevertheless() {
+    const NAME: &str = "agent-net-nyc";
+    let orchestrator = FakeOrchestrator::new(Behavior::Ok);
+    let url = orchestrator.url();
+    let settings = [("ORCH_URL", url.as_str()), ("CAPABILITY_NAME", NAME), ("HOSTNAME", "127.0.0.1")];
+    let registered = |_: &Worker| drop(wait_for("a registration", || orchestrator.registered(NAME)));
+    let Some(worker) = without_new_threads("unregisters", &settings, registered) else { return };
+    let (status, log) = worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(orchestrator.registered(NAME).is_none(), "{log}");
 }

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, geteuid};
 use serde_json::Value;
 
 use crate::http::{self, Response};
@@ -264,6 +265,36 @@ pub fn folder(name: &str) -> PathBuf {
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).expect("the folder can be made");
     path
+}
+
+/// An ordinary user: root may start threads beyond any limit.
+const ORDINARY: u32 = 65_534;
+
+/// A worker that may start no thread any more, once it is `ready`; None, with a word about it, where that cannot be.
+pub fn without_new_threads(name: &str, settings: &[(&str, &str)], ready: impl Fn(&Worker)) -> Option<Worker> {
+    let mut limited = agent_net();
+    let copy = std::env::temp_dir().join(format!("agent-net-{name}-{}", std::process::id()));
+    // Only the user itself may limit its processes.
+    let mut limit = command("prlimit");
+    if geteuid().is_root() {
+        limit.uid(ORDINARY).gid(ORDINARY);
+        // That user may not reach the folder of the build. By another process: a program that is open for writing, in a
+        // child that another test starts at this moment as well, cannot be run.
+        assert!(command("cp").arg(limited.get_program()).arg(&copy).status().expect("cp").success());
+        limited = command(&copy);
+        limited.uid(ORDINARY).gid(ORDINARY);
+    }
+    let worker = Worker::of(limited, settings);
+    let _ = std::fs::remove_file(copy);
+    ready(&worker);
+    // The user has more already.
+    limit.args(["--nproc=1", "--pid", &worker.pid().as_raw_nonzero().to_string()]);
+    let Ok(status) = limit.status() else {
+        skip("there is no prlimit here");
+        return None;
+    };
+    assert!(status.success());
+    Some(worker)
 }
 
 /// A file system of a given size; gone on drop.

@@ -132,3 +132,32 @@ fn of_fifty_jobs_at_once_ten_are_served_and_none_waits_for_nothing() {
     }
     panic!("never ten of fifty");
 }
+
+/// More jobs than may wait for a slot: those beyond wait before that, and that counts as well.
+#[test]
+fn the_time_of_a_job_begins_when_its_request_is_whole() {
+    // A machine that is too slow for the window before the first sample gets another try.
+    for _ in 0..10 {
+        let ollama = FakeOllama::new();
+        ollama.set_all(&Answer::Hang);
+        let worker = Worker::start(&[("OLLAMA_URL", &ollama.url()), ("CAPABILITY_CAPACITY", "1")]);
+        let mut connections: Vec<Connection> = (0..250).map(|_| Connection::open(worker.addr)).collect();
+        for connection in &mut connections {
+            connection.send(&bytes("POST", "/gpu-check", &job("a"))).unwrap();
+        }
+        for connection in &mut connections {
+            assert!(matches!(connection.answer().unwrap().status, 200 | 503));
+        }
+        let metrics = worker.get("/metrics").text().to_owned();
+        let count = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+            line.trim().parse::<u32>().expect("a number")
+        };
+        let quick = count("agent_net_job_duration_seconds_bucket{le=\"0.5\"}");
+        // The one that has the slot takes long as well.
+        if count("agent_net_job_duration_seconds_count") - quick > 1 {
+            return;
+        }
+    }
+    panic!("no job has waited");
+}

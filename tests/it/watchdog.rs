@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-use crate::harness::{TIMEOUT, Worker, command, wait_for};
+use crate::harness::{TIMEOUT, Worker, command, wait_for, without_new_threads};
 use crate::http::Connection;
 use crate::jobs::bytes;
 
@@ -67,4 +67,23 @@ fn a_worker_whose_connections_are_all_taken_by_strangers_lives() {
     let first = guests.first_mut().expect("sixteen");
     first.send(&bytes("GET", "/health", "")).unwrap();
     assert_eq!(first.answer().expect("an answer").status, 200);
+}
+
+/// Threads for connections that the worker starts with.
+const THREADS: u8 = 8;
+
+#[test]
+fn a_worker_that_may_start_no_more_threads_lives_although_strangers_hold_all_of_them() {
+    let settings = [("AGENT_NET_FAULT", "watched"), ("LOG_LEVEL", "debug")];
+    let Some(worker) = without_new_threads("watched", &settings, |_| {}) else { return };
+    // Idle ones of many addresses keep their places.
+    let _guests: Vec<Connection> = (1..=THREADS).map(|last| stranger(last, &worker).expect("an answer")).collect();
+    let look = wait_for("a look that gets no word", || {
+        let log = worker.log();
+        log.lines().find(|line| line.contains("public port: Err(Other")).map(str::to_owned)
+    });
+    let log = worker.log();
+    let short = log.lines().find(|line| line.contains("cannot start another connection thread")).expect("why");
+    assert!(short.contains("ulimit -u") && !short.contains("os error"), "{short}");
+    assert!(look.contains("accepted: true; within the process: Some(200)"), "{look}");
 }
