@@ -47,7 +47,11 @@ fn whatever_is_killed_or_cut_off_comes_back() {
         stack.wait_whole();
         stack.tell(round, "registered, pulled and loaded", start);
         assert!(stack.log("agent-net").contains(&format!("{MODEL}: pulled")), "it was not there before");
-        assert_eq!(stack.inspect("agent-net", "{{.HostConfig.Memory}}"), (64 << 20).to_string(), "compose.yaml says so");
+        assert_eq!(
+            stack.inspect("agent-net", "{{.HostConfig.Memory}}"),
+            (64 << 20).to_string(),
+            "compose.yaml says so"
+        );
         for service in SERVICES {
             let (start, loads) = (Instant::now(), stack.loads());
             stack.kill(service);
