@@ -51,8 +51,7 @@ fn find(name: &str) -> Option<Explanation> {
     let family = families().find(|family| family.name.eq_ignore_ascii_case(name))?;
     let labels = family.labels.join(", ");
     let fields = [("meaning", family.help.to_owned()), ("type", family.kind.name().to_owned()), ("labels", labels)];
-    let known = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-    Some(Explanation { name: family.name, kind: NAMES.kind, fields: known })
+    Some(Explanation::new(&NAMES, family.name, fields))
 }
 
 #[cfg(test)]

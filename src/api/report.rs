@@ -11,7 +11,7 @@ use super::gpu_row::GpuRow;
 use super::text;
 use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
-use crate::health::verdict::{self, Reason, Verdict};
+use crate::health::verdict::{Reason, Verdict};
 use crate::http::body_parts::Body;
 use crate::http::refusal::CAPABILITY;
 use crate::livepeer::lease::RegistrationRow;
@@ -179,7 +179,7 @@ pub(crate) struct Ready<'a> {
 impl Published {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
         let reasons: Vec<&Reason> = snapshot.reasons.iter().collect();
-        let verdict = verdict::worst(reasons.iter().copied());
+        let verdict = snapshot.verdict();
         let gpus: Vec<GpuRow<'_>> =
             snapshot.gpu.gpus().iter().map(|gpu| GpuRow::new(gpu, &snapshot.reasons, &snapshot.xids)).collect();
         let models: Vec<ModelRow<'_>> = snapshot.ollama.models.iter().map(model_row).collect();

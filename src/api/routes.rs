@@ -318,7 +318,7 @@ fn paths() -> Vec<&'static str> {
 fn find(path: &str) -> Option<Explanation> {
     let name = listed().find(|route| route.path.eq_ignore_ascii_case(path))?.path;
     let fields = listed().filter(|route| route.path == name).map(|route| (route.method, route.explanation()));
-    Some(Explanation { name, kind: NAMES.kind, fields: fields.collect() })
+    Some(Explanation::new(&NAMES, name, fields))
 }
 
 /// The routes that the documents list: a redirected job is not sent on purpose.

@@ -172,8 +172,11 @@ fn find(name: &str) -> Option<Explanation> {
         setting.name.eq_ignore_ascii_case(name) || setting.flag().trim_start_matches("--").eq_ignore_ascii_case(name)
     };
     let setting = SETTINGS.iter().find(is_it)?;
-    let fields = [("meaning", setting.meaning.to_owned()), ("flag", setting.flag())];
-    let more = [("values", setting.kind.valid()), ("default", setting.default.to_owned())];
-    let more = more.into_iter().filter(|(_, text)| !text.is_empty());
-    Some(Explanation { name: setting.name, kind: NAMES.kind, fields: fields.into_iter().chain(more).collect() })
+    let fields = [
+        ("meaning", setting.meaning.to_owned()),
+        ("flag", setting.flag()),
+        ("values", setting.kind.valid()),
+        ("default", setting.default.to_owned()),
+    ];
+    Some(Explanation::new(&NAMES, setting.name, fields))
 }

@@ -268,8 +268,7 @@ fn explain(name: &str) -> Option<Explanation> {
         ("plausible", range.unwrap_or_default()),
         ("metrics", metrics.join(", ")),
     ];
-    let known = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-    Some(Explanation { name: reading.name, kind: NAMES.kind, fields: known })
+    Some(Explanation::new(&NAMES, reading.name, fields))
 }
 
 /// Whether every GPU has this reading.

@@ -19,17 +19,14 @@ pub(crate) const NAMES: Names =
 
 fn find(name: &str) -> Option<Explanation> {
     let entry = TABLE.iter().find(|entry| entry.name.eq_ignore_ascii_case(name))?;
-    Some(Explanation {
-        name: entry.name,
-        kind: NAMES.kind,
-        fields: vec![
-            ("severity", entry.severities()),
-            ("group", entry.group_name().into()),
-            ("meaning", entry.meaning.into()),
-            ("clears", entry.clears.into()),
-            ("action", entry.action.into()),
-        ],
-    })
+    let fields = [
+        ("severity", entry.severities()),
+        ("group", entry.group_name().into()),
+        ("meaning", entry.meaning.into()),
+        ("clears", entry.clears.into()),
+        ("action", entry.action.into()),
+    ];
+    Some(Explanation::new(&NAMES, entry.name, fields))
 }
 
 #[cfg(test)]

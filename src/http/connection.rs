@@ -10,11 +10,11 @@ use super::body::{self, Body};
 use super::connections::{Entry, LONG_GRACE};
 use super::gate::Gate;
 use super::head::{self, Head};
-use super::header_names;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::rouille::{HttpAnswer, Marks, WholeRequest};
 use crate::sys::error_codes::ErrorCode;
+use crate::sys::header_names;
 
 /// From the first byte, or from the connect, to the end of the head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);

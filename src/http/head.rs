@@ -2,9 +2,9 @@
 
 use httparse::{Header, Request, Status};
 
-use super::header_names;
 use super::refusal::Refusal;
 use crate::sys::error_codes::ErrorCode;
+use crate::sys::header_names;
 
 /// Largest head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;

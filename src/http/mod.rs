@@ -13,7 +13,6 @@ mod connection;
 mod connections;
 mod gate;
 mod head;
-mod header_names;
 mod listen;
 mod peer;
 pub(crate) mod refusal;

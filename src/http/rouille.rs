@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rouille::{Request, Response, ResponseBody};
 
-use super::header_names;
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::request;
+use crate::sys::header_names;
+use crate::sys::limits::unix_now;
 
 /// A request that was read whole.
 #[derive(Debug)]
@@ -107,8 +108,7 @@ impl HttpAnswer {
 
     /// The answer to a request that no handler sees.
     pub(crate) fn refused(refusal: Refusal) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self::of(response(refusal.reply(now.as_secs_f64())))
+        Self::of(response(refusal.reply(unix_now())))
     }
 }
 

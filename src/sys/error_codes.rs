@@ -130,9 +130,13 @@ pub(crate) const NAMES: Names = Names { kind: "error code", all: || ERRORS.iter(
 
 fn find(name: &str) -> Option<Explanation> {
     let row = ERRORS.iter().find(|row| row.name.eq_ignore_ascii_case(name))?;
-    let retry = row.retry_after.map(|seconds| ("retry_after", format!("{seconds} s")));
-    let fields = [("status", row.status.to_string()), ("meaning", row.meaning.into()), ("action", row.action.into())];
-    Some(Explanation { name: row.name, kind: NAMES.kind, fields: fields.into_iter().chain(retry).collect() })
+    let fields = [
+        ("status", row.status.to_string()),
+        ("meaning", row.meaning.into()),
+        ("action", row.action.into()),
+        ("retry_after", row.retry_after.map_or_else(String::new, |seconds| format!("{seconds} s"))),
+    ];
+    Some(Explanation::new(&NAMES, row.name, fields))
 }
 
 /// The schema of a code.

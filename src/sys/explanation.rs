@@ -22,6 +22,18 @@ pub(crate) struct Explanation {
     pub(crate) fields: Vec<(&'static str, String)>,
 }
 
+impl Explanation {
+    /// Fields without a text are left out.
+    pub(crate) fn new(
+        kind: &Names,
+        name: &'static str,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let fields = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+        Self { name, kind: kind.kind, fields }
+    }
+}
+
 /// `TEMP_HIGH: reason code`, and a paragraph for each field.
 pub(crate) fn text(explained: &Explanation) -> String {
     let mut text = format!("{}: {}\n", explained.name, explained.kind);

@@ -7,6 +7,7 @@ pub(crate) mod exit;
 pub(crate) mod explanation;
 pub(crate) mod exposition;
 pub(crate) mod files;
+pub(crate) mod header_names;
 pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod logger;

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use super::{Orchestrator, text_of};
 use crate::outgoing::{self, words};
-
-/// The headers of a paid job: its tickets, and the job itself.
-pub(crate) const PAYMENT_HEADER: &str = "Livepeer-Payment";
-pub(crate) const JOB_HEADER: &str = "Livepeer";
+use crate::sys::header_names;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -26,7 +23,7 @@ impl Orchestrator {
     /// When there is no answer within 10 s.
     pub(crate) fn submit(&self, payment: &str, job: &str) -> Result<(u16, String), NoAnswer> {
         let request = self.agent.post(self.base.as_str()).content_type("application/json");
-        let request = request.header(PAYMENT_HEADER, payment).header(JOB_HEADER, job);
+        let request = request.header(header_names::PAYMENT, payment).header(header_names::JOB, job);
         let request = request.config().timeout_global(Some(DEADLINE)).build();
         let mut reply =
             request.send_empty().map_err(|why| NoAnswer { arrived: !outgoing::is_unsent(&why), why: words(&why) })?;
