@@ -1,7 +1,7 @@
 //! `doctor`: diagnoses this machine and suggests fixes.
 
+pub(super) mod checks;
 pub(crate) mod diagnosis;
-pub(super) mod looks;
 
 use std::env;
 use std::io::{IsTerminal, stdout};
@@ -19,7 +19,7 @@ pub(super) fn run(settings: &Settings, json: bool) -> Exit {
         .filter(|name| matches!(settings.set(name), Some((_, Source::File))))
         .map(|name| Finding::pass("settings", format!("{name}_FILE is readable and holds a secret")))
         .collect();
-    all.extend(looks::examine(&settings.config));
+    all.extend(checks::examine(&settings.config));
     let exit = match diagnosis::worst(&all) {
         Grade::Pass => Exit::Ok,
         Grade::Warn => Exit::Failed,

@@ -3,7 +3,7 @@
 pub(crate) mod codes;
 pub(crate) mod history;
 pub(crate) mod once;
-pub(crate) mod reading_log;
+pub(crate) mod recent;
 pub(crate) mod recorder;
 pub(crate) mod rules;
 pub(crate) mod sampler;

@@ -1,7 +1,7 @@
 //! The one place where what is read becomes a snapshot.
 
-use super::history::Recent;
-use super::reading_log::History;
+use super::history::History;
+use super::recent::Recent;
 use super::rules::{self, Facts};
 use super::snapshot::{Counts, Snapshot};
 use super::uptime::Windows;

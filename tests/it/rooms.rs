@@ -28,7 +28,7 @@ const TOUCHING: &[&str] = &[
     "cli/config.rs",
     "cli/control.rs",
     "cli/doctor.rs",
-    "cli/doctor/looks.rs",
+    "cli/doctor/checks.rs",
     "cli/explain.rs",
     "cli/man.rs",
     "cli/mod.rs",
@@ -46,7 +46,7 @@ const TOUCHING: &[&str] = &[
     "gpu/helper/device.rs",
     "gpu/helper/fixed.rs",
     "gpu/helper/library.rs",
-    "gpu/helper/look.rs",
+    "gpu/helper/reading_log.rs",
     "gpu/helper/mod.rs",
     "gpu/helper/raw.rs",
     "gpu/helper/read.rs",
@@ -323,9 +323,9 @@ fn the_rules_above_find_what_they_forbid() {
     check("src/ollama/fetch.rs", "use rouille::Server;", true);
     check("src/http/rouille.rs", "use rouille::Request;", false);
     check("src/http/rouille.rs", "use crate::config::Config;", true);
-    check("src/gpu/helper/look.rs", "use nvml_wrapper::Nvml;", false);
-    check("src/gpu/helper/look.rs", "use crate::config::Config;", true);
-    check("src/gpu/helper/look.rs", "unsafe { call() }", true);
+    check("src/gpu/helper/reading_log.rs", "use nvml_wrapper::Nvml;", false);
+    check("src/gpu/helper/reading_log.rs", "use crate::config::Config;", true);
+    check("src/gpu/helper/reading_log.rs", "unsafe { call() }", true);
     check("src/gpu/helper/raw.rs", "unsafe { call() }", false);
     check("src/gpu/client.rs", "use nvml_wrapper::Nvml;", true);
     check("src/gpu/client.rs", "fn a() { super::super::api::b(); }", true);

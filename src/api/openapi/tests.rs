@@ -12,7 +12,7 @@ use crate::api::codes_answer::CodesAnswer;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
 use crate::api::report::{Catalogue, Ready, Report};
 use crate::api::routes::{ANYWHERE, Access, Answer, Route, listed};
-use crate::health::history;
+use crate::health::recent;
 use crate::health::uptime::WINDOWS;
 use crate::http::refusal::ErrorBody;
 use crate::sys::error_codes::{ERRORS, ErrorCode};
@@ -38,7 +38,7 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<AgentsAnswer<'static>>();
     generator.subschema_for::<JobsAnswer>();
     generator.subschema_for::<CodesAnswer>();
-    generator.subschema_for::<history::HistoryAnswer<'static>>();
+    generator.subschema_for::<recent::HistoryAnswer<'static>>();
     generator.subschema_for::<Version<'static>>();
     generator.subschema_for::<Hardware<'static>>();
     generator.subschema_for::<HardwareStats<'static>>();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::options::{Form, Options};
 use super::render;
 use crate::api::report::{Moment, Published};
-use crate::cli::doctor::looks;
+use crate::cli::doctor::checks;
 use crate::cli::probe::{self, NoAnswer};
 use crate::config::Config;
 use crate::health::once::Once;
@@ -80,7 +80,7 @@ impl Asker {
         let base = ollama.url.as_str().to_owned();
         let (sender, asked) = mpsc::sync_channel(1);
         // Both are asked at the same time: neither takes the other's.
-        thread::spawn(move || sender.send(looks::ask_ollama(&ollama)));
+        thread::spawn(move || sender.send(checks::ask_ollama(&ollama)));
         let mut own = self.own.take().unwrap_or_else(|| Once::new(&self.config));
         let waiting = self.waiting("the NVIDIA driver");
         own.read(self.options.timeout);

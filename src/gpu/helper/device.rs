@@ -9,7 +9,7 @@ use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 
-use super::look::{self, Look, Times, micros};
+use super::reading_log::{self, ReadingLog, Times, micros};
 use super::words::words;
 use super::{fixed, raw, readings};
 use crate::gpu::reading::Kind;
@@ -56,7 +56,8 @@ impl Device {
     pub(super) fn read(&mut self, wanted: Wanted) -> Reading {
         let start = Instant::now();
         let mut times = Times::new();
-        let handle = Look::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.gpu.index)));
+        let handle =
+            ReadingLog::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.gpu.index)));
         let mut xids = Vec::new();
         let gpu = match handle {
             Some(Ok(device)) => {
@@ -65,7 +66,7 @@ impl Device {
                 gpu
             }
             Some(Err(why)) => {
-                let error = GpuError { kind: look::refusal(&why), message: words(&why) };
+                let error = GpuError { kind: reading_log::refusal(&why), message: words(&why) };
                 Gpu { error: Some(error), ..self.gpu.identity() }
             }
             None => self.gpu.identity(),
@@ -75,15 +76,15 @@ impl Device {
     }
 
     fn readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: Wanted, times: &mut Times) -> Gpu {
-        let mut look = Look::new(times);
-        self.identify(device, &mut look);
+        let mut log = ReadingLog::new(times);
+        self.identify(device, &mut log);
         clear(&mut self.gpu, Kind::Fast);
-        readings::fast(device, &mut self.gpu, &mut look);
-        self.gpu.gaps = look.gaps_of(Kind::Fast, &self.gpu);
-        if look.error.is_none() {
-            self.slower_readings(device, wanted.slow, &mut look);
+        readings::fast(device, &mut self.gpu, &mut log);
+        self.gpu.gaps = log.gaps_of(Kind::Fast, &self.gpu);
+        if log.error.is_none() {
+            self.slower_readings(device, wanted.slow, &mut log);
         }
-        let mut gpu = Gpu { error: look.error, ..self.gpu.clone() };
+        let mut gpu = Gpu { error: log.error, ..self.gpu.clone() };
         if gpu.all_gaps().iter().any(|gaps| gaps.inforom_corrupt) {
             gpu.inforom_corrupt = Some(true);
         }
@@ -97,7 +98,7 @@ impl Device {
     }
 
     /// What is not read at every sample: when it is wanted, and retries of failed readings.
-    fn slower_readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: bool, look: &mut Look<'_>) {
+    fn slower_readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: bool, log: &mut ReadingLog<'_>) {
         let first = self.retries.is_none();
         let again = self.retries.is_some_and(|tried| tried < RETRIES);
         let failed = |gaps: &Gaps| again && !gaps.failed.is_empty();
@@ -110,42 +111,42 @@ impl Device {
         };
         if first || wanted || slow_again {
             clear(&mut self.gpu, Kind::Slow);
-            readings::slow(device, &mut self.gpu, look);
-            self.gpu.slow_gaps = look.gaps_of(Kind::Slow, &self.gpu);
+            readings::slow(device, &mut self.gpu, log);
+            self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);
         }
         if first || wanted || fixed_again {
-            fixed::read(device, &mut self.gpu, look);
-            self.gpu.fixed_gaps = look.gaps_of(Kind::Fixed, &self.gpu);
+            fixed::read(device, &mut self.gpu, log);
+            self.gpu.fixed_gaps = log.gaps_of(Kind::Fixed, &self.gpu);
         }
     }
 
     /// Reads its identity once, and again while that fails.
-    fn identify(&mut self, device: &nvml_wrapper::Device<'_>, look: &mut Look<'_>) {
+    fn identify(&mut self, device: &nvml_wrapper::Device<'_>, log: &mut ReadingLog<'_>) {
         if self.gpu.uuid.is_none() {
-            self.gpu.uuid = look.at("uuid", &["uuid"], || raw::uuid(device));
+            self.gpu.uuid = log.at("uuid", &["uuid"], || raw::uuid(device));
         }
         if self.gpu.name.is_none() {
-            self.gpu.name = look.at("name", &["name"], || raw::name(device));
+            self.gpu.name = log.at("name", &["name"], || raw::name(device));
         }
         if self.gpu.pci_bus_id.is_none() {
-            self.gpu.pci_bus_id = look.at("pci_info", &["pci_bus_id"], || device.pci_info()).map(|pci| pci.bus_id);
+            self.gpu.pci_bus_id = log.at("pci_info", &["pci_bus_id"], || device.pci_info()).map(|pci| pci.bus_id);
         }
     }
 
     /// The XIDs since the last call, without waiting for more.
     fn heard(&mut self, device: &nvml_wrapper::Device<'static>, wanted: bool, times: &mut Times) -> Vec<u32> {
-        let mut look = Look::new(times);
+        let mut log = ReadingLog::new(times);
         let mut xids = Vec::new();
         if wanted && matches!(self.events, Events::Untried) {
             let register = || {
                 let set = device.nvml().create_event_set()?;
                 device.register_events(EventTypes::CRITICAL_XID_ERROR, set).map_err(|why| why.error)
             };
-            self.events = look.at("register_events", &[], register).map_or(Events::Refused, Events::Heard);
+            self.events = log.at("register_events", &[], register).map_or(Events::Refused, Events::Heard);
         }
         if let (true, Events::Heard(set)) = (wanted, &self.events) {
             for _ in 0..MAX_EVENTS {
-                let waited = look.at("event_set_wait", &[], || match set.wait(0) {
+                let waited = log.at("event_set_wait", &[], || match set.wait(0) {
                     Err(NvmlError::Timeout) => Ok(None),
                     other => other.map(Some),
                 });

@@ -4,9 +4,9 @@
 mod device;
 mod fixed;
 mod library;
-mod look;
 mod raw;
 mod read;
+mod reading_log;
 mod readings;
 mod words;
 

@@ -8,8 +8,8 @@ use nvml_wrapper::{cuda_driver_version_major, cuda_driver_version_minor};
 
 use super::device::{Device, Reading};
 use super::library::{self, Loaded};
-use super::look::{Look, Times, micros};
 use super::raw;
+use super::reading_log::{ReadingLog, Times, micros};
 use crate::gpu::sample::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, SLOW_READ, XidEvent};
 use crate::gpu::wire::Wanted;
 
@@ -50,11 +50,11 @@ impl Reader {
         let start = Instant::now();
         let nvml = self.library.nvml;
         let mut times = Times::new();
-        let mut look = Look::new(&mut times);
+        let mut log = ReadingLog::new(&mut times);
         let count = nvml.device_count().map_err(|why| library::fault(&why, "nvmlDeviceGetCount"))?.min(MAX_GPUS);
-        let driver_version = look.at("driver_version", &[], || raw::driver_version(nvml));
-        let nvml_version = look.at("nvml_version", &[], || raw::nvml_version(nvml));
-        let cuda = look.at("cuda_version", &[], || nvml.sys_cuda_driver_version());
+        let driver_version = log.at("driver_version", &[], || raw::driver_version(nvml));
+        let nvml_version = log.at("nvml_version", &[], || raw::nvml_version(nvml));
+        let cuda = log.at("cuda_version", &[], || nvml.sys_cuda_driver_version());
         let cuda = cuda.filter(|version| (1000..1_000_000).contains(version));
         self.gpus.truncate(count as usize);
         for index in (0..count).skip(self.gpus.len()) {

@@ -18,8 +18,8 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
 };
 
-use super::look::Look;
 use super::raw;
+use super::reading_log::ReadingLog;
 use crate::gpu::plausible;
 use crate::gpu::readings::Gpu;
 use crate::gpu::value::{MAX_PROCESSES, Process, RemappedRows, RetiredPages};
@@ -32,48 +32,48 @@ const UNIFIED: [&str; 5] = ["GB10", "Thor", "Orin", "Xavier", "Tegra"];
 
 const MEMORY: [&str; 3] = ["vram_total_mb", "vram_used_mb", "vram_free_mb"];
 
-pub(super) fn fast(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
-    memory(device, gpu, look);
-    gpu.temperature_c = look.number("temperature", "temperature_c", || device.temperature(TemperatureSensor::Gpu));
+pub(super) fn fast(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
+    memory(device, gpu, log);
+    gpu.temperature_c = log.number("temperature", "temperature_c", || device.temperature(TemperatureSensor::Gpu));
     gpu.temperature_margin_c =
-        look.number("margin_temperature", "temperature_margin_c", || raw::margin_temperature(device));
-    gpu.power_mw = look.number("power_usage", "power_w", || device.power_usage());
-    gpu.power_limit_mw = look.number("enforced_power_limit", "power_limit_w", || device.enforced_power_limit());
-    gpu.energy_mj = look.number("total_energy_consumption", "energy_j", || device.total_energy_consumption());
+        log.number("margin_temperature", "temperature_margin_c", || raw::margin_temperature(device));
+    gpu.power_mw = log.number("power_usage", "power_w", || device.power_usage());
+    gpu.power_limit_mw = log.number("enforced_power_limit", "power_limit_w", || device.enforced_power_limit());
+    gpu.energy_mj = log.number("total_energy_consumption", "energy_j", || device.total_energy_consumption());
     let names = ["utilization_percent", "memory_utilization_percent"];
-    if let Some(rates) = look.at("utilization_rates", &names, || device.utilization_rates()) {
-        gpu.utilization_percent = look.plausible(names[0], rates.gpu);
-        gpu.memory_utilization_percent = look.plausible(names[1], rates.memory);
+    if let Some(rates) = log.at("utilization_rates", &names, || device.utilization_rates()) {
+        gpu.utilization_percent = log.plausible(names[0], rates.gpu);
+        gpu.memory_utilization_percent = log.plausible(names[1], rates.memory);
     }
-    gpu.graphics_clock_mhz = look.number("clock_info", "graphics_clock_mhz", || device.clock_info(Clock::Graphics));
-    gpu.memory_clock_mhz = look.number("clock_info", "memory_clock_mhz", || device.clock_info(Clock::Memory));
+    gpu.graphics_clock_mhz = log.number("clock_info", "graphics_clock_mhz", || device.clock_info(Clock::Graphics));
+    gpu.memory_clock_mhz = log.number("clock_info", "memory_clock_mhz", || device.clock_info(Clock::Memory));
     gpu.performance_state =
-        look.at("performance_state", &["performance_state"], || match device.performance_state()? {
+        log.at("performance_state", &["performance_state"], || match device.performance_state()? {
             PerformanceState::Unknown => Err(NvmlError::NoData),
             state => Ok(state.as_c()),
         });
-    let bits = look.at("throttle_reasons", &["throttle_reasons"], || raw::throttle_reasons(device));
-    gpu.throttle_bits = bits.and_then(|bits| throttle_bits(bits, look));
+    let bits = log.at("throttle_reasons", &["throttle_reasons"], || raw::throttle_reasons(device));
+    gpu.throttle_bits = bits.and_then(|bits| throttle_bits(bits, log));
     // Only the rails of Tegra boards have one.
-    look.unsupported("power_alarm");
-    fields(device, gpu, look);
+    log.unsupported("power_alarm");
+    fields(device, gpu, log);
 }
 
 /// A GPU is not idle and throttled for every reason at the same time: all bits set means that the driver does not know.
-fn throttle_bits(bits: u64, look: &mut Look<'_>) -> Option<u64> {
+fn throttle_bits(bits: u64, log: &mut ReadingLog<'_>) -> Option<u64> {
     let known = ThrottleReasons::all().bits();
     if bits & known == known {
-        look.fail("throttle_reasons", &plausible::impossible(format_args!("{bits:#x}"), ""));
+        log.fail("throttle_reasons", &plausible::impossible(format_args!("{bits:#x}"), ""));
         return None;
     }
     Some(bits)
 }
 
 /// Version 2 of the call separates used memory from reserved memory. Drivers before 510 have only version 1.
-fn memory(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+fn memory(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     gpu.unified_memory = false;
     let unified = gpu.name.as_ref().is_some_and(|name| UNIFIED.iter().any(|part| name.contains(part)));
-    let read = look.at("memory_info", &MEMORY, || match device.memory_info() {
+    let read = log.at("memory_info", &MEMORY, || match device.memory_info() {
         Ok(info) => Ok(Some((info.total, info.used, info.free, Some(info.reserved)))),
         Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound | NvmlError::UnexpectedVariant(25)) => {
             raw::memory_v1(device).map(|(total, used, free)| Some((total, used, free, None)))
@@ -83,27 +83,27 @@ fn memory(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     });
     match read {
         Some(Some((total, used, free, reserved))) if total > 0 => {
-            gpu.vram_total_bytes = look.plausible("vram_total_mb", total);
+            gpu.vram_total_bytes = log.plausible("vram_total_mb", total);
             match plausible::check_memory(total, [used, free, reserved.unwrap_or(0)]) {
                 Ok(()) => {
                     (gpu.vram_used_bytes, gpu.vram_free_bytes) = (Some(used), Some(free));
                     gpu.vram_reserved_bytes = reserved;
                 }
                 // One part is wrong, and the others may be as well.
-                Err(why) => MEMORY[1..].iter().for_each(|name| look.fail(name, &why)),
+                Err(why) => MEMORY[1..].iter().for_each(|name| log.fail(name, &why)),
             }
         }
-        Some(_) if unified => main_memory(gpu, look),
-        Some(_) => MEMORY.iter().for_each(|name| look.fail(name, "the driver reports 0 bytes of memory")),
+        Some(_) if unified => main_memory(gpu, log),
+        Some(_) => MEMORY.iter().for_each(|name| log.fail(name, "the driver reports 0 bytes of memory")),
         None => {}
     }
     if gpu.vram_reserved_bytes.is_none() {
-        look.unsupported("vram_reserved_mb");
+        log.unsupported("vram_reserved_mb");
     }
 }
 
 /// The machine's main memory, of a GPU that has no other.
-fn main_memory(gpu: &mut Gpu, look: &mut Look<'_>) {
+fn main_memory(gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     gpu.unified_memory = true;
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     match meminfo::parse(&text) {
@@ -111,7 +111,7 @@ fn main_memory(gpu: &mut Gpu, look: &mut Look<'_>) {
             (gpu.vram_total_bytes, gpu.vram_free_bytes) = (Some(total), Some(free));
             gpu.vram_used_bytes = Some(total.saturating_sub(free));
         }
-        None => MEMORY.iter().for_each(|name| look.fail(name, "/proc/meminfo cannot be read")),
+        None => MEMORY.iter().for_each(|name| log.fail(name, "/proc/meminfo cannot be read")),
     }
 }
 
@@ -124,7 +124,7 @@ const THROTTLE_TIMES: [(u32, &str); 4] = [
 ];
 
 /// All readings that exist only as fields, in one call.
-fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
+fn fields(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     const NAMES: [&str; 4] = ["memory_temperature_c", "recovery_action", "remapped_rows", "throttle_seconds"];
     let [sw_power, sw_thermal, hw_thermal, hw_brake] = THROTTLE_TIMES.map(|(id, _)| id);
     let ids = [
@@ -139,23 +139,23 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
         hw_thermal,
         hw_brake,
     ];
-    let Some(values) = look.at("field_values", &NAMES, || device.field_values_for(&ids.map(FieldId))) else { return };
+    let Some(values) = log.at("field_values", &NAMES, || device.field_values_for(&ids.map(FieldId))) else { return };
     let mut values = values.into_iter().map(|value| number(&value?.value?));
     let mut next = || values.next().unwrap_or(Err(NvmlError::NoData));
     let mut number = |name: &str, value| {
-        let value: u64 = look.take(&[name], value)?;
-        look.plausible(name, value).map(small)
+        let value: u64 = log.take(&[name], value)?;
+        log.plausible(name, value).map(small)
     };
     gpu.memory_temperature_c = number("memory_temperature_c", next());
     gpu.recovery_action = number("recovery_action", next());
     let rows = [next(), next(), next(), next()].into_iter().collect::<Result<Vec<u64>, _>>();
-    gpu.remapped_rows = look.take(&["remapped_rows"], rows).and_then(|rows| {
+    gpu.remapped_rows = log.take(&["remapped_rows"], rows).and_then(|rows| {
         let [correctable, uncorrectable, pending, failed] = rows[..] else { return None };
         if let Some(flag) = [pending, failed].into_iter().find(|flag| *flag > 1) {
-            look.fail("remapped_rows", &plausible::impossible(flag, ""));
+            log.fail("remapped_rows", &plausible::impossible(flag, ""));
             return None;
         }
-        look.plausible("remapped_rows", correctable.max(uncorrectable))?;
+        log.plausible("remapped_rows", correctable.max(uncorrectable))?;
         Some(RemappedRows {
             correctable: small(correctable),
             uncorrectable: small(uncorrectable),
@@ -166,13 +166,13 @@ fn fields(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
     let mut last = None;
     for (_, name) in THROTTLE_TIMES {
         match next() {
-            Ok(ns) => gpu.throttle_ns.extend(look.plausible("throttle_seconds", ns).map(|ns| (name.to_owned(), ns))),
+            Ok(ns) => gpu.throttle_ns.extend(log.plausible("throttle_seconds", ns).map(|ns| (name.to_owned(), ns))),
             Err(why) => last = Some(why),
         }
     }
     // One counter is enough; without any, the last error counts for all.
-    if gpu.throttle_ns.is_empty() && !look.has_failed("throttle_seconds") {
-        look.take::<()>(&["throttle_seconds"], Err(last.unwrap_or(NvmlError::NoData)));
+    if gpu.throttle_ns.is_empty() && !log.has_failed("throttle_seconds") {
+        log.take::<()>(&["throttle_seconds"], Err(last.unwrap_or(NvmlError::NoData)));
     }
 }
 
@@ -190,48 +190,48 @@ fn small(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-pub(super) fn slow(device: &Device<'_>, gpu: &mut Gpu, look: &mut Look<'_>) {
-    gpu.fan_percent = fans(device, look);
-    gpu.pcie_generation = look.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen());
-    gpu.pcie_width = look.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width());
-    gpu.pcie_replays = look.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter());
-    let ecc = look.at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled());
+pub(super) fn slow(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
+    gpu.fan_percent = fans(device, log);
+    gpu.pcie_generation = log.number("pcie_link_gen", "pcie_generation", || device.current_pcie_link_gen());
+    gpu.pcie_width = log.number("pcie_link_width", "pcie_width", || device.current_pcie_link_width());
+    gpu.pcie_replays = log.number("pcie_replay_counter", "pcie_replays", || device.pcie_replay_counter());
+    let ecc = log.at("ecc_mode", &["ecc_enabled"], || device.is_ecc_enabled());
     gpu.ecc_enabled = ecc.map(|mode| mode.currently_enabled);
-    let pages = look.at("retired_pages", &["retired_pages"], || retired_pages(device));
-    gpu.persistence_mode = look.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode());
-    let mig = look.number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current));
+    let pages = log.at("retired_pages", &["retired_pages"], || retired_pages(device));
+    gpu.persistence_mode = log.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode());
+    let mig = log.number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current));
     gpu.mig_mode = mig.map(|mode| mode == 1);
-    gpu.nvlinks_active = look.at("nvlink_state", &["nvlinks_active"], || nvlinks(device));
-    let mut right = |p: &RetiredPages| look.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_some();
+    gpu.nvlinks_active = log.at("nvlink_state", &["nvlinks_active"], || nvlinks(device));
+    let mut right = |p: &RetiredPages| log.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_some();
     gpu.retired_pages = pages.filter(|pages| right(pages));
     // The list would take as much memory as the driver says that there are processes.
-    let counted = look.number("compute_processes", "processes", || raw::process_count(device));
-    gpu.processes = counted.and_then(|_| look.at("compute_processes", &["processes"], || processes(device)));
+    let counted = log.number("compute_processes", "processes", || raw::process_count(device));
+    gpu.processes = counted.and_then(|_| log.at("compute_processes", &["processes"], || processes(device)));
     let mut errors = |name, counter| {
         if gpu.ecc_enabled != Some(true) {
-            look.unsupported(name);
+            log.unsupported(name);
             return None;
         }
-        look.number("ecc_errors", name, || device.total_ecc_errors(MemoryError::Uncorrected, counter))
+        log.number("ecc_errors", name, || device.total_ecc_errors(MemoryError::Uncorrected, counter))
     };
     gpu.ecc_uncorrected_volatile = errors("ecc_uncorrected_volatile", EccCounter::Volatile);
     gpu.ecc_uncorrected_aggregate = errors("ecc_uncorrected_aggregate", EccCounter::Aggregate);
 }
 
-fn fans(device: &Device<'_>, look: &mut Look<'_>) -> Option<Vec<u32>> {
+fn fans(device: &Device<'_>, log: &mut ReadingLog<'_>) -> Option<Vec<u32>> {
     const NAME: &str = "fan_percent";
-    let count = look.at("num_fans", &[NAME], || match device.num_fans() {
+    let count = log.at("num_fans", &[NAME], || match device.num_fans() {
         Ok(0) => Err(NvmlError::NotSupported),
         // Drivers up to 470 cannot count them.
         Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound) => Ok(1),
         counted => counted,
     })?;
     if count > plausible::MAX_FANS {
-        look.fail(NAME, &plausible::impossible(count, "fans"));
+        log.fail(NAME, &plausible::impossible(count, "fans"));
         return None;
     }
-    let all: Vec<u32> = look.at("fan_speed", &[NAME], || (0..count).map(|fan| device.fan_speed(fan)).collect())?;
-    all.into_iter().map(|percent| look.plausible(NAME, percent)).collect()
+    let all: Vec<u32> = log.at("fan_speed", &[NAME], || (0..count).map(|fan| device.fan_speed(fan)).collect())?;
+    all.into_iter().map(|percent| log.plausible(NAME, percent)).collect()
 }
 
 fn retired_pages(device: &Device<'_>) -> Result<RetiredPages, NvmlError> {

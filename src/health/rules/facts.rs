@@ -4,7 +4,7 @@ use crate::config::limits::Limits;
 use crate::gpu::host_facts::HostFacts;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::XidLog;
-use crate::health::reading_log::History;
+use crate::health::history::History;
 use crate::health::uptime::Windows;
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::state::OllamaState;

@@ -6,7 +6,7 @@ use super::{heat, presence};
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::{Class, Kind};
-use crate::health::reading_log::{self, Track};
+use crate::health::history::{self, Track};
 use crate::health::verdict::{Code, Verdict};
 
 /// An XID warning clears after this long; a fatal XID does if nothing contradicts it.
@@ -213,7 +213,7 @@ fn retired_pages(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             format!("{} when the GPU is idle.", findings.place.reboot()),
         );
     }
-    let total = reading_log::total(pages);
+    let total = history::total(pages);
     if total >= RETIRED_LIMIT || (track.retired_rise && pages.double_bit > RETIRED_DOUBLE_LIMIT) {
         findings
             .add(

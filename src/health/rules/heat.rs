@@ -2,7 +2,7 @@
 
 use super::findings::Findings;
 use crate::gpu::sample::{Gpu, HW_THERMAL};
-use crate::health::reading_log::{self, Track, degrees};
+use crate::health::history::{self, Track, degrees};
 use crate::health::verdict::{Code, Verdict};
 
 /// A GPU this close to its shutdown temperature cannot be relied on.
@@ -11,7 +11,7 @@ const SHUTDOWN_MARGIN_C: i32 = 2;
 pub(super) fn heat_reasons(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, findings: &mut Findings<'_>) {
     critical(gpu, findings);
     let index = gpu.index;
-    if let (Some(temperature), Some(heat)) = (gpu.temperature_c, reading_log::heat(gpu).filter(|_| track.hot.held())) {
+    if let (Some(temperature), Some(heat)) = (gpu.temperature_c, history::heat(gpu).filter(|_| track.hot.held())) {
         let message = format!("GPU {index}: {temperature} °C (limit {} °C)", heat.limit);
         let action = "Check fans, dust and airflow, and the intake air temperature.";
         findings.add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, heat.limit);
@@ -82,7 +82,7 @@ fn slowdowns(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
 /// Degrees Celsius from which it is close to its shutdown.
 fn shutdown_limit(gpu: &Gpu) -> Option<i32> {
     let by_margin = || {
-        let remaining = reading_log::credible_margin(gpu)?.checked_sub(gpu.margin_at_shutdown_c?)?;
+        let remaining = history::credible_margin(gpu)?.checked_sub(gpu.margin_at_shutdown_c?)?;
         degrees(gpu.temperature_c?).checked_add(remaining)
     };
     Some(gpu.temperature_shutdown_c.map(degrees).or_else(by_margin)? - SHUTDOWN_MARGIN_C)

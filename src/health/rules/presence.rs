@@ -5,7 +5,7 @@ use super::facts::Facts;
 use super::findings::Findings;
 use crate::gpu::place::Place;
 use crate::gpu::sample::{Gpu, GpuError, GpuErrorKind, SLOW_READ};
-use crate::health::reading_log::Track;
+use crate::health::history::Track;
 use crate::health::verdict::{Code, Verdict};
 
 /// The reason for a GPU's own error.

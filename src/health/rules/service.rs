@@ -6,7 +6,7 @@ use super::driver::any_usable;
 use super::facts::Facts;
 use super::findings::Findings;
 use crate::gpu::state::GpuState;
-use crate::health::reading_log;
+use crate::health::history;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::Stuck;
@@ -69,7 +69,7 @@ fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let GpuState::Sample(sample) = facts.gpu else { return };
     if let Some((claimed, used)) =
-        reading_log::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
+        history::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
     {
         let message = format!(
             "Ollama reports {} MiB of VRAM for its models, but the GPUs show only {} MiB in use",

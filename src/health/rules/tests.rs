@@ -13,7 +13,7 @@ use crate::gpu::sample::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample}
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::XidLog;
 use crate::health::codes;
-use crate::health::reading_log::History;
+use crate::health::history::History;
 use crate::health::uptime::Window;
 use crate::health::uptime::Windows;
 use crate::ollama::keeper::row::KeeperRow;

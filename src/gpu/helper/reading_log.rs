@@ -20,15 +20,15 @@ pub(super) fn micros(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The readings of one GPU.
-pub(super) struct Look<'a> {
+/// Notes of one GPU what a reading lacks, and how long each call took.
+pub(super) struct ReadingLog<'a> {
     pub(super) times: &'a mut Times,
     gaps: Gaps,
     /// The whole GPU does not answer.
     pub(super) error: Option<GpuError>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> ReadingLog<'a> {
     pub(super) fn new(times: &'a mut Times) -> Self {
         Self { times, gaps: Gaps::default(), error: None }
     }
