@@ -1,13 +1,13 @@
 //! `health`: whether the worker of this machine responds, for the image's HEALTHCHECK.
 
+use super::local;
 use super::output;
-use super::probe;
 use crate::config::settings::Settings;
 use crate::sys::exit::Exit;
 
 pub(super) fn run(settings: &Settings) -> Exit {
-    let addr = probe::reachable(settings.config.host, settings.config.port);
-    match probe::health(addr, probe::HEALTH) {
+    let addr = local::reachable(settings.config.host, settings.config.port);
+    match local::health(addr, local::HEALTH) {
         Ok(200) => output::print("ok\n"),
         Ok(status) => {
             output::complain(&format!("http://{addr}/health responded with {status}"));

@@ -9,12 +9,13 @@ mod control;
 pub(crate) mod doctor;
 mod explain;
 mod health;
+mod local;
 mod man;
 mod manual;
 mod names;
 mod output;
 mod pm;
-mod probe;
+
 mod pull;
 mod serve;
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{control, output, probe};
+use super::{control, local, output};
 use crate::api::dispatcher::Dispatcher;
 use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
@@ -26,6 +26,7 @@ use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::{self, Keepers};
+use crate::ollama::probe::watch::{GpuWatch, NoGpus};
 use crate::outgoing;
 use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
@@ -106,7 +107,8 @@ fn serve(config: &Config) -> Started<()> {
 
     let registrations = Arc::new(Registrations::default());
     let ticket_intake = ticket_intake(config)?;
-    keeper_thread::start(config, &keepers).map_err(failed)?;
+    let gpus: Arc<dyn GpuWatch> = Arc::new(NoGpus);
+    keeper_thread::start(config, &keepers, &gpus).map_err(failed)?;
     let seen = Sources {
         store: Arc::clone(&store),
         recorder: Arc::clone(&recorder),
@@ -160,7 +162,7 @@ fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Regist
 
 /// Ends the process when it stops serving, so that its supervisor restarts it.
 fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<()> {
-    let addr = probe::reachable(addr.ip(), addr.port());
+    let addr = local::reachable(addr.ip(), addr.port());
     let pause = WATCHDOG_PAUSE / config.faults.watchdog_scale();
     // Only a deaf worker makes it wait for the whole deadline.
     let deadline =
@@ -185,7 +187,7 @@ fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<
 /// and /health responds with 200 within the process, without a connection.
 fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
     let before = port.accepted();
-    let answer = probe::health(addr, deadline);
+    let answer = local::health(addr, deadline);
     if matches!(answer, Ok(200)) {
         return true;
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::go;
-use crate::config::setting::Kind;
+use crate::config::setting::{Kind, duration};
 use crate::config::values::Values;
 
 /// With less, Ollama would unload a model before it is asked for again.
@@ -14,6 +14,15 @@ const SHORTEST: Duration = Duration::from_secs(10);
 pub(crate) struct Models {
     pub(crate) names: Vec<String>,
     pub(crate) keep_alive: KeepAlive,
+    pub(crate) probe: ProbeSettings,
+}
+
+/// PROBE_INTERVAL and PROBE_TIMEOUT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProbeSettings {
+    /// Between two probes of a model; None: never.
+    pub(crate) interval: Option<Duration>,
+    pub(crate) timeout: Duration,
 }
 
 /// How long Ollama keeps a model after a request.
@@ -32,10 +41,29 @@ pub(super) const KEEP_ALIVE: Kind =
         KeepAlive::parse(text).is_some()
     });
 
+/// More often, a probe would be work of its own.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) const PROBE_INTERVAL: Kind =
+    Kind::Other("a duration from 30s to 24h, or 0 or off (never)", |text| probe_interval(text).is_some());
+
+/// Ollama needs 20 s to replace a runner that hangs.
+pub(super) const PROBE_TIMEOUT: Kind = Kind::Duration(Duration::from_secs(5), Duration::from_secs(600));
+
+fn probe_interval(text: &str) -> Option<Option<Duration>> {
+    if text == "off" || text.trim_end_matches(['s', 'm', 'h']) == "0" {
+        return Some(None);
+    }
+    duration(text).filter(|time| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(time)).map(Some)
+}
+
 pub(super) fn read(values: &Values) -> Models {
     let keep_alive = KeepAlive::parse(values.text("MODEL_KEEP_ALIVE"))
         .unwrap_or_else(|| unreachable!("its row checks it, and its default is a duration"));
-    Models { names: values.list("MODEL"), keep_alive }
+    let interval = probe_interval(values.text("PROBE_INTERVAL")).flatten();
+    let probe = ProbeSettings { interval, timeout: values.duration("PROBE_TIMEOUT") };
+    Models { names: values.list("MODEL"), keep_alive, probe }
 }
 
 /// Why Ollama would not keep a model of this name on this machine; None: it would.

@@ -1,5 +1,6 @@
 //! GPUs: what one says of itself, the helper that reads NVML, and what the machine shows without it.
 
+pub(crate) mod activity;
 pub(crate) mod client;
 pub(crate) mod failure;
 #[cfg(feature = "nvml")]

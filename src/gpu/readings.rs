@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::activity::Activity;
 use super::failure::{Gaps, GpuError};
 use super::reading::{Metric, Row, fast, fixed, slow};
 use super::value::{self, Process, RemappedRows, Reported, RetiredPages, Unit};
@@ -89,6 +90,9 @@ macro_rules! readings {
             pub(crate) read_us: Option<u64>,
             /// The GPU as a whole does not respond.
             pub(crate) error: Option<GpuError>,
+            /// Where a probe asked for it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub(crate) activity: Option<Activity>,
         }
 
         pub(crate) static READINGS: &[Reading] = &[$({

@@ -2,9 +2,11 @@
 
 use crate::gpu::state::GpuState;
 use crate::gpu::state::XidSource;
+use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::state::OllamaState;
 use crate::ollama::state::Reach;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::uptime::Windows;
@@ -29,6 +31,8 @@ pub(crate) struct Snapshot {
     pub(crate) at: Instant,
     pub(crate) gpu: GpuState,
     pub(crate) ollama: OllamaState,
+    /// The models of MODEL.
+    pub(crate) keepers: Arc<Vec<KeeperRow>>,
     /// Worst first.
     pub(crate) reasons: Vec<Reason>,
     pub(crate) uptime: Windows,

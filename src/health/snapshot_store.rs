@@ -229,6 +229,7 @@ impl SnapshotStore {
             at: state.gpu_at,
             gpu: state.gpu.clone(),
             ollama: state.ollama.clone(),
+            keepers,
             reasons,
             uptime: state.uptime,
             xids: state.xids.all(),

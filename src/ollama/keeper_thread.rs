@@ -9,6 +9,7 @@ use super::client::{ModelLists, OllamaClient};
 use super::keeper::request::Renewal;
 use super::keeper::row::{KeeperRow, LastLoad, ModelState, Stuck};
 use super::keeper::{KeeperState, Next};
+use super::probe::watch::GpuWatch;
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive};
 use crate::sys::limits::unix_now;
@@ -33,7 +34,7 @@ pub(crate) type Keepers = StatusTable<KeeperRow>;
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
+pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, gpus: &Arc<dyn GpuWatch>) -> io::Result<()> {
     // One start time for all: their times are compared.
     let started = Instant::now();
     for model in &config.models.names {
@@ -42,6 +43,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>) -> io::Result<()> {
             keep_alive: config.models.keep_alive.clone(),
             client: OllamaClient::new(&config.ollama, config.faults.time_scale),
             keepers: Arc::clone(keepers),
+            gpus: Arc::clone(gpus),
             at: keepers.put(KeeperRow::new(model), |_, _| false),
             started,
             time_scale: config.faults.time_scale,
@@ -57,6 +59,7 @@ struct ModelKeeper {
     keep_alive: KeepAlive,
     client: OllamaClient,
     keepers: Arc<Keepers>,
+    gpus: Arc<dyn GpuWatch>,
     at: usize,
     started: Instant,
     time_scale: u32,

@@ -6,5 +6,6 @@ pub(crate) mod fetch;
 pub(crate) mod keeper;
 pub(crate) mod keeper_thread;
 pub(crate) mod models;
+pub(crate) mod probe;
 pub(crate) mod pull;
 pub(crate) mod state;

@@ -11,7 +11,7 @@ use super::options::{Form, Options};
 use super::render;
 use crate::api::report::{Moment, Published};
 use crate::cli::doctor::checks;
-use crate::cli::probe::{self, NoAnswer};
+use crate::cli::local::{self, NoAnswer};
 use crate::config::Config;
 use crate::health::once::Once;
 use crate::http::refusal::error_body;
@@ -60,10 +60,10 @@ impl Asker {
     fn report(&mut self) -> Result<String, NoAnswer> {
         let deadline = Instant::now() + self.options.timeout;
         let (config, text) = (&self.config, self.options.form == Form::Text);
-        let own = || format!("http://{}", probe::reachable(config.host, config.port));
+        let own = || format!("http://{}", local::reachable(config.host, config.port));
         let base = self.options.url.as_ref().map_or_else(own, |url| url.as_str().to_owned());
         let waiting = self.waiting(&base);
-        let answer = probe::report(&base, config.worker_token.as_ref(), text, self.options.timeout);
+        let answer = local::report(&base, config.worker_token.as_ref(), text, self.options.timeout);
         drop(waiting);
         match answer {
             Err(NoAnswer::Refused(_)) if self.options.url.is_none() => Ok(self.sample(deadline, text)),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
-use crate::cli::probe::{self, NoAnswer};
+use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
 use crate::gpu::host;
@@ -229,8 +229,8 @@ fn state(config: &Config) -> Vec<Finding> {
 }
 
 fn worker(config: &Config) -> Vec<Finding> {
-    let addr = probe::reachable(config.host, config.port);
-    vec![match probe::health(addr, probe::HEALTH) {
+    let addr = local::reachable(config.host, config.port);
+    vec![match local::health(addr, local::HEALTH) {
         Ok(200) => Finding::pass("worker", format!("running at http://{addr}")),
         Ok(status) => Finding::warn(
             "worker",

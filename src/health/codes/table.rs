@@ -260,8 +260,9 @@ Ollama {
         "When it lists them.",
         "Check Ollama's log. A hung model runner can block /api/ps.";
     ModelOnCpu "MODEL_ON_CPU" [Degraded]
-        "A model runs entirely on the CPU although there is a usable GPU.",
-        "When it is on a GPU or unloaded.",
+        "A model runs entirely on the CPU although there is a usable GPU: by Ollama's list, or because no GPU worked during two \
+         probes in a row.",
+        "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
         "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
     ModelVramMismatch "MODEL_VRAM_MISMATCH" [Degraded]
         "In 3 samples in a row Ollama reported more than 1 GiB of VRAM, and the GPUs had less than half of it in use.",
@@ -276,6 +277,14 @@ Ollama {
          until a proxy's timeout of 25 s or more. Unhealthy from the second such request in a row.",
         "When a request for it is answered.",
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs.";
+    ModelHangs "MODEL_HANGS" [Unhealthy]
+        "Two probes in a row of a loaded model of MODEL got no answer within PROBE_TIMEOUT, or failed.",
+        "When a probe is answered.",
+        "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
+    ModelSlow "MODEL_SLOW" [Degraded]
+        "The median speed of the last five probes of a model is below half of its best median on the same GPUs.",
+        "When the median is above 60 % of the best one.",
+        "Look for heat, power limits and other programs on the GPU with `nvidia-smi`. See `probe` of the model in GET /gpu.";
     ModelsDisplaced "MODELS_DISPLACED" [Degraded]
         "Ollama unloads one model of MODEL to load another one of MODEL.",
         "When both stay loaded.",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::ollama::probe::row::ProbeFacts;
 use crate::ollama::pull::Progress;
 
 /// What the keeper of a model is doing.
@@ -67,6 +68,8 @@ pub(crate) struct KeeperRow {
     /// The last load, unless it failed.
     #[serde(skip)]
     pub(crate) load: Option<LastLoad>,
+    #[serde(skip)]
+    pub(crate) probes: ProbeFacts,
 }
 
 /// A model that is listed as loaded after it expired, and does not answer.
@@ -102,6 +105,7 @@ impl KeeperRow {
             stuck: None,
             displaced_by: None,
             load: None,
+            probes: ProbeFacts::default(),
         }
     }
 

@@ -1,0 +1,47 @@
+//! The GPUs, as the probe of a model asks for them. Implemented where they are read.
+
+use std::fmt::Debug;
+
+use crate::gpu::sample::GpuSample;
+
+/// A second witness of a probe. Each call returns within a few seconds, whatever the driver does.
+pub(crate) trait GpuWatch: Debug + Send + Sync {
+    /// Why a probe would disturb others or show nothing now; None: go ahead.
+    fn busy(&self) -> Option<String>;
+
+    /// A probe begins: activity counts from here.
+    fn mark(&self);
+
+    /// The GPUs now, each with its activity since [`GpuWatch::mark`]; None: unknown.
+    fn since_mark(&self) -> Option<GpuSample>;
+
+    /// Whether a healthy GPU has this many bytes free.
+    fn has_room(&self, bytes: u64) -> bool;
+
+    /// UUIDs of the usable GPUs, the driver and Ollama: what a usual speed belongs to.
+    fn identity(&self) -> String;
+}
+
+/// Where no GPU is read.
+#[derive(Debug)]
+pub(crate) struct NoGpus;
+
+impl GpuWatch for NoGpus {
+    fn busy(&self) -> Option<String> {
+        None
+    }
+
+    fn mark(&self) {}
+
+    fn since_mark(&self) -> Option<GpuSample> {
+        None
+    }
+
+    fn has_room(&self, _bytes: u64) -> bool {
+        false
+    }
+
+    fn identity(&self) -> String {
+        String::new()
+    }
+}
