@@ -6,11 +6,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use crate::dates::http_date;
 use crate::harness::lock;
 use crate::request::Request;
 use crate::scheduler::Scheduler;
+use crate::scheduler::client::Client;
 
 pub const MODEL: &str = "codellama:34b-instruct-q4_k_m";
 pub const VERSION: &str = r#"{"version":"0.32.4"}"#;
@@ -98,6 +100,15 @@ impl FakeOllama {
         fake.set("/api/ps", Answer::Json(PS.into()));
         fake.start();
         fake
+    }
+
+    /// All of it is by this scheduler.
+    pub fn by(scheduler: Scheduler) -> (Self, Arc<Scheduler>) {
+        let (fake, scheduler) = (Self::new(), Arc::new(scheduler));
+        for path in ["/api/tags", "/api/ps", "/api/generate", "/api/chat", "/api/embed"] {
+            fake.set(path, Answer::By(Arc::clone(&scheduler)));
+        }
+        (fake, scheduler)
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -201,8 +212,10 @@ fn serve(stream: &TcpStream, state: &State) -> std::io::Result<()> {
         let answer = once.or_else(|| lock(&state.answers).get(&path).cloned());
         let answer = answer.unwrap_or_else(|| Answer::Status(404, "404 page not found".into()));
         let answer = match answer {
-            Answer::By(scheduler) if path == "/api/ps" => scheduler.ps(),
-            Answer::By(scheduler) => scheduler.generate(&body),
+            Answer::By(scheduler) => match scheduler.answer(&path, &body, &Client(stream)) {
+                Some(answer) => answer,
+                None => continue,
+            },
             answer => answer,
         };
         match settled(answer, state) {
@@ -279,9 +292,9 @@ fn stream_steps(mut out: &TcpStream, reader: &mut impl Read, state: &State, step
 
 /// A response as Ollama writes small ones: with a length, the connection stays.
 fn response(status: u16, method: &str, body: &[u8]) -> Vec<u8> {
+    let (date, length) = (http_date(SystemTime::now()), body.len());
     let head = format!(
-        "HTTP/1.1 {status} Reason\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+        "HTTP/1.1 {status} Reason\r\nContent-Type: application/json; charset=utf-8\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\n"
     );
     let body = if method == "HEAD" { b"" } else { body };
     [head.as_bytes(), body].concat()

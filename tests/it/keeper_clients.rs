@@ -1,6 +1,5 @@
 //! The keeper beside clients with wishes of their own, and beside models that leave each other no room.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use crate::harness::{Worker, codes, wait_for};
 use crate::http;
 use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, pulls, row, with_model};
 use crate::rules::reason;
+use crate::scheduler::model::Model;
 use crate::scheduler::{Scheduler, Served};
 
 /// A load of any real model takes longer.
@@ -19,32 +19,28 @@ const LOAD: Duration = Duration::from_millis(1500);
 const SAME_RUNNER: Duration = Duration::from_millis(250);
 
 /// An Ollama that has pulled these models.
-fn ollama(scheduler: Scheduler, models: &[&str]) -> (FakeOllama, Arc<Scheduler>) {
-    let (fake, scheduler) = (FakeOllama::new(), Arc::new(scheduler));
-    let tags: Vec<Value> = models.iter().map(|name| json!({"name": name, "model": name, "digest": name})).collect();
-    fake.set("/api/tags", Answer::Json(json!({"models": tags}).to_string()));
-    fake.set("/api/ps", Answer::By(Arc::clone(&scheduler)));
-    fake.set("/api/generate", Answer::By(Arc::clone(&scheduler)));
-    (fake, scheduler)
+fn ollama(most_loaded: usize, load: Duration, models: &[&str]) -> Scheduler {
+    let model = |name: &&str| Model { load, noise: 0, ..Model::generating(name) };
+    Scheduler::new(most_loaded, models.iter().map(model).collect())
 }
 
 /// A client's request, which takes this many milliseconds once the model is loaded.
 fn ask(fake: &FakeOllama, millis: u64, keep_alive: &str, options: &Value) {
-    let addr = fake.url().trim_start_matches("http://").parse().unwrap();
-    let body = json!({
-        "model": MODEL, "prompt": millis.to_string(), "stream": false, "keep_alive": keep_alive, "options": options
+    let mut body = json!({
+        "model": MODEL, "prompt": "a", "stream": false, "keep_alive": keep_alive, "options": options
     });
-    let answer = http::request(addr, "POST", "/api/generate", &[], body.to_string().as_bytes());
+    body["options"]["num_predict"] = millis.into();
+    let answer = http::request(fake.addr(), "POST", "/api/generate", &[], body.to_string().as_bytes());
     assert!(answer.json()["load_duration"].is_u64(), "{answer:?}");
 }
 
 fn split(all: Vec<Served>) -> (Vec<Served>, Vec<Served>) {
-    all.into_iter().partition(|served| served.prompt)
+    all.into_iter().partition(Served::is_of_a_client)
 }
 
 #[test]
 fn a_client_with_a_context_of_its_own_is_never_reloaded() {
-    let (fake, scheduler) = ollama(Scheduler::new(3, LOAD), &[MODEL]);
+    let (fake, scheduler) = FakeOllama::by(ollama(3, LOAD, &[MODEL]));
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     for _ in 0..30 {
@@ -66,7 +62,7 @@ fn a_client_with_a_context_of_its_own_is_never_reloaded() {
 /// Ollama lists no num_thread: that a request of ours reloads shows only in its time.
 #[test]
 fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
-    let (fake, scheduler) = ollama(Scheduler::new(3, LOAD), &[MODEL]);
+    let (fake, scheduler) = FakeOllama::by(ollama(3, LOAD, &[MODEL]));
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     let options = json!({"num_thread": 8});
@@ -88,9 +84,9 @@ fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
 
 #[test]
 fn where_the_context_is_not_listed_what_a_client_loaded_is_let_go() {
-    let mut old = Scheduler::new(3, LOAD);
+    let mut old = ollama(3, LOAD, &[MODEL]);
     old.reports_context = false;
-    let (fake, scheduler) = ollama(old, &[MODEL]);
+    let (fake, scheduler) = FakeOllama::by(old);
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     for _ in 0..8 {
@@ -108,7 +104,7 @@ fn where_the_context_is_not_listed_what_a_client_loaded_is_let_go() {
 /// ollama#7779, #14364, #13234.
 #[test]
 fn a_runner_that_hangs_is_unhealthy_until_it_answers() {
-    let (fake, scheduler) = ollama(Scheduler::new(3, Duration::ZERO), &[MODEL]);
+    let (fake, scheduler) = FakeOllama::by(ollama(3, Duration::ZERO, &[MODEL]));
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     scheduler.hang(true);
@@ -145,7 +141,7 @@ fn a_model_past_its_time_is_busy() {
 
 #[test]
 fn models_that_displace_each_other_are_named() {
-    let (fake, scheduler) = ollama(Scheduler::new(1, Duration::from_millis(100)), &["a:1", "b:1"]);
+    let (fake, scheduler) = FakeOllama::by(ollama(1, Duration::from_millis(100), &["a:1", "b:1"]));
     let worker = keeps(&fake, &[("MODEL", "a:1,b:1")]);
     let report = worker.report_when("MODELS_DISPLACED", |report| codes(report).contains(&"MODELS_DISPLACED"));
     let displaced = reason(&report, "MODELS_DISPLACED").unwrap();

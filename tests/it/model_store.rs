@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::dates::rfc3339;
 use crate::fake_ollama::{Answer, FakeOllama, Step};
 use crate::harness::{Worker, wait_for};
 
@@ -27,25 +28,6 @@ pub fn held(name: &str, digest: &str, seconds: i64) -> Answer {
         "context_length": 4096
     });
     Answer::Json(json!({"models": [model]}).to_string())
-}
-
-/// Unix seconds as RFC 3339; the days by counting.
-pub fn rfc3339(seconds: i64) -> String {
-    let (mut day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let mut year = 1970;
-    while day >= 365 + i64::from(leap(year)) {
-        day -= 365 + i64::from(leap(year));
-        year += 1;
-    }
-    let months = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while day >= months[month] {
-        day -= months[month];
-        month += 1;
-    }
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{:02}.5Z", month + 1, day + 1, second % 60)
 }
 
 /// A load that works, after which `/api/ps` lists the model.

@@ -1,59 +1,66 @@
 //! An Ollama whose models are really loaded, kept, reloaded and unloaded: what a request finds depends on what others
-//! asked for before. Compared with the recordings of 0.33.0-rc2 (no GPU): another num_ctx or num_thread reloads, the
-//! same one answers in a few milliseconds (003, 014, 062); an empty prompt is answered without durations and without
-//! waiting for the runner (062, 063); keep_alive left out goes on with the model's own time (004), given it replaces
-//! that (006), and a reload begins with five minutes; `expires_at` stands still while a request is served (032);
-//! /api/ps lists neither what is being loaded nor what was unloaded for it (025); embeddings take no num_ctx (013, 014).
+//! asked for before. Held against the recordings of 0.33.0-rc2 (no GPU) in `scheduler_recordings`; what was not recorded
+//! says so. Everything takes time as Ollama takes it, divided by `scale`, and answers report Ollama's own times;
+//! keep-alives are not divided, since a worker compares them with its clock.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+pub mod client;
+pub mod model;
+mod request;
+mod runner;
+mod take;
+mod work;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::dates::exact;
 use crate::fake_ollama::Answer;
 use crate::harness::lock;
-use crate::model_store::rfc3339;
+use client::Client;
+use model::{Model, full_name};
+use request::{Asked, Path};
+use runner::{Process, Runner, Runners};
 
-/// Ollama's default.
-const DEFAULT_CTX: u64 = 4096;
-const DEFAULT_TIME: Duration = Duration::from_secs(300);
-const FOREVER: Duration = Duration::from_secs(292 * 365 * 86_400);
-const SAME_RUNNER: Duration = Duration::from_millis(2);
+/// Between two looks at a client that waits.
+const LOOK: Duration = Duration::from_millis(5);
+/// Ollama's own queue.
+const MOST_PENDING: usize = 512;
+/// Two of them fail before a runner is replaced: 20.33 s with the load of the smallest model.
+const PING: Duration = Duration::from_millis(10_037);
 
-/// A request that was served.
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// The client hung up.
+    Gone,
+    /// An error.
+    Failed,
+}
+
+/// A request that needed a runner. Times are Ollama's own.
 #[derive(Debug, Clone)]
 pub struct Served {
     pub model: String,
-    /// With a prompt: a client's.
     pub prompt: bool,
+    /// A prompt without a template, as probes send it.
+    pub raw: bool,
     pub num_ctx: Option<u64>,
+    pub keep_alive: Option<Duration>,
     pub load: Duration,
+    /// How long it waited for other requests.
+    pub queue: Duration,
+    pub end: End,
 }
 
-/// What makes a runner another one.
-#[derive(Debug, Clone, PartialEq)]
-struct Options {
-    num_ctx: u64,
-    num_thread: u64,
-}
-
-#[derive(Debug)]
-struct Runner {
-    model: String,
-    options: Options,
-    stored: Duration,
-    expires_at: SystemTime,
-    busy: usize,
-    hangs: bool,
-}
-
-#[derive(Debug, Default)]
-struct Runners {
-    loaded: Vec<Runner>,
-    loading: bool,
-    served: Vec<Served>,
+impl Served {
+    /// What the worker sends loads, renews and probes.
+    pub fn is_of_a_client(&self) -> bool {
+        self.prompt && !self.raw
+    }
 }
 
 /// The scheduler of one Ollama.
@@ -61,17 +68,40 @@ struct Runners {
 pub struct Scheduler {
     /// OLLAMA_MAX_LOADED_MODELS.
     pub most_loaded: AtomicUsize,
-    pub load_time: Duration,
+    /// OLLAMA_NUM_PARALLEL.
+    pub parallel: usize,
+    /// OLLAMA_MAX_QUEUE.
+    pub most_pending: usize,
     /// Whether /api/ps lists the context: not before mid-2025.
     pub reports_context: bool,
+    /// How many times faster than a real one it is.
+    pub scale: u32,
+    /// How long a runner is given to answer a ping.
+    pub ping: Duration,
+    models: Vec<Model>,
+    /// What prompts are answered with from now on.
+    untrue: Mutex<Option<String>>,
     runners: Mutex<Runners>,
     changed: Condvar,
+    chance: AtomicU64,
 }
 
 impl Scheduler {
-    pub fn new(most_loaded: usize, load_time: Duration) -> Self {
-        let (runners, changed) = (Mutex::default(), Condvar::new());
-        Self { most_loaded: most_loaded.into(), load_time, reports_context: true, runners, changed }
+    /// As fast as a real one.
+    pub fn new(most_loaded: usize, models: Vec<Model>) -> Self {
+        Self {
+            most_loaded: most_loaded.into(),
+            parallel: 1,
+            most_pending: MOST_PENDING,
+            reports_context: true,
+            scale: 1,
+            ping: PING,
+            models,
+            untrue: Mutex::default(),
+            runners: Mutex::default(),
+            changed: Condvar::new(),
+            chance: AtomicU64::new(1),
+        }
     }
 
     /// What was served so far.
@@ -79,142 +109,109 @@ impl Scheduler {
         lock(&self.runners).served.clone()
     }
 
-    /// From now on all runners answer nothing, and their time has been up for long; or Ollama was started again.
-    pub fn hang(&self, hang: bool) {
-        let mut runners = lock(&self.runners);
-        for runner in &mut runners.loaded {
-            runner.hangs = hang;
-            runner.expires_at = SystemTime::now() - Duration::from_secs(600);
+    /// Requests that wait for a runner.
+    pub fn pending(&self) -> usize {
+        lock(&self.runners).pending.len()
+    }
+
+    /// Whether a request holds the runner of this model, or asks whether it answers.
+    pub fn is_busy(&self, model: &str) -> bool {
+        lock(&self.runners).of(&full_name(model)).any(|runner| runner.busy + runner.pings > 0)
+    }
+
+    /// What it answers; None: a stream that has been sent.
+    pub fn answer(&self, path: &str, body: &str, client: &Client<'_>) -> Option<Answer> {
+        match path {
+            "/api/tags" => {
+                let tags: Vec<Value> = self.models.iter().map(Model::tag).collect();
+                return Some(Answer::Json(json!({"models": tags}).to_string()));
+            }
+            "/api/ps" => return Some(self.ps()),
+            _ => {}
+        }
+        let Some(asked) = Path::of(path).and_then(|path| Asked::read(path, body)) else {
+            return Some(Answer::Status(400, r#"{"error":"missing request body"}"#.into()));
+        };
+        match self.models.iter().find(|model| asked.is_for(model)) {
+            Some(model) => self.serve(&asked, model, client),
+            None => Some(error(404, &format!("model '{}' not found", asked.model))),
         }
     }
 
-    /// /api/ps.
-    pub fn ps(&self) -> Answer {
+    /// Behind a runner that is being pinged it waits.
+    fn ps(&self) -> Answer {
         let mut runners = lock(&self.runners);
+        while runners.loaded.iter().any(|runner| runner.pings > 0) {
+            runners = self.wait(runners);
+        }
         runners.expire();
-        let entry = |runner: &Runner| {
-            let at = runner.expires_at.duration_since(UNIX_EPOCH).unwrap().as_secs();
-            let mut entry = json!({
-                "name": runner.model, "model": runner.model, "digest": runner.model, "size": 9, "size_vram": 9,
-                "expires_at": rfc3339(i64::try_from(at).unwrap()),
-            });
-            if self.reports_context {
-                entry["context_length"] = json!(runner.options.num_ctx);
-            }
-            entry
-        };
-        let models: Vec<Value> = runners.loaded.iter().map(entry).collect();
+        let models: Vec<Value> = runners.loaded.iter().map(|runner| self.ps_row(runner)).collect();
         Answer::Json(json!({"models": models}).to_string())
     }
 
-    /// /api/generate; a prompt is a number of milliseconds that its answer takes.
-    pub fn generate(&self, body: &str) -> Answer {
-        let Ok(asked) = serde_json::from_str::<Value>(body) else { return Answer::Status(400, "{}".into()) };
-        let model = asked["model"].as_str().unwrap_or_default().to_owned();
-        let options = Options {
-            num_ctx: asked["options"]["num_ctx"].as_u64().unwrap_or(DEFAULT_CTX),
-            num_thread: asked["options"]["num_thread"].as_u64().unwrap_or(0),
-        };
-        let started = Instant::now();
-        let keep_alive = duration(&asked["keep_alive"]);
-        let Some(load) = self.take(&model, &options, keep_alive) else { return Answer::Hang };
-        let prompt = asked["prompt"].as_str().map(|millis| Duration::from_millis(millis.parse().unwrap()));
-        thread::sleep(prompt.unwrap_or_default());
-        self.give_back(&model);
-        let num_ctx = asked["options"]["num_ctx"].as_u64();
-        lock(&self.runners).served.push(Served { model: model.clone(), prompt: prompt.is_some(), num_ctx, load });
-        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap();
-        Answer::Json(
-            match prompt {
-                None => json!({"model": model, "response": "", "done": true, "done_reason": "load"}),
-                Some(_) => json!({
-                    "model": model, "response": "a", "done": true, "done_reason": "stop",
-                    "total_duration": nanos(started.elapsed()), "load_duration": nanos(load),
-                }),
-            }
-            .to_string(),
-        )
-    }
-
-    /// Takes the runner of a model, loading it where that is needed: how long that took. None: it hangs.
-    fn take(&self, model: &str, options: &Options, keep_alive: Option<Duration>) -> Option<Duration> {
-        let started = Instant::now();
-        let mut runners = lock(&self.runners);
-        let mut waited = false;
-        loop {
-            runners.expire();
-            match runners.loaded.iter().position(|runner| runner.model == model) {
-                Some(at) if runners.loaded[at].hangs => return None,
-                Some(at) if runners.loaded[at].options == *options => {
-                    let runner = &mut runners.loaded[at];
-                    runner.busy += 1;
-                    runner.stored = keep_alive.unwrap_or(runner.stored);
-                    // Not what a busy machine makes of it.
-                    return Some(if waited { started.elapsed() } else { SAME_RUNNER });
-                }
-                // Another one is needed, and its users are waited for.
-                Some(at) if runners.loaded[at].busy == 0 => drop(runners.loaded.remove(at)),
-                None if !runners.loading && runners.loaded.len() < self.most_loaded.load(SeqCst) => break,
-                None if !runners.loading && runners.evict() => {}
-                _ => {
-                    let woken = self.changed.wait_timeout(runners, Duration::from_millis(50));
-                    runners = woken.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-                }
-            }
-            waited = true;
-        }
-        runners.loading = true;
-        drop(runners);
-        thread::sleep(self.load_time);
-        let mut runners = lock(&self.runners);
-        runners.loading = false;
-        let stored = keep_alive.unwrap_or(DEFAULT_TIME);
-        runners.loaded.push(Runner {
-            model: model.to_owned(),
-            options: options.clone(),
-            stored,
-            expires_at: SystemTime::now() + stored,
-            busy: 1,
-            hangs: false,
+    fn ps_row(&self, runner: &Runner) -> Value {
+        let model = &runner.model;
+        let expires_at = runner.expires_at.unwrap_or_else(|| SystemTime::now() + runner.stored);
+        let vram = if runner.on_cpu && !model.pretends { 0 } else { model.size_vram };
+        let mut row = json!({
+            "name": model.name, "model": model.name, "size": model.size, "digest": model.digest,
+            "details": model.details(), "expires_at": exact(expires_at), "size_vram": vram,
         });
-        self.changed.notify_all();
-        Some(started.elapsed())
-    }
-
-    fn give_back(&self, model: &str) {
-        let mut runners = lock(&self.runners);
-        for runner in runners.loaded.iter_mut().filter(|runner| runner.model == model) {
-            runner.busy -= 1;
-            if runner.busy == 0 {
-                runner.expires_at = SystemTime::now() + runner.stored;
-            }
+        if self.reports_context {
+            let num_ctx = runner.options["num_ctx"].as_u64().unwrap_or_default();
+            row["context_length"] = model.listed_ctx(num_ctx).into();
         }
+        row
+    }
+
+    /// The runner of this model is killed. Ollama does not notice before the next request.
+    pub fn kill_runner(&self, model: &str) {
+        self.each(model, |runner| runner.process = Process::Killed);
+    }
+
+    /// SIGSTOP to the runner of this model.
+    pub fn stop_runner(&self, model: &str) {
+        self.each(model, |runner| runner.process = Process::Stopped);
+    }
+
+    /// SIGCONT.
+    pub fn resume_runner(&self, model: &str) {
+        self.each(model, |runner| runner.process = Process::Runs);
+    }
+
+    /// From now on it computes on the CPU, until it is loaded again.
+    pub fn fall_to_cpu(&self, model: &str) {
+        self.each(model, |runner| runner.on_cpu = true);
+    }
+
+    /// From now on all runners answer pings and nothing else, one request holds each of them, and their time has been
+    /// up for long; or that request has ended.
+    pub fn hang(&self, hang: bool) {
+        for model in &self.models {
+            self.each(&model.name, |runner| {
+                runner.process = if hang { Process::Mute } else { Process::Runs };
+                runner.busy = if hang { runner.busy + 1 } else { runner.busy - 1 };
+                runner.expires_at = Some(SystemTime::now() - Duration::from_secs(600));
+            });
+        }
+    }
+
+    /// From now on prompts are answered with this body; None: with the truth.
+    pub fn answer_prompts_with(&self, body: Option<&str>) {
+        *lock(&self.untrue) = body.map(str::to_owned);
+    }
+
+    fn each(&self, model: &str, change: impl FnMut(&mut Runner)) {
+        lock(&self.runners).of(&full_name(model)).for_each(change);
         self.changed.notify_all();
     }
-}
 
-impl Runners {
-    fn expire(&mut self) {
-        let now = SystemTime::now();
-        self.loaded.retain(|runner| runner.busy > 0 || runner.hangs || runner.expires_at > now);
-    }
-
-    /// Makes room; the idle one that is kept for the shortest time goes first.
-    fn evict(&mut self) -> bool {
-        let idle = self.loaded.iter().enumerate().filter(|(_, runner)| runner.busy == 0 && !runner.hangs);
-        let Some((at, _)) = idle.min_by_key(|(_, runner)| runner.stored) else { return false };
-        self.loaded.remove(at);
-        true
+    /// Until something has changed, or it is time to look at the client.
+    fn wait<'a>(&self, runners: MutexGuard<'a, Runners>) -> MutexGuard<'a, Runners> {
+        self.changed.wait_timeout(runners, LOOK).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// keep_alive as Ollama reads it; None: left out.
-fn duration(json: &Value) -> Option<Duration> {
-    if let Some(seconds) = json.as_f64() {
-        return Some(if seconds < 0.0 { FOREVER } else { Duration::from_secs_f64(seconds) });
-    }
-    let text = json.as_str()?;
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-    let unit = ["ms", "s", "m", "h"].iter().zip([1, 1000, 60_000, 3_600_000]).find(|(name, _)| **name == unit)?.1;
-    Some(Duration::from_millis(number.parse::<u64>().ok()? * unit))
+fn error(status: u16, said: &str) -> Answer {
+    Answer::Status(status, json!({"error": said}).to_string())
 }
