@@ -15,9 +15,10 @@ mod manual;
 mod names;
 mod output;
 mod pm;
-
+mod probe;
 mod pull;
 mod serve;
+mod stop;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "serve" => Ok(Task::Serve),
         "check" => check::options(&mut args).map(Task::Check),
         "pull" => Ok(Task::Pull),
+        "probe" => Ok(Task::Probe { json: args.contains("--json") }),
         "health" => Ok(Task::Health),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
         "ack" => ack::options(&mut args).map(Task::Ack),
@@ -89,7 +91,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         }
     };
     let mut left = args.finish();
-    let model = (matches!(task, Task::Pull) && !left.is_empty()).then(|| left.remove(0));
+    let model = (matches!(task, Task::Pull | Task::Probe { .. }) && !left.is_empty()).then(|| left.remove(0));
     let model = model.as_ref().map(|model| model.to_string_lossy());
     if let Some(first) = left.first() {
         return usage(command, &arguments::unknown(first));
@@ -100,6 +102,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Health => health::run(&settings),
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
+        Task::Probe { json } => probe::run(&settings, model.as_deref(), json),
         Task::Ack(options) => ack::run(&settings, &options),
         Task::Config(form) => config::run(&settings, form),
     }
@@ -117,6 +120,7 @@ enum Task {
     Health,
     Doctor { json: bool },
     Pull,
+    Probe { json: bool },
     Ack(ack::Options),
     Config(config::Form),
 }

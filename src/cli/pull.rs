@@ -1,10 +1,9 @@
 //! `pull MODEL`: like `ollama pull`, with progress on a terminal or as lines.
 
 use std::io::{self, IsTerminal, Write};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use super::output;
+use super::{output, stop};
 use crate::config::model_name_problem;
 use crate::config::settings::Settings;
 use crate::ollama::client::OllamaClient;
@@ -13,7 +12,6 @@ use crate::outgoing;
 use crate::sys::exit::Exit;
 use crate::sys::limits;
 use crate::sys::logger;
-use crate::sys::signals::{self, Signal};
 
 /// How often a terminal shows the progress.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -33,19 +31,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
         return output::refuse(&[format!("OLLAMA_TLS: {why}")]);
     }
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
-    match signals::watch_stop() {
-        Ok(signals) => {
-            let again = format!("What was downloaded is kept: agent-net pull {model} resumes");
-            // Without the thread a signal ends the process silently.
-            let _ = thread::Builder::new().name("stop".into()).spawn(move || {
-                if signals.iter().any(|signal| matches!(signal, Signal::Stop(_))) {
-                    let _ = writeln!(io::stderr(), "\nagent-net: stopped. {again}");
-                    std::process::exit(Exit::Failed as i32);
-                }
-            });
-        }
-        Err(why) => log::error!("cannot handle signals: {why}"),
-    }
+    stop::on_signal(format!("What was downloaded is kept: agent-net pull {model} resumes"));
     let client = OllamaClient::new(&settings.config.ollama, settings.config.faults.time_scale);
     let mut screen = Screen::new();
     let started = Instant::now();

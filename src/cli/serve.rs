@@ -26,6 +26,8 @@ use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::{self, Keepers};
+use crate::ollama::probe::prober::Prober;
+use crate::ollama::probe::speeds_file::SpeedBook;
 use crate::ollama::probe::watch::{GpuWatch, NoGpus};
 use crate::outgoing;
 use crate::sys::counters::Pulse;
@@ -108,7 +110,9 @@ fn serve(config: &Config) -> Started<()> {
     let registrations = Arc::new(Registrations::default());
     let ticket_intake = ticket_intake(config)?;
     let gpus: Arc<dyn GpuWatch> = Arc::new(NoGpus);
-    keeper_thread::start(config, &keepers, &gpus).map_err(failed)?;
+    let speeds = SpeedBook::start(config.state_dir.as_deref()).map_err(failed)?;
+    let prober = Arc::new(Prober::new(gpus, speeds));
+    keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
     let seen = Sources {
         store: Arc::clone(&store),
         recorder: Arc::clone(&recorder),

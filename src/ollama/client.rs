@@ -1,6 +1,7 @@
 //! Requests to Ollama: short ones with a deadline; pulls and loads, which may take hours.
 
 mod load;
+mod probe;
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -40,6 +41,11 @@ const IDENTITY: &str = "identity";
 const START: usize = 4 << 10;
 /// The largest version, answer to a load, or line of a pull.
 const MAX_SMALL: u64 = 64 << 10;
+/// A proxy that times out sooner did not reach Ollama; one that waited this long has forwarded the request. nginx waits
+/// 60 s, Cloudflare 100 s.
+const PROXY_WAITS: Duration = Duration::from_secs(25);
+/// The least deadline of a request to a model, however fast a test wants it.
+const SHORTEST: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(2);
 /// A pull is silent while it verifies 40 GB or more.
 const PULL_SILENCE: Duration = Duration::from_secs(600);
@@ -107,6 +113,11 @@ impl OllamaClient {
     fn not_ollama(&self, reply: &Response<Body>, text: &str, path: &str) -> Option<String> {
         let known = self.refusal(reply, text, path).filter(|trouble| trouble.cure.is_some());
         known.filter(|_| error_of(text).is_none()).map(|trouble| trouble.to_string())
+    }
+
+    /// A proxy forwarded the request, and Ollama did not answer it in time.
+    fn proxy_timed_out(&self, status: u16, waited: Duration) -> bool {
+        matches!(status, 504 | 524) && waited >= PROXY_WAITS / self.time_scale
     }
 
     /// The entries of a list.

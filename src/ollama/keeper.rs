@@ -9,6 +9,8 @@ pub(crate) mod row;
 use std::time::Duration;
 
 use super::models::ModelStatus;
+use super::probe::answer::Answered;
+use super::probe::state::Look;
 use super::pull::{Progress, PullError};
 use crate::sys::backoff::Backoff;
 use life::Life;
@@ -232,6 +234,23 @@ impl KeeperState {
                 false
             }
         }
+    }
+
+    /// The model and those who use it, for a probe.
+    pub(crate) fn look<'a>(&self, status: &'a ModelStatus, clock: i64, now: Duration) -> Look<'a> {
+        let (since_client, left_alone) = (self.life.since_client(now), self.life.is_left_alone());
+        Look { status, clock, since_client, left_alone }
+    }
+
+    /// A probe was answered. True: Ollama reloaded for it a model that a client had loaded with other options.
+    pub(crate) fn probed(&mut self, answered: &Answered, now: Duration) -> bool {
+        self.life.probed(answered, now)
+    }
+
+    /// We have unloaded it, to load it again now.
+    pub(crate) fn unloaded(&mut self, now: Duration) {
+        (self.loaded, self.not_before) = (None, now);
+        self.life.gone();
     }
 
     /// Set when the model was just unloaded before it expired: since when another may have taken its place.

@@ -1,4 +1,7 @@
-//! The threads that keep the models of MODEL pulled and loaded, one for each model; `keeper` decides what they do.
+//! The threads that keep the models of MODEL pulled, loaded and probed, one for each model; `keeper` and `probe` decide what
+//! they do.
+
+mod probes;
 
 use std::io;
 use std::sync::Arc;
@@ -9,9 +12,10 @@ use super::client::{ModelLists, OllamaClient};
 use super::keeper::request::Renewal;
 use super::keeper::row::{KeeperRow, LastLoad, ModelState, Stuck};
 use super::keeper::{KeeperState, Next};
-use super::probe::watch::GpuWatch;
+use super::probe::prober::Prober;
+use super::probe::tending::Tending;
 use super::pull::{self, Progress};
-use crate::config::{Config, KeepAlive};
+use crate::config::{Config, KeepAlive, ProbeSettings};
 use crate::sys::limits::unix_now;
 use crate::sys::status_table::StatusTable;
 use crate::sys::threads;
@@ -34,7 +38,7 @@ pub(crate) type Keepers = StatusTable<KeeperRow>;
 ///
 /// # Errors
 /// The kernel's, when no thread can be started.
-pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, gpus: &Arc<dyn GpuWatch>) -> io::Result<()> {
+pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, prober: &Arc<Prober>) -> io::Result<()> {
     // One start time for all: their times are compared.
     let started = Instant::now();
     for model in &config.models.names {
@@ -43,7 +47,8 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, gpus: &Arc<dyn GpuW
             keep_alive: config.models.keep_alive.clone(),
             client: OllamaClient::new(&config.ollama, config.faults.time_scale),
             keepers: Arc::clone(keepers),
-            gpus: Arc::clone(gpus),
+            prober: Arc::clone(prober),
+            probe: config.models.probe,
             at: keepers.put(KeeperRow::new(model), |_, _| false),
             started,
             time_scale: config.faults.time_scale,
@@ -59,7 +64,8 @@ struct ModelKeeper {
     keep_alive: KeepAlive,
     client: OllamaClient,
     keepers: Arc<Keepers>,
-    gpus: Arc<dyn GpuWatch>,
+    prober: Arc<Prober>,
+    probe: ProbeSettings,
     at: usize,
     started: Instant,
     time_scale: u32,
@@ -73,6 +79,7 @@ impl ModelKeeper {
     fn keep(&self) {
         self.change(KeeperRow::restarted);
         let mut keeper = KeeperState::new(self.keep_alive.time);
+        let mut tending = Tending::new(self.probe);
         let mut before = ModelState::Waiting;
         let mut beside = Vec::new();
         loop {
@@ -97,6 +104,7 @@ impl ModelKeeper {
             self.show(&keeper, &lists, state, keeper.stuck(clock));
             before = state;
             match next {
+                Next::Wait if self.tend(&mut keeper, &mut tending, status.as_ref(), clock) => {}
                 Next::Wait => thread::sleep(INTERVAL / self.time_scale),
                 Next::Pull => self.pull(&mut keeper),
                 Next::Load => self.load(&mut keeper, None),

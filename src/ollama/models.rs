@@ -141,7 +141,7 @@ pub(crate) struct Model {
 }
 
 /// What a loaded model holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// Bytes on all devices; None: unknown.
     pub(crate) size_bytes: Option<u64>,
@@ -151,6 +151,8 @@ pub(crate) struct Loaded {
     pub(crate) expires_at: Option<i64>,
     /// Context length in tokens; None: unknown.
     pub(crate) context_length: Option<u64>,
+    /// Other weights were pulled under its name since: the next request reloads it.
+    pub(crate) outdated: bool,
 }
 
 impl Loaded {
@@ -186,6 +188,7 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
             vram_bytes: entry.size_vram.unwrap_or(0),
             expires_at: entry.expires_at.as_deref().and_then(unix_seconds),
             context_length: entry.context_length.filter(|tokens| *tokens > 0),
+            outdated: false,
         };
         let wanted = normalize(name);
         let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
@@ -195,7 +198,10 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
             .or_else(|| tags.iter().position(same_digest))
             .filter(|at| models[*at].loaded.is_none());
         match at {
-            Some(at) => models[at].loaded = Some(loaded),
+            Some(at) => {
+                let outdated = entry.digest.is_some() && tags[at].digest.is_some() && !same_digest(&tags[at]);
+                models[at].loaded = Some(Loaded { outdated, ..loaded });
+            }
             None => models.push(Model {
                 name: name.to_owned(),
                 size_bytes: entry.size,
@@ -335,10 +341,7 @@ fn a_name_is_found_as_ollama_shows_it_and_under_its_aliases() {
 fn gpu_share() {
     #[track_caller]
     fn check(size: Option<u64>, vram: u64, expect: Option<u64>) {
-        assert_eq!(
-            Loaded { size_bytes: size, vram_bytes: vram, expires_at: None, context_length: None }.on_gpu_percent(),
-            expect
-        );
+        assert_eq!(Loaded { size_bytes: size, vram_bytes: vram, ..Loaded::default() }.on_gpu_percent(), expect);
     }
     check(Some(200), 100, Some(50));
     check(Some(3), 3, Some(100));

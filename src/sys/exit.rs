@@ -46,13 +46,14 @@ const fn row(exit: Exit, meaning: &'static str, commands: &'static [(&'static st
 pub(crate) const EXITS: [ExitMeaning; 6] = [
     row(
         Exit::Ok,
-        "success; check: ok; doctor: all passed; pm: accepted or valid",
+        "success; check: ok; doctor: all passed; probe: all answered; pm: accepted or valid",
         &[
             ("serve", "stopped by a signal"),
             ("check", "ok"),
             ("doctor", "all checks passed"),
             ("health", "the worker responds"),
             ("pull", "the model is pulled"),
+            ("probe", "all models answered"),
             ("pm check", "accepted"),
             ("pm ticket", "valid"),
             ("", "success"),
@@ -60,13 +61,14 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
     ),
     row(
         Exit::Failed,
-        "failed; check: degraded; doctor: a warning; pm: refused or not valid",
+        "failed; check: degraded; doctor: a warning; probe: failed or skipped; pm: refused or not valid",
         &[
             ("serve", "it cannot start, or it stopped serving"),
             ("check", "degraded"),
             ("doctor", "a warning"),
             ("health", "the response is not 200"),
             ("pull", "the pull failed or was interrupted"),
+            ("probe", "a probe failed, was skipped or was interrupted"),
             ("pm check", "refused"),
             ("pm ticket", "not valid"),
             ("", "the output cannot be written"),
@@ -74,16 +76,21 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
     ),
     row(
         Exit::Unhealthy,
-        "check: unhealthy, or the driver does not respond; doctor: a failure",
-        &[("check", "unhealthy, or the driver does not respond"), ("doctor", "a failure")],
+        "check: unhealthy, or the driver does not respond; doctor: a failure; probe: a model hangs",
+        &[
+            ("check", "unhealthy, or the driver does not respond"),
+            ("doctor", "a failure"),
+            ("probe", "a model hangs: no answer before PROBE_TIMEOUT"),
+        ],
     ),
     row(
         Exit::Unknown,
-        "unknown, or the worker cannot be reached",
+        "unknown, or the worker or Ollama cannot be reached",
         &[
             ("check", "unknown, or the worker cannot be reached"),
             ("health", "no response"),
             ("ack", "the worker cannot be reached"),
+            ("probe", "Ollama cannot be reached, or cannot list its models"),
         ],
     ),
     row(Exit::Usage, "the command line is not valid", &[("", "the command line is not valid")]),

@@ -1,9 +1,9 @@
-//! Files that one process uses exclusively.
+//! Files that one process uses exclusively, and replaces as a whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Opening a pipe may block indefinitely, and a device cannot store a file.
 pub(crate) fn is_regular(path: &Path) -> io::Result<()> {
@@ -32,6 +32,32 @@ pub(crate) fn open_alone(path: &Path, mode: u32) -> io::Result<File> {
 pub(crate) fn lock(file: &File) -> io::Result<()> {
     rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| io::Error::new(io::ErrorKind::WouldBlock, "another worker is using it"))
+}
+
+/// The name of the file that is to replace the one at `path`.
+pub(crate) fn new_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// Creates and locks the file that is to replace the one at `path`. What has its name is removed: it never got there.
+pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let new = new_path(path);
+    let _ = fs::remove_file(&new);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(new)?;
+    lock(&file)?;
+    Ok(file)
+}
+
+/// Syncs the new file and puts it in the place of the old one.
+pub(crate) fn put_in_place(new: &File, path: &Path) -> io::Result<()> {
+    new.sync_all()?;
+    fs::rename(new_path(path), path)?;
+    sync_folder_of(path)
 }
 
 /// A new name in a directory survives a power loss only once the directory is synced.

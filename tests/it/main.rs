@@ -70,6 +70,7 @@ mod pm_naive;
 mod pm_random;
 mod pool;
 mod probe_clients;
+mod probes;
 mod prose;
 mod proxy;
 mod pull;

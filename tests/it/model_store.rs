@@ -77,11 +77,16 @@ pub fn with_model() -> FakeOllama {
     fake
 }
 
-/// A worker that keeps the model and runs fifty times faster.
+/// A worker that keeps the model and runs fifty times faster; it sends no probes, which most fakes cannot answer.
 pub fn keeps(fake: &FakeOllama, more: &[(&str, &str)]) -> Worker {
     let url = fake.url();
-    let settings =
-        [("OLLAMA_URL", url.as_str()), ("MODEL", MODEL), ("EXPECTED_GPUS", "0"), ("AGENT_NET_FAULT", "hurry:50")];
+    let settings = [
+        ("OLLAMA_URL", url.as_str()),
+        ("MODEL", MODEL),
+        ("EXPECTED_GPUS", "0"),
+        ("AGENT_NET_FAULT", "hurry:50"),
+        ("PROBE_INTERVAL", "off"),
+    ];
     Worker::start(&[&settings[..], more].concat())
 }
 

@@ -51,8 +51,8 @@ SIGINT or until the output is closed. The exit code is then that of the last ver
         operand: "",
         about: "diagnose this machine and suggest fixes",
         details: "\
-Checks device nodes, driver, library, helper, container, Ollama, models, settings, port, state folder, clock and
-orchestrators.",
+Checks device nodes, driver, library, helper, container, Ollama, models, probes, settings, port, state folder, clock
+and orchestrators.",
         options: &[JSON],
         settings: true,
         example: "agent-net doctor",
@@ -113,6 +113,19 @@ reaches the worker through STATE_DIR/control.sock, or with SIGUSR1 if STATE_DIR 
         options: &[],
         settings: true,
         example: "agent-net pull llama3.2:3b --ollama-url http://10.0.0.7:11434",
+    },
+    Command {
+        name: "probe",
+        operand: "[MODEL]",
+        about: "ask loaded models for a few tokens, as proof that they answer",
+        details: "\
+Sends one request to MODEL. Without MODEL it asks each model of the setting MODEL, and if that is unset, each loaded
+model. It neither loads a model nor changes how long one stays loaded. A model that is not loaded is skipped. So is one
+whose context length Ollama does not list (before 0.10), since a probe could reload it. A model that serves a request is
+asked all the same, and the answer waits for that request. One probe is not a verdict: use agent-net check for that.",
+        options: &[JSON],
+        settings: true,
+        example: "agent-net probe llama3.2:3b",
     },
     Command {
         name: "pm check",

@@ -280,7 +280,7 @@ fn a_margin_needs_a_second_witness() {
 fn more_vram_claimed_than_used_is_reported_after_three_samples() {
     use crate::ollama::models::{Loaded, Model};
     let ollama = |vram_bytes| {
-        let loaded = Some(Loaded { size_bytes: Some(vram_bytes), vram_bytes, expires_at: None, context_length: None });
+        let loaded = Some(Loaded { size_bytes: Some(vram_bytes), vram_bytes, ..Loaded::default() });
         let models =
             vec![Model { name: "m".into(), size_bytes: None, pulled: true, loaded, digest: None, remote_host: None }];
         OllamaState { models, lists_known: true, ..OllamaState::PENDING }

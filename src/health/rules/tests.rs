@@ -117,7 +117,7 @@ fn up() -> OllamaState {
 }
 
 fn holding(vram_bytes: u64) -> OllamaState {
-    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes, expires_at: None, context_length: None });
+    let loaded = Some(Loaded { size_bytes: Some(9), vram_bytes, ..Loaded::default() });
     OllamaState {
         models: vec![Model {
             name: "m".into(),

@@ -22,12 +22,12 @@ use super::ledger::Mark;
 use super::ledger::entry::void_of;
 use super::ledger::lines::Place;
 use super::ledger::replay::{Tail, replay};
-use crate::sys::files::is_regular;
+use crate::sys::files::{create_new, is_regular, new_path, put_in_place};
 use crate::sys::text::io_words;
 use crate::sys::threads;
 use access::LedgerAccess;
 use compaction::Compaction;
-use disk::{NAME, append, copy, create_new, new_path, open, put_in_place};
+use disk::{MODE, NAME, append, copy, open};
 use lines::{LineReader, Scan};
 use receipt::{Receipt, ReceiptState};
 
@@ -244,7 +244,7 @@ impl Writer {
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}
             Err(why) => return Err(why),
         }
-        let new = create_new(&self.path)?;
+        let new = create_new(&self.path, MODE)?;
         copy(file, 0, meta.len(), &new, 0).and_then(|()| put_in_place(&new, &self.path)).inspect_err(|_| {
             let _ = fs::remove_file(new_path(&self.path));
         })?;

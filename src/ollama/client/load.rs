@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use ureq::Agent;
 
-use super::{OllamaClient, send, small_body};
+use super::{OllamaClient, SHORTEST, send, small_body};
 use crate::ollama::errors;
 use crate::ollama::keeper::request::{LoadError, Loading, Renewal};
 use crate::ollama::pull;
@@ -18,10 +18,8 @@ const LOAD: Duration = Duration::from_secs(3600);
 /// A loaded model answers immediately, behind a hung runner after 20 s, at worst after a load. One that takes longer is
 /// treated as not loaded.
 const RENEWAL: Duration = Duration::from_secs(120);
-const SHORTEST: Duration = Duration::from_secs(1);
-/// A proxy that times out sooner did not reach Ollama; one that waited this long has forwarded the request. nginx waits
-/// 60 s, Cloudflare 100 s.
-const PROXY_WAITS: Duration = Duration::from_secs(25);
+/// It is answered immediately, whatever the model does.
+const UNLOAD: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 struct LoadRequest<'a> {
@@ -70,6 +68,18 @@ impl OllamaClient {
         })
     }
 
+    /// Unloads a model; one that is in use ends first. Returns before it is gone.
+    ///
+    /// # Errors
+    /// Why it is still loaded.
+    pub(crate) fn unload(&self, model: &str) -> Result<(), String> {
+        let now = Value::from(0);
+        let ask = LoadRequest { model, keep_alive: Some(&now), stream: false, options: None };
+        let agent = self.agent.clone();
+        let unloaded = self.load_by(&agent, "/api/generate", &ask, UNLOAD);
+        unloaded.map(|_| ()).map_err(|failure| failure.why)
+    }
+
     fn load_by(
         &self,
         agent: &Agent,
@@ -91,7 +101,7 @@ impl OllamaClient {
         let status = reply.status().as_u16();
         let text = small_body(&mut reply).map_err(failure)?;
         let waited = started.elapsed();
-        if matches!(status, 504 | 524) && waited >= PROXY_WAITS / self.time_scale {
+        if self.proxy_timed_out(status, waited) {
             let why = format!(
                 "the proxy in front of Ollama timed out after {} s ({status}). Set its timeout longer than a load takes (nginx: proxy_read_timeout)",
                 waited.as_secs()

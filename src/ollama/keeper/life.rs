@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::request::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use super::row::Stuck;
 use crate::ollama::models::Loaded;
+use crate::ollama::probe::answer::Answered;
 
 /// A model that expires while it serves a request stays, with the same `expires_at`. After this many seconds it gets a
 /// request, to see whether it answers; later where a client may have loaded it with options that are not listed, since our
@@ -32,6 +33,10 @@ pub(super) struct Life {
     digest: Option<String>,
     /// Another client has used it since our last request, perhaps with other options.
     touched: bool,
+    /// When another client's use was last seen.
+    client_at: Option<Duration>,
+    /// A reload for a request without our keep_alive has reset it to Ollama's default.
+    restore: bool,
     moved: bool,
     /// The next look, and moves until `ours_until`, show our own request.
     ours: bool,
@@ -55,6 +60,9 @@ impl Life {
             self.stored_least = at.saturating_sub(clock);
             self.stored = Some(self.stored_least).filter(|_| ours || self.expires_at.is_some());
             self.touched |= !ours;
+            if !ours {
+                self.client_at = Some(now);
+            }
         }
         self.expires_at = Some(at);
     }
@@ -88,6 +96,9 @@ impl Life {
         clock: i64,
         since_asked: Option<Duration>,
     ) -> Option<Renewal> {
+        if self.restore {
+            return Some(Renewal { num_ctx: loaded.context_length, keep_alive: true });
+        }
         // Options that differ from the client's reload it now, and again at the client's next request.
         let others = self.touched && (loaded.context_length.is_none() || self.left_alone.is_some());
         let Some(at) = self.expires_at else {
@@ -128,9 +139,28 @@ impl Life {
         if harmed {
             self.left_alone = Some((self.digest.clone(), now + LEFT_ALONE));
         }
-        (self.touched, self.unanswered) = (false, 0);
+        (self.touched, self.unanswered, self.restore) = (false, 0, false);
         (self.ours, self.ours_until) = (true, now + BETWEEN_REQUESTS);
         harmed
+    }
+
+    /// A probe was answered. True: Ollama reloaded a client's model for it.
+    pub(super) fn probed(&mut self, probe: &Answered, now: Duration) -> bool {
+        let harmed = self.answered(&Loading { took: probe.load, by_ollama: true }, now);
+        self.restore = probe.reloaded();
+        if probe.queued() {
+            self.client_at = Some(now);
+        }
+        harmed
+    }
+
+    /// Since another client's use was last seen.
+    pub(super) fn since_client(&self, now: Duration) -> Option<Duration> {
+        self.client_at.map(|at| now.saturating_sub(at))
+    }
+
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.left_alone.is_some()
     }
 
     pub(super) fn unanswered(&mut self) {

@@ -1,4 +1,5 @@
 mod again;
+mod probes;
 
 use super::*;
 use crate::ollama::models::Loaded;
@@ -15,10 +16,7 @@ const PULLED: ModelStatus = ModelStatus { pulled: true, ..MISSING };
 
 /// Loaded, and unloaded at this second of Ollama's clock.
 fn loaded(expires_at: Option<i64>) -> ModelStatus {
-    ModelStatus {
-        loaded: Some(Loaded { size_bytes: None, vram_bytes: 0, expires_at, context_length: Some(4096) }),
-        ..PULLED
-    }
+    ModelStatus { loaded: Some(Loaded { expires_at, context_length: Some(4096), ..Loaded::default() }), ..PULLED }
 }
 
 fn renew(keep_alive: bool) -> Next {

@@ -72,6 +72,8 @@ pub(crate) struct ProbeFacts {
     pub(crate) slow: Option<(f64, f64)>,
     /// Set while no GPU worked during probes although Ollama reports the model on one: what was seen, in one clause.
     pub(crate) idle_gpus: Option<String>,
+    /// Probes in a row during which no GPU worked.
+    pub(crate) idle_probes: u32,
     /// Probes by result, in the order of [`ProbeResult::ALL`].
     pub(crate) counts: [u64; 5],
     /// Tokens read and written by probes.

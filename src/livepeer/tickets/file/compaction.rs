@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::access::LedgerAccess;
-use super::disk::{copy, create_new, new_path, put_in_place};
+use super::disk::{MODE, copy};
 use super::lines::{LineReader, Scan};
 use crate::livepeer::tickets::ledger::compaction::CompactionPlan;
 use crate::livepeer::tickets::ledger::lines::Lines;
+use crate::sys::files::{create_new, new_path, put_in_place};
 
 /// Bytes of the old file that are read, and written to the disk, before waiting lines are written.
 const STEP: u64 = 1 << 20;
@@ -35,7 +36,7 @@ impl Compaction {
         let until = file.metadata()?.len();
         let scan = Scan::new(file, until)?;
         let Some(plan) = access.plan_compaction(until) else { return Ok(None) };
-        let new = Arc::new(create_new(path)?);
+        let new = Arc::new(create_new(path, MODE)?);
         let (path, old) = (path.to_owned(), Arc::clone(file));
         Ok(Some(Self { path, old, new, scan, plan: Some(plan), written: 0, rest: None }))
     }

@@ -1,15 +1,15 @@
-//! The ledger's file on the disk: opened exclusively, appended to, and replaced as a whole.
+//! The ledger's file on the disk: opened exclusively, and appended to.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use crate::sys::files::{lock, open_alone, sync_folder_of};
+use crate::sys::files::{new_path, open_alone, sync_folder_of};
 
 pub(crate) const NAME: &str = "tickets.jsonl";
 /// Anyone who can read tickets can spend them.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
 
 /// Appends and syncs; an incomplete write is removed again. Returns where the text begins.
 pub(super) fn append(file: &File, text: &str) -> io::Result<u64> {
@@ -34,28 +34,6 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let _ = fs::remove_file(new_path(path));
     sync_folder_of(path)?;
     Ok(file)
-}
-
-pub(super) fn new_path(path: &Path) -> PathBuf {
-    path.with_extension("jsonl.new")
-}
-
-/// Creates the file that is to replace the one at `path`.
-pub(super) fn create_new(path: &Path) -> io::Result<File> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(true).mode(MODE).open(new_path(path))?;
-    lock(&file)?;
-    Ok(file)
-}
-
-/// Syncs the new file and puts it in the place of the old one.
-pub(super) fn put_in_place(new: &File, path: &Path) -> io::Result<()> {
-    new.sync_all()?;
-    fs::rename(new_path(path), path)?;
-    sync_folder_of(path)
 }
 
 /// Copies a part of a file to another.

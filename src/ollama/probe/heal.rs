@@ -1,0 +1,58 @@
+//! When a model that fell to the CPU is unloaded and loaded again. Time is an argument.
+
+use std::time::Duration;
+
+use super::state::Look;
+use crate::sys::backoff::Backoff;
+
+/// Between two attempts; after one that did not help, twice as long.
+const FIRST: Duration = Duration::from_secs(3600);
+const LAST: Duration = Duration::from_secs(24 * 3600);
+/// It stays on the CPU this long first: a list that was read during a load is no proof.
+const SETTLED: Duration = Duration::from_secs(30);
+/// A client that used it more recently may come back, and would wait for the load.
+const QUIET: Duration = Duration::from_secs(60);
+/// What the weights need beside what Ollama lists for them on the CPU: buffers of the GPU.
+const SPARE: u64 = 512 << 20;
+
+#[derive(Debug)]
+pub(crate) struct HealState {
+    next: Duration,
+    waits: Backoff,
+    /// Since when it has been on the CPU.
+    since: Option<Duration>,
+}
+
+impl Default for HealState {
+    fn default() -> Self {
+        Self { next: Duration::ZERO, waits: Backoff::new(FIRST, LAST), since: None }
+    }
+}
+
+impl HealState {
+    /// Bytes that must be free on a healthy GPU for a new attempt; None: no attempt now. `idle_gpus`: no GPU worked during
+    /// its probes.
+    pub(crate) fn due(&mut self, look: &Look<'_>, idle_gpus: bool, now: Duration) -> Option<u64> {
+        let loaded = look.status.loaded?;
+        if loaded.vram_bytes > 0 && !idle_gpus {
+            self.since = None;
+            self.waits.success();
+            return None;
+        }
+        let settled = now.saturating_sub(*self.since.get_or_insert(now)) >= SETTLED;
+        // Past its expiry it serves a request; without one that is unknown.
+        let free = loaded.expires_at.is_some_and(|at| at > look.clock);
+        let quiet = look.since_client.is_none_or(|since| since >= QUIET) && !look.left_alone && !loaded.outdated;
+        let size = loaded.size_bytes?.checked_add(SPARE)?;
+        (settled && free && quiet && now >= self.next).then_some(size)
+    }
+
+    /// An attempt has ended; the next one comes in an hour at the earliest.
+    pub(crate) fn tried(&mut self, now: Duration) {
+        self.since = None;
+        self.next = now + self.waits.after_failure(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

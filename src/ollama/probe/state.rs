@@ -1,0 +1,203 @@
+//! When a loaded model of MODEL is probed, and what the outcomes add up to. Time is an argument; `prober` does what this
+//! decides.
+
+use std::time::Duration;
+
+use super::answer::{Answered, Outcome};
+use crate::config::ProbeSettings;
+use crate::ollama::models::ModelStatus;
+
+/// After the start of the worker, and after a load.
+const FIRST: Duration = Duration::from_secs(20);
+/// After a probe without an answer, and after one that reached no model.
+const RETRY: Duration = Duration::from_secs(30);
+/// A model that a client used more recently is left to it.
+const QUIET: Duration = Duration::from_secs(30);
+/// Something that speaks against a probe for a shorter time is not worth a word: often it is our own request.
+const NOTABLE: Duration = Duration::from_secs(30);
+/// Ollama would load a model that expires while the probe is on its way.
+const LEFT: i64 = 5;
+/// A probe at the default interval may take this much of the GPU's time; after a longer one the next waits longer, up to
+/// [`MOST_STRETCH`] times.
+const SHARE: f64 = 0.001;
+const DEFAULT_INTERVAL: f64 = 300.0;
+const MOST_STRETCH: f64 = 12.0;
+/// A runner that hangs is replaced after 20 s, and then the model is loaded. Not more often than this.
+const PATIENT: Duration = Duration::from_secs(120);
+const BETWEEN_PATIENT: Duration = Duration::from_secs(3600);
+
+/// A model and those who use it, as the keeper sees them.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    pub(crate) status: &'a ModelStatus,
+    /// Unix seconds by Ollama's clock.
+    pub(crate) clock: i64,
+    /// Since another client's use was last seen.
+    pub(crate) since_client: Option<Duration>,
+    /// A request of ours has reloaded what a client had loaded with options that Ollama does not list.
+    pub(crate) left_alone: bool,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ProbeNext {
+    Wait,
+    /// It has been time for a while, and something speaks against it.
+    Skip(String),
+    Send(Order),
+}
+
+/// A probe to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) loaded: LoadedAs,
+    pub(crate) timeout: Duration,
+    /// It waits for Ollama to replace a runner that hangs.
+    pub(crate) patient: bool,
+}
+
+/// What a runner is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadedAs {
+    pub(crate) digest: String,
+    pub(crate) num_ctx: u64,
+    /// Ollama lists some of it on a GPU.
+    pub(crate) on_gpu: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ProbeState {
+    settings: ProbeSettings,
+    due: Duration,
+    /// As it was last seen.
+    loaded: Option<LoadedAs>,
+    /// Silent or failed probes in a row.
+    unanswered: u32,
+    silent: bool,
+    patient_at: Option<Duration>,
+}
+
+impl ProbeState {
+    pub(crate) fn new(settings: ProbeSettings) -> Self {
+        Self { settings, due: FIRST, loaded: None, unanswered: 0, silent: false, patient_at: None }
+    }
+
+    /// `look`: None while Ollama does not answer. `busy`: why the GPUs are not to be used now; it is asked last.
+    pub(crate) fn next(
+        &mut self,
+        look: Option<&Look<'_>>,
+        busy: impl FnOnce() -> Option<String>,
+        now: Duration,
+    ) -> ProbeNext {
+        if self.settings.interval.is_none() {
+            return ProbeNext::Wait;
+        }
+        let found = look.map(|look| loaded_as(look.status));
+        if let Some(loaded) = &found {
+            let loaded = loaded.as_ref().ok();
+            // A runner that was just loaded computes in a moment; a probe of another one says nothing about it.
+            if loaded.is_some() && self.loaded.as_ref() != loaded {
+                self.due = self.due.max(now + FIRST.min(self.interval()));
+            }
+            self.loaded = loaded.cloned();
+        }
+        if now < self.due {
+            return ProbeNext::Wait;
+        }
+        let loaded = match (look, found) {
+            (Some(look), Some(found)) => found.and_then(|loaded| self.against(look, busy).map_or(Ok(loaded), Err)),
+            _ => Err("Ollama does not respond".into()),
+        };
+        match loaded {
+            Ok(loaded) => ProbeNext::Send(self.order(loaded, now)),
+            Err(why) if now.saturating_sub(self.due) >= NOTABLE => ProbeNext::Skip(why),
+            Err(_) => ProbeNext::Wait,
+        }
+    }
+
+    /// What speaks against a request now: it would harm others, or show nothing.
+    fn against(&self, look: &Look<'_>, busy: impl FnOnce() -> Option<String>) -> Option<String> {
+        if look.left_alone {
+            return Some("a client loaded it with options that Ollama does not list: a request would reload it".into());
+        }
+        let Some(at) = look.status.loaded.and_then(|loaded| loaded.expires_at) else {
+            return Some("Ollama does not list when it expires. Update Ollama".into());
+        };
+        if at < look.clock {
+            return Some("it serves a request: its expiry has passed".into());
+        }
+        if at - look.clock < LEFT {
+            return Some("it is about to expire".into());
+        }
+        // Whether it hangs counts for its clients too, and a runner that hangs may keep its GPU busy.
+        if self.unanswered > 0 {
+            return None;
+        }
+        match look.since_client {
+            Some(since) if since < QUIET => Some(format!("a client used it less than {} s ago", QUIET.as_secs())),
+            _ => busy(),
+        }
+    }
+
+    fn order(&mut self, loaded: LoadedAs, now: Duration) -> Order {
+        let rested = self.patient_at.is_none_or(|at| now.saturating_sub(at) >= BETWEEN_PATIENT);
+        let patient = self.unanswered >= 2 && self.silent && rested;
+        if patient {
+            self.patient_at = Some(now);
+        }
+        let timeout = if patient { self.settings.timeout.max(PATIENT) } else { self.settings.timeout };
+        Order { loaded, timeout, patient }
+    }
+
+    /// A probe has ended.
+    pub(crate) fn ended(&mut self, outcome: &Outcome, now: Duration) {
+        let interval = self.interval();
+        let retry = RETRY.min(interval);
+        let wait = match outcome {
+            Outcome::Answered(answered) => {
+                self.unanswered = 0;
+                interval.mul_f64(stretch(answered))
+            }
+            Outcome::Unasked(_) => retry,
+            Outcome::Silent | Outcome::Failed(_) => {
+                self.unanswered = self.unanswered.saturating_add(1);
+                self.silent = *outcome == Outcome::Silent;
+                // The second one decides, and the third may heal.
+                if self.unanswered <= 2 { retry } else { interval }
+            }
+        };
+        self.due = now + wait;
+    }
+
+    pub(crate) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    fn interval(&self) -> Duration {
+        self.settings.interval.unwrap_or(Duration::MAX)
+    }
+}
+
+/// How many times longer the interval becomes after this answer.
+fn stretch(answered: &Answered) -> f64 {
+    (answered.busy().as_secs_f64() / (DEFAULT_INTERVAL * SHARE)).clamp(1.0, MOST_STRETCH)
+}
+
+/// What the model is loaded as, or why it cannot be asked.
+pub(crate) fn loaded_as(status: &ModelStatus) -> Result<LoadedAs, String> {
+    if let Some(host) = &status.remote_host {
+        return Err(format!("it runs in Ollama's cloud ({host})"));
+    }
+    let loaded = status.loaded.ok_or("it is not loaded")?;
+    if loaded.outdated {
+        return Err("other weights were pulled under its name: the next request reloads it".into());
+    }
+    let digest = status.digest.clone().ok_or("Ollama does not list its digest")?;
+    let num_ctx = loaded.context_length.ok_or(
+        "Ollama does not list its context length, so a request could reload it. Update Ollama to a release after July 2025",
+    )?;
+    Ok(LoadedAs { digest, num_ctx, on_gpu: loaded.vram_bytes > 0 })
+}
+
+#[cfg(test)]
+mod tests;
