@@ -28,7 +28,6 @@ use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::{self, Keepers};
 use crate::ollama::probe::prober::Prober;
 use crate::ollama::probe::speeds_file::SpeedBook;
-use crate::ollama::probe::watch::{GpuWatch, NoGpus};
 use crate::outgoing;
 use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
@@ -104,12 +103,11 @@ fn serve(config: &Config) -> Started<()> {
 
     let keepers = Arc::new(Keepers::default());
     let store = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
-    sampler::start(&store, config).map_err(failed)?;
+    let gpus = Arc::new(sampler::start(&store, config).map_err(failed)?);
     let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
     let ticket_intake = ticket_intake(config)?;
-    let gpus: Arc<dyn GpuWatch> = Arc::new(NoGpus);
     let speeds = SpeedBook::start(config.state_dir.as_deref()).map_err(failed)?;
     let prober = Arc::new(Prober::new(gpus, speeds));
     keeper_thread::start(config, &keepers, &prober).map_err(failed)?;

@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use super::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
-use super::wire::{self, Answer, Ask, Hello, Question, Wanted};
+use super::wire::{self, ActivityAsk, Answer, Ask, Hello, Question, Wanted};
 use crate::gpu::state::GpuState;
 use crate::sys::backoff::Backoff;
 use process::{End, HELPER, Process, START_QUIET, find, wait};
@@ -102,15 +102,15 @@ impl Gpus {
     }
 
     /// Asks for one sample; returns within [`SAMPLE_DEADLINE`] whatever driver and helper do.
-    /// `events`: XID events as well.
-    pub(crate) fn sample(&mut self, events: bool) -> GpuState {
+    /// `events`: XID events as well. `activity`: for a probe.
+    pub(crate) fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> GpuState {
         let resting = self.process.is_none() && Instant::now() < self.retry_at;
         if let Some((_, fault)) = self.fault.as_ref().filter(|_| resting) {
             return self.failed(fault.clone());
         }
         let result = match self.succeed(events) {
             Some(answer) => answer,
-            None => match self.ask(events) {
+            None => match self.ask(events, activity) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return self.starting(),
                 Err(fault) => Err(fault),
@@ -195,7 +195,7 @@ impl Gpus {
     /// The second helper's answer, if it counts: then it replaces the first one.
     fn succeed(&mut self, events: bool) -> Option<Result<GpuSample, GpuFault>> {
         let mut successor = self.successor.take()?;
-        match self.wait(&mut successor, events, Duration::ZERO) {
+        match self.wait(&mut successor, events, None, Duration::ZERO) {
             Wait::Starting => {
                 self.successor = Some(successor);
                 None
@@ -230,7 +230,11 @@ impl Gpus {
     }
 
     /// An answer of the helper, which is started if there is none; None while it starts.
-    fn ask(&mut self, events: bool) -> Result<Option<Result<GpuSample, GpuFault>>, GpuFault> {
+    fn ask(
+        &mut self,
+        events: bool,
+        activity: Option<ActivityAsk>,
+    ) -> Result<Option<Result<GpuSample, GpuFault>>, GpuFault> {
         let mut process = match self.process.take() {
             Some(process) => process,
             None => {
@@ -240,7 +244,7 @@ impl Gpus {
             }
         };
         let timeout = if process.answered { SAMPLE_DEADLINE } else { process.quiet() };
-        match self.wait(&mut process, events, timeout) {
+        match self.wait(&mut process, events, activity, timeout) {
             Wait::Answer(answer) => {
                 self.process = Some(process);
                 if answer.is_err() {
@@ -259,10 +263,11 @@ impl Gpus {
 
     /// Waits for an answer of `process`, which is asked unless it has been already. A process that has answered before
     /// has until its deadline; one that is starting is left alone after `timeout`.
-    fn wait(&mut self, process: &mut Process, events: bool, timeout: Duration) -> Wait {
+    fn wait(&mut self, process: &mut Process, events: bool, activity: Option<ActivityAsk>, timeout: Duration) -> Wait {
         let (id, at) = *process.asked.get_or_insert_with(|| {
-            let slow = self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
-            let ask = Ask { id: self.next_id, ask: Question::Sample(Wanted { slow, events }) };
+            // Slow readings are counted with the ordinary samples.
+            let slow = activity.is_none() && self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
+            let ask = Ask { id: self.next_id, ask: Question::Sample(Wanted { slow, events, activity }) };
             self.next_id += 1;
             // After a write error the helper's stdout says more about its end.
             let _ = process.stdin.write_all(wire::line(&ask).as_bytes());

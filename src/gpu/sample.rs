@@ -49,6 +49,14 @@ pub(crate) struct XidEvent {
     pub(crate) xid: u32,
 }
 
+impl GpuSample {
+    /// Index and utilization of the busiest GPU; None where none reports its utilization.
+    pub(crate) fn busiest(&self) -> Option<(u32, u32)> {
+        let usable = self.gpus.iter().filter(|gpu| gpu.usable());
+        usable.filter_map(|gpu| Some((gpu.index, gpu.utilization_percent?))).max_by_key(|(_, percent)| *percent)
+    }
+}
+
 impl Gpu {
     pub(crate) fn all_gaps(&self) -> [&Gaps; 3] {
         [&self.gaps, &self.slow_gaps, &self.fixed_gaps]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::sample::{GpuFault, GpuSample};
 
 /// Raised whenever the meaning of a line changes. Both sides refuse a different one.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// A GPU takes 2 to 4 KiB.
 pub(crate) const MAX_LINE: usize = 1024 * 1024;
@@ -39,6 +39,19 @@ pub(crate) struct Wanted {
     pub(crate) slow: bool,
     /// Also the errors that the driver reports.
     pub(crate) events: bool,
+    /// Also what the GPUs did during a probe. None of these calls is made without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) activity: Option<ActivityAsk>,
+}
+
+/// The two asks of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ActivityAsk {
+    /// Remember where the driver's buffers and counters stand.
+    Mark,
+    /// Fill [`super::sample::Gpu::activity`] with what came since the mark.
+    SinceMark,
 }
 
 /// Helper to server.
@@ -76,8 +89,11 @@ fn lines_are_stable_text() {
         assert_eq!(parse::<T>(text).as_ref(), Ok(message));
     }
     check(&Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
-    let wanted = Wanted { slow: true, events: false };
+    let wanted = Wanted { slow: true, events: false, activity: None };
     check(&Ask { id: 7, ask: Question::Sample(wanted) }, r#"{"id":7,"ask":{"sample":{"slow":true,"events":false}}}"#);
+    let wanted = Wanted { slow: false, events: true, activity: Some(ActivityAsk::SinceMark) };
+    let text = r#"{"id":8,"ask":{"sample":{"slow":false,"events":true,"activity":"since_mark"}}}"#;
+    check(&Ask { id: 8, ask: Question::Sample(wanted) }, text);
     let fault = GpuFault { kind: super::sample::FaultKind::LibMismatch, detail: "x".into() };
     check(&Answer { id: 7, answer: Err(fault) }, r#"{"id":7,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#);
 }

@@ -1,6 +1,7 @@
 //! The verdict: rules and their reason codes, the sampler that applies them, uptime and history.
 
 pub(crate) mod codes;
+pub(crate) mod gpu_watch;
 pub(crate) mod history;
 pub(crate) mod once;
 pub(crate) mod recent;

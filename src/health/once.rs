@@ -180,7 +180,7 @@ fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Readin
     while asked.recv().is_ok() {
         let events = log.as_mut().ok().map(|log| log.read());
         let host = host_facts(root, log.as_ref().ok());
-        let (gpu, reinits) = source.sample(false);
+        let (gpu, reinits) = source.sample(false, None);
         if sender.send(Reading { host, events, gpu, reinits }).is_err() {
             return;
         }

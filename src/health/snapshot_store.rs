@@ -45,6 +45,8 @@ struct StoreState {
     host: Option<HostFacts>,
     history: History,
     recent: Recent,
+    /// Index and utilization of the busiest GPU, of the last two samples.
+    busiest: [Option<(u32, u32)>; 2],
     xids: XidLog,
     kernel_log: bool,
     uptime: Windows,
@@ -63,6 +65,7 @@ impl SnapshotStore {
             host: None,
             history: History::default(),
             recent: Recent::default(),
+            busiest: [None; 2],
             xids: XidLog::default(),
             kernel_log: false,
             uptime: Windows::default(),
@@ -131,13 +134,32 @@ impl SnapshotStore {
         unlock(state, news);
     }
 
+    /// Index and utilization of the busiest GPU in the last two ordinary samples.
+    pub(super) fn busiest_gpu(&self) -> Option<(u32, u32)> {
+        self.lock().busiest.into_iter().flatten().max_by_key(|(_, percent)| *percent)
+    }
+
+    /// An ordinary sample.
     pub(super) fn put_gpu(&self, gpu: GpuState, reinits: u64) {
+        self.put_sample(gpu, reinits, true);
+    }
+
+    /// A sample between two ordinary ones. Rules that count samples in a row do not count it, and it is part of no mean:
+    /// a GPU at work for a probe is not the rule.
+    pub(super) fn put_extra_gpu(&self, gpu: GpuState, reinits: u64) {
+        self.put_sample(gpu, reinits, false);
+    }
+
+    fn put_sample(&self, gpu: GpuState, reinits: u64, counts: bool) {
         let now = unix_now();
         let mut state = self.lock();
         if let GpuState::Sample(sample) = &gpu {
-            let StoreState { history, recent, ollama, .. } = &mut *state;
-            history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
-            recent.see(&sample.gpus, self.started.elapsed());
+            if counts {
+                let StoreState { history, recent, ollama, busiest, .. } = &mut *state;
+                history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
+                recent.see(&sample.gpus, self.started.elapsed());
+                *busiest = [sample.busiest(), busiest[0]];
+            }
             state.counts.last_success = Some(now);
             let reloaded = std::mem::take(&mut state.no_driver);
             // The kernel's log has all of them, with their times.

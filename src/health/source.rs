@@ -7,6 +7,7 @@ use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::state::GpuState;
 use crate::gpu::tegra::Tegra;
+use crate::gpu::wire::ActivityAsk;
 use std::path::Path;
 
 /// Where GPU readings come from.
@@ -30,10 +31,11 @@ impl Source {
         }
     }
 
-    pub(super) fn sample(&mut self, events: bool) -> (GpuState, u64) {
+    /// `activity`: for a probe. A Tegra board does not have it.
+    pub(super) fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> (GpuState, u64) {
         match self {
             Self::Helper(gpus) => {
-                let state = gpus.sample(events);
+                let state = gpus.sample(events, activity);
                 (state, gpus.reinits())
             }
             Self::Tegra(board) => (GpuState::Sample(board.sample()), 0),

@@ -9,6 +9,7 @@
 )]
 
 mod ack;
+mod activity;
 mod agents;
 mod bad_input;
 mod beats;

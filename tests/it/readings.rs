@@ -257,12 +257,21 @@ fn odd_answers_of_the_library_do_no_harm() {
     assert_eq!((&report["health"]["reasons"][0]["gpu"], verdict(&report)), (&json!("gpu0"), "degraded"));
 }
 
+/// Valgrind is installed; a word about it where it is not.
+pub fn has_valgrind() -> bool {
+    let found = std::process::Command::new("valgrind").arg("--version").output();
+    let found = found.is_ok_and(|out| out.status.success());
+    if !found {
+        skip("valgrind is missing");
+    }
+    found
+}
+
 /// The helper is the one program with unsafe code: memcheck watches each of its calls, with every value that a library
 /// may give and every error.
 #[test]
 fn memcheck_finds_nothing_in_the_helper() {
-    if !std::process::Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
-        skip("valgrind is missing");
+    if !has_valgrind() {
         return;
     }
     let dir = folder("memcheck");

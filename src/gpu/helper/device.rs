@@ -9,13 +9,14 @@ use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 
+use super::activity::Mark;
 use super::reading_log::{self, ReadingLog, Times, micros};
 use super::words::words;
 use super::{fixed, raw, readings};
 use crate::gpu::reading::Kind;
 use crate::gpu::readings::READINGS;
 use crate::gpu::sample::{Gaps, Gpu, GpuError};
-use crate::gpu::wire::Wanted;
+use crate::gpu::wire::{ActivityAsk, Wanted};
 
 /// Events of one GPU that are taken a sample.
 const MAX_EVENTS: usize = 64;
@@ -30,6 +31,8 @@ pub(super) struct Device {
     /// None before the slow and fixed readings were read once, else how often failed ones were retried.
     retries: Option<u32>,
     events: Events,
+    /// None before the first.
+    mark: Option<Mark>,
 }
 
 /// The driver's events of one GPU.
@@ -49,7 +52,7 @@ pub(super) struct Reading {
 
 impl Device {
     pub(super) fn new(nvml: &'static Nvml, index: u32) -> Self {
-        Self { nvml, gpu: Gpu { index, ..Gpu::default() }, retries: None, events: Events::Untried }
+        Self { nvml, gpu: Gpu { index, ..Gpu::default() }, retries: None, events: Events::Untried, mark: None }
     }
 
     /// Reads all that is wanted, however long the driver takes.
@@ -61,11 +64,19 @@ impl Device {
         let mut xids = Vec::new();
         let gpu = match handle {
             Some(Ok(device)) => {
-                let gpu = self.readings(&device, wanted, &mut times);
+                // Close to the probe: before the other readings at its end, after them at its beginning.
+                let mark = self.mark.as_ref().filter(|_| wanted.activity == Some(ActivityAsk::SinceMark));
+                let activity = mark.map(|mark| mark.since(&device, &mut times));
+                let gpu = Gpu { activity, ..self.readings(&device, wanted, &mut times) };
+                self.mark = match wanted.activity {
+                    Some(ActivityAsk::Mark) => Some(Mark::new(&device, gpu.power_mw, &mut times)),
+                    _ => self.mark.take(),
+                };
                 xids = self.heard(&device, wanted.events, &mut times);
                 gpu
             }
             Some(Err(why)) => {
+                self.mark = None;
                 let error = GpuError { kind: reading_log::refusal(&why), message: words(&why) };
                 Gpu { error: Some(error), ..self.gpu.identity() }
             }

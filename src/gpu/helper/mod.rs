@@ -1,6 +1,7 @@
 //! The helper program: loads NVML and answers asks, one JSON line each, until stdin ends. It never restarts NVML: for
 //! that the server starts another helper.
 
+mod activity;
 mod device;
 mod fixed;
 mod library;

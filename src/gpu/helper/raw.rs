@@ -14,6 +14,9 @@ type Text<'a> = &'a dyn Fn(*mut c_char, c_uint) -> c::nvmlReturn_t;
 
 /// Room for NVML's longest text.
 const TEXT: usize = 96;
+/// More utilization samples than a driver keeps (about 100), and more processes than use one GPU.
+const MAX_SAMPLES: u32 = 16_384;
+const MAX_UTILIZED: u32 = 1_024;
 
 /// A text of NVML. Bytes that are not UTF-8 become replacement characters: nvml-wrapper would reject the whole text.
 fn text(call: Text<'_>) -> Result<String, NvmlError> {
@@ -144,18 +147,68 @@ pub(super) fn signed_fields<const N: usize>(
     nvml_try(unsafe { call(device.handle(), count, values.as_mut_ptr()) })?;
     Ok(values.map(|field| {
         nvml_try(field.nvmlReturn)?;
-        let value = field.value;
-        // SAFETY: the type names the member that was written; any bits are valid for each of them.
-        unsafe {
-            Ok(match field.valueType {
-                c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT => i64::from(value.uiVal.cast_signed()),
-                c::nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT => i64::from(value.siVal),
-                c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG
-                | c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG => value.ullVal.cast_signed(),
-                c::nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_LONG_LONG => value.sllVal,
-                c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_SHORT => i64::from(value.usVal),
-                other => return Err(NvmlError::UnexpectedVariant(other)),
-            })
-        }
+        integer(field.valueType, field.value)
     }))
+}
+
+/// A value of one of NVML's integer types.
+fn integer(kind: c::nvmlValueType_t, value: c::nvmlValue_t) -> Result<i64, NvmlError> {
+    // SAFETY: the type names the member that was written; any bits are valid for each of them.
+    unsafe {
+        Ok(match kind {
+            c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_INT => i64::from(value.uiVal.cast_signed()),
+            c::nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_INT => i64::from(value.siVal),
+            c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG
+            | c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_LONG_LONG => value.ullVal.cast_signed(),
+            c::nvmlValueType_enum_NVML_VALUE_TYPE_SIGNED_LONG_LONG => value.sllVal,
+            c::nvmlValueType_enum_NVML_VALUE_TYPE_UNSIGNED_SHORT => i64::from(value.usVal),
+            other => return Err(NvmlError::UnexpectedVariant(other)),
+        })
+    }
+}
+
+/// The driver's utilization samples that are newer than its timestamp `since`, in microseconds; 0: all that it has.
+/// nvml-wrapper would allocate as many as a driver claims, here and in the next call.
+///
+/// # Errors
+/// NVML's, `NotFound` where there is none, and `InsufficientSize` beyond [`MAX_SAMPLES`].
+pub(super) fn utilization_samples(device: &Device<'_>, since: u64) -> Result<Vec<(u64, i64)>, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetSamples.as_ref())?;
+    let (kind, mut value_kind, mut count) = (c::nvmlSamplingType_enum_NVML_GPU_UTILIZATION_SAMPLES, 0, 0);
+    // SAFETY: the device is alive as long as its reference; without an array only the count is written.
+    let code = unsafe { call(device.handle(), kind, since, &raw mut value_kind, &raw mut count, ptr::null_mut()) };
+    // SAFETY: the struct holds only numbers, for which zero bits are valid.
+    let mut samples: Vec<c::nvmlSample_t> = vec![unsafe { mem::zeroed() }; room(code, count, MAX_SAMPLES)?];
+    let mut count = c_uint::try_from(samples.len()).unwrap_or_default();
+    // SAFETY: as above, and the array has the given number of elements.
+    nvml_try(unsafe { call(device.handle(), kind, since, &raw mut value_kind, &raw mut count, samples.as_mut_ptr()) })?;
+    let written = samples.iter().take(count as usize);
+    written.map(|sample| Ok((sample.timeStamp, integer(value_kind, sample.sampleValue)?))).collect()
+}
+
+/// Timestamps and SM utilization of processes that are newer than the driver's timestamp `since`, in microseconds.
+///
+/// # Errors
+/// NVML's, `NotFound` where no process used the GPU, and `InsufficientSize` beyond [`MAX_UTILIZED`].
+pub(super) fn process_utilization(device: &Device<'_>, since: u64) -> Result<Vec<(u64, i64)>, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetProcessUtilization.as_ref())?;
+    let mut count = 0;
+    // SAFETY: as above.
+    let code = unsafe { call(device.handle(), ptr::null_mut(), &raw mut count, since) };
+    // SAFETY: as above.
+    let mut processes: Vec<c::nvmlProcessUtilizationSample_t> =
+        vec![unsafe { mem::zeroed() }; room(code, count, MAX_UTILIZED)?];
+    let mut count = c_uint::try_from(processes.len()).unwrap_or_default();
+    // SAFETY: as above.
+    nvml_try(unsafe { call(device.handle(), processes.as_mut_ptr(), &raw mut count, since) })?;
+    Ok(processes.iter().take(count as usize).map(|process| (process.timeStamp, process.smUtil.into())).collect())
+}
+
+/// Length of an array for the elements that a call without an array counted, and for some that come before the next call.
+fn room(code: c::nvmlReturn_t, count: c_uint, most: u32) -> Result<usize, NvmlError> {
+    match counted(code, count)? {
+        0 if code == c::nvmlReturn_enum_NVML_SUCCESS => Err(NvmlError::NotFound),
+        count if (1..=most).contains(&count) => Ok(count as usize + 16),
+        count => Err(NvmlError::InsufficientSize(Some(count as usize))),
+    }
 }

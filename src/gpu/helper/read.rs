@@ -11,7 +11,7 @@ use super::library::{self, Loaded};
 use super::raw;
 use super::reading_log::{ReadingLog, Times, micros};
 use crate::gpu::sample::{FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample, SLOW_READ, XidEvent};
-use crate::gpu::wire::Wanted;
+use crate::gpu::wire::{ActivityAsk, Wanted};
 
 /// More than any machine has. A wrong count must not make a line longer than the protocol allows.
 const MAX_GPUS: u32 = 128;
@@ -32,6 +32,8 @@ struct Asked {
     identity: Option<Gpu>,
     /// The driver reports its events.
     listening: bool,
+    /// The last mark was set in time.
+    marked: bool,
 }
 
 impl Reader {
@@ -63,18 +65,27 @@ impl Reader {
         let slow_fresh = wanted.slow || self.gpus.iter().any(|gpu| gpu.identity.is_none());
         // Late answers of slow GPUs since the last sample. They are asked again with the others.
         let late: Vec<Option<Reading>> = self.gpus.iter_mut().map(|gpu| gpu.answer(Duration::ZERO)).collect();
-        self.gpus.iter_mut().for_each(|gpu| gpu.ask(wanted));
+        let sent: Vec<bool> = self.gpus.iter_mut().map(|gpu| gpu.ask(wanted)).collect();
         let mut events = Vec::new();
         let mut gpus = Vec::new();
-        for ((index, asked), late) in (0..count).zip(&mut self.gpus).zip(late) {
+        for (((index, asked), late), sent) in (0..count).zip(&mut self.gpus).zip(late).zip(sent) {
             let fresh = asked.answer(SLOW_READ);
+            let answered = sent && fresh.is_some();
+            if wanted.activity == Some(ActivityAsk::Mark) {
+                asked.marked = answered;
+            }
             let mut gpu = None;
             for reading in late.into_iter().chain(fresh) {
                 events.extend(reading.xids.into_iter().map(|xid| XidEvent { index, xid }));
                 reading.times.into_iter().for_each(|(call, us)| *times.entry(call).or_default() += us);
                 gpu = Some(reading.gpu);
             }
-            gpus.push(gpu.unwrap_or_else(|| Gpu { index, ..asked.slow() }));
+            let mut gpu = gpu.unwrap_or_else(|| Gpu { index, ..asked.slow() });
+            if !answered || !asked.marked {
+                // It belongs to an earlier ask, or to an earlier mark.
+                gpu.activity = None;
+            }
+            gpus.push(gpu);
         }
         Ok(GpuSample {
             driver_version,
@@ -106,14 +117,16 @@ impl Asked {
             kind: FaultKind::InitFailed,
             detail: format!("cannot start a thread to read a GPU: {why}"),
         })?;
-        Ok(Self { asks, readings, since: None, identity: None, listening: false })
+        Ok(Self { asks, readings, since: None, identity: None, listening: false, marked: false })
     }
 
-    /// Asks, unless an answer is still expected.
-    fn ask(&mut self, wanted: Wanted) {
-        if self.since.is_none() && self.asks.try_send(wanted).is_ok() {
+    /// Asks, unless an answer is still expected; whether it did.
+    fn ask(&mut self, wanted: Wanted) -> bool {
+        let sent = self.since.is_none() && self.asks.try_send(wanted).is_ok();
+        if sent {
             self.since = Some(Instant::now());
         }
+        sent
     }
 
     /// The answer, if one is expected and arrives within `timeout` of the ask.

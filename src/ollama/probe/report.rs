@@ -95,7 +95,7 @@ impl ProbeFacts {
         self.busy_ns = self.busy_ns.saturating_add(busy);
         match &probe.sent.witness {
             Witness::Worked { .. } => self.reloaded(),
-            Witness::Idle { clause } if probe.order.loaded.on_gpu => {
+            Witness::Idle { clause, .. } if probe.order.loaded.on_gpu => {
                 self.idle_probes += 1;
                 self.idle_gpus = (self.idle_probes >= IDLE_PROBES).then(|| clause.clone());
             }

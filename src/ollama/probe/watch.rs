@@ -21,27 +21,3 @@ pub(crate) trait GpuWatch: Debug + Send + Sync {
     /// UUIDs of the usable GPUs, the driver and Ollama: what a usual speed belongs to.
     fn identity(&self) -> String;
 }
-
-/// Where no GPU is read.
-#[derive(Debug)]
-pub(crate) struct NoGpus;
-
-impl GpuWatch for NoGpus {
-    fn busy(&self) -> Option<String> {
-        None
-    }
-
-    fn mark(&self) {}
-
-    fn since_mark(&self) -> Option<GpuSample> {
-        None
-    }
-
-    fn has_room(&self, _bytes: u64) -> bool {
-        false
-    }
-
-    fn identity(&self) -> String {
-        String::new()
-    }
-}

@@ -1,17 +1,126 @@
-//! STUB
+//! What the GPUs did while a model answered a probe, and who holds their memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::answer::Answered;
-use crate::gpu::sample::GpuSample;
-#[derive(Debug, Clone, PartialEq)]
+use crate::gpu::activity::Activity;
+use crate::gpu::sample::{Gpu, GpuSample};
+use crate::sys::json::MIB;
+use crate::sys::text::counted;
+
+/// A model that computed for less leaves too little in the driver's samples.
+const LEAST_BUSY: Duration = Duration::from_millis(500);
+/// From this utilization on a GPU works, and from this one on one of its processes does.
+const WORKS_PERCENT: u32 = 20;
+const PROCESS_WORKS_PERCENT: u32 = 10;
+/// Mean power up to this many times the power before, and this many milliwatts more, is that of an idle GPU.
+const IDLE_POWER: f64 = 1.3;
+const IDLE_POWER_MW: f64 = 10_000.0;
+/// GPUs that are named, and processes.
+const MOST_GPUS: usize = 4;
+const MOST_HOLDERS: usize = 3;
+
+/// What the GPUs did during an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Witness {
+    /// The highest utilization of a GPU.
     Worked { percent: u32 },
-    Idle { clause: String },
+    /// None worked: the same, and what was seen, in one clause.
+    Idle { percent: u32, clause: String },
+    /// The driver does not say, or the answer was too short.
     Unknown,
 }
+
 impl Witness {
+    /// The highest utilization of a GPU.
     pub(crate) fn percent(&self) -> Option<u32> {
-        if let Self::Worked { percent } = self { Some(*percent) } else { None }
+        match self {
+            Self::Worked { percent } | Self::Idle { percent, .. } => Some(*percent),
+            Self::Unknown => None,
+        }
     }
 }
-pub(crate) fn judge(_s: &GpuSample, _a: &Answered) -> Witness {
-    Witness::Unknown
+
+/// `sample`: taken since the mark, right after the answer. For models that Ollama reports on a GPU: a part of one on the
+/// CPU leaves the GPU idle most of the time.
+pub(crate) fn judge(sample: &GpuSample, answered: &Answered) -> Witness {
+    match highest(sample) {
+        Some((percent, true)) => Witness::Worked { percent },
+        Some((percent, false)) if is_idle(sample, answered) => {
+            Witness::Idle { percent, clause: idle_clause(&sample.gpus) }
+        }
+        _ => Witness::Unknown,
+    }
 }
+
+/// The highest utilization of a GPU or of a process since the mark, and whether it is that of a GPU at work.
+fn highest(sample: &GpuSample) -> Option<(u32, bool)> {
+    let percents = sample.gpus.iter().filter_map(|gpu| gpu.activity).flat_map(|activity| {
+        let of = |percent: Option<u32>, works: u32| percent.map(|percent| (percent, percent >= works));
+        [of(activity.utilization_percent, WORKS_PERCENT), of(activity.process_percent, PROCESS_WORKS_PERCENT)]
+    });
+    percents.flatten().reduce(|a, b| (a.0.max(b.0), a.1 || b.1))
+}
+
+fn is_idle(sample: &GpuSample, answered: &Answered) -> bool {
+    let long = !answered.embedding && answered.busy() >= LEAST_BUSY;
+    long && sample.gpus.iter().all(|gpu| {
+        gpu.usable()
+            && gpu.activity.is_some_and(|activity| saw_all(&activity, answered.busy()) && !used_power(&activity))
+    })
+}
+
+/// A sample covers the time since the one before. Where the model computed for two such periods, one of them shows at
+/// least half of its period at work, although the newest sample may be from before the answer's end.
+fn saw_all(activity: &Activity, busy: Duration) -> bool {
+    let (Some(_), Some(sampled_us)) = (activity.utilization_percent, activity.sampled_us) else { return false };
+    let period = Duration::from_micros(sampled_us / u64::from(activity.samples.max(1)));
+    busy >= period * 2 && Duration::from_micros(activity.window_us) >= busy
+}
+
+/// It used more power than an idle GPU, as far as that is known.
+fn used_power(activity: &Activity) -> bool {
+    let before = activity.power_before_mw.map(|mw| f64::from(mw) * IDLE_POWER + IDLE_POWER_MW);
+    mean_power_mw(activity).zip(before).is_some_and(|(mean, idle)| mean > idle)
+}
+
+fn mean_power_mw(activity: &Activity) -> Option<f64> {
+    let seconds = Duration::from_micros(activity.window_us).as_secs_f64();
+    activity.energy_mj.filter(|_| seconds > 0.0).map(|mj| mj as f64 / seconds)
+}
+
+fn idle_clause(gpus: &[Gpu]) -> String {
+    let one = |gpu: &Gpu| {
+        let activity = gpu.activity.unwrap_or_default();
+        let percent = activity.utilization_percent.unwrap_or_default();
+        let watts =
+            mean_power_mw(&activity).or(gpu.power_mw.map(f64::from)).map(|mw| format!(", {:.0} W", mw / 1000.0));
+        let samples = counted(activity.samples as usize, "sample");
+        format!("GPU {} at most {percent} % in {samples}{}", gpu.index, watts.unwrap_or_default())
+    };
+    let named: Vec<String> = gpus.iter().take(MOST_GPUS).map(one).collect();
+    let others = match gpus.len().saturating_sub(MOST_GPUS) {
+        0 => String::new(),
+        others => format!(", and {others} more"),
+    };
+    format!("no GPU worked during it: {}{others}", named.join(", "))
+}
+
+/// The processes that hold most of the GPUs' memory, `process 4242 (6321 MiB)`; empty where that is unknown.
+pub(crate) fn vram_holders(sample: &GpuSample) -> String {
+    let mut held: BTreeMap<u32, u64> = BTreeMap::new();
+    for process in sample.gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten()) {
+        if let Some(bytes) = process.vram_bytes {
+            let sum = held.entry(process.pid).or_default();
+            *sum = sum.saturating_add(bytes);
+        }
+    }
+    let mut held: Vec<(u32, u64)> = held.into_iter().collect();
+    held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let named = held.iter().take(MOST_HOLDERS).map(|(pid, bytes)| format!("process {pid} ({} MiB)", bytes / MIB));
+    named.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
 //! - `gpu1.sleep=MS`: how long that call takes; `hang` never returns
 //! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, or for texts `hex:` and bytes; `gpu*.READING` is that of all GPUs. The READINGs
-//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs`
+//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs` and `fake/activity.rs`
 //!
 //! It was compared with real parts: its functions and what nvmlInit_v2 returns without a driver with NVIDIA's own
 //! libraries 340.108, 390.157, 418.226, 450.248, 460.106, 470.256, 525.147, 535.274, 550.163 and 555.58 (`real_nvml.rs`);
@@ -27,6 +27,8 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
+#[path = "fake/activity.rs"]
+pub mod activity;
 #[path = "fake/device.rs"]
 pub mod device;
 #[path = "fake/events.rs"]

@@ -82,7 +82,7 @@ fn what_an_answer_says_beside_its_speed() {
 
 #[test]
 fn gpus_that_do_not_work_are_a_finding_at_the_second_probe() {
-    let idle = || Witness::Idle { clause: "no GPU worked".into() };
+    let idle = || Witness::Idle { percent: 3, clause: "no GPU worked".into() };
     let mut facts = ProbeFacts::default();
     let mut probe = |facts: &mut ProbeFacts, witness: Witness, on_gpu: bool| {
         let sent = Sent { witness, ..sent(Outcome::Answered(answered())) };

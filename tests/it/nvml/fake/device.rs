@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
 use crate::{INVALID_ARGUMENT, SUCCESS, index_of, numbers, put, reading, setting, text};
 
-const INSUFFICIENT_SIZE: c_int = 7;
+pub const INSUFFICIENT_SIZE: c_int = 7;
 const NOT_SUPPORTED: &str = "err:3";
 
 /// A function that gives one number: `name in the file`, default, C name.

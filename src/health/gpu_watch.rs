@@ -1,0 +1,146 @@
+//! The GPUs for the probe of a model: the last samples answer what can be answered from them, and the thread `gpus` takes
+//! an extra sample for the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use super::severity::Verdict;
+use super::snapshot_store::SnapshotStore;
+use crate::gpu::sample::{FaultKind, Gpu, GpuSample};
+use crate::gpu::state::GpuState;
+use crate::gpu::wire::ActivityAsk;
+use crate::ollama::probe::watch::GpuWatch;
+use crate::ollama::state::{OllamaState, Reach};
+
+/// How long a probe waits for an extra sample. A driver that hangs does not block it longer.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Asks that wait at a time. Each model asks for one.
+const MOST_ASKS: usize = 16;
+/// A GPU above this utilization works for others.
+const IN_USE_PERCENT: u32 = 10;
+
+/// An ask for an extra sample.
+#[derive(Debug)]
+pub(super) struct GpuAsk {
+    pub(super) activity: ActivityAsk,
+    until: Instant,
+    /// An answer of its own for each ask: a late one reaches no other.
+    answer: SyncSender<Option<GpuSample>>,
+}
+
+impl GpuAsk {
+    /// The probe does not wait any more.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    pub(super) fn answer(self, sample: Option<GpuSample>) {
+        // The probe may have stopped waiting.
+        let _ = self.answer.try_send(sample);
+    }
+}
+
+/// The GPUs as the sampler reads them.
+#[derive(Debug)]
+pub(crate) struct SampledGpus {
+    store: Arc<SnapshotStore>,
+    asks: SyncSender<GpuAsk>,
+    /// The last mark was set in time.
+    marked: AtomicBool,
+    deadline: Duration,
+}
+
+impl SampledGpus {
+    /// And where its asks arrive.
+    pub(super) fn new(store: &Arc<SnapshotStore>) -> (Self, Receiver<GpuAsk>) {
+        let (asks, asked) = mpsc::sync_channel(MOST_ASKS);
+        (Self { store: Arc::clone(store), asks, marked: AtomicBool::new(false), deadline: DEADLINE }, asked)
+    }
+
+    fn ask(&self, activity: ActivityAsk) -> Option<GpuSample> {
+        let (answer, answers) = mpsc::sync_channel(1);
+        self.asks.try_send(GpuAsk { activity, until: Instant::now() + self.deadline, answer }).ok()?;
+        answers.recv_timeout(self.deadline).ok()?
+    }
+}
+
+impl GpuWatch for SampledGpus {
+    fn busy(&self) -> Option<String> {
+        busy(&self.store.gpu(), self.store.busiest_gpu())
+    }
+
+    fn mark(&self) {
+        let marked = self.ask(ActivityAsk::Mark).is_some();
+        self.marked.store(marked, Ordering::Relaxed);
+    }
+
+    fn since_mark(&self) -> Option<GpuSample> {
+        let mut sample = self.ask(ActivityAsk::SinceMark)?;
+        if !self.marked.load(Ordering::Relaxed) {
+            sample.gpus.iter_mut().for_each(|gpu| gpu.activity = None);
+        }
+        Some(sample)
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let Some(latest) = self.store.latest() else { return false };
+        let sick = |gpu: &Gpu| {
+            let id = gpu.id();
+            latest.reasons.iter().any(|r| r.severity == Verdict::Unhealthy && r.gpu.as_ref() == Some(&id))
+        };
+        usable(&latest.gpu).any(|gpu| has_free(gpu, bytes) && !sick(gpu))
+    }
+
+    fn identity(&self) -> String {
+        self.store.latest().map(|latest| identity(&latest.gpu, &latest.ollama)).unwrap_or_default()
+    }
+}
+
+fn usable(gpus: &GpuState) -> impl Iterator<Item = &Gpu> {
+    gpus.gpus().iter().filter(|gpu| gpu.usable())
+}
+
+/// Why a probe would disturb others or show nothing. `busiest`: index and utilization of the last samples.
+fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
+    match gpus {
+        GpuState::Pending => Some("the GPUs have not been read yet".into()),
+        GpuState::Starting { .. } => Some("the driver is starting".into()),
+        GpuState::Fault { fault, last_known, .. } => match fault.kind {
+            FaultKind::Stuck => Some("the driver does not respond".into()),
+            // There is nothing to read here, and a model can run all the same.
+            FaultKind::LibMissing | FaultKind::HelperMissing | FaultKind::NoPermission | FaultKind::DriverNotLoaded
+                if last_known.is_empty() =>
+            {
+                None
+            }
+            _ => Some("the GPUs cannot be read".into()),
+        },
+        GpuState::Sample(sample) => {
+            let silent = sample.gpus.iter().find(|gpu| gpu.is_slow());
+            let silent = silent.map(|gpu| format!("GPU {} does not respond", gpu.index));
+            let in_use = busiest.filter(|(_, percent)| *percent > IN_USE_PERCENT);
+            silent.or_else(|| in_use.map(|(index, percent)| format!("GPU {index} is in use: {percent} %")))
+        }
+    }
+}
+
+/// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room.
+fn has_free(gpu: &Gpu, bytes: u64) -> bool {
+    !gpu.unified_memory && gpu.vram_free_bytes.is_some_and(|free| free >= bytes)
+}
+
+fn identity(gpus: &GpuState, ollama: &OllamaState) -> String {
+    let mut parts: Vec<&str> = usable(gpus).filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
+    parts.sort_unstable();
+    let driver = gpus.sample().and_then(|sample| sample.driver_version.as_deref());
+    let version = match &ollama.reach {
+        Reach::Up { version } => version,
+        _ => "",
+    };
+    format!("{} driver {} ollama {version}", parts.join(","), driver.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! The GPUs for a probe, without a driver.
+
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::gpu::activity::Activity;
+use crate::gpu::sample::{GpuError, GpuErrorKind, GpuFault};
+use crate::health::sampler::watch_gpus;
+use crate::health::verdict::Code;
+
+fn gpu(index: u32) -> Gpu {
+    Gpu { index, uuid: Some(format!("GPU-{index}")), utilization_percent: Some(3), ..Gpu::default() }
+}
+
+fn sample(gpus: &[Gpu]) -> GpuState {
+    let driver_version = Some("570.86".into());
+    GpuState::Sample(GpuSample { driver_version, gpus: gpus.to_vec(), ..GpuSample::default() })
+}
+
+fn fault(kind: FaultKind, last_known: Vec<Gpu>) -> GpuState {
+    GpuState::Fault { fault: GpuFault { kind, detail: String::new() }, lasting_s: 1.0, last_known }
+}
+
+fn store() -> Arc<SnapshotStore> {
+    let store = SnapshotStore::new(crate::config::limits::Limits::default(), Vec::new(), Arc::default());
+    store.publish_the_first_anyway();
+    Arc::new(store)
+}
+
+#[test]
+fn work_of_others_and_a_driver_that_does_not_respond_keep_a_probe_away() {
+    let (store, at) = (store(), |percent| Gpu { utilization_percent: percent, ..gpu(0) });
+    let (watch, _asked) = SampledGpus::new(&store);
+    let busy = |gpu: GpuState| {
+        store.put_gpu(gpu, 0);
+        watch.busy()
+    };
+    assert_eq!(watch.busy().as_deref(), Some("the GPUs have not been read yet"));
+    assert_eq!(busy(sample(&[at(Some(10))])), None);
+    assert_eq!(busy(sample(&[at(Some(87)), gpu(1)])).as_deref(), Some("GPU 0 is in use: 87 %"));
+    // One sample later it may only rest between two requests.
+    assert_eq!(busy(sample(&[at(Some(0))])).as_deref(), Some("GPU 0 is in use: 87 %"));
+    assert_eq!(busy(sample(&[at(None)])), None);
+    let lost = GpuError { kind: GpuErrorKind::Lost, message: String::new() };
+    let slow = GpuError { kind: GpuErrorKind::Slow, message: String::new() };
+    assert_eq!(busy(sample(&[Gpu { error: Some(lost), ..at(Some(99)) }])), None);
+    assert_eq!(busy(sample(&[Gpu { error: Some(slow), ..gpu(2) }])).as_deref(), Some("GPU 2 does not respond"));
+    assert_eq!(busy(sample(&[])), None);
+    let starting = GpuState::Starting { lasting_s: 1.0, last_known: Vec::new() };
+    assert_eq!(busy(starting).as_deref(), Some("the driver is starting"));
+    assert_eq!(busy(fault(FaultKind::Stuck, Vec::new())).as_deref(), Some("the driver does not respond"));
+    assert_eq!(busy(fault(FaultKind::HelperFailed, Vec::new())).as_deref(), Some("the GPUs cannot be read"));
+    assert_eq!(busy(fault(FaultKind::LibMissing, Vec::new())), None);
+    assert_eq!(busy(fault(FaultKind::LibMissing, vec![gpu(0)])).as_deref(), Some("the GPUs cannot be read"));
+}
+
+#[test]
+fn room_is_on_one_healthy_gpu_with_memory_of_its_own() {
+    let store = store();
+    let (watch, _asked) = SampledGpus::new(&store);
+    let free = |index, bytes| Gpu { vram_free_bytes: Some(bytes), ..gpu(index) };
+    let room = |gpus: &[Gpu]| {
+        store.put_gpu(sample(gpus), 0);
+        watch.has_room(1000)
+    };
+    assert!(!watch.has_room(0));
+    assert!(room(&[free(0, 999), free(1, 1000)]));
+    assert!(!room(&[free(0, 999), free(1, 999)]));
+    assert!(!room(&[Gpu { vram_free_bytes: None, ..gpu(0) }]));
+    assert!(!room(&[Gpu { unified_memory: true, ..free(0, 9000) }]));
+    let lost = GpuError { kind: GpuErrorKind::Lost, message: String::new() };
+    assert!(!room(&[Gpu { error: Some(lost), ..free(0, 9000) }]));
+    // An unhealthy reason of its own: a remapped row that failed.
+    let broken = crate::gpu::value::RemappedRows { failed: true, ..Default::default() };
+    let broken = Gpu { remapped_rows: Some(broken), ..free(0, 9000) };
+    assert!(!room(&[broken.clone()]));
+    assert!(store.latest().unwrap().reasons.iter().any(|r| r.gpu.as_deref() == Some("GPU-0")));
+    assert!(room(&[broken, free(1, 9000)]));
+}
+
+#[test]
+fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
+    let up = OllamaState { reach: Reach::Up { version: "0.12.3".into() }, ..OllamaState::PENDING };
+    let expect = "GPU-0,GPU-1 driver 570.86 ollama 0.12.3";
+    assert_eq!(identity(&sample(&[gpu(0), gpu(1)]), &up), expect);
+    assert_eq!(identity(&sample(&[gpu(1), gpu(0)]), &up), expect);
+    assert_ne!(identity(&sample(&[gpu(0)]), &up), expect);
+    assert_eq!(identity(&GpuState::Pending, &OllamaState::PENDING), " driver  ollama ");
+}
+
+/// A sampler whose driver answers as `sample` does, and what it was asked.
+fn sampler(
+    store: &Arc<SnapshotStore>,
+    mut sample: impl FnMut(Option<ActivityAsk>) -> GpuState + Send + 'static,
+) -> (SampledGpus, Receiver<Option<ActivityAsk>>) {
+    let ((watch, asks), (seen, sent)) = (SampledGpus::new(store), mpsc::channel());
+    let store = Arc::clone(store);
+    let take = move |activity| {
+        let state = (sample(activity), 0);
+        seen.send(activity).map(|()| state).expect("the test runs")
+    };
+    // It lives as long as the tests.
+    thread::spawn(move || watch_gpus(&store, take, Duration::from_secs(3600), &asks));
+    (watch, sent)
+}
+
+fn at_work(activity: Option<ActivityAsk>) -> GpuState {
+    let used = Activity { utilization_percent: Some(87), ..Activity::default() };
+    sample(&[Gpu { activity: (activity == Some(ActivityAsk::SinceMark)).then_some(used), ..gpu(0) }])
+}
+
+#[test]
+fn an_ask_is_answered_between_two_samples() {
+    let (watch, sent) = sampler(&store(), at_work);
+    assert_eq!(sent.recv(), Ok(None));
+    watch.mark();
+    let gpus = watch.since_mark().expect("a sample").gpus;
+    assert_eq!(gpus[0].activity.unwrap().utilization_percent, Some(87));
+    assert_eq!(sent.iter().take(2).collect::<Vec<_>>(), [Some(ActivityAsk::Mark), Some(ActivityAsk::SinceMark)]);
+}
+
+#[test]
+fn a_mark_that_came_too_late_gives_no_activity() {
+    let (release, wait) = mpsc::channel();
+    let (mut watch, sent) = sampler(&store(), move |activity| {
+        if activity == Some(ActivityAsk::Mark) {
+            let _ = wait.recv();
+        }
+        at_work(activity)
+    });
+    assert_eq!(sent.recv(), Ok(None));
+    watch.deadline = Duration::from_millis(20);
+    watch.mark();
+    // This one waits behind the first, and its probe does not.
+    assert_eq!(watch.since_mark(), None);
+    watch.deadline = DEADLINE;
+    release.send(()).unwrap();
+    assert_eq!(sent.recv(), Ok(Some(ActivityAsk::Mark)));
+    let gpus = watch.since_mark().expect("a sample").gpus;
+    assert_eq!(gpus[0].activity, None);
+    // An ask that has expired is not put to the driver.
+    assert_eq!(sent.recv(), Ok(Some(ActivityAsk::SinceMark)));
+    assert!(sent.try_recv().is_err());
+}
+
+#[test]
+fn a_driver_at_fault_answers_no_ask() {
+    let (watch, sent) = sampler(&store(), |_| fault(FaultKind::Stuck, Vec::new()));
+    assert_eq!(sent.recv(), Ok(None));
+    watch.mark();
+    assert_eq!(watch.since_mark(), None);
+}
+
+#[test]
+fn extra_samples_do_not_count_in_a_row() {
+    let store = store();
+    let hot = sample(&[Gpu { temperature_c: Some(99), temperature_max_c: Some(90), ..gpu(0) }]);
+    let raised = || store.latest().unwrap().reasons.iter().any(|reason| reason.code == Code::TempHigh);
+    store.put_gpu(hot.clone(), 0);
+    store.put_gpu(hot.clone(), 0);
+    for _ in 0..9 {
+        store.put_extra_gpu(hot.clone(), 0);
+    }
+    assert!(!raised());
+    store.put_gpu(hot.clone(), 0);
+    assert!(raised());
+    // Nor does it hide what the last ordinary samples showed.
+    let busy = sample(&[Gpu { utilization_percent: Some(70), ..gpu(0) }]);
+    store.put_gpu(busy, 0);
+    (0..3).for_each(|_| store.put_extra_gpu(sample(&[gpu(0)]), 0));
+    assert_eq!(store.busiest_gpu(), Some((0, 70)));
+}
