@@ -5,7 +5,9 @@ mod gpus;
 mod keepers;
 mod nvidia_smi;
 mod ollama;
+mod probes;
 mod registrations;
+mod rows;
 mod worker;
 
 use crate::config::limits::Limits;
@@ -35,7 +37,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Family>); 4] {
     [
         ("Worker", [worker::METRICS, recorder::METRICS].concat()),
         ("GPU", [gpus::METRICS, &of_readings].concat()),
-        ("Ollama and models", [ollama::METRICS, keepers::METRICS].concat()),
+        ("Ollama and models", [ollama::METRICS, keepers::METRICS, probes::METRICS].concat()),
         ("Jobs, registrations and tickets", [counters::METRICS, registrations::METRICS, intake::METRICS].concat()),
     ]
 }

@@ -51,7 +51,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     secret("WORKER_TOKEN", Server, "token required on every route except /health"),
     setting("WORKER_TOKEN_FILE", Server, "", File, "file with that token, instead of WORKER_TOKEN"),
     setting("CAPABILITY_CAPACITY", Server, "10", Whole("a whole number", 1, 1000), "concurrent jobs; further jobs get 503"),
-    setting("STATE_DIR", Server, "", Folder, "folder for uptime, tickets and the socket of ack; unset: memory only"),
+    setting("STATE_DIR", Server, "", Folder, "folder for uptime, speeds, tickets and the socket of ack; unset: memory only"),
     setting("LOG_LEVEL", Server, "info", Level, "what is logged to stderr"),
     setting("METRICS_COMPAT", Server, "", Choice(&["nvidia_smi"]), "also show the metric names of nvidia_gpu_exporter"),
     setting("OLLAMA_URL", Model, "http://127.0.0.1:11434", LoginUrl, "Ollama's base URL; user:password@ in front of the host is sent as Basic"),

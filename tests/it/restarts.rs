@@ -11,7 +11,7 @@ use crate::jobs::job;
 const NAME: &str = "agent-net-nyc";
 
 /// Every thread that runs as long as the worker does, except those of connections.
-const THREADS: [&str; 17] = [
+const THREADS: [&str; 18] = [
     "accept",
     "control",
     "first-snapshot",
@@ -25,6 +25,7 @@ const THREADS: [&str; 17] = [
     "ollama",
     "registrar",
     "signals",
+    "speeds",
     "tickets",
     "uptime",
     "uptime-file",
@@ -76,7 +77,8 @@ impl Scene {
         wait_for("the ledger", || self.metric("agent_net_tickets{").then_some(()));
         wait_for("the files", || {
             let there = |name: &str| Path::new(&self.dir).join(name).exists();
-            (there("uptime.bin") && there("tickets.jsonl") && there("control.sock")).then_some(())
+            (there("uptime.bin") && there("speeds.json") && there("tickets.jsonl") && there("control.sock"))
+                .then_some(())
         });
         let (status, _, err) = run(agent_net().args(["ack", "--state-dir"]).arg(&self.dir));
         assert!(status.success(), "{err}");

@@ -89,6 +89,7 @@ const TOUCHING: &[&str] = &[
     "ollama/fetch.rs",
     "ollama/keeper_thread.rs",
     "ollama/keeper_thread/probes.rs",
+    "ollama/probe/speeds_file.rs",
     "outgoing/mod.rs",
     "outgoing/tls.rs",
     "outgoing/watched.rs",

@@ -1,5 +1,7 @@
 //! The models of MODEL.
 
+use super::probes;
+use super::rows::{Read, ended, one};
 use crate::ollama::keeper::row::{KeeperRow, ModelState};
 use crate::sys::exposition::{Exposition, Family, counter, flag, gauge, metrics};
 
@@ -15,21 +17,17 @@ metrics! {
     LOADS = counter("agent_net_model_loads_total", &["model", "result"], "Requests to load or keep the model.");
 }
 
-/// A sample of one model: the value of one more label, and the number.
-type Sample = (Option<&'static str>, f64);
-
 /// Writes all rows; nothing where MODEL is not set.
 pub(crate) fn write(out: &mut Exposition, rows: &[KeeperRow]) {
-    type Read = fn(&KeeperRow) -> Vec<Sample>;
     let families: [(&Family, Read); 6] = [
-        (&STATE, |row| ModelState::ALL.map(|state| (Some(state.name()), flag(row.state == state))).into()),
-        (&PULL_RATIO, |row| row.progress.iter().map(|p| (None, f64::from(p.percent) / 100.0)).collect()),
-        (&PULL_COMPLETED, |row| row.progress.iter().map(|p| (None, p.completed as f64)).collect()),
-        (&PULL_SIZE, |row| row.progress.iter().map(|p| (None, p.total as f64)).collect()),
-        (&PULLS, |row| ended(row.pulls)),
-        (&LOADS, |row| ended(row.loads)),
+        (&STATE, |row| ModelState::ALL.map(|state| (vec![state.name()], flag(row.state == state))).into()),
+        (&PULL_RATIO, |row| one(row.progress.as_ref().map(|p| f64::from(p.percent) / 100.0))),
+        (&PULL_COMPLETED, |row| one(row.progress.as_ref().map(|p| p.completed as f64))),
+        (&PULL_SIZE, |row| one(row.progress.as_ref().map(|p| p.total as f64))),
+        (&PULLS, |row| ended(row.pulls, &[])),
+        (&LOADS, |row| ended(row.loads, &[])),
     ];
-    for (family, read) in families {
+    for (family, read) in families.iter().chain(&probes::FAMILIES) {
         let samples = rows.iter().flat_map(|row| {
             read(row)
                 .into_iter()
@@ -37,8 +35,4 @@ pub(crate) fn write(out: &mut Exposition, rows: &[KeeperRow]) {
         });
         out.samples(family, samples);
     }
-}
-
-fn ended([ok, failed]: [u64; 2]) -> Vec<Sample> {
-    vec![(Some("ok"), ok as f64), (Some("failed"), failed as f64)]
 }

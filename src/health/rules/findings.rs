@@ -19,6 +19,10 @@ impl<'a> Findings<'a> {
         Self { all: Vec::new(), before, now, place }
     }
 
+    pub(super) fn has(&self, code: Code) -> bool {
+        self.all.iter().any(|reason| reason.code == code)
+    }
+
     pub(super) fn worst_first(mut self) -> Vec<Reason> {
         self.all.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
         self.all

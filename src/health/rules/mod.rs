@@ -7,6 +7,7 @@ mod findings;
 mod gpu;
 mod heat;
 mod presence;
+mod probes;
 mod service;
 
 use super::verdict::{Code, Reason, Verdict};

@@ -2,21 +2,22 @@
 
 use std::collections::BTreeSet;
 
-use super::driver::any_usable;
 use super::facts::Facts;
 use super::findings::Findings;
+use super::probes;
 use crate::gpu::state::GpuState;
 use crate::health::history;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::Stuck;
-use crate::ollama::models::{self, Model};
+use crate::ollama::models;
 use crate::ollama::state::Reach;
 use crate::sys::text::sentence;
 
 pub(super) fn service_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     ollama(facts, findings);
-    models(facts, findings);
+    probes::probe_reasons(facts, findings);
+    vram_mismatch(facts, findings);
     wanted_models(facts, findings);
     kept_models(facts, findings);
     uptime(facts, findings);
@@ -56,17 +57,7 @@ fn ollama(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-fn models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let on_cpu = |m: &&Model| m.loaded.is_some_and(|l| l.vram_bytes == 0);
-    if let Some(model) = facts.ollama.models.iter().find(on_cpu).filter(|_| any_usable(facts.gpu)) {
-        findings.add(
-            Code::ModelOnCpu,
-            Verdict::Degraded,
-            None,
-            format!("Model {} is running on the CPU, not the GPU", model.name),
-            "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.",
-        );
-    }
+fn vram_mismatch(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let GpuState::Sample(sample) = facts.gpu else { return };
     if let Some((claimed, used)) =
         history::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())

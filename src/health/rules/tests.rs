@@ -22,6 +22,7 @@ use crate::ollama::state::OllamaState;
 use crate::ollama::state::Reach;
 
 mod machine;
+mod probes;
 mod xids;
 
 /// The moment at which everything is judged: in Unix seconds, and by the monotonic clock.

@@ -85,10 +85,14 @@ impl Shared {
                 }
                 _ => {}
             }
-            let waited = self.changed.wait_while(self.lock(), |state| !std::mem::take(&mut state.changed));
-            drop(waited);
+            self.wait_for_change();
             done = self.write(path, &mut file);
         }
+    }
+
+    fn wait_for_change(&self) {
+        let waited = self.changed.wait_while(self.lock(), |state| !state.changed);
+        waited.unwrap_or_else(PoisonError::into_inner).changed = false;
     }
 
     /// Writes the newest speeds. `file`: the one that is locked, if any.

@@ -183,7 +183,10 @@ fn an_entry_that_contradicts_itself_is_judged_again() {
     assert_eq!(usual(&entry(r#""last":[9,9,9,9,9],"best":1"#), "a"), Some(9.0));
     assert_eq!(slow(&entry(r#""last":[9,9,9,9,9],"best":9,"slow":true"#)), None);
     assert_eq!(slow(&entry(r#""last":[4,4,4,4,4],"best":9,"slow":false"#)), Some((4.0, 9.0)));
-    assert_eq!(slow(&entry(r#""last":[4],"best":9,"slow":true"#)), None);
+    let mut too_few = entry(r#""last":[5],"best":9,"slow":true"#);
+    assert_eq!(slow(&too_few), None);
+    (0..4).for_each(|_| assert!(too_few.add(&key("a"), 5.0, 0.0)));
+    assert_eq!(slow(&too_few), None);
     // The later of two, and the last of too many.
     let one =
         r#"{"key":{"digest":"a","context_length":4096,"identity":"GPU-1 580.95 0.33.0"},"last":[1,1,1,1,1],"best":"#;

@@ -1,0 +1,118 @@
+//! What the probes of the models of MODEL have found.
+
+use super::driver::any_usable;
+use super::facts::Facts;
+use super::findings::Findings;
+use crate::health::verdict::{Code, Verdict};
+use crate::ollama::keeper::row::KeeperRow;
+use crate::ollama::models::{self, Loaded};
+use crate::ollama::probe::row::ProbeResult;
+use crate::ollama::state::Reach;
+use crate::sys::text::start;
+
+/// Characters of a model's error.
+const MAX_WHY: usize = 200;
+/// Other findings that make a model slow.
+const SLOWING: [Code; 11] = [
+    Code::TempCritical,
+    Code::TempHigh,
+    Code::TempAboveMax,
+    Code::MemTempHigh,
+    Code::HwThermalSlowdown,
+    Code::HwPowerBrake,
+    Code::HwSlowdown,
+    Code::PowerAlarm,
+    Code::PcieWidthLow,
+    Code::PcieReplay,
+    Code::ModelOnCpu,
+];
+
+pub(super) fn probe_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    on_cpu(facts, findings);
+    hangs(facts, findings);
+    slow(facts, findings);
+}
+
+/// The keepers, while what they found is current.
+fn keepers<'a>(facts: &Facts<'a>) -> &'a [KeeperRow] {
+    if matches!(facts.ollama.reach, Reach::Up { .. }) { facts.keepers } else { &[] }
+}
+
+fn loaded(facts: &Facts<'_>, row: &KeeperRow) -> Option<Loaded> {
+    models::status_of(&facts.ollama.models, &row.model).loaded
+}
+
+/// By Ollama's list, or by what the GPUs did during the probes of a model that the list has on a GPU.
+fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    if !any_usable(facts.gpu) {
+        return;
+    }
+    let on_cpu = |loaded: Option<Loaded>| loaded.is_some_and(|loaded| loaded.vram_bytes == 0);
+    let mut found = Vec::new();
+    let mut action = String::from("Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.");
+    if let Some(model) = facts.ollama.models.iter().find(|model| on_cpu(model.loaded)) {
+        found.push(format!("Model {} is running on the CPU, not the GPU", model.name));
+    }
+    let listed = found.len();
+    for row in keepers(facts).iter().filter(|row| !on_cpu(loaded(facts, row))) {
+        let Some(seen) = &row.probes.idle_gpus else { continue };
+        let name = &row.model;
+        found.push(format!("Ollama reports {name} on the GPU, but no GPU worked during two probes: {seen}"));
+    }
+    if found.len() > listed {
+        action +=
+            " If Ollama uses GPUs that this worker cannot see, or runs on another machine, give both the same GPUs.";
+    }
+    if !found.is_empty() {
+        findings.add(Code::ModelOnCpu, Verdict::Degraded, None, found.join(". "), action);
+    }
+}
+
+fn hangs(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let silent = keepers(facts).iter().filter(|row| row.probes.hangs()).map(|row| {
+        let last = row.probes.last.as_ref().filter(|last| last.result != ProbeResult::Skipped);
+        let why = last.and_then(|last| last.why.as_deref());
+        let why = why.map_or_else(String::new, |why| format!(" ({})", start(why, MAX_WHY)));
+        format!("{} did not answer {} probes in a row{why}", row.model, row.probes.unanswered)
+    });
+    let silent: Vec<String> = silent.collect();
+    if !silent.is_empty() {
+        let action = "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
+        findings.add(Code::ModelHangs, Verdict::Unhealthy, None, named(&silent), action);
+    }
+}
+
+fn slow(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    let slow = || keepers(facts).iter().filter_map(|row| Some((row, row.probes.slow?)));
+    let part = |(_, (median, best)): &(_, (f64, f64))| median / best;
+    let Some((_, (median, best))) = slow().min_by(|one, other| part(one).total_cmp(&part(other))) else { return };
+    let each: Vec<String> = slow()
+        .map(|(row, (median, best))| format!("{} ({median:.1} of its usual {best:.1} tokens/s)", row.model))
+        .collect();
+    let message = format!("{} {} slow", named(&each), if each.len() == 1 { "is" } else { "are" });
+    let causes: Vec<&str> = SLOWING.into_iter().filter(|code| findings.has(*code)).map(Code::name).collect();
+    let partly = |row| loaded(facts, row).and_then(|loaded| loaded.on_gpu_percent()).is_some_and(|on_gpu| on_gpu < 100);
+    let action = if !causes.is_empty() {
+        format!(
+            "Fix {} first: {} models slow.",
+            causes.join(" and "),
+            if causes.len() == 1 { "it makes" } else { "they make" }
+        )
+    } else if slow().any(|(row, _)| partly(row)) {
+        "Free VRAM, or use a smaller model or context: Ollama runs a part of the model on the CPU.".into()
+    } else {
+        let host = findings.place.on_the_host();
+        format!(
+            "Look for heat, power limits and other programs on the GPU with `nvidia-smi`{host}. See `probe` of the model in \
+             GET /gpu."
+        )
+    };
+    let rounded = |speed: f64| (speed * 100.0).round() / 100.0;
+    findings
+        .add(Code::ModelSlow, Verdict::Degraded, None, message, action)
+        .numbers(rounded(median), rounded(best / 2.0));
+}
+
+fn named(each: &[String]) -> String {
+    format!("{} {}", if each.len() == 1 { "Model" } else { "Models" }, each.join(" and "))
+}
