@@ -12,6 +12,7 @@ pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod page;
 pub(crate) mod parameters;
+pub(crate) mod ready;
 pub(crate) mod report;
 pub(crate) mod router;
 pub(crate) mod routes;

@@ -4,9 +4,9 @@ use crate::http::reply::Reply;
 
 const HTML: &str = include_str!("page/status.html");
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"0ttED8updesX7VHswk2cjXn7WzXtfFcNtFy/FS+BwNA=\"";
-const STYLE: &str = "N/gIhJOqp7VWmmrfBvrWgTFa5uooQXUrNJ9/ey5tKC4=";
-const SCRIPT: &str = "eJlFzuOj3RP6byqtr4Flmfc6PZl2V6IbQYxCCcp26kM=";
+const ETAG: &str = "\"cFTm1KCShcbDdszq7IYXWhvbKEG8y/UeVJBzFrYgSXc=\"";
+const STYLE: &str = "hsA17P1Drq7115OrAVn5SGP+MypgI5+lSpdRAI4yPhA=";
+const SCRIPT: &str = "77jpKDqCYs8RPbU0rVTIrxBp3E9Lcue6NU135Dq4U/g=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

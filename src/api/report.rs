@@ -15,8 +15,10 @@ use crate::health::verdict::{Reason, Verdict};
 use crate::http::body_parts::Body;
 use crate::http::refusal::CAPABILITY;
 use crate::livepeer::lease::RegistrationRow;
+use crate::ollama::keeper::kept::Kept;
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::Model;
+use crate::ollama::probe::row::ProbeRow;
 use crate::ollama::state::Reach;
 use crate::sys::json::{MIB, millis};
 
@@ -129,6 +131,9 @@ struct ModelRow<'a> {
     vram_mb: u64,
     /// Share in VRAM; null if it is not loaded.
     on_gpu_percent: Option<u64>,
+    /// The last probe; absent where there was none: only models of MODEL are probed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<&'a ProbeRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,22 +172,14 @@ pub(crate) struct Catalogue<'a> {
     sample_age_ms: u64,
 }
 
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Ready<'a> {
-    status: &'static str,
-    verdict: Verdict,
-    reasons: Vec<&'a Reason>,
-    registrations: &'a [RegistrationRow],
-}
-
 impl Published {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
         let reasons: Vec<&Reason> = snapshot.reasons.iter().collect();
         let verdict = snapshot.verdict();
         let gpus: Vec<GpuRow<'_>> =
             snapshot.gpu.gpus().iter().map(|gpu| GpuRow::new(gpu, &snapshot.reasons, &snapshot.xids)).collect();
-        let models: Vec<ModelRow<'_>> = snapshot.ollama.models.iter().map(model_row).collect();
+        let kept = Kept::new(&snapshot.keepers, &snapshot.ollama.models);
+        let models: Vec<ModelRow<'_>> = snapshot.ollama.models.iter().map(|model| model_row(model, &kept)).collect();
         Self {
             verdict,
             health: raw(&Health { verdict, reasons }),
@@ -198,7 +195,8 @@ impl Published {
         }
     }
 
-    fn reasons<'a>(&'a self, at: &Moment<'a>) -> (Verdict, impl Iterator<Item = &'a Reason>) {
+    /// The verdict at this moment, and its reasons.
+    pub(super) fn reasons<'a>(&'a self, at: &Moment<'a>) -> (Verdict, impl Iterator<Item = &'a Reason>) {
         let verdict = at.stale.map_or(self.verdict, |stale| self.verdict.max(stale.severity));
         (verdict, at.stale.into_iter().chain(&self.snapshot.reasons))
     }
@@ -293,22 +291,6 @@ impl Published {
         Body::json(&catalogue, &[&self.models])
     }
 
-    /// Whether GET /ready is a 200, and its body.
-    pub(crate) fn ready(&self, at: &Moment<'_>) -> (bool, String) {
-        let (verdict, reasons) = self.reasons(at);
-        let ready = verdict != Verdict::Unhealthy;
-        let status = if ready { "ready" } else { "unhealthy" };
-        (
-            ready,
-            crate::sys::json::json(&Ready {
-                status,
-                verdict,
-                reasons: reasons.collect(),
-                registrations: at.registrations,
-            }),
-        )
-    }
-
     fn ollama_row(&self) -> OllamaRow<'_> {
         let state = &self.snapshot.ollama;
         let list_error = state.list_error.as_ref().map(|trouble| trouble.why.as_str());
@@ -324,8 +306,9 @@ fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn model_row(model: &Model) -> ModelRow<'_> {
+fn model_row<'a>(model: &'a Model, kept: &Kept<'a>) -> ModelRow<'a> {
     let loaded = model.loaded;
+    let keeper = kept.row_of(&model.name, model.digest.as_deref());
     ModelRow {
         name: &model.name,
         size_mb: model.size_bytes.map(|b| b / MIB),
@@ -333,6 +316,7 @@ fn model_row(model: &Model) -> ModelRow<'_> {
         loaded: loaded.is_some(),
         vram_mb: loaded.map_or(0, |l| l.vram_bytes / MIB),
         on_gpu_percent: loaded.and_then(|l| l.on_gpu_percent()),
+        probe: keeper.and_then(|keeper| keeper.probes.last.as_ref()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::parameters::{self, FORMAT, Parameter, STEP, WINDOW};
+use super::parameters::{self, Accepts, FORMAT, GPU, MODEL, Parameter, STEP, WINDOW};
 use super::worker::Worker;
 use super::{codes_answer, job, openapi, page};
 use crate::http::refusal::Refusal;
@@ -284,14 +284,23 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/ready",
-        answer: |worker, _, _| worker.ready(),
+        answer: |worker, request, _| worker.ready(parameters::ready(request)?.as_ref()),
         tag: "operation",
         summary: "200 if jobs may come, else 503 with the reasons",
+        details: "With a model: 200 only while Ollama answers, the model is loaded with that share on the GPU, no reason \
+                  about GPUs or Ollama is unhealthy, and the model's probes do not hang. Reasons about other models do \
+                  not count. `why` has a sentence for each failed condition.",
+        parameters: &[MODEL, GPU],
         answers: &[
             json("Ready", "Jobs may come"),
-            Answer { status: 503, content_type: JSON, schema: "Ready", meaning: "The verdict is unhealthy" },
+            Answer {
+                status: 503,
+                content_type: JSON,
+                schema: "Ready",
+                meaning: "The verdict is unhealthy, or the model is not ready",
+            },
         ],
-        errors: &[NoSample, Draining],
+        errors: &[BadModel, BadGpu, NoSample, Draining],
         ..GET
     },
     Route {
@@ -332,8 +341,12 @@ impl Route {
         parts.extend((!self.details.is_empty()).then(|| self.details.to_owned()));
         parts.push(format!("Access: {} ({}).", self.access.users(), self.tag));
         parts.extend(self.parameters.iter().map(|parameter| {
-            let default = if parameter.has_default { ", the first by default" } else { "" };
-            format!("?{}={}{default}: {}.", parameter.name, parameter.choices.join("|"), parameter.meaning)
+            let default = match parameter.accepts {
+                Accepts::WordsOrFirst(_) => ", the first by default",
+                Accepts::Percent => ", 0 to 100, 100 by default",
+                Accepts::Words(_) | Accepts::Model => "",
+            };
+            format!("{}{default}: {}.", parameter.form(), parameter.meaning)
         }));
         parts.extend(self.answers.iter().map(|answer| {
             let form = [answer.content_type, answer.schema].join(" ");

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::agents::Agents;
 use super::hardware::{self, Identity};
-use super::parameters::UptimeQuery;
+use super::parameters::{ModelQuery, UptimeQuery};
 use super::report::{Moment, Published};
-use super::{answers, metrics};
+use super::{answers, metrics, ready};
 use crate::config::{Config, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::snapshot::Snapshot;
@@ -178,7 +178,7 @@ impl Worker {
     pub(crate) fn acknowledge(&self, by: &str) -> String {
         let latest = self.publish(self.store.acknowledge());
         log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
-        self.at(&latest, |at| latest.ready(at).1)
+        self.at(&latest, |at| ready::answer(&latest, at, None).1)
     }
 
     /// `late`: the request began after SIGTERM.
@@ -252,12 +252,13 @@ impl Worker {
         Reply { content_type: exposition::content_type(open), ..Reply::text(text) }
     }
 
-    pub(crate) fn ready(&self) -> Result<Reply, Refusal> {
+    /// `model`: None asks for the worker as a whole.
+    pub(crate) fn ready(&self, model: Option<&ModelQuery>) -> Result<Reply, Refusal> {
         if self.draining.load(Ordering::Acquire) {
             return Err(draining());
         }
         self.with_latest(|latest, at| {
-            let (ready, body) = latest.ready(at);
+            let (ready, body) = ready::answer(latest, at, model);
             Reply::json(if ready { 200 } else { 503 }, body)
         })
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod checks;
 pub(crate) mod diagnosis;
+mod probes;
 
 use std::env;
 use std::io::{IsTerminal, stdout};

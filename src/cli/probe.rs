@@ -22,7 +22,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>, as_json: bool) -> Ex
         return output::refuse(&[format!("OLLAMA_TLS: {why}")]);
     }
     logger::install(config.log_level.min(log::LevelFilter::Error));
-    stop::on_signal("The models stay as they are".into());
+    stop::on_signal("The models stay loaded".into());
     let client = OllamaClient::new(&config.ollama, config.faults.time_scale);
     let lists = match client.lists() {
         Ok(lists) => lists,

@@ -21,7 +21,7 @@ mod values;
 
 pub(crate) use capability::Capability;
 pub(crate) use fault::WatchdogTest;
-pub(crate) use models::{KeepAlive, ProbeSettings, model_name_problem};
+pub(crate) use models::{KeepAlive, MAX_MODEL_NAME, Models, ProbeSettings, is_model_name, model_name_problem};
 pub(crate) use ollama::{Login, OllamaConfig};
 pub(crate) use orchestrators::{Protocol, RunnerConfig};
 pub(crate) use secret::Secret;

@@ -66,14 +66,22 @@ pub(super) fn read(values: &Values) -> Models {
     Models { names: values.list("MODEL"), keep_alive, probe }
 }
 
+/// Bytes of the longest name.
+pub(crate) const MAX_MODEL_NAME: usize = 256;
+
+/// Whether a model can have this name.
+pub(crate) fn is_model_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
+    let mut parts = name.split(['/', ':']);
+    name.len() <= MAX_MODEL_NAME && !name.starts_with('-') && name.bytes().all(plain) && !parts.any(str::is_empty)
+}
+
 /// Why Ollama would not keep a model of this name on this machine; None: it would.
 pub(crate) fn model_name_problem(name: &str) -> Option<&'static str> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-:/".contains(&b);
     if name.contains("://") {
         return Some("must be a name without http://; Ollama uses https for other registries");
     }
-    let parts = name.split(['/', ':']);
-    if name.len() > 256 || name.starts_with('-') || !name.bytes().all(plain) || parts.into_iter().any(str::is_empty) {
+    if !is_model_name(name) {
         return Some("must be a name as `ollama pull` takes it, such as codellama:34b-instruct-q4_k_m");
     }
     let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);

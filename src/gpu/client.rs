@@ -24,6 +24,8 @@ const RENEW_SILENT: Duration = Duration::from_secs(30);
 const MAX_ABANDONED: usize = 3;
 /// How long a killed helper is waited for before it is abandoned.
 const REAP_TIMEOUT: Duration = Duration::from_millis(200);
+/// A driver that hangs in the calls of a probe would be slow at each of them.
+const ACTIVITY_REST: Duration = Duration::from_secs(3600);
 /// First and longest wait before a helper is started again.
 const RESPAWN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -50,6 +52,8 @@ pub(crate) struct Gpus {
     /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last read.
     slow_interval: Duration,
     slow_at: Option<Instant>,
+    /// No GPU is asked before for what it did during a probe.
+    activity_at: Instant,
     starts: u64,
     next_id: u64,
     /// The current fault, and the start of the series of faults.
@@ -91,6 +95,7 @@ impl Gpus {
             renew_silent: RENEW_SILENT / hurry,
             slow_interval,
             slow_at: None,
+            activity_at: Instant::now(),
             starts: 0,
             next_id: 1,
             fault: None,
@@ -108,6 +113,7 @@ impl Gpus {
         if let Some((_, fault)) = self.fault.as_ref().filter(|_| resting) {
             return self.failed(fault.clone());
         }
+        let activity = activity.filter(|_| Instant::now() >= self.activity_at);
         let result = match self.succeed(events) {
             Some(answer) => answer,
             None => match self.ask(events, activity) {
@@ -116,6 +122,13 @@ impl Gpus {
                 Err(fault) => Err(fault),
             },
         };
+        let hangs = |sample: &GpuSample| sample.gpus.iter().any(Gpu::is_slow);
+        if activity.is_some() && result.as_ref().map_or_else(|fault| fault.kind == FaultKind::Stuck, hangs) {
+            log::warn!(
+                "The driver does not respond while a model is probed: for an hour it is not asked what its GPUs did"
+            );
+            self.activity_at = Instant::now() + ACTIVITY_REST;
+        }
         match result {
             Ok(sample) => GpuState::Sample(self.good(sample)),
             Err(fault) => {

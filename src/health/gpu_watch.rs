@@ -71,9 +71,11 @@ impl GpuWatch for SampledGpus {
         busy(&self.store.gpu(), self.store.busiest_gpu())
     }
 
-    fn mark(&self) {
-        let marked = self.ask(ActivityAsk::Mark).is_some();
-        self.marked.store(marked, Ordering::Relaxed);
+    fn mark(&self) -> Option<String> {
+        let sample = self.ask(ActivityAsk::Mark);
+        self.marked.store(sample.is_some(), Ordering::Relaxed);
+        let busiest = sample.and_then(|sample| sample.busiest());
+        busiest.and_then(in_use)
     }
 
     fn since_mark(&self) -> Option<GpuSample> {
@@ -120,10 +122,14 @@ fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
         GpuState::Sample(sample) => {
             let silent = sample.gpus.iter().find(|gpu| gpu.is_slow());
             let silent = silent.map(|gpu| format!("GPU {} does not respond", gpu.index));
-            let in_use = busiest.filter(|(_, percent)| *percent > IN_USE_PERCENT);
-            silent.or_else(|| in_use.map(|(index, percent)| format!("GPU {index} is in use: {percent} %")))
+            silent.or_else(|| busiest.and_then(in_use))
         }
     }
+}
+
+/// Why a probe would disturb others, by index and utilization of the busiest GPU.
+fn in_use((index, percent): (u32, u32)) -> Option<String> {
+    (percent > IN_USE_PERCENT).then(|| format!("GPU {index} is in use: {percent} %"))
 }
 
 /// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room.

@@ -3,6 +3,7 @@
 pub(crate) mod codes;
 pub(crate) mod gpu_watch;
 pub(crate) mod history;
+pub(crate) mod model_readiness;
 pub(crate) mod once;
 pub(crate) mod recent;
 pub(crate) mod recorder;

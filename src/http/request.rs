@@ -32,9 +32,10 @@ impl<'a> Request<'a> {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The value of a parameter of the query, as it came.
+    /// The value of a parameter of the query, as it came: of the first with this name, and empty without a `=`.
     pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
         let (_, query) = self.target.split_once('?')?;
-        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 }

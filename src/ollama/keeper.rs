@@ -1,6 +1,7 @@
 //! Keeping one model pulled and loaded: what to do next, from its state at Ollama. Time is an argument; `keeper_thread`
 //! does what this decides.
 
+pub(crate) mod kept;
 mod life;
 mod pulls;
 pub(crate) mod request;

@@ -156,11 +156,11 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Percentage on a GPU, 0 to 100; None when the size is unknown.
+    /// Percentage on a GPU, 0 to 100, and 100 only for all of it; None when the size is unknown.
     pub(crate) fn on_gpu_percent(&self) -> Option<u64> {
-        let size = u128::from(self.size_bytes.filter(|s| *s > 0)?);
-        let percent = (u128::from(self.vram_bytes) * 100 + size / 2) / size;
-        u64::try_from(percent.min(100)).ok()
+        let (size, on_gpu) = (u128::from(self.size_bytes.filter(|s| *s > 0)?), u128::from(self.vram_bytes));
+        let percent = (on_gpu * 100 + size / 2) / size;
+        u64::try_from(percent.min(if on_gpu < size { 99 } else { 100 })).ok()
     }
 }
 
@@ -345,6 +345,7 @@ fn gpu_share() {
     }
     check(Some(200), 100, Some(50));
     check(Some(3), 3, Some(100));
+    check(Some(1000), 999, Some(99));
     check(Some(1), u64::MAX, Some(100));
     check(Some(7), 0, Some(0));
     check(Some(0), 0, None);

@@ -7,9 +7,15 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::fake_ollama::FakeOllama;
+use crate::gpus;
 use crate::harness::{TIMEOUT, command, folder, wait_for};
+use crate::model_store::metric;
 use crate::nvml::FakeNvml;
+use crate::probes::{MODEL, probe_of, probes};
 use crate::readings::has_valgrind;
+use crate::scheduler::Scheduler;
+use crate::scheduler::model::Model;
 
 /// A helper of its own; killed on drop.
 struct Helper {
@@ -218,4 +224,23 @@ fn memcheck_finds_nothing_in_these_calls() {
         });
     }
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "");
+}
+
+/// It would make the GPU slow at each probe.
+#[test]
+fn a_driver_that_hangs_in_these_calls_is_not_asked_again() {
+    let mut scheduler = Scheduler::new(3, vec![Model::generating(MODEL)]);
+    scheduler.scale = 50;
+    let (fake, _scheduler) = FakeOllama::by(scheduler);
+    let nvml = FakeNvml::new("gpu0.samples=hang");
+    let [library, settings] = nvml.settings();
+    let worker = probes(&fake, &[library, settings, ("EXPECTED_GPUS", "1")]);
+    let reinits = || metric(&worker, "agent_net_nvml_reinits_total");
+    wait_for("another helper", || (reinits() == Some(1.0)).then_some(()));
+    let probed = || metric(&worker, &format!("agent_net_model_probes_total{{model=\"{MODEL}\",result=\"ok\"}}"));
+    let enough = probed().unwrap_or(0.0) + 5.0;
+    wait_for("more probes", || probed().filter(|count| *count >= enough));
+    let report = worker.report_when("verdict ok", gpus::is_ok);
+    assert_eq!(probe_of(&report)["gpu_utilization_percent"], Value::Null);
+    assert_eq!((reinits(), worker.log().matches("it is not asked what its GPUs did").count()), (Some(1.0), 1));
 }

@@ -103,11 +103,10 @@ fn a_wrong_setting_is_78_and_says_what_is_valid() {
         ("SERVER_PORT", "0"),
     ];
     check_refused(&mut with(&["serve"], &ca), 78, &["ORCH_TLS", "/nonexistent.pem"]);
-    check_refused(
-        &mut with(&["pull", "m"], &[("OLLAMA_TLS", "ca:/nonexistent.pem")]),
-        78,
-        &["OLLAMA_TLS: cannot open"],
-    );
+    for command in ["pull", "probe"] {
+        let tls = [("OLLAMA_TLS", "ca:/nonexistent.pem")];
+        check_refused(&mut with(&[command, "m"], &tls), 78, &["OLLAMA_TLS: cannot open"]);
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("MODEL_VRAM_MISMATCH", "ollama_beside_the_gpu_is_raised_and_cleared", "same"),
     ("MODEL_NOT_LOADED", "a_missing_model_is_pulled_loaded_and_kept", "same"),
     ("MODEL_STUCK", "a_runner_that_hangs_is_unhealthy_until_it_answers", "same"),
+    ("MODEL_HANGS", "a_model_that_does_not_answer_probes_is_unhealthy", "same"),
+    ("MODEL_SLOW", "a_model_below_half_of_its_usual_speed_is_degraded", "same"),
     ("MODELS_DISPLACED", "models_that_displace_each_other_are_named", "same"),
     ("UPTIME_LOW_SHORT", "low_uptime_is_reported", "same"),
     ("UPTIME_LOW_MEDIUM", "low_uptime_is_reported", "same"),

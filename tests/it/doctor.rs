@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::fake_ollama::{Answer, FakeOllama};
+use crate::fake_ollama::{Answer, FakeOllama, MODEL, PS};
 use crate::fake_orchestrator::{Behavior, Discovery, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::gpus::HURRY;
@@ -112,8 +112,8 @@ fn a_healthy_machine_passes() {
     assert_eq!(rc, 0, "{checks:#?}");
     let mut names: Vec<&str> = checks.iter().map(|c| c["check"].as_str().unwrap()).collect();
     names.dedup();
-    let wanted = ["settings", "driver", "devices", "readings", "gpu", "xids", "ollama", "models", "orchestrator"];
-    assert_eq!(names, [&wanted[..], &["clock", "disk", "worker"]].concat(), "{checks:#?}");
+    let wanted = ["settings", "driver", "devices", "readings", "gpu", "xids", "ollama", "models", "probe"];
+    assert_eq!(names, [&wanted[..], &["orchestrator", "clock", "disk", "worker"]].concat(), "{checks:#?}");
     // It has looked at the orchestrator and changed nothing there: no registration, and a name that is not registered.
     assert!(host.orchestrator.requests("/capability/register").iter().all(|r| r.body.is_empty()));
     let gone = host.orchestrator.requests("/capability/unregister");
@@ -189,6 +189,28 @@ fn ollama_and_its_models() {
     host.finds(&[], "ollama", "warn", &["cannot list its models", "500"]);
     host.ollama.stop();
     host.finds(&[], "ollama", "fail", &["is not responding", "OLLAMA_URL"]);
+}
+
+#[test]
+fn whether_models_are_probed() {
+    let host = Host::new("doctor-probe");
+    let model = ("MODEL", MODEL);
+    host.finds(&[], "probe", "pass", &["MODEL is unset"]);
+    host.finds(&[model, ("PROBE_INTERVAL", "off")], "probe", "pass", &["PROBE_INTERVAL is off"]);
+    host.finds(&[model], "probe", "pass", &[MODEL, "is probed every 300 s"]);
+    host.finds(&[model, ("PROBE_INTERVAL", "60s")], "probe", "pass", &["is probed every 60 s"]);
+    host.ollama.set("/api/ps", Answer::Json(PS.replace(",\"context_length\":4096", "")));
+    host.finds(&[model], "probe", "warn", &["MODEL=codellama", "does not list its context length", "0.10 or later"]);
+    host.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    host.finds(&[model], "probe", "pass", &["is not probed: it is not loaded"]);
+    host.finds(&[("MODEL", "other")], "probe", "pass", &["MODEL=other is not probed: it is not pulled"]);
+    let cloud = r#"{"models":[{"name":"far:1","remote_host":"https://ollama.com:443","remote_model":"far"}]}"#;
+    host.ollama.set("/api/tags", Answer::Json(cloud.into()));
+    host.finds(&[("MODEL", "far:1")], "probe", "pass", &["is not probed: it runs in Ollama's cloud"]);
+    // What is wrong with Ollama stands in its own line alone.
+    host.ollama.set("/api/ps", Answer::Status(500, "no".into()));
+    let (_, checks) = host.examine(&[("MODEL", "far:1")]);
+    assert!(checks.iter().all(|check| check["check"] != "probe"), "{checks:#?}");
 }
 
 #[test]

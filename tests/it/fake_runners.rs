@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::fake_orchestrator::Request;
+use crate::fake_static_runners::StaticRunners;
 
 const TIME_SCALE: u32 = 100;
 /// Missed beats after which a runner is gone.
@@ -44,6 +45,8 @@ pub struct Runners {
     pub time_scale: u32,
     /// Between beats.
     pub interval: Duration,
+    /// -liveRunnerConfig.
+    pub listed: Option<StaticRunners>,
     given: u32,
 }
 
@@ -57,6 +60,7 @@ impl Runners {
             orchestrator: None,
             time_scale: TIME_SCALE,
             interval: Duration::from_secs(5),
+            listed: None,
             given: 0,
         }
     }
@@ -121,11 +125,12 @@ impl Runners {
 
     /// The runners that are ready, as everybody may see them.
     pub fn discovery(&self, own: &str) -> Value {
-        let mut ready: Vec<_> = self.records.iter().filter(|(_, record)| self.silent(record) <= self.ttl()).collect();
-        ready.retain(|(_, record)| matches!(record.body["status"].as_str(), None | Some("" | "ready")));
-        ready.sort_by_key(|(id, _)| (*id).clone());
-        let entry = |(id, record): &(&String, &Record)| {
-            let body = &record.body;
+        let live = self.records.iter().filter(|(_, record)| self.silent(record) <= self.ttl());
+        let mut ready: Vec<(String, Value)> = live.map(|(id, record)| (id.clone(), record.body.clone())).collect();
+        ready.retain(|(_, body)| matches!(body["status"].as_str(), None | Some("" | "ready")));
+        ready.extend(self.listed.iter().flat_map(StaticRunners::ready));
+        ready.sort_by_key(|(id, _)| id.clone());
+        let entry = |(id, body): &(String, Value)| {
             let mut entry = json!({"url": format!("{own}/apps/{id}/app")});
             for key in ["gpu", "app", "version", "metadata", "mode", "capacity"] {
                 if !body[key].is_null() {

@@ -51,7 +51,7 @@ fn help_fits_a_small_terminal() {
         assert!(text.starts_with(&format!("Usage: agent-net {}", name.join(" "))), "{text}");
         assert!(text.contains("\nExit codes:\n") && text.contains("\nExample:\n"), "{text}");
         let codes = listed(&text, "Exit codes:");
-        let own = name[0] == "check" || name[0] == "doctor";
+        let own = ["check", "doctor", "probe"].contains(&name[0].as_str());
         assert_eq!((codes.contains(&"2".to_owned()), codes.contains(&"64".to_owned())), (own, true), "{text}");
         let long: Vec<&str> = text.lines().filter(|l| !l.starts_with("  ") && l.chars().count() > 120).collect();
         assert!(long.is_empty(), "{long:?}");

@@ -1,11 +1,12 @@
 //! GET /openapi.json: complete, and true of what the worker answers.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::fake_ollama::FakeOllama;
+use crate::fake_ollama::{FakeOllama, MODEL};
 use crate::gpus::{is_ok, start};
 use crate::harness::{Worker, command, folder, skip};
 use crate::http::{self, Response};
@@ -126,9 +127,15 @@ fn check_answer(document: &Value, method: &str, path: &str, answer: &Response) {
 #[test]
 fn what_the_worker_answers_is_what_it_says() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
-    let more = [("ORCH_URL", "http://127.0.0.1:9"), ("CAPABILITY_NAME", "a"), ("MODEL", "other:1b")];
-    let worker = start(&ollama, &nvml, &more);
-    worker.report_when("GPUs and a wanted model", |r| r["gpu_count"] == 2 && r["model_keeper"][0]["error"].is_string());
+    let models = format!("other:1b,{MODEL}");
+    let more = [("ORCH_URL", "http://127.0.0.1:9"), ("CAPABILITY_NAME", "a"), ("MODEL", models.as_str())];
+    // The model is probed within a second.
+    let probes = [("PROBE_INTERVAL", "30s"), ("AGENT_NET_FAULT", "hurry:50")];
+    let worker = start(&ollama, &nvml, &[&more[..], &probes].concat());
+    worker.report_when("GPUs, a wanted model and a probe", |r| {
+        let probed = r["models"][0]["probe"]["result"].is_string();
+        r["gpu_count"] == 2 && r["model_keeper"][0]["error"].is_string() && probed
+    });
     let document = document(&worker);
     let ask = |worker: &Worker, method: &str, path: &str, headers: &[&str], body: &str| {
         check_answer(&document, method, path, &http::request(worker.addr, method, path, headers, body.as_bytes()));
@@ -146,9 +153,17 @@ fn what_the_worker_answers_is_what_it_says() {
                 ask(worker, "GET", path, &[], "");
             }
         }
-        for path in
-            ["/gpu?format=text", "/gpu?format=x", "/uptime?window=30d&step=1d", "/uptime?window=x", "/uptime?step=x"]
-        {
+        for path in [
+            "/gpu?format=text",
+            "/gpu?format=x",
+            "/uptime?window=30d&step=1d",
+            "/uptime?window=x",
+            "/uptime?step=x",
+            &format!("/ready?model={MODEL}&gpu=50"),
+            "/ready?model=other:1b",
+            "/ready?model=",
+            "/ready?gpu=x",
+        ] {
             ask(worker, "GET", path, &[], "");
         }
         ask(worker, "GET", "/metrics", &["Accept: application/openmetrics-text"], "");
@@ -165,6 +180,14 @@ fn what_the_worker_answers_is_what_it_says() {
     everything(&alone);
 }
 
+/// A model that is not ready is a 503, and OpenAPI cannot say that gpu needs model.
+const TESTER_SETTINGS: &str = r#"
+[[operations]]
+include-path = "/ready"
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 503]
+"#;
+
 #[test]
 fn a_schema_tester_finds_nothing() {
     let Some(program) = schemathesis() else { return };
@@ -175,8 +198,10 @@ fn a_schema_tester_finds_nothing() {
     let mut tester = command(program);
     tester.args(["run", "--no-color", "--max-examples", &cases, "--seed", "1", "--checks", "all"]);
     tester.arg(format!("http://{}/openapi.json", worker.addr));
-    // It leaves its notes where it is started.
-    let done = tester.current_dir(folder("schemathesis")).output().expect("it starts");
+    // It leaves its notes where it is started, and finds its settings there.
+    let folder = folder("schemathesis");
+    fs::write(folder.join("schemathesis.toml"), TESTER_SETTINGS).expect("its settings can be written");
+    let done = tester.current_dir(folder).output().expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     assert!(done.status.success(), "{out}{err}");
     println!("{}", out.lines().skip_while(|line| !line.contains("SUMMARY")).collect::<Vec<_>>().join("\n"));

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use serde_json::{Value, json};
+
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::gpus::{is_ok, start};
 use crate::harness::{Worker, folder, run, skip};
 use crate::http;
 use crate::jobs::job;
 use crate::nvml::FakeNvml;
+use crate::picture::relay;
 
 #[test]
 fn it_comes_with_a_strict_policy_and_only_once() {
@@ -101,6 +104,61 @@ fn a_browser_shows_the_current_state() {
     ] {
         assert!(dom.contains(part), "{part} is not in {dom}");
     }
+}
+
+/// The probe of a model 72 s before this report; the answer before it was of the last of `speeds`.
+pub fn probe(report: &Value, result: &str, why: Option<&str>, speeds: &[f64]) -> Value {
+    let at = report["timestamp"].as_f64().expect("a time") - 72.0;
+    json!({
+        "at": at, "result": result, "why": why, "answered_at": if speeds.is_empty() { None } else { Some(at) },
+        "tokens_per_second": speeds.last(), "load_ms": 4, "queue_ms": 0, "gpu_utilization_percent": 97,
+        "usual_tokens_per_second": if speeds.len() < 5 { None } else { Some(32.2) }, "recent_tokens_per_second": speeds
+    })
+}
+
+#[test]
+fn the_last_probe_of_a_model_is_shown_with_its_curve() {
+    fn probed(path: &str, mut answer: Value) -> Value {
+        if path == "/gpu" {
+            let row = |name: &str, probe: Value| json!({"name": name, "pulled": true, "loaded": true, "vram_mb": 1, "on_gpu_percent": 100, "size_mb": 1, "probe": probe});
+            let of = |result, why, speeds| probe(&answer, result, why, speeds);
+            let models = [
+                row("well:1", of("ok", None, &[30.0, 32.4, 32.0, 31.9, 31.8])),
+                row("slow:1", of("slow", Some("<b>half</b> of its usual speed"), &[12.0, 16.0])),
+                row("new:1", of("skipped", Some("the GPU is busy"), &[])),
+                row("dead:1", of("hangs", Some("no byte within 30 s"), &[31.8])),
+                json!({"name": "other:1", "pulled": true, "loaded": false, "vram_mb": 0, "on_gpu_percent": null, "size_mb": 1}),
+            ];
+            answer["models"] = models.into_iter().collect();
+        }
+        answer
+    }
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let worker = start(&ollama, &nvml, &[]);
+    worker.report_when("verdict ok", is_ok);
+    let Some(dom) = rendered(relay(worker.addr, probed), "page-probes") else { return };
+    let cell = |name: &str| {
+        let row = dom.split(&format!("<th scope=\"row\">{name}</th>")).nth(1).expect("a row").split("</tr>").next();
+        row.and_then(|row| row.split("<div class=\"speed\">").nth(1)).expect("a cell").to_owned()
+    };
+    let well = cell("well:1");
+    let curve = r#"aria-label="speed of well:1 in its last probes: 30.0 tokens/s to 32.4 tokens/s"><path d="M55 "#;
+    for part in ["<p>31.8 tokens/s, usually 32.2</p><p class=\"soft\">1 min ago</p>", r#"role="img""#, curve] {
+        assert!(well.contains(part), "{part} is not in {well}");
+    }
+    assert!(!well.contains("badge"), "{well}");
+    let slow = cell("slow:1");
+    let words =
+        "<p><span class=\"badge degraded\">slow</span> 1 min ago</p><p>&lt;b&gt;half&lt;/b&gt; of its usual speed</p>";
+    assert!(slow.starts_with(&format!("{words}<p>16.0 tokens/s</p><p class=\"soft\">1 min ago</p>")), "{slow}");
+    let new = cell("new:1");
+    assert!(
+        new.contains(r#"<span class="badge unknown">skipped</span> 1 min ago</p><p>the GPU is busy</p><svg"#),
+        "{new}"
+    );
+    assert!(new.contains(r#"last probes: none yet"></svg>"#), "{new}");
+    assert!(cell("dead:1").contains(r#"<span class="badge unhealthy">hangs</span>"#), "{dom}");
+    assert!(cell("other:1").starts_with("</div>"), "{dom}");
 }
 
 /// Names come from the driver and from Ollama: they are text, whatever they look like.

@@ -1,5 +1,5 @@
-//! The picture of the status page, from a run on the fakes: two L40S, one of them too hot. Only their last hour is made up,
-//! since no test takes an hour. AGENT_NET_PICTURE=1 puts the picture into tests/pictures.
+//! The picture of the status page, from a run on the fakes: two L40S, one of them too hot. Only their last hour and the
+//! model's probes are made up, since no test takes so long. AGENT_NET_PICTURE=1 puts the picture into tests/pictures.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::gpus::{has, start};
 use crate::harness::{folder, run};
 use crate::http;
 use crate::nvml::FakeNvml;
-use crate::page::browser;
+use crate::page::{browser, probe};
 
 /// As the library reports an L40S with the model of [`PS`], and an idle one.
 const GPUS: &str = "gpus=2
@@ -25,6 +25,20 @@ gpu0.power=88200
 gpu1.memory=46068/455/512
 gpu1.processes=
 gpu1.temperature=94";
+
+/// The last hour, and probes since yesterday.
+fn changed(path: &str, answer: Value) -> Value {
+    match path {
+        "/history" => last_hour(&answer),
+        "/gpu" => {
+            let mut report = answer;
+            let speeds: Vec<f64> = (0..48).map(|at| 31.9 + 0.7 * f64::from(at * at % 11 - 5) / 5.0).collect();
+            report["models"][0]["probe"] = probe(&report, "ok", None, &speeds);
+            report
+        }
+        _ => answer,
+    }
+}
 
 /// Sixty minutes that end with what the GPUs report now.
 fn last_hour(history: &Value) -> Value {
@@ -41,9 +55,9 @@ fn last_hour(history: &Value) -> Value {
     history
 }
 
-/// Passes on what a browser asks `to` a worker, but for the last hour.
-fn relay(to: SocketAddr) -> SocketAddr {
-    fn answer(mut browser: TcpStream, to: SocketAddr) -> std::io::Result<()> {
+/// Passes on what a browser asks `to` a worker, with `changed` answers by path.
+pub fn relay(to: SocketAddr, changed: fn(&str, Value) -> Value) -> SocketAddr {
+    fn answer(mut browser: TcpStream, to: SocketAddr, changed: fn(&str, Value) -> Value) -> std::io::Result<()> {
         let mut bytes = [0; 4096];
         let mut head = String::new();
         while !head.contains("\r\n\r\n") {
@@ -54,8 +68,9 @@ fn relay(to: SocketAddr) -> SocketAddr {
         }
         let path = head.split(' ').nth(1).unwrap_or("/");
         let answer = http::request(to, "GET", path, &[], b"");
-        let body = if path == "/history" { last_hour(&answer.json()).to_string() } else { answer.text().to_owned() };
         let kind = answer.header("content-type").unwrap_or_default();
+        let body =
+            if kind.contains("json") { changed(path, answer.json()).to_string() } else { answer.text().to_owned() };
         write!(
             browser,
             "HTTP/1.1 {} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -67,7 +82,7 @@ fn relay(to: SocketAddr) -> SocketAddr {
     let addr = listener.local_addr().expect("an address");
     thread::spawn(move || {
         for browser in listener.incoming().flatten() {
-            thread::spawn(move || answer(browser, to));
+            thread::spawn(move || answer(browser, to, changed));
         }
     });
     addr
@@ -91,8 +106,8 @@ fn a_picture_of_the_page_is_plausible() {
 
     let Some(mut browser) = browser("picture") else { return };
     let file = folder("picture-file").join("status.png");
-    browser.args(["--hide-scrollbars", "--window-size=1000,800", "--virtual-time-budget=8000"]);
-    browser.arg(format!("--screenshot={}", file.display())).arg(format!("http://{}/", relay(worker.addr)));
+    browser.args(["--hide-scrollbars", "--window-size=1000,880", "--virtual-time-budget=8000"]);
+    browser.arg(format!("--screenshot={}", file.display())).arg(format!("http://{}/", relay(worker.addr, changed)));
     let (status, _, err) = run(&mut browser);
     assert!(status.success(), "{err}");
     let picture = std::fs::read(&file).expect("a picture");

@@ -1,17 +1,18 @@
 //! Probes of the models that a worker keeps, against an Ollama whose runners hang, die, fall to the CPU or lie.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
-use crate::harness::{Worker, codes, folder, lock, wait_for};
+use crate::harness::{Worker, codes, folder, wait_for};
 use crate::model_store::{becomes, metric};
 use crate::rules::reason;
 use crate::scheduler::model::{Kind, Model};
 use crate::scheduler::{End, Scheduler, Served};
 
-const MODEL: &str = "lab:1";
+pub const MODEL: &str = "lab:1";
 const SCALE: u32 = 50;
 /// Something that a runner does not survive.
 const DEAD: &str = r#"{"error":"llama runner process has terminated: CUDA error: an illegal memory access"}"#;
@@ -27,7 +28,7 @@ fn one() -> (FakeOllama, Arc<Scheduler>) {
 }
 
 /// A worker that runs as much faster as its Ollama and probes each 0.6 s.
-fn probes(fake: &FakeOllama, more: &[(&str, &str)]) -> Worker {
+pub fn probes(fake: &FakeOllama, more: &[(&str, &str)]) -> Worker {
     let (url, hurry) = (fake.url(), format!("hurry:{SCALE}"));
     let settings = [
         ("OLLAMA_URL", url.as_str()),
@@ -40,18 +41,18 @@ fn probes(fake: &FakeOllama, more: &[(&str, &str)]) -> Worker {
     Worker::start(&[&settings[..], more].concat())
 }
 
-fn probe_of(report: &Value) -> &Value {
+pub fn probe_of(report: &Value) -> &Value {
     &report["models"][0]["probe"]
 }
 
 #[track_caller]
-fn ends(worker: &Worker, result: &str) -> Value {
+pub fn ends(worker: &Worker, result: &str) -> Value {
     let report =
         worker.report_when(&format!("a probe that is {result}"), |report| probe_of(report)["result"] == result);
     probe_of(&report).clone()
 }
 
-fn sent(scheduler: &Scheduler) -> Vec<Served> {
+pub fn sent(scheduler: &Scheduler) -> Vec<Served> {
     scheduler.served().into_iter().filter(|served| served.raw).collect()
 }
 
@@ -110,13 +111,19 @@ fn a_stopped_runner_is_replaced_for_the_probe() {
     assert!(!codes(&worker.report()).contains(&"MODEL_HANGS"));
 }
 
-/// A timeout of 5 s is too short for Ollama to replace the runner: the third probe is a patient one.
+/// A timeout of 5 s is too short for Ollama to replace the runner: the third probe waits longer.
 #[test]
 fn a_patient_probe_heals_where_the_timeout_is_short() {
-    let (fake, scheduler) = one();
-    let worker = probes(&fake, &[("PROBE_TIMEOUT", "5s"), ("AGENT_NET_FAULT", "hurry:5")]);
-    drop(worker);
-    let _ = (fake, scheduler);
+    let mut scheduler = Scheduler::new(3, vec![Model::generating(MODEL)]);
+    scheduler.scale = 10;
+    let (fake, scheduler) = FakeOllama::by(scheduler);
+    let worker = probes(&fake, &[("PROBE_TIMEOUT", "5s"), ("AGENT_NET_FAULT", "hurry:10")]);
+    ends(&worker, "ok");
+    scheduler.stop_runner(MODEL);
+    worker.report_when("MODEL_HANGS", |report| codes(report).contains(&"MODEL_HANGS"));
+    worker.report_when("its end", |report| !codes(report).contains(&"MODEL_HANGS"));
+    assert!(worker.log().contains("Ollama started another one in 20"), "{}", worker.log());
+    assert_eq!(counted(&worker, "hangs"), 2.0);
 }
 
 #[test]
@@ -258,16 +265,20 @@ fn no_probe_is_sent_where_they_are_off() {
     assert!(sent(&scheduler).is_empty() && worker.report()["models"][0]["probe"].is_null());
 }
 
-/// Two models are never probed at the same time.
+/// Two models are never probed at the same time: the second probe would wait in no queue, and both would be slow.
 #[test]
 fn probes_of_several_models_follow_each_other() {
-    let slow = |name| Model { write: std::time::Duration::from_millis(20), ..Model::generating(name) };
+    let slow = |name| Model { write: Duration::from_millis(200), ..Model::generating(name) };
     let (fake, scheduler) = start(vec![slow(MODEL), slow("other:1")]);
     let worker = probes(&fake, &[("MODEL", "lab:1,other:1")]);
-    let both = |probes: &[Served]| ["lab:1", "other:1"].iter().all(|name| probes.iter().any(|p| p.model == **name));
-    wait_for("probes of both", || both(&sent(&scheduler)).then_some(()));
-    worker.report_when("both", |report| {
-        report["models"].as_array().unwrap().iter().all(|m| m["probe"]["result"] == "ok")
+    let running = |name| scheduler.is_busy(name);
+    let mut seen = [false; 2];
+    wait_for("probes of both", || {
+        let busy = ["lab:1", "other:1"].map(running);
+        assert!(busy != [true; 2] || sent(&scheduler).is_empty(), "both at once");
+        seen = [seen[0] | busy[0], seen[1] | busy[1]];
+        (sent(&scheduler).len() >= 6 && seen == [true; 2]).then_some(())
     });
-    let _ = lock::<()>;
+    let all_ok = |report: &Value| report["models"].as_array().unwrap().iter().all(|m| m["probe"]["result"] == "ok");
+    worker.report_when("both", all_ok);
 }

@@ -41,7 +41,7 @@ fn a_password_of_the_url_is_sent_and_shown_nowhere() {
     }
     proxy.want(BASIC);
     ok(&worker);
-    for args in [&["config"][..], &["config", "--json"], &["doctor"], &["check"], &["pull", "new:1"]] {
+    for args in [&["config"][..], &["config", "--json"], &["doctor"], &["check"], &["probe"], &["pull", "new:1"]] {
         let (_, out, err) = run(agent_net().args(args).envs(settings));
         shown += &format!("{args:?} {out}{err}");
     }

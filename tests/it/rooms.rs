@@ -39,6 +39,7 @@ const TOUCHING: &[&str] = &[
     "cli/pm/winprob.rs",
     "cli/local.rs",
     "cli/pull.rs",
+    "cli/stop.rs",
     "cli/serve.rs",
     "cli/stop.rs",
     "ollama/probe/prober.rs",

@@ -25,7 +25,7 @@ struct Scene {
     orchestrator: FakeOrchestrator,
 }
 
-fn with_runners() -> FakeOrchestrator {
+pub fn with_runners() -> FakeOrchestrator {
     let orchestrator = FakeOrchestrator::new(Behavior::NoByoc);
     orchestrator.runners(|runners| *runners = Some(Runners::new("orch-s3cret")));
     orchestrator

@@ -57,7 +57,12 @@ pub struct Served {
 }
 
 impl Served {
-    /// What the worker sends loads, renews and probes.
+    /// What a worker sends to see that the model answers.
+    pub fn is_probe(&self) -> bool {
+        self.prompt && self.raw
+    }
+
+    /// Anything else of a worker loads or renews.
     pub fn is_of_a_client(&self) -> bool {
         self.prompt && !self.raw
     }

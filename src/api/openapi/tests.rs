@@ -10,8 +10,11 @@ use super::DOCUMENT;
 use crate::api::answers::{AgentsAnswer, JobsAnswer, UptimeAnswer};
 use crate::api::codes_answer::CodesAnswer;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
-use crate::api::report::{Catalogue, Ready, Report};
+use crate::api::parameters::Accepts;
+use crate::api::ready::Ready;
+use crate::api::report::{Catalogue, Report};
 use crate::api::routes::{ANYWHERE, Access, Answer, Route, listed};
+use crate::config::{MAX_MODEL_NAME, is_model_name};
 use crate::health::recent;
 use crate::health::uptime::WINDOWS;
 use crate::http::refusal::ErrorBody;
@@ -19,6 +22,8 @@ use crate::sys::error_codes::{ERRORS, ErrorCode};
 
 /// What no table and no struct has: texts, security, examples by route, status and content type.
 const PARTS: &str = include_str!("tests/parts.json");
+/// What [`is_model_name`] accepts.
+const MODEL_NAME: &str = "^[A-Za-z0-9._][A-Za-z0-9._-]*([/:][A-Za-z0-9._-]+)*$";
 
 /// An object with a value of this kind for each window.
 pub(crate) fn by_window<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -140,10 +145,12 @@ fn operation(route: &Route, examples: &Value) -> Value {
         operation["security"] = json!([]);
     }
     let parameters = route.parameters.iter().map(|parameter| {
-        let mut schema = json!({ "enum": parameter.choices });
-        if parameter.has_default {
-            schema["default"] = parameter.choices[0].into();
-        }
+        let schema = match parameter.accepts {
+            Accepts::Words(words) => json!({ "enum": words }),
+            Accepts::WordsOrFirst(words) => json!({ "enum": words, "default": words[0] }),
+            Accepts::Model => json!({ "type": "string", "pattern": MODEL_NAME, "maxLength": MAX_MODEL_NAME }),
+            Accepts::Percent => json!({ "type": "integer", "minimum": 0, "maximum": 100, "default": 100 }),
+        };
         json!({ "name": parameter.name, "in": "query", "description": parameter.meaning, "schema": schema })
     });
     let parameters: Vec<Value> = parameters.collect();
@@ -223,6 +230,16 @@ fn the_document_is_that_of_the_tables_and_structs() {
         return;
     }
     assert!(text == DOCUMENT, "src/api/openapi.json is out of date: run the tests with AGENT_NET_WRITE=1");
+}
+
+#[test]
+fn the_pattern_is_that_of_model_names() {
+    let validator = jsonschema::validator_for(&json!({ "pattern": MODEL_NAME })).unwrap();
+    for name in
+        ["a", "hf.co/org/repo:Q4_K_M", "_a-", ".", "", "-a", "a:", "/a", "a//b", "a:-b", "a b", "ä", "a\n", "http://a"]
+    {
+        assert_eq!(validator.is_valid(&json!(name)), is_model_name(name), "{name:?}");
+    }
 }
 
 #[test]

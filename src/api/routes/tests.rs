@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_reference_lists_every_route() {
     let rows = listed().map(|route| {
-        let query = route.parameters.iter().map(|p| format!(" `?{}={}`", p.name, p.choices.join("|")));
+        let query = route.parameters.iter().map(|p| format!(" `{}`", p.form()));
         let details = if route.details.is_empty() { String::new() } else { format!(". {}", route.details) };
         let text = format!("{}{details}{}", route.summary, query.collect::<String>());
         vec![route.method.to_owned(), format!("`{}`", route.path), route.access.users().to_owned(), text]

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
+use super::probes;
 use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
@@ -104,7 +105,10 @@ fn kernel_log(config: &Config) -> Vec<Finding> {
 }
 
 fn ollama(config: &Config) -> Vec<Finding> {
-    diagnosis::ollama(config.ollama.url.as_str(), &ask_ollama(&config.ollama), &config.models.names)
+    let state = ask_ollama(&config.ollama);
+    let mut all = diagnosis::ollama(config.ollama.url.as_str(), &state, &config.models.names);
+    all.extend(probes::findings(&state, &config.models));
+    all
 }
 
 /// Ollama's state; read twice when it does not answer: one lost answer is not an outage.

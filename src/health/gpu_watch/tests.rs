@@ -89,9 +89,12 @@ fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
     assert_eq!(identity(&GpuState::Pending, &OllamaState::PENDING), " driver  ollama ");
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// A sampler whose driver answers as `sample` does, and what it was asked.
 fn sampler(
     store: &Arc<SnapshotStore>,
+    interval: Duration,
     mut sample: impl FnMut(Option<ActivityAsk>) -> GpuState + Send + 'static,
 ) -> (SampledGpus, Receiver<Option<ActivityAsk>>) {
     let ((watch, asks), (seen, sent)) = (SampledGpus::new(store), mpsc::channel());
@@ -101,7 +104,7 @@ fn sampler(
         seen.send(activity).map(|()| state).expect("the test runs")
     };
     // It lives as long as the tests.
-    thread::spawn(move || watch_gpus(&store, take, Duration::from_secs(3600), &asks));
+    thread::spawn(move || watch_gpus(&store, take, interval, &asks));
     (watch, sent)
 }
 
@@ -112,7 +115,7 @@ fn at_work(activity: Option<ActivityAsk>) -> GpuState {
 
 #[test]
 fn an_ask_is_answered_between_two_samples() {
-    let (watch, sent) = sampler(&store(), at_work);
+    let (watch, sent) = sampler(&store(), HOUR, at_work);
     assert_eq!(sent.recv(), Ok(None));
     watch.mark();
     let gpus = watch.since_mark().expect("a sample").gpus;
@@ -121,9 +124,21 @@ fn an_ask_is_answered_between_two_samples() {
 }
 
 #[test]
+fn a_flood_of_asks_delays_no_ordinary_sample() {
+    let (watch, sent) = sampler(&store(), Duration::from_millis(20), at_work);
+    assert_eq!(sent.recv(), Ok(None));
+    // Each takes far less time than the interval.
+    let ordinary = (0..200_000).any(|_| {
+        let _ = watch.mark();
+        sent.try_iter().any(|activity| activity.is_none())
+    });
+    assert!(ordinary);
+}
+
+#[test]
 fn a_mark_that_came_too_late_gives_no_activity() {
     let (release, wait) = mpsc::channel();
-    let (mut watch, sent) = sampler(&store(), move |activity| {
+    let (mut watch, sent) = sampler(&store(), HOUR, move |activity| {
         if activity == Some(ActivityAsk::Mark) {
             let _ = wait.recv();
         }
@@ -146,7 +161,7 @@ fn a_mark_that_came_too_late_gives_no_activity() {
 
 #[test]
 fn a_driver_at_fault_answers_no_ask() {
-    let (watch, sent) = sampler(&store(), |_| fault(FaultKind::Stuck, Vec::new()));
+    let (watch, sent) = sampler(&store(), HOUR, |_| fault(FaultKind::Stuck, Vec::new()));
     assert_eq!(sent.recv(), Ok(None));
     watch.mark();
     assert_eq!(watch.since_mark(), None);

@@ -202,3 +202,6 @@ fn prove_embedding(embeddings: Option<&[Vec<f64>]>) -> Result<(), String> {
     }
     if vector.iter().all(|value| *value == 0.0) { Err("its embedding is all zeros".into()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! Sends probes, one at a time: two at once would slow each other down, and the GPUs could not be told apart.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::answer::Outcome;
 use super::report::Sent;
@@ -9,9 +11,13 @@ use super::speeds_file::SpeedBook;
 use super::state::{Order, loaded_as};
 use super::watch::GpuWatch;
 use super::witness::{self, Witness};
+use crate::gpu::sample::GpuSample;
 use crate::ollama::client::OllamaClient;
 use crate::sys::counters::Gauge;
 use crate::sys::limits::unix_now;
+
+/// How long the driver's first sample after a probe is waited for.
+const LATE_SAMPLE: Duration = Duration::from_secs(1);
 
 /// What all keepers share for their probes.
 #[derive(Debug)]
@@ -33,15 +39,10 @@ impl Prober {
     /// Sends a probe; None: another model is being probed.
     pub(crate) fn send(&self, client: &OllamaClient, model: &str, order: &Order) -> Option<Sent> {
         let _permit = self.under_way.enter(1)?;
-        self.gpus.mark();
-        let mut outcome = client.probe(model, Some(order.loaded.num_ctx), order.timeout);
-        let mut witness = Witness::Unknown;
-        if let Outcome::Answered(answered) = &outcome {
-            witness = self.gpus.since_mark().map_or(Witness::Unknown, |sample| witness::judge(&sample, answered));
-            if let Some(why) = changed(client, model, order) {
-                outcome = Outcome::Unasked(why);
-            }
-        }
+        let (outcome, witness) = match self.gpus.mark().filter(|_| !order.urgent) {
+            Some(why) => (Outcome::Unasked(why), Witness::Unknown),
+            None => self.ask(client, model, order),
+        };
         let loaded = &order.loaded;
         let key = SpeedKey::new(&loaded.digest, Some(loaded.num_ctx), &self.gpus.identity());
         let speed = match &outcome {
@@ -54,6 +55,27 @@ impl Prober {
         };
         Some(Sent { outcome, witness, judgement })
     }
+
+    fn ask(&self, client: &OllamaClient, model: &str, order: &Order) -> (Outcome, Witness) {
+        let outcome = client.probe(model, Some(order.loaded.num_ctx), order.timeout);
+        let Outcome::Answered(answered) = &outcome else { return (outcome, Witness::Unknown) };
+        let mut sample = self.gpus.since_mark();
+        if let Some(why) = changed(client, model, order) {
+            return (Outcome::Unasked(why), Witness::Unknown);
+        }
+        if sample.as_ref().is_some_and(is_early) {
+            thread::sleep(LATE_SAMPLE);
+            sample = self.gpus.since_mark();
+        }
+        let witness = sample.map_or(Witness::Unknown, |sample| witness::judge(&sample, answered));
+        (outcome, witness)
+    }
+}
+
+/// A driver may take a sample only once a second, and a fast GPU answers in a tenth of one.
+fn is_early(sample: &GpuSample) -> bool {
+    let activities = || sample.gpus.iter().filter_map(|gpu| gpu.activity);
+    activities().next().is_some() && activities().all(|activity| activity.utilization_percent.is_none())
 }
 
 /// Whether the model became another one during the probe.

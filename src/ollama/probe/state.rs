@@ -54,6 +54,8 @@ pub(crate) struct Order {
     pub(crate) timeout: Duration,
     /// It waits for Ollama to replace a runner that hangs.
     pub(crate) patient: bool,
+    /// The last one got no answer: this one is sent although the GPUs are in use.
+    pub(crate) urgent: bool,
 }
 
 /// What a runner is for.
@@ -61,7 +63,7 @@ pub(crate) struct Order {
 pub(crate) struct LoadedAs {
     pub(crate) digest: String,
     pub(crate) num_ctx: u64,
-    /// Ollama lists some of it on a GPU.
+    /// Ollama lists all of it on GPUs.
     pub(crate) on_gpu: bool,
 }
 
@@ -146,7 +148,7 @@ impl ProbeState {
             self.patient_at = Some(now);
         }
         let timeout = if patient { self.settings.timeout.max(PATIENT) } else { self.settings.timeout };
-        Order { loaded, timeout, patient }
+        Order { loaded, timeout, patient, urgent: self.unanswered > 0 }
     }
 
     /// A probe has ended.
@@ -196,7 +198,11 @@ pub(crate) fn loaded_as(status: &ModelStatus) -> Result<LoadedAs, String> {
     let num_ctx = loaded.context_length.ok_or(
         "Ollama does not list its context length, so a request could reload it. Update Ollama to a release after July 2025",
     )?;
-    Ok(LoadedAs { digest, num_ctx, on_gpu: loaded.vram_bytes > 0 })
+    Ok(LoadedAs {
+        digest,
+        num_ctx,
+        on_gpu: loaded.size_bytes.is_some_and(|size| size > 0 && loaded.vram_bytes >= size),
+    })
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ pub(crate) trait GpuWatch: Debug + Send + Sync {
     /// Why a probe would disturb others or show nothing now; None: go ahead.
     fn busy(&self) -> Option<String>;
 
-    /// A probe begins: activity counts from here.
-    fn mark(&self);
+    /// A probe begins: activity counts from here. Why it would disturb others all the same, by what the GPUs do at this
+    /// moment; None: go ahead.
+    fn mark(&self) -> Option<String>;
 
     /// The GPUs now, each with its activity since [`GpuWatch::mark`]; None: unknown.
     fn since_mark(&self) -> Option<GpuSample>;

@@ -26,7 +26,7 @@ const MOST_HOLDERS: usize = 3;
 pub(crate) enum Witness {
     /// The highest utilization of a GPU.
     Worked { percent: u32 },
-    /// None worked: the same, and what was seen, in one clause.
+    /// None worked: the same, and the numbers of each GPU.
     Idle { percent: u32, clause: String },
     /// The driver does not say, or the answer was too short.
     Unknown,
@@ -42,13 +42,15 @@ impl Witness {
     }
 }
 
-/// `sample`: taken since the mark, right after the answer. For models that Ollama reports on a GPU: a part of one on the
-/// CPU leaves the GPU idle most of the time.
+/// `sample`: taken since the mark, right after the answer. Idle is a finding only where Ollama reports all of the model on
+/// GPUs: while a part of it runs on the CPU, a GPU waits most of the time.
 pub(crate) fn judge(sample: &GpuSample, answered: &Answered) -> Witness {
     match highest(sample) {
         Some((percent, true)) => Witness::Worked { percent },
         Some((percent, false)) if is_idle(sample, answered) => {
-            Witness::Idle { percent, clause: idle_clause(&sample.gpus) }
+            let (seen, holders) = (idle_clause(&sample.gpus), vram_holders(sample));
+            let held = if holders.is_empty() { holders } else { format!(". VRAM is held by {holders}") };
+            Witness::Idle { percent, clause: seen + &held }
         }
         _ => Witness::Unknown,
     }
@@ -104,11 +106,11 @@ fn idle_clause(gpus: &[Gpu]) -> String {
         0 => String::new(),
         others => format!(", and {others} more"),
     };
-    format!("no GPU worked during it: {}{others}", named.join(", "))
+    named.join(", ") + &others
 }
 
 /// The processes that hold most of the GPUs' memory, `process 4242 (6321 MiB)`; empty where that is unknown.
-pub(crate) fn vram_holders(sample: &GpuSample) -> String {
+fn vram_holders(sample: &GpuSample) -> String {
     let mut held: BTreeMap<u32, u64> = BTreeMap::new();
     for process in sample.gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten()) {
         if let Some(bytes) = process.vram_bytes {

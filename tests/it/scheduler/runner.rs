@@ -33,6 +33,8 @@ pub struct Runner {
     pub busy: usize,
     /// Those among them that are computed now.
     pub computing: usize,
+    /// Those that wait for that, the longest first.
+    pub waiting: VecDeque<u64>,
     /// Pings that are under way.
     pub pings: usize,
     pub on_cpu: bool,

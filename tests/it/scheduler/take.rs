@@ -1,5 +1,6 @@
 //! How a request gets its runner: from those that are loaded, or in its turn by another load.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -123,6 +124,7 @@ impl Scheduler {
             expires_at: None,
             busy: 1,
             computing: 0,
+            waiting: VecDeque::new(),
             pings: 0,
             on_cpu: model.stays_on_cpu || model.pretends,
             process: Process::Runs,

@@ -136,35 +136,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// As soon as one of its slots is free.
+    /// In its turn, as soon as one of the runner's slots is free.
     fn in_a_slot<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Broken>) -> Result<T, Broken> {
-        let (scheduler, started) = (self.scheduler, Instant::now());
-        let mut waited = false;
-        let mut runners = lock(&scheduler.runners);
-        let mut beside = Duration::ZERO;
-        loop {
-            match runners.get(self.id) {
-                Some(runner) if runner.process == Process::Killed => return Err(Broken::Died),
-                None => return Err(Broken::Died),
-                Some(runner) if runner.computing < scheduler.parallel => {
-                    if runner.computing > 0 {
-                        beside = runner.model.write.mul_f64(UNDER_WAY);
-                    }
-                    runner.computing += 1;
-                    break;
-                }
-                Some(_) if self.client.is_gone() => return Err(Broken::Gone),
-                Some(_) => {}
-            }
-            waited = true;
-            runners = scheduler.wait(runners);
-        }
-        drop(runners);
-        if waited {
-            self.queue = started.elapsed() * scheduler.scale;
-        }
-        self.queue += beside;
-        thread::sleep(beside / scheduler.scale);
+        let scheduler = self.scheduler;
+        self.queue = self.wait_for_slot()?;
         self.due = Instant::now();
         let done = work(self);
         if let Some(runner) = lock(&scheduler.runners).get(self.id) {
@@ -172,6 +147,42 @@ impl Work<'_> {
         }
         scheduler.changed.notify_all();
         done
+    }
+
+    /// How long it waited.
+    fn wait_for_slot(&self) -> Result<Duration, Broken> {
+        let (scheduler, started) = (self.scheduler, Instant::now());
+        let mut runners = lock(&scheduler.runners);
+        let ticket = runners.next_id();
+        if let Some(runner) = runners.get(self.id) {
+            runner.waiting.push_back(ticket);
+        }
+        let mut waited = false;
+        let (others, write) = loop {
+            let Some(runner) = runners.get(self.id) else { return Err(Broken::Died) };
+            let free = runner.computing < scheduler.parallel && runner.waiting.front() == Some(&ticket);
+            let broken = match runner.process {
+                Process::Killed => Some(Broken::Died),
+                _ if free => None,
+                _ if self.client.is_gone() => Some(Broken::Gone),
+                _ => {
+                    waited = true;
+                    runners = scheduler.wait(runners);
+                    continue;
+                }
+            };
+            runner.waiting.retain(|waiting| *waiting != ticket);
+            if let Some(broken) = broken {
+                return Err(broken);
+            }
+            runner.computing += 1;
+            break (runner.computing > 1, runner.model.write);
+        };
+        drop(runners);
+        scheduler.changed.notify_all();
+        let beside = if others { write.mul_f64(UNDER_WAY) } else { Duration::ZERO };
+        thread::sleep(beside / scheduler.scale);
+        Ok(beside + if waited { started.elapsed() * scheduler.scale } else { Duration::ZERO })
     }
 
     /// Computes for as long as this would take alone on a GPU: how long it took.

@@ -33,7 +33,7 @@ fn slow(median: f64, best: f64) -> ProbeFacts {
 }
 
 fn idle() -> ProbeFacts {
-    ProbeFacts { idle_gpus: Some("GPU 0 at 0 % and 3 J".into()), ..ProbeFacts::default() }
+    ProbeFacts { idle_gpus: Some("GPU 0 at most 0 % in 5 samples, 30 W".into()), ..ProbeFacts::default() }
 }
 
 fn case(keepers: Vec<KeeperRow>, ollama: OllamaState) -> Case {
@@ -114,7 +114,7 @@ fn a_gpu_that_does_not_work_during_probes_is_a_reason() {
     let reason = |case: &Case| case.reasons(&[], NOW)[0].clone();
     assert_eq!(
         reason(&seen).message,
-        "Ollama reports m on the GPU, but no GPU worked during two probes: GPU 0 at 0 % and 3 J"
+        "Ollama reports m on the GPU, but no GPU worked during two probes: GPU 0 at most 0 % in 5 samples, 30 W"
     );
     assert!(reason(&seen).action.contains("cannot see"));
     // By the list alone, and by both: one reason, in the words of the list.

@@ -9,7 +9,7 @@ fn millis(millis: u64) -> Duration {
 
 fn order() -> Order {
     let loaded = LoadedAs { digest: "d".into(), num_ctx: 4096, on_gpu: true };
-    Order { loaded, timeout: Duration::from_secs(30), patient: false }
+    Order { loaded, timeout: Duration::from_secs(30), patient: false, urgent: false }
 }
 
 /// 16 tokens in half a second.
@@ -84,7 +84,7 @@ fn what_an_answer_says_beside_its_speed() {
 fn gpus_that_do_not_work_are_a_finding_at_the_second_probe() {
     let idle = || Witness::Idle { percent: 3, clause: "no GPU worked".into() };
     let mut facts = ProbeFacts::default();
-    let mut probe = |facts: &mut ProbeFacts, witness: Witness, on_gpu: bool| {
+    let probe = |facts: &mut ProbeFacts, witness: Witness, on_gpu: bool| {
         let sent = Sent { witness, ..sent(Outcome::Answered(answered())) };
         let mut order = order();
         order.loaded.on_gpu = on_gpu;

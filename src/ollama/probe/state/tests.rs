@@ -13,7 +13,8 @@ fn state() -> ProbeState {
 
 /// Loaded on a GPU until 1000 s later.
 fn status() -> ModelStatus {
-    let loaded = Loaded { expires_at: Some(1000), context_length: Some(4096), vram_bytes: 9, ..Loaded::default() };
+    let (size_bytes, expires_at, context_length) = (Some(9), Some(1000), Some(4096));
+    let loaded = Loaded { size_bytes, expires_at, context_length, vram_bytes: 9, ..Loaded::default() };
     ModelStatus { pulled: true, loaded: Some(loaded), digest: Some("d".into()), remote_host: None }
 }
 
@@ -185,4 +186,14 @@ fn the_interval_grows_with_the_cost() {
     check(600, 600);
     check(1600, 1600);
     check(60_000, 3600);
+}
+
+#[test]
+fn only_a_model_that_is_entirely_on_gpus_keeps_them_busy() {
+    let on_gpu = |change: &dyn Fn(&mut Loaded)| loaded_as(&with(change)).unwrap().on_gpu;
+    assert!(on_gpu(&|_| {}));
+    assert!(on_gpu(&|loaded| loaded.vram_bytes = 10));
+    assert!(!on_gpu(&|loaded| loaded.vram_bytes = 8));
+    assert!(!on_gpu(&|loaded| loaded.size_bytes = None));
+    assert!(!on_gpu(&|loaded| (loaded.size_bytes, loaded.vram_bytes) = (Some(0), 0)));
 }

@@ -41,13 +41,13 @@ fn idle(clause: &str) -> Witness {
 fn an_idle_gpu_is_described_with_its_numbers() {
     let answered = generation(1_200);
     let seen = judge(&of(&[gpu(0, IDLE)]), &answered);
-    assert_eq!(seen, idle("no GPU worked during it: GPU 0 at most 3 % in 12 samples, 31 W"));
+    assert_eq!(seen, idle("GPU 0 at most 3 % in 12 samples, 31 W"));
     let silent = Activity { energy_mj: None, samples: 1, sampled_us: Some(400_000), ..IDLE };
     let seen = judge(&of(&[gpu(0, silent)]), &answered);
-    assert_eq!(seen, idle("no GPU worked during it: GPU 0 at most 3 % in 1 sample"));
+    assert_eq!(seen, idle("GPU 0 at most 3 % in 1 sample"));
     let powered = Gpu { power_mw: Some(14_600), ..gpu(0, silent) };
     let seen = judge(&of(&[powered]), &answered);
-    assert_eq!(seen, idle("no GPU worked during it: GPU 0 at most 3 % in 1 sample, 15 W"));
+    assert_eq!(seen, idle("GPU 0 at most 3 % in 1 sample, 15 W"));
     let many: Vec<Gpu> = (0..6).map(|index| gpu(index, silent)).collect();
     let Witness::Idle { clause, .. } = judge(&of(&many), &answered) else { panic!() };
     assert!(clause.ends_with("GPU 3 at most 3 % in 1 sample, and 2 more"), "{clause}");
