@@ -288,8 +288,8 @@ pub(crate) const ROUTES: &[Route] = &[
         tag: "operation",
         summary: "200 if jobs may come, else 503 with the reasons",
         details: "With a model: 200 only while Ollama answers, the model is loaded with that share on the GPU, no reason \
-                  about GPUs or Ollama is unhealthy, and the model's probes do not hang. Reasons about other models do \
-                  not count. `why` has a sentence for each failed condition.",
+                  about GPUs or Ollama is unhealthy, and the model's probes neither hang nor show that no GPU works. \
+                  Reasons about other models do not count. `why` has a sentence for each failed condition.",
         parameters: &[MODEL, GPU],
         answers: &[
             json("Ready", "Jobs may come"),

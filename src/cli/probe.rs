@@ -5,8 +5,11 @@ mod line;
 use super::{output, stop};
 use crate::config::settings::Settings;
 use crate::config::{Config, model_name_problem};
+use crate::health::once;
 use crate::http::refusal::error_body;
 use crate::ollama::client::{ModelLists, OllamaClient};
+use crate::ollama::probe::prober;
+use crate::ollama::probe::watch::GpuWatch;
 use crate::outgoing;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
@@ -34,10 +37,11 @@ pub(super) fn run(settings: &Settings, model: Option<&str>, as_json: bool) -> Ex
     }
     // A model could be unloaded while another one is asked: the lists are read again for each.
     let mut first = Some(lists);
+    let gpus = once::gpus(config);
     let mut lines = Vec::new();
     for name in names {
         let lists = first.take().map_or_else(|| client.lists(), Ok);
-        let line = probe(&client, config, &name, lists);
+        let line = probe(&client, &gpus, config, &name, lists);
         if !as_json && let Err(failed) = output::put(&line.text()) {
             return failed;
         }
@@ -67,7 +71,13 @@ fn names(config: &Config, model: Option<&str>, lists: &ModelLists) -> Vec<String
     }
 }
 
-fn probe(client: &OllamaClient, config: &Config, name: &str, lists: Result<ModelLists, String>) -> ProbeLine {
+fn probe(
+    client: &OllamaClient,
+    gpus: &dyn GpuWatch,
+    config: &Config,
+    name: &str,
+    lists: Result<ModelLists, String>,
+) -> ProbeLine {
     let readiness = match lists {
         Ok(lists) => {
             // Without a Date header, the clock of this machine.
@@ -79,9 +89,11 @@ fn probe(client: &OllamaClient, config: &Config, name: &str, lists: Result<Model
     };
     match readiness {
         Readiness::Skip(why) => ProbeLine::skipped(name, why),
-        Readiness::Ask { num_ctx, busy } => {
+        Readiness::Ask { loaded, busy } => {
             let timeout = config.models.probe.timeout;
-            ProbeLine::of(name, client.probe(name, Some(num_ctx), timeout), timeout, busy)
+            gpus.mark();
+            let (outcome, witness) = prober::ask(client, gpus, name, &loaded, timeout);
+            ProbeLine::of(name, outcome, timeout, busy).with(witness, loaded.on_gpu)
         }
     }
 }

@@ -108,7 +108,8 @@ fn serve(config: &Config) -> Started<()> {
 
     let registrations = Arc::new(Registrations::default());
     let ticket_intake = ticket_intake(config)?;
-    let speeds = SpeedBook::start(config.state_dir.as_deref()).map_err(failed)?;
+    let probed = config.models.probe.interval.is_some() && !config.models.names.is_empty();
+    let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;
     let prober = Arc::new(Prober::new(gpus, speeds));
     keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
     let seen = Sources {

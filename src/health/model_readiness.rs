@@ -6,7 +6,7 @@ use super::verdict::{Code, Reason, Verdict};
 use crate::ollama::keeper::kept::Kept;
 use crate::ollama::keeper::row::{KeeperRow, Stuck};
 use crate::ollama::models::{self, ModelStatus};
-use crate::ollama::probe::row::{ProbeResult, ProbeRow};
+use crate::ollama::probe::row::ProbeRow;
 use crate::ollama::state::{OllamaState, Reach};
 
 /// What is known of the model, and why no jobs for it may come.
@@ -93,14 +93,8 @@ fn silence(keeper: &KeeperRow, name: &str, gpu_percent: u8) -> impl Iterator<Ite
     let stuck = (keeper.stuck == Some(Stuck::Certainly)).then(|| {
         format!("Two requests in a row for {name}, which Ollama lists as loaded past its expiry, got no answer.")
     });
-    let probes = &keeper.probes;
-    let hangs = probes.hangs().then(|| {
-        let failed = |last: &&ProbeRow| matches!(last.result, ProbeResult::Hangs | ProbeResult::Failed);
-        let last = probes.last.as_ref().filter(failed).and_then(|last| last.why.as_deref()).unwrap_or("no answer");
-        stop(&format!("The last {} probes of {name} failed: {last}", probes.unanswered))
-    });
-    let idle = probes.idle_gpus.as_ref().filter(|_| gpu_percent > 0);
-    let idle = idle.map(|seen| stop(&format!("No GPU worked during the probes of {name}: {seen}")));
+    let hangs = keeper.probes.silence(name).map(|text| stop(&text));
+    let idle = keeper.probes.idleness(name).filter(|_| gpu_percent > 0).map(|text| stop(&text));
     [stuck, hangs, idle].into_iter().flatten()
 }
 

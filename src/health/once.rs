@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::gpu_watch::SampledGpus;
 use super::snapshot_store::SnapshotStore;
 use super::source::{Source, host_facts};
 use crate::config::Config;
@@ -31,6 +32,28 @@ pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> S
     let mut once = Once::new(config);
     once.read(timeout);
     once.conclude(ollama, timeout)
+}
+
+/// The GPUs for a command that probes: they are read when a probe asks.
+pub(crate) fn gpus(config: &Config) -> SampledGpus {
+    let store = SnapshotStore::new(config.limits, config.models.names.clone(), Arc::default());
+    let (gpus, asks) = SampledGpus::new(&Arc::new(store));
+    let settings = config.clone();
+    let started = thread::Builder::new().name("gpus".into()).spawn(move || {
+        let mut source = Source::find(&settings);
+        for ask in asks {
+            let mut gpu = GpuState::Pending;
+            // The driver may be starting.
+            while !ask.is_over() && !matches!(gpu, GpuState::Sample(_) | GpuState::Fault { .. }) {
+                gpu = source.sample(false, Some(ask.activity)).0;
+            }
+            ask.answer(gpu.sample().cloned());
+        }
+    });
+    if let Err(why) = started {
+        log::error!("no thread can be started: {why}");
+    }
+    gpus
 }
 
 /// Reads the GPUs when it is asked, on a thread of its own: a driver that hangs keeps the thread, not the command.

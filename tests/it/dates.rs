@@ -43,7 +43,8 @@ fn with_fraction(seconds: i64, fraction: &str) -> String {
 /// Unix seconds of such a time.
 pub fn unix_seconds(text: &str) -> f64 {
     let number = |from: usize, to: usize| -> i64 { text[from..to].parse().expect("digits") };
-    let day = (0..).find(|day| date(*day) == (number(0, 4), number(5, 7) as usize - 1, number(8, 10)));
+    let month = usize::try_from(number(5, 7)).expect("a month") - 1;
+    let day = (0..).find(|day| date(*day) == (number(0, 4), month, number(8, 10)));
     let whole = day.expect("a day") * 86_400 + number(11, 13) * 3600 + number(14, 16) * 60 + number(17, 19);
     let fraction: f64 = text[19..].trim_end_matches('Z').parse().unwrap_or_default();
     whole as f64 + fraction
@@ -68,7 +69,7 @@ fn since(at: SystemTime) -> Duration {
 fn times_are_written_as_ollama_writes_them() {
     let at = UNIX_EPOCH + Duration::new(1_795_721_690, 454_801_895);
     assert_eq!(exact(at), "2026-11-26T19:34:50.454801895Z");
-    assert!((unix_seconds(&exact(at)) - 1_795_721_690.4548).abs() < 0.001);
+    assert!((unix_seconds(&exact(at)) - 1_795_721_690.454_8).abs() < 0.001);
     assert_eq!(http_date(at), "Thu, 26 Nov 2026 19:34:50 GMT");
     assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00.5Z");
 }

@@ -203,7 +203,7 @@ fn whether_models_are_probed() {
     host.finds(&[model], "probe", "warn", &["MODEL=codellama", "does not list its context length", "0.10 or later"]);
     host.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
     host.finds(&[model], "probe", "pass", &["is not probed: it is not loaded"]);
-    host.finds(&[("MODEL", "other")], "probe", "pass", &["MODEL=other is not probed: it is not pulled"]);
+    host.finds(&[("MODEL", "other")], "probe", "pass", &["MODEL=other is not probed: it is not loaded"]);
     let cloud = r#"{"models":[{"name":"far:1","remote_host":"https://ollama.com:443","remote_model":"far"}]}"#;
     host.ollama.set("/api/tags", Answer::Json(cloud.into()));
     host.finds(&[("MODEL", "far:1")], "probe", "pass", &["is not probed: it runs in Ollama's cloud"]);

@@ -190,6 +190,18 @@ fn a_client_is_left_alone_beside_the_probes() {
     assert!(probes.iter().all(|probe| probe.end == End::Done && probe.keep_alive.is_none()), "{probes:#?}");
 }
 
+/// Slower than the others: a client's use is seen by the second, and the worker waits for 30 s after it.
+#[test]
+fn a_client_that_comes_again_soon_never_meets_a_probe_beside_the_probes() {
+    let (fake, scheduler, worker) = probed(HURRY / 2, |_| {});
+    let client = Client { fake: &fake, scheduler: &scheduler, options: json!({"num_ctx": 8192}), tokens: TOKENS };
+    let records: Vec<Record> = (0..12).map(|_| client.ask(SHORT)).collect();
+    let probes: usize = records.iter().skip(1).map(|record| record.probes + record.probes_after).sum();
+    assert_eq!(probes, 0, "{records:#?}\n{}", worker.log());
+    // It stays away: probes come.
+    assert!(client.ask(LONG).probes_after > 0, "{}", worker.log());
+}
+
 /// A probe waits for the stream, and goes before the request that follows at once.
 #[test]
 fn a_client_that_never_rests_waits_for_one_probe_beside_the_probes() {

@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::harness::{agent_net, folder, run, wait_for};
+use crate::nvml::FakeNvml;
 use crate::request::Request;
 
 /// Requests are this many times faster, and so are the answers of the fake.
 pub const SPEED: u64 = 50;
 pub const HURRY: (&str, &str) = ("AGENT_NET_FAULT", "hurry:50");
+pub const NO_GPUS: (&str, &str) = ("NVML_LIB", "/nonexistent/libnvidia-ml.so.1");
 /// Long after every recorded answer.
 pub const LONG: (&str, &str) = ("PROBE_TIMEOUT", "600s");
 pub const TAGS: &str = r#"{"models":[{"name":"lab:1","digest":"d"}]}"#;
@@ -35,7 +37,7 @@ pub fn ollama(generate: Answer) -> FakeOllama {
 
 pub fn command(url: &str, args: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = agent_net();
-    command.arg("probe").args(args).env("OLLAMA_URL", url).envs([HURRY, LONG]).envs(settings.iter().copied());
+    command.arg("probe").args(args).env("OLLAMA_URL", url).envs([NO_GPUS, HURRY, LONG]).envs(settings.iter().copied());
     command
 }
 
@@ -106,34 +108,50 @@ fn the_request_changes_nothing_for_clients() {
     assert_eq!(
         fake.bodies("/api/generate"),
         [
-            r#"{"model":"lab:1","prompt":"1, 2, 3, 4, 5, 6, 7, 8,","raw":true,"stream":false,"options":{"num_predict":16,"temperature":0,"seed":1,"num_ctx":4096}}"#
+            r#"{"model":"lab:1","prompt":"1, 2, 3, 4,","raw":true,"stream":false,"options":{"num_predict":16,"temperature":0,"seed":1,"num_ctx":4096}}"#
         ]
     );
     fake.set("/api/generate", Answer::Status(400, NO_TEXT.into()));
     fake.set("/api/embed", Answer::Json(embedded("[[0.5]]", 7_848_456, 1_424_124)));
     assert_eq!(probe_one(&fake, &[]).0, 0);
-    assert_eq!(fake.bodies("/api/embed"), [r#"{"model":"lab:1","input":"1, 2, 3, 4, 5, 6, 7, 8,"}"#]);
+    assert_eq!(fake.bodies("/api/embed"), [r#"{"model":"lab:1","input":"1, 2, 3, 4,"}"#]);
 }
 
 #[test]
 fn a_model_that_a_probe_could_load_is_skipped() {
-    let tags = r#"{"models":[{"name":"lab:1","digest":"d"},{"name":"alias:1","digest":"d"},{"name":"idle:1"},{"name":"old:1"},{"name":"far:1","remote_host":"h"},{"name":"busy:1"}]}"#;
-    let ps = r#"{"models":[{"name":"lab:1","digest":"d","context_length":4096},{"name":"old:1"},{"name":"busy:1","expires_at":"2026-01-01T00:00:00Z","context_length":512}]}"#;
+    let tags = r#"{"models":[{"name":"lab:1","digest":"d"},{"name":"alias:1","digest":"d"},{"name":"idle:1"},{"name":"old:1","digest":"o"},{"name":"far:1","remote_host":"h"},{"name":"busy:1","digest":"b"},{"name":"new:1","digest":"n"}]}"#;
+    let ps = r#"{"models":[{"name":"lab:1","digest":"d","context_length":4096},{"name":"old:1","digest":"o"},{"name":"new:1","digest":"m","context_length":4096},{"name":"busy:1","digest":"b","expires_at":"2026-01-01T00:00:00Z","context_length":512}]}"#;
     let fake = ollama(good());
     fake.set("/api/tags", Answer::Json(tags.into()));
     fake.set("/api/ps", Answer::Json(ps.into()));
     for (model, why) in [
         ("idle:1", "it is not loaded. Run `ollama run idle:1 \"\"`"),
         ("gone:1", "it is not pulled. Run `agent-net pull gone:1`"),
-        ("far:1", "it runs in Ollama's cloud, not on this machine's GPU"),
+        ("far:1", "it runs in Ollama's cloud (h)"),
         (
             "old:1",
-            "Ollama does not list its context length, so a probe could reload it. Update Ollama to 0.10 or later",
+            "Ollama does not list its context length, so a request could reload it. Update Ollama to 0.10 or later",
         ),
+        ("new:1", "other weights were pulled under its name: the next request reloads it"),
     ] {
         let (code, probes) = probe(&fake.url(), &[model], &[]);
         assert_eq!((code, &probes[0]["result"], &probes[0]["why"]), (1, &"skipped".into(), &why.into()), "{probes:?}");
     }
+    // By Ollama's clock it has three seconds left.
+    let expiring = ps.replace(
+        r#""context_length":4096},{"name":"old:1""#,
+        r#""context_length":4096,"expires_at":"2026-01-01T00:00:03Z"},{"name":"old:1""#,
+    );
+    assert_ne!(expiring, ps);
+    let dated = format!(
+        "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: {}\r\n\r\n{expiring}",
+        expiring.len()
+    );
+    fake.set("/api/ps", Answer::Raw { bytes: dated.into_bytes(), close: false });
+    let (code, probes) = probe(&fake.url(), &["lab:1"], &[]);
+    let why = "it is about to expire: a request could load it again";
+    assert_eq!((code, &probes[0]["result"], &probes[0]["why"]), (1, &"skipped".into(), &why.into()), "{probes:?}");
+    fake.set("/api/ps", Answer::Json(ps.into()));
     assert_eq!(fake.requests("/api/generate"), 0);
     // One that serves a client is asked all the same: the operator wants to know.
     let (code, probes) = probe(&fake.url(), &["busy:1"], &[]);
@@ -147,7 +165,7 @@ fn a_model_that_a_probe_could_load_is_skipped() {
         (code, probes.iter().map(|probe| probe["model"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
     };
     assert_eq!(names(&[("MODEL", "lab:1,idle:1")]), (1, vec!["lab:1".into(), "idle:1".into()]));
-    assert_eq!(names(&[]), (1, vec!["lab:1".into(), "old:1".into(), "busy:1".into()]));
+    assert_eq!(names(&[]), (1, vec!["lab:1".into(), "old:1".into(), "busy:1".into(), "new:1".into()]));
     fake.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
     assert_eq!(names(&[]), (1, vec![]));
     let (_, out, err) = run(&mut command(&fake.url(), &[], &[]));
@@ -167,6 +185,34 @@ fn a_line_for_each_model() {
         let (status, out, err) = text(args);
         assert_eq!((status.code(), out.as_str(), err.lines().count()), (Some(code), "", 1), "{args:?}: {err}");
     }
+}
+
+/// A probe beside a driver whose samples change to `after` while the model answers.
+fn beside_gpus(answer: Answer, after: &str, settings: &[(&str, &str)]) -> Value {
+    let nvml = FakeNvml::new("gpu0.samples=1000:90,2000:3\ngpu0.energy=1000000\ngpu0.power=60000");
+    let fake = ollama(answer);
+    let mut asked = command(&fake.url(), &["lab:1", "--json"], settings);
+    let asked = asked.envs(nvml.settings()).stdout(Stdio::piped()).spawn().expect("agent-net starts");
+    wait_for("the request", || (fake.requests("/api/generate") == 1).then_some(()));
+    nvml.set(after);
+    let ended = asked.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    serde_json::from_slice::<Value>(&ended.stdout).unwrap()["probes"][0].take()
+}
+
+#[test]
+fn the_gpus_are_a_second_witness() {
+    let answer = || Answer::Late(1500, Box::new(good()));
+    let found = beside_gpus(answer(), "gpu0.samples=1000:90,2000:3,2200:87,2400:7", &[]);
+    assert_eq!((&found["gpu_utilization_percent"], &found["why"]), (&json!(87), &Value::Null), "{found}");
+    // A long answer during which the only GPU stays idle.
+    let statistics = [610_000_000, 1_498_528, 9, 7_787_000, 16, 600_000_000];
+    let answer = || Answer::Late(1500, Box::new(Answer::Json(generated(statistics, ""))));
+    let idle = "gpu0.samples=1000:90,2000:3,200000:2,400000:1,650000:0\ngpu0.energy=1006000\ngpu0.power=60000";
+    let found = beside_gpus(answer(), idle, &[("AGENT_NET_FAULT", "hurry:1")]);
+    assert_eq!((&found["result"], &found["gpu_utilization_percent"]), (&json!("ok"), &json!(2)), "{found}");
+    let why = found["why"].as_str().unwrap_or_default();
+    assert!(why.starts_with("Ollama lists it on a GPU, but no GPU worked: "), "{found}");
 }
 
 #[test]

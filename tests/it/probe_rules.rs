@@ -111,3 +111,20 @@ fn a_model_below_half_of_its_usual_speed_is_degraded() {
     clears(&worker, "MODEL_SLOW");
     assert_eq!(usual(&worker), Some(1000.0));
 }
+
+#[test]
+fn a_file_of_speeds_that_cannot_be_written_is_one_warning() {
+    let fake = loaded(answers(1000));
+    let dir = folder("speeds-in-the-way");
+    let file = dir.join("speeds.json");
+    fs::create_dir(&file).unwrap();
+    let worker = probes(&fake, &[("STATE_DIR", dir.to_str().unwrap())]);
+    let usual = of_model("probe_usual_tokens_per_second");
+    wait_for("a usual speed", || (metric(&worker, &usual) == Some(1000.0)).then_some(()));
+    let warning = format!("cannot write {}: not a regular file; usual speeds stay in memory", file.display());
+    assert_eq!(worker.log().matches(&warning).count(), 1, "{}", worker.log());
+    fs::remove_dir(&file).unwrap();
+    wait_for("the file", || fs::read_to_string(&file).ok()?.contains("\"best\":1000.0").then_some(()));
+    wait_for("the log line", || worker.log().contains("speeds.json can be written again").then_some(()));
+    assert_eq!(worker.log().matches("cannot write").count(), 1, "{}", worker.log());
+}

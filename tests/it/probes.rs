@@ -145,7 +145,7 @@ fn a_model_that_never_answers_is_unhealthy_until_it_does() {
 }
 
 #[test]
-fn one_bad_probe_is_no_verdict() {
+fn one_bad_probe_decides_nothing() {
     let (fake, scheduler) = one();
     let worker = probes(&fake, &[]);
     ends(&worker, "ok");
@@ -217,7 +217,7 @@ fn a_slow_model_is_judged_by_its_own_best_median() {
 }
 
 #[test]
-fn weights_that_change_under_a_probe_are_no_measurement() {
+fn weights_that_change_under_a_probe_cost_the_measurement() {
     let (fake, _scheduler) = one();
     let worker = probes(&fake, &[]);
     ends(&worker, "ok");

@@ -9,6 +9,7 @@ use crate::gpus::{has, is_ok, start};
 use crate::harness::{Worker, wait_for};
 use crate::http::Response;
 use crate::nvml::FakeNvml;
+use crate::probe_command::good;
 
 fn ask(worker: &Worker, query: &str) -> Response {
     worker.get(&format!("/ready?model={query}"))
@@ -253,36 +254,30 @@ fn a_model_whose_probes_hang_is_not_ready_and_others_are() {
     ollama.set("/api/ps", ps(&[(MODEL, "a", json!(9), 9), ("other:1", "b", json!(9), 9)]));
     let more = [("MODEL", MODEL), ("PROBE_INTERVAL", "30s"), ("AGENT_NET_FAULT", "hurry:50")];
     let worker = start(&ollama, &nvml, &more);
-    worker.report_when("a report", |_| true);
-    for name in [MODEL, "alias:1"] {
-        let answer =
-            wait_for("a hang", || Some(ask(&worker, name)).filter(|answer| answer.text().contains("probes of")));
-        let (body, said) = (answer.json(), why(&answer));
-        assert!(
-            said.len() == 1
-                && said[0].starts_with("The last ")
-                && said[0].contains(&format!("probes of {name} failed: ")),
-            "{said:?}"
-        );
-        assert_eq!(body["model"]["probe"]["result"], "hangs", "{body:#}");
-    }
-    let other = ask(&worker, "other:1");
-    assert_eq!((why(&other), &other.json()["model"]["probe"]), (vec![], &Value::Null));
-
-    let report = worker.report_when("its last probe", |report| report["models"][0]["probe"]["result"] == "hangs");
-    let results = |report: &Value| {
-        report["models"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|model| model.get("probe").map(|probe| probe["result"].clone()))
-            .collect::<Vec<_>>()
+    let report = worker.report_when("MODEL_HANGS", has("MODEL_HANGS"));
+    let results = |report: &Value| -> Vec<Option<Value>> {
+        let models = report["models"].as_array().unwrap();
+        models.iter().map(|model| model.get("probe").map(|probe| probe["result"].clone())).collect()
     };
     let hangs = Some(json!("hangs"));
     assert_eq!(results(&report), [hangs.clone(), hangs.clone(), None], "{report:#}");
     assert_eq!(results(&worker.get("/models").json()), [hangs.clone(), hangs, None]);
     let text = worker.get("/gpu?format=text").text().to_owned();
     assert!(text.contains("model0_probe_result='hangs'\n") && !text.contains("recent_tokens"), "{text}");
+
+    assert_eq!(worker.get("/ready").status, 503);
+    for name in [MODEL, "alias:1"] {
+        let (answer, start) = (ask(&worker, name), format!("{name} did not answer "));
+        let (body, said) = (answer.json(), why(&answer));
+        assert!(said.len() == 1 && said[0].starts_with(&start) && said[0].contains(" probes in a row ("), "{said:?}");
+        assert_eq!(body["model"]["probe"]["result"], "hangs", "{body:#}");
+    }
+    let body = becomes(&worker, "other:1", &[]);
+    assert_eq!((&body["verdict"], &body["model"]["probe"]), (&json!("unhealthy"), &Value::Null));
+
+    ollama.set("/api/generate", good());
+    let body = becomes(&worker, MODEL, &[]);
+    assert_eq!(body["model"]["probe"]["result"], "ok", "{body:#}");
 }
 
 #[test]

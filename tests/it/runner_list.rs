@@ -35,7 +35,7 @@ fn an_app_is_hidden_while_its_model_is_not_on_the_gpu() {
     let own = format!("//{}/", worker.addr);
     let orchestrator = with_the_example(&[("//agent-net:9876/", &own), ("http://ollama:11434", &ollama.url())]);
     let shown =
-        |is: bool| drop(wait_for("the list to change", || (orchestrator.listed(LABEL).is_some() == is).then_some(())));
+        |is: bool| wait_for("the list to change", || (orchestrator.listed(LABEL).is_some() == is).then_some(()));
     let entry = wait_for("the app", || orchestrator.listed(LABEL));
     assert_eq!((&entry["app"], &entry["mode"]), (&json!(format!("ollama/{MODEL}")), &json!("single-shot")));
     for ps in [PS.replace(r#""size_vram":6628048896"#, r#""size_vram":6028048896"#), r#"{"models":[]}"#.into()] {

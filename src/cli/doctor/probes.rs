@@ -3,6 +3,7 @@
 use super::diagnosis::Finding;
 use crate::config::Models;
 use crate::ollama::models;
+use crate::ollama::probe::state::loaded_as;
 use crate::ollama::state::{OllamaState, Reach};
 
 pub(super) fn findings(state: &OllamaState, wanted: &Models) -> Vec<Finding> {
@@ -19,23 +20,17 @@ pub(super) fn findings(state: &OllamaState, wanted: &Models) -> Vec<Finding> {
     }
     let one = |name: &String| {
         let status = models::status_of(&state.models, name);
-        let not_now = |why: &str| Finding::pass("probe", format!("MODEL={name} is not probed: it {why}"));
-        match (status.loaded, status.pulled) {
-            // `models` has the fix for these.
-            _ if status.remote_host.is_some() => not_now("runs in Ollama's cloud"),
-            (None, true) => not_now("is not loaded"),
-            (None, false) => not_now("is not pulled"),
-            (Some(loaded), _) if loaded.context_length.is_none() => Finding::warn(
-                "probe",
-                format!(
-                    "MODEL={name} is not probed: Ollama does not list its context length, so a probe could reload it"
-                ),
-                "Update Ollama to 0.10 or later.",
-            ),
-            (Some(_), _) => Finding::pass(
-                "probe",
-                format!("MODEL={name} is probed every {} s while nothing else uses it", interval.as_secs()),
-            ),
+        let too_old = status.loaded.is_some_and(|loaded| loaded.context_length.is_none());
+        match loaded_as(&status) {
+            Ok(_) => {
+                let often = format!("MODEL={name} is probed every {} s while nothing else uses it", interval.as_secs());
+                Finding::pass("probe", often)
+            }
+            Err(why) if too_old => {
+                Finding::warn("probe", format!("MODEL={name} is not probed: {why}"), "Update Ollama to 0.10 or later.")
+            }
+            // `models` has the fix for the others.
+            Err(why) => Finding::pass("probe", format!("MODEL={name} is not probed: {why}")),
         }
     };
     wanted.names.iter().map(one).collect()

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::ollama::models::ModelStatus;
 use crate::ollama::probe::answer::{Answered, LEAST_TOKENS, Outcome};
+use crate::ollama::probe::report::tenths;
 use crate::ollama::probe::row::ProbeResult;
+use crate::ollama::probe::state::{LEFT, LoadedAs, loaded_as};
+use crate::ollama::probe::witness::Witness;
 use crate::sys::exit::Exit;
 use crate::sys::text::{counted, one_line};
 
@@ -16,7 +19,7 @@ pub(super) enum Readiness {
     /// Why it cannot.
     Skip(String),
     Ask {
-        num_ctx: u64,
+        loaded: LoadedAs,
         /// It serves another request.
         busy: bool,
     },
@@ -25,23 +28,22 @@ pub(super) enum Readiness {
 impl Readiness {
     /// `clock`: Unix seconds by Ollama's clock.
     pub(super) fn of(name: &str, status: &ModelStatus, clock: i64) -> Self {
-        let skip = |why: String| Self::Skip(why);
-        if status.remote_host.is_some() {
-            return skip("it runs in Ollama's cloud, not on this machine's GPU".into());
-        }
-        let Some(loaded) = status.loaded else {
-            let (lacks, verb) = if status.pulled { ("loaded", "ollama run") } else { ("pulled", "agent-net pull") };
-            let prompt = if status.pulled { " \"\"" } else { "" };
-            return skip(format!("it is not {lacks}. Run `{verb} {name}{prompt}`"));
-        };
-        match loaded.context_length {
-            None => skip(
-                "Ollama does not list its context length, so a probe could reload it. Update Ollama to 0.10 or later"
-                    .into(),
-            ),
+        let left = status.loaded.and_then(|loaded| loaded.expires_at).map(|at| at.saturating_sub(clock));
+        let why = match loaded_as(status) {
+            Ok(_) if left.is_some_and(|left| (0..LEFT).contains(&left)) => {
+                "it is about to expire: a request could load it again".into()
+            }
             // The time of a model stands still while it serves a request.
-            Some(num_ctx) => Self::Ask { num_ctx, busy: loaded.expires_at.is_some_and(|at| at < clock) },
-        }
+            Ok(loaded) => return Self::Ask { loaded, busy: left.is_some_and(|left| left < 0) },
+            Err(why) => why,
+        };
+        Self::Skip(if status.remote_host.is_some() || status.loaded.is_some() {
+            why
+        } else if status.pulled {
+            format!("{why}. Run `ollama run {name} \"\"`")
+        } else {
+            format!("it is not pulled. Run `agent-net pull {name}`")
+        })
     }
 }
 
@@ -90,13 +92,23 @@ impl ProbeLine {
                 model: name.to_owned(),
                 result: ProbeResult::Ok,
                 why: remarks(&answered, busy),
-                tokens_per_second: answered.tokens_per_second().map(|speed| (speed * 100.0).round() / 100.0),
+                tokens_per_second: answered.tokens_per_second().map(tenths),
                 load_ms: Some(millis(answered.load)),
                 queue_ms: (!answered.embedding).then(|| millis(answered.queue())),
                 tokens: (!answered.embedding).then_some(answered.tokens_written),
                 gpu_utilization_percent: None,
             },
         }
+    }
+
+    /// What the GPUs did meanwhile. `on_gpu`: Ollama lists the model on one.
+    pub(super) fn with(mut self, witness: Witness, on_gpu: bool) -> Self {
+        self.gpu_utilization_percent = witness.percent();
+        if let (Witness::Idle { clause, .. }, true) = (witness, on_gpu) {
+            let idle = format!("Ollama lists it on a GPU, but no GPU worked: {clause}");
+            self.why = Some(self.why.map_or(idle.clone(), |why| format!("{why}; {idle}")));
+        }
+        self
     }
 
     pub(super) fn text(&self) -> String {

@@ -9,6 +9,7 @@ use crate::health::snapshot::Counts;
 use crate::health::uptime::Windows;
 use crate::health::verdict;
 use crate::ollama::models::{Loaded, Model};
+use crate::ollama::probe::row::ProbeResult;
 use crate::outgoing::refusal::Trouble;
 
 const NAME: &str = "llama3";
@@ -172,10 +173,10 @@ fn unhealthy_reasons_count_except_those_about_models() {
 
 #[test]
 fn its_own_probes_count_and_those_of_others_do_not() {
-    const TWO: &str = "The last 2 probes of llama3 failed: no byte within 30 s.";
+    const TWO: &str = "llama3 did not answer 2 probes in a row (no byte within 30 s).";
     let hangs = |row: &mut KeeperRow| {
         row.probes.unanswered = 2;
-        row.probes.last = Some(probe(ProbeResult::Hangs, "no byte within 30 s."));
+        row.probes.last = Some(probe(ProbeResult::Hangs, "no byte within 30 s"));
     };
     check(|s| hangs(keeper(s, 0)), &[TWO]);
     check(|s| hangs(keeper(s, 1)), &[]);
@@ -185,7 +186,7 @@ fn its_own_probes_count_and_those_of_others_do_not() {
             hangs(keeper(s, 0));
             keeper(s, 0).probes.last = Some(probe(ProbeResult::Skipped, "the GPU is busy"));
         },
-        &["The last 2 probes of llama3 failed: no answer."],
+        &["llama3 did not answer 2 probes in a row."],
     );
     let stuck = "Two requests in a row for llama3, which Ollama lists as loaded past its expiry, got no answer.";
     check(|s| keeper(s, 0).stuck = Some(Stuck::Certainly), &[stuck]);
@@ -198,7 +199,10 @@ fn its_own_probes_count_and_those_of_others_do_not() {
 fn a_gpu_that_never_works_does_not_hold_the_model() {
     let mut snapshot = well();
     keeper(&mut snapshot, 0).probes.idle_gpus = Some("GPU 0 stayed at 0 %".into());
-    assert_eq!(judge(&snapshot, NAME, 1), ["No GPU worked during the probes of llama3: GPU 0 stayed at 0 %."]);
+    assert_eq!(
+        judge(&snapshot, NAME, 1),
+        ["Ollama reports llama3 on the GPU, but no GPU worked during two probes: GPU 0 stayed at 0 %."]
+    );
     assert_eq!(judge(&snapshot, NAME, 0), [""; 0]);
     assert_eq!(judge(&snapshot, "b:1", 100), [""; 0]);
 }

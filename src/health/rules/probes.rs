@@ -6,12 +6,8 @@ use super::findings::Findings;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::{self, Loaded};
-use crate::ollama::probe::row::ProbeResult;
 use crate::ollama::state::Reach;
-use crate::sys::text::start;
 
-/// Characters of a model's error.
-const MAX_WHY: usize = 200;
 /// Other findings that make a model slow.
 const SLOWING: [Code; 11] = [
     Code::TempCritical,
@@ -54,11 +50,8 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         found.push(format!("Model {} is running on the CPU, not the GPU", model.name));
     }
     let listed = found.len();
-    for row in keepers(facts).iter().filter(|row| !on_cpu(loaded(facts, row))) {
-        let Some(seen) = &row.probes.idle_gpus else { continue };
-        let name = &row.model;
-        found.push(format!("Ollama reports {name} on the GPU, but no GPU worked during two probes: {seen}"));
-    }
+    let on_gpu = keepers(facts).iter().filter(|row| !on_cpu(loaded(facts, row)));
+    found.extend(on_gpu.filter_map(|row| row.probes.idleness(&row.model)));
     if found.len() > listed {
         action +=
             " If Ollama uses GPUs that this worker cannot see, or runs on another machine, give both the same GPUs.";
@@ -69,13 +62,7 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
 }
 
 fn hangs(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let silent = keepers(facts).iter().filter(|row| row.probes.hangs()).map(|row| {
-        let last = row.probes.last.as_ref().filter(|last| last.result != ProbeResult::Skipped);
-        let why = last.and_then(|last| last.why.as_deref());
-        let why = why.map_or_else(String::new, |why| format!(" ({})", start(why, MAX_WHY)));
-        format!("{} did not answer {} probes in a row{why}", row.model, row.probes.unanswered)
-    });
-    let silent: Vec<String> = silent.collect();
+    let silent: Vec<String> = keepers(facts).iter().filter_map(|row| row.probes.silence(&row.model)).collect();
     if !silent.is_empty() {
         let action = "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
         findings.add(Code::ModelHangs, Verdict::Unhealthy, None, named(&silent), action);

@@ -12,7 +12,7 @@ use crate::ollama::probe::answer::{self, Outcome, TOKENS};
 use crate::outgoing::{is_unsent, words};
 
 /// Models go on counting.
-const PROMPT: &str = "1, 2, 3, 4, 5, 6, 7, 8,";
+const PROMPT: &str = "1, 2, 3, 4,";
 const MAX_BODY: u64 = 1 << 20;
 
 /// `keep_alive` is left out: the time of the last client continues. An embedding is requested without options: any option

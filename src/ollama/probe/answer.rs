@@ -70,7 +70,7 @@ impl Answered {
         enough.then(|| self.tokens_written as f64 / self.eval.as_secs_f64())
     }
 
-    /// Its speed counts: the model was loaded and served nobody else.
+    /// Its speed counts: the model was loaded and served no other request.
     pub(crate) fn is_measured(&self) -> bool {
         self.tokens_per_second().is_some() && !self.reloaded() && !self.queued()
     }

@@ -8,7 +8,7 @@ use crate::sys::backoff::Backoff;
 /// Between two attempts; after one that did not help, twice as long.
 const FIRST: Duration = Duration::from_secs(3600);
 const LAST: Duration = Duration::from_secs(24 * 3600);
-/// It stays on the CPU this long first: a list that was read during a load is no proof.
+/// It stays on the CPU this long first: a list that was read during a load proves nothing.
 const SETTLED: Duration = Duration::from_secs(30);
 /// A client that used it more recently may come back, and would wait for the load.
 const QUIET: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Sends probes, one at a time: two at once would slow each other down, and the GPUs could not be told apart.
+//! Sends probes, one at a time: two at once would slow each other down, and the GPUs could not be distinguished.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,7 +8,7 @@ use super::answer::Outcome;
 use super::report::Sent;
 use super::speeds::SpeedKey;
 use super::speeds_file::SpeedBook;
-use super::state::{Order, loaded_as};
+use super::state::{LoadedAs, Order, loaded_as};
 use super::watch::GpuWatch;
 use super::witness::{self, Witness};
 use crate::gpu::sample::GpuSample;
@@ -41,7 +41,7 @@ impl Prober {
         let _permit = self.under_way.enter(1)?;
         let (outcome, witness) = match self.gpus.mark().filter(|_| !order.urgent) {
             Some(why) => (Outcome::Unasked(why), Witness::Unknown),
-            None => self.ask(client, model, order),
+            None => ask(client, self.gpus(), model, &order.loaded, order.timeout),
         };
         let loaded = &order.loaded;
         let key = SpeedKey::new(&loaded.digest, Some(loaded.num_ctx), &self.gpus.identity());
@@ -55,21 +55,28 @@ impl Prober {
         };
         Some(Sent { outcome, witness, judgement })
     }
+}
 
-    fn ask(&self, client: &OllamaClient, model: &str, order: &Order) -> (Outcome, Witness) {
-        let outcome = client.probe(model, Some(order.loaded.num_ctx), order.timeout);
-        let Outcome::Answered(answered) = &outcome else { return (outcome, Witness::Unknown) };
-        let mut sample = self.gpus.since_mark();
-        if let Some(why) = changed(client, model, order) {
-            return (Outcome::Unasked(why), Witness::Unknown);
-        }
-        if sample.as_ref().is_some_and(is_early) {
-            thread::sleep(LATE_SAMPLE);
-            sample = self.gpus.since_mark();
-        }
-        let witness = sample.map_or(Witness::Unknown, |sample| witness::judge(&sample, answered));
-        (outcome, witness)
+/// Asks a model, between a mark that was set and what the GPUs did since then.
+pub(crate) fn ask(
+    client: &OllamaClient,
+    gpus: &dyn GpuWatch,
+    model: &str,
+    loaded: &LoadedAs,
+    timeout: Duration,
+) -> (Outcome, Witness) {
+    let outcome = client.probe(model, Some(loaded.num_ctx), timeout);
+    let Outcome::Answered(answered) = &outcome else { return (outcome, Witness::Unknown) };
+    let mut sample = gpus.since_mark();
+    if let Some(why) = changed(client, model, loaded) {
+        return (Outcome::Unasked(why), Witness::Unknown);
     }
+    if sample.as_ref().is_some_and(is_early) {
+        thread::sleep(LATE_SAMPLE);
+        sample = gpus.since_mark();
+    }
+    let witness = sample.map_or(Witness::Unknown, |sample| witness::judge(&sample, answered));
+    (outcome, witness)
 }
 
 /// A driver may take a sample only once a second, and a fast GPU answers in a tenth of one.
@@ -79,9 +86,9 @@ fn is_early(sample: &GpuSample) -> bool {
 }
 
 /// Whether the model became another one during the probe.
-fn changed(client: &OllamaClient, model: &str, order: &Order) -> Option<String> {
+fn changed(client: &OllamaClient, model: &str, loaded: &LoadedAs) -> Option<String> {
     let status = client.lists().ok()?.status_of(model);
     let now = loaded_as(&status).ok()?;
-    let same = now.digest == order.loaded.digest && now.num_ctx == order.loaded.num_ctx;
+    let same = now.digest == loaded.digest && now.num_ctx == loaded.num_ctx;
     (!same).then(|| "its weights or its context length changed during the probe".into())
 }

@@ -7,7 +7,7 @@ use super::state::Order;
 use super::witness::Witness;
 use crate::sys::json::millis;
 
-/// So many probes in a row without work on any GPU are no accident.
+/// Probes in a row without work on any GPU that are a finding.
 const IDLE_PROBES: u32 = 2;
 
 /// A probe that was sent, and what came of it.
@@ -161,7 +161,7 @@ fn why(probe: &Ended<'_>) -> Option<String> {
 }
 
 /// With one decimal.
-fn tenths(speed: f64) -> f64 {
+pub(crate) fn tenths(speed: f64) -> f64 {
     (speed * 10.0).round() / 10.0
 }
 

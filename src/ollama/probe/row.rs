@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
+use crate::sys::text::start;
+
 /// Speeds that are kept for the curve on the status page.
 pub(crate) const RECENT: usize = 48;
+/// Characters of a model's error.
+const MAX_WHY: usize = 200;
 
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -105,8 +109,22 @@ impl Heal {
 }
 
 impl ProbeFacts {
-    /// Two in a row without an answer are no accident.
+    /// Two in a row without an answer are a finding; one is not.
     pub(crate) fn hangs(&self) -> bool {
         self.unanswered >= 2
+    }
+
+    /// That it hangs, as what follows "Model"; None: it does not.
+    pub(crate) fn silence(&self, model: &str) -> Option<String> {
+        let last = self.last.as_ref().filter(|last| last.result != ProbeResult::Skipped);
+        let why = last.and_then(|last| last.why.as_deref());
+        let why = why.map_or_else(String::new, |why| format!(" ({})", start(why, MAX_WHY)));
+        self.hangs().then(|| format!("{model} did not answer {} probes in a row{why}", self.unanswered))
+    }
+
+    /// That no GPU works for it; None: one does, or it is unknown.
+    pub(crate) fn idleness(&self, model: &str) -> Option<String> {
+        let seen = self.idle_gpus.as_ref()?;
+        Some(format!("Ollama reports {model} on the GPU, but no GPU worked during two probes: {seen}"))
     }
 }

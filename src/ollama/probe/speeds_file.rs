@@ -13,7 +13,7 @@ use crate::sys::text::io_words;
 use crate::sys::threads;
 
 const NAME: &str = "speeds.json";
-/// Speeds are no secret.
+/// Anyone may read speeds.
 const MODE: u32 = 0o666;
 
 /// The speeds of all models, for the threads that measure them. Of two workers with one STATE_DIR the first one writes the

@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_secs(30);
 /// Something that speaks against a probe for a shorter time is not worth a word: often it is our own request.
 const NOTABLE: Duration = Duration::from_secs(30);
 /// Ollama would load a model that expires while the probe is on its way.
-const LEFT: i64 = 5;
+pub(crate) const LEFT: i64 = 5;
 /// A probe at the default interval may take this much of the GPU's time; after a longer one the next waits longer, up to
 /// [`MOST_STRETCH`] times.
 const SHARE: f64 = 0.001;
@@ -196,7 +196,7 @@ pub(crate) fn loaded_as(status: &ModelStatus) -> Result<LoadedAs, String> {
     }
     let digest = status.digest.clone().ok_or("Ollama does not list its digest")?;
     let num_ctx = loaded.context_length.ok_or(
-        "Ollama does not list its context length, so a request could reload it. Update Ollama to a release after July 2025",
+        "Ollama does not list its context length, so a request could reload it. Update Ollama to 0.10 or later",
     )?;
     Ok(LoadedAs {
         digest,

@@ -109,6 +109,19 @@ impl Runners {
         self.loaded.iter().min_by_key(|runner| (runner.busy > 0, runner.stored)).map(|runner| runner.id)
     }
 
+    /// It is being pinged; lists wait.
+    pub fn mark(&mut self, id: u64) {
+        if let Some(runner) = self.get(id) {
+            runner.pings += 1;
+        }
+    }
+
+    pub fn unmark(&mut self, marked: &mut Option<u64>) {
+        if let Some(runner) = marked.take().and_then(|id| self.get(id)) {
+            runner.pings -= 1;
+        }
+    }
+
     pub fn hold(&mut self, id: u64, keep_alive: Option<Duration>) {
         if let Some(runner) = self.get(id) {
             runner.busy += 1;

@@ -35,6 +35,7 @@ enum Pinged {
 impl Scheduler {
     pub(super) fn take(&self, model: &Model, asked: &Asked, client: &Client<'_>) -> Taken {
         let started = Instant::now();
+        let mut marked = None;
         let mut runners = lock(&self.runners);
         runners.expire();
         match runners.fit(model, asked) {
@@ -43,32 +44,50 @@ impl Scheduler {
                 return Taken::Runner { id, load: self.about(SAME_RUNNER, 60) };
             }
             Fit::Ping(id) => {
+                // Until the second ping: a list does not get in between.
+                runners.mark(id);
+                marked = Some(id);
                 drop(runners);
-                if self.ping(id, client) == Pinged::Gone {
+                let pinged = self.ping(id, client);
+                runners = lock(&self.runners);
+                if pinged == Pinged::Gone {
+                    runners.unmark(&mut marked);
                     return Taken::Gone;
                 }
-                runners = lock(&self.runners);
             }
             Fit::Replace(_) | Fit::NotLoaded => {}
         }
         if runners.pending.len() > self.most_pending {
+            runners.unmark(&mut marked);
             return Taken::Refused;
         }
         let ticket = runners.next_id();
         runners.pending.push_back(ticket);
         drop(runners);
-        let taken = self.in_turn(ticket, started, model, asked, client);
-        lock(&self.runners).pending.retain(|waiting| *waiting != ticket);
+        let taken = self.in_turn(ticket, started, model, asked, client, &mut marked);
+        let mut runners = lock(&self.runners);
+        runners.unmark(&mut marked);
+        runners.pending.retain(|waiting| *waiting != ticket);
+        drop(runners);
         self.changed.notify_all();
         taken
     }
 
     /// One after the other: the first one changes what is loaded.
-    fn in_turn(&self, ticket: u64, started: Instant, model: &Model, asked: &Asked, client: &Client<'_>) -> Taken {
+    fn in_turn(
+        &self,
+        ticket: u64,
+        started: Instant,
+        model: &Model,
+        asked: &Asked,
+        client: &Client<'_>,
+        marked: &mut Option<u64>,
+    ) -> Taken {
         let mut waited = false;
         let mut runners = lock(&self.runners);
         while runners.pending.front() != Some(&ticket) {
             waited = true;
+            runners.unmark(marked);
             runners = self.wait(runners);
             if client.is_gone() {
                 return Taken::Gone;
@@ -90,6 +109,7 @@ impl Scheduler {
                     drop(runners);
                     let pinged = self.ping(id, client);
                     runners = lock(&self.runners);
+                    runners.unmark(marked);
                     match pinged {
                         Pinged::Gone => return Taken::Gone,
                         Pinged::Answered => true,
@@ -136,9 +156,7 @@ impl Scheduler {
     fn ping(&self, id: u64, client: &Client<'_>) -> Pinged {
         let end = Instant::now() + self.ping / self.scale;
         let mut runners = lock(&self.runners);
-        if let Some(runner) = runners.get(id) {
-            runner.pings += 1;
-        }
+        runners.mark(id);
         let pinged = loop {
             let stopped = runners.get(id).is_some_and(|runner| runner.process == Process::Stopped);
             if !stopped {
@@ -150,9 +168,7 @@ impl Scheduler {
             }
             runners = self.wait(runners);
         };
-        if let Some(runner) = runners.get(id) {
-            runner.pings -= 1;
-        }
+        runners.unmark(&mut Some(id));
         drop(runners);
         self.changed.notify_all();
         pinged

@@ -222,16 +222,49 @@ impl Work<'_> {
         let most = model.answer_tokens.unwrap_or(u64::MAX).min(asked.num_predict);
         let breaks_off = model.repeats && most > REPETITIONS;
         let tokens = if breaks_off { REPETITIONS } else { most };
+        let Some(eval) = self.write(asked, model, tokens)? else { return Ok(None) };
+        let text = if asked.stream { String::new() } else { "a".repeat(usize::try_from(tokens).unwrap()) };
+        let mut end = line(asked, &text, !breaks_off);
+        if !breaks_off {
+            let total = self.load + self.queue + prompt + eval + self.scheduler.about(OVERHEAD, 50);
+            let reason = if most < asked.num_predict { "stop" } else { "length" };
+            let statistics = json!({
+                "done_reason": reason, "total_duration": nanos(total), "load_duration": nanos(self.load),
+                "prompt_eval_count": prompt_tokens, "prompt_eval_duration": nanos(prompt),
+                "eval_count": tokens, "eval_duration": nanos(eval),
+            });
+            end = merged(end, &statistics);
+            if asked.path == Path::Generate && !asked.raw {
+                end["context"] = json!([259, 260]);
+            }
+        }
+        if asked.logprobs {
+            let one = json!({"token": "a", "logprob": -0.5, "bytes": [97]});
+            end["logprobs"] = vec![one; usize::try_from(tokens).unwrap()].into();
+        }
+        let untrue = lock(&self.scheduler.untrue).clone();
+        if !asked.stream {
+            return Ok(Some(Answer::Json(untrue.unwrap_or_else(|| end.to_string()))));
+        }
+        match untrue {
+            Some(untrue) => self.client.line(&serde_json::from_str(&untrue).unwrap_or_default()),
+            None if breaks_off => {}
+            None => self.client.line(&end),
+        }
+        self.client.end();
+        Ok(None)
+    }
+
+    /// The tokens of an answer, each on its way at once in a stream: how long they took. None: the runner died under the
+    /// stream, which has ended.
+    fn write(&mut self, asked: &Asked, model: &Model, tokens: u64) -> Result<Option<Duration>, Broken> {
         let write = self.scheduler.about(model.write, model.noise);
         let mut eval = ONE_TOKEN;
-        let mut streams = false;
-        let mut text = String::new();
         for token in 0..tokens {
             // The first token is part of the prompt's time.
-            let time = if token == 0 { Duration::ZERO } else { write };
-            match self.compute(time) {
+            match self.compute(if token == 0 { Duration::ZERO } else { write }) {
                 Ok(took) => eval += took,
-                Err(Broken::Died) if streams => {
+                Err(Broken::Died) if asked.stream && token > 0 => {
                     self.client.line(&json!({"error": DIED}));
                     self.client.end();
                     return Ok(None);
@@ -239,50 +272,16 @@ impl Work<'_> {
                 Err(broken) => return Err(broken),
             }
             if asked.stream {
-                if !std::mem::replace(&mut streams, true) {
+                if token == 0 {
                     self.client.begin();
                 }
                 self.client.line(&line(asked, "a", false));
             }
-            text.push('a');
         }
-        let untrue = lock(&self.scheduler.untrue).clone();
-        let mut end = line(asked, if asked.stream { "" } else { &text }, true);
-        let total = self.load + self.queue + prompt + eval + self.scheduler.about(OVERHEAD, 50);
-        let reason = if most < asked.num_predict { "stop" } else { "length" };
-        let statistics = json!({
-            "done_reason": reason, "total_duration": nanos(total), "load_duration": nanos(self.load),
-            "prompt_eval_count": prompt_tokens, "prompt_eval_duration": nanos(prompt),
-            "eval_count": tokens, "eval_duration": nanos(eval),
-        });
-        if breaks_off {
-            end["done"] = false.into();
-        } else {
-            end = merged(end, &statistics);
+        if asked.stream && tokens == 0 {
+            self.client.begin();
         }
-        if asked.path == Path::Generate && !asked.raw && !breaks_off {
-            end["context"] = json!([259, 260]);
-        }
-        if asked.logprobs {
-            let one = json!({"token": "a", "logprob": -0.5, "bytes": [97]});
-            end["logprobs"] = vec![one; usize::try_from(tokens).unwrap()].into();
-        }
-        match (untrue, asked.stream) {
-            (Some(untrue), _) if !streams => Ok(Some(Answer::Json(untrue))),
-            (_, false) => Ok(Some(Answer::Json(end.to_string()))),
-            (untrue, true) => {
-                if !streams {
-                    self.client.begin();
-                }
-                match untrue {
-                    Some(untrue) => self.client.line(&serde_json::from_str(&untrue).unwrap_or_default()),
-                    None if breaks_off => {}
-                    None => self.client.line(&end),
-                }
-                self.client.end();
-                Ok(None)
-            }
-        }
+        Ok(Some(eval))
     }
 
     fn embed(&mut self, asked: &Asked, model: &Model) -> Result<Option<Answer>, Broken> {

@@ -232,7 +232,7 @@ fn several_threads_add_and_the_newest_state_is_written() {
     let all = || Speeds::from_text(&fs::read(&path).unwrap_or_default()).0;
     let done = || (0..4).all(|n| all().judgement(&SpeedKey::new(&format!("{n}"), None, "")).usual == Some(48.0));
     wait_for(done);
-    // What cannot be a speed is no change, and one change is written once.
+    // What cannot be a speed changes nothing, and one change is written once.
     let one = SpeedBook(Arc::default());
     one.add(&key(), 0.0, 0.0);
     assert!(!one.0.lock().changed);
