@@ -47,6 +47,9 @@ fn whatever_is_killed_or_cut_off_comes_back() {
         stack.wait_whole();
         stack.tell(round, "registered, pulled and loaded", start);
         assert!(stack.log("agent-net").contains(&format!("{MODEL}: pulled")), "it was not there before");
+        stack.wait("an answered probe", || {
+            stack.gpu_report().is_some_and(|report| report["models"][0]["probe"]["result"] == "ok")
+        });
         assert_eq!(
             stack.inspect("agent-net", "{{.HostConfig.Memory}}"),
             (64 << 20).to_string(),

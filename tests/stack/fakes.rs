@@ -28,6 +28,8 @@ const SIZE: u64 = 14_000_000_000;
 const PULL_STEPS: u64 = 20;
 const STEP: Duration = Duration::from_millis(100);
 const LOAD: Duration = Duration::from_secs(1);
+/// To a prompt.
+const ANSWER: Duration = Duration::from_millis(200);
 /// The timeout of a read.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -109,7 +111,12 @@ fn ollama() -> io::Result<()> {
         let model = json_of(request)["model"].as_str().unwrap_or_default().to_owned();
         let lock = || loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let list = |name: Option<String>| {
-            let one = |name| json!({"name": name, "model": name, "size": SIZE, "size_vram": SIZE, "digest": DIGEST});
+            let one = |name| {
+                json!({
+                    "name": name, "model": name, "size": SIZE, "size_vram": SIZE, "digest": DIGEST,
+                    "expires_at": "2319-03-05T01:02:03.123456789Z", "context_length": 4096
+                })
+            };
             json!({"models": name.into_iter().map(one).collect::<Vec<_>>()}).to_string()
         };
         let pulled = || std::fs::read_to_string(PULLED).ok();
@@ -118,6 +125,18 @@ fn ollama() -> io::Result<()> {
             ("GET", "/api/tags") => answer(out, 200, &list(pulled())),
             ("GET", "/api/ps") => answer(out, 200, &list(lock().clone().map(|(name, _)| name))),
             ("POST", "/api/pull") => pull(out, &model),
+            ("POST", "/api/generate") if !json_of(request)["prompt"].is_null() => {
+                // 16 tokens in a fifth of a second.
+                thread::sleep(ANSWER);
+                let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                let answered = json!({
+                    "model": model, "created_at": "2026-11-26T19:34:50.501286175Z", "response": " 5, 6, 7, 8", "done": true,
+                    "done_reason": "length", "total_duration": nanos(ANSWER), "load_duration": 2_000_000,
+                    "prompt_eval_count": 12, "prompt_eval_duration": 8_000_000, "eval_count": 16,
+                    "eval_duration": nanos(ANSWER) - 10_000_000
+                });
+                answer(out, 200, &answered.to_string())
+            }
             ("POST", "/api/generate") if pulled().as_ref() == Some(&model) => {
                 thread::sleep(LOAD);
                 *lock() = Some((model.clone(), Instant::now()));
