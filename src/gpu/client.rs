@@ -113,10 +113,12 @@ impl Gpus {
         if let Some((_, fault)) = self.fault.as_ref().filter(|_| resting) {
             return self.failed(fault.clone());
         }
+        // Slow readings are counted with the ordinary samples.
+        let slow = activity.is_none() && self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
         let activity = activity.filter(|_| Instant::now() >= self.activity_at);
-        let result = match self.succeed(events) {
+        let result = match self.succeed(Wanted { slow, events, activity: None }) {
             Some(answer) => answer,
-            None => match self.ask(events, activity) {
+            None => match self.ask(Wanted { slow, events, activity }) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return self.starting(),
                 Err(fault) => Err(fault),
@@ -206,9 +208,9 @@ impl Gpus {
     }
 
     /// The second helper's answer, if it counts: then it replaces the first one.
-    fn succeed(&mut self, events: bool) -> Option<Result<GpuSample, GpuFault>> {
+    fn succeed(&mut self, wanted: Wanted) -> Option<Result<GpuSample, GpuFault>> {
         let mut successor = self.successor.take()?;
-        match self.wait(&mut successor, events, None, Duration::ZERO) {
+        match self.wait(&mut successor, wanted, Duration::ZERO) {
             Wait::Starting => {
                 self.successor = Some(successor);
                 None
@@ -243,11 +245,7 @@ impl Gpus {
     }
 
     /// An answer of the helper, which is started if there is none; None while it starts.
-    fn ask(
-        &mut self,
-        events: bool,
-        activity: Option<ActivityAsk>,
-    ) -> Result<Option<Result<GpuSample, GpuFault>>, GpuFault> {
+    fn ask(&mut self, wanted: Wanted) -> Result<Option<Result<GpuSample, GpuFault>>, GpuFault> {
         let mut process = match self.process.take() {
             Some(process) => process,
             None => {
@@ -257,7 +255,7 @@ impl Gpus {
             }
         };
         let timeout = if process.answered { SAMPLE_DEADLINE } else { process.quiet() };
-        match self.wait(&mut process, events, activity, timeout) {
+        match self.wait(&mut process, wanted, timeout) {
             Wait::Answer(answer) => {
                 self.process = Some(process);
                 if answer.is_err() {
@@ -276,11 +274,9 @@ impl Gpus {
 
     /// Waits for an answer of `process`, which is asked unless it has been already. A process that has answered before
     /// has until its deadline; one that is starting is left alone after `timeout`.
-    fn wait(&mut self, process: &mut Process, events: bool, activity: Option<ActivityAsk>, timeout: Duration) -> Wait {
+    fn wait(&mut self, process: &mut Process, wanted: Wanted, timeout: Duration) -> Wait {
         let (id, at) = *process.asked.get_or_insert_with(|| {
-            // Slow readings are counted with the ordinary samples.
-            let slow = activity.is_none() && self.slow_at.is_none_or(|at| at.elapsed() >= self.slow_interval);
-            let ask = Ask { id: self.next_id, ask: Question::Sample(Wanted { slow, events, activity }) };
+            let ask = Ask { id: self.next_id, ask: Question::Sample(wanted) };
             self.next_id += 1;
             // After a write error the helper's stdout says more about its end.
             let _ = process.stdin.write_all(wire::line(&ask).as_bytes());

@@ -1,9 +1,9 @@
 //! The GPUs for the probe of a model: the last samples answer what can be answered from them, and the thread `gpus` takes
 //! an extra sample for the rest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::severity::Verdict;
@@ -12,14 +12,13 @@ use crate::gpu::sample::{FaultKind, Gpu, GpuSample};
 use crate::gpu::state::GpuState;
 use crate::gpu::wire::ActivityAsk;
 use crate::ollama::probe::watch::GpuWatch;
+use crate::ollama::probe::witness::WORKS_PERCENT;
 use crate::ollama::state::{OllamaState, Reach};
 
 /// How long a probe waits for an extra sample. A driver that hangs does not block it longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Asks that wait at a time. Each model asks for one.
 const MOST_ASKS: usize = 16;
-/// A GPU above this utilization works for others.
-const IN_USE_PERCENT: u32 = 10;
 
 /// An ask for an extra sample.
 #[derive(Debug)]
@@ -50,13 +49,23 @@ pub(crate) struct SampledGpus {
     /// The last mark was set in time.
     marked: AtomicBool,
     deadline: Duration,
+    identity: Mutex<Identity>,
+}
+
+/// As each part was last known: a reading that fails for a moment does not make another machine.
+#[derive(Debug, Default)]
+struct Identity {
+    gpus: String,
+    driver: String,
+    ollama: Option<String>,
 }
 
 impl SampledGpus {
     /// And where its asks arrive.
     pub(super) fn new(store: &Arc<SnapshotStore>) -> (Self, Receiver<GpuAsk>) {
         let (asks, asked) = mpsc::sync_channel(MOST_ASKS);
-        (Self { store: Arc::clone(store), asks, marked: AtomicBool::new(false), deadline: DEADLINE }, asked)
+        let (marked, identity) = (AtomicBool::new(false), Mutex::default());
+        (Self { store: Arc::clone(store), asks, marked, deadline: DEADLINE, identity }, asked)
     }
 
     fn ask(&self, activity: ActivityAsk) -> Option<GpuSample> {
@@ -96,7 +105,12 @@ impl GpuWatch for SampledGpus {
     }
 
     fn identity(&self) -> String {
-        self.store.latest().map(|latest| identity(&latest.gpu, &latest.ollama)).unwrap_or_default()
+        let latest = self.store.latest();
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(latest) = latest {
+            identity.see(&latest.gpu, &latest.ollama);
+        }
+        identity.text()
     }
 }
 
@@ -127,25 +141,39 @@ fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
     }
 }
 
-/// Why a probe would disturb others, by index and utilization of the busiest GPU.
+/// Why a probe would disturb others, by index and utilization of the busiest GPU. A desktop alone takes some 10 %.
 fn in_use((index, percent): (u32, u32)) -> Option<String> {
-    (percent > IN_USE_PERCENT).then(|| format!("GPU {index} is in use: {percent} %"))
+    (percent >= WORKS_PERCENT).then(|| format!("GPU {index} is in use: {percent} %"))
 }
 
-/// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room.
+/// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room. In
+/// MIG mode the memory of the whole GPU says nothing of its instances.
 fn has_free(gpu: &Gpu, bytes: u64) -> bool {
-    !gpu.unified_memory && gpu.vram_free_bytes.is_some_and(|free| free >= bytes)
+    !gpu.unified_memory && gpu.mig_mode != Some(true) && gpu.vram_free_bytes.is_some_and(|free| free >= bytes)
 }
 
-fn identity(gpus: &GpuState, ollama: &OllamaState) -> String {
-    let mut parts: Vec<&str> = usable(gpus).filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
-    parts.sort_unstable();
-    let driver = gpus.sample().and_then(|sample| sample.driver_version.as_deref());
-    let version = match &ollama.reach {
-        Reach::Up { version } => version,
-        _ => "",
-    };
-    format!("{} driver {} ollama {version}", parts.join(","), driver.unwrap_or_default())
+impl Identity {
+    fn see(&mut self, gpus: &GpuState, ollama: &OllamaState) {
+        if let GpuState::Sample(sample) = gpus {
+            // One that is slow is still there.
+            let here = sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow());
+            let mut names: Vec<&str> = here.filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
+            names.sort_unstable();
+            self.gpus = names.join(",");
+            if let Some(driver) = &sample.driver_version {
+                self.driver.clone_from(driver);
+            }
+        }
+        if let Reach::Up { version } = &ollama.reach {
+            self.ollama = Some(version.clone());
+        }
+    }
+
+    /// Empty before Ollama's version is known.
+    fn text(&self) -> String {
+        let Self { gpus, driver, ollama } = self;
+        ollama.as_ref().map(|ollama| format!("{gpus} driver {driver} ollama {ollama}")).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ fn a_gpu_that_worked_during_a_probe_is_the_proof() {
 fn gpus_that_do_not_work_during_probes_are_a_reason_with_numbers() {
     let nvml = FakeNvml::new(IDLE);
     // At its own pace: the window of a GPU's samples is not hurried. A tenth of the speed is 0.64 s for 16 tokens.
-    let (_fake, _scheduler, worker) = start(1, &nvml, |model| {
+    let (fake, _scheduler, worker) = start(1, &nvml, |model| {
         (model.pretends, model.write) = (true, Duration::from_millis(4));
     });
     let report = report_with(&worker, "MODEL_ON_CPU");
@@ -65,9 +65,21 @@ fn gpus_that_do_not_work_during_probes_are_a_reason_with_numbers() {
     let probes = &report["models"][0];
     assert_eq!((&probes["on_gpu_percent"], &probe_of(&report)["gpu_utilization_percent"]), (&json!(100), &json!(3)));
     assert_eq!(worker.get("/ready?model=lab").status, 503);
+    // No GPU here has worked for it: Ollama may run on another machine, and nothing is unloaded there.
+    let lists = fake.requests("/api/ps") + 60;
+    wait_for("many looks", || (fake.requests("/api/ps") >= lists).then_some(()));
+    assert_eq!(unloads(&fake), 0);
     // A GPU that works takes the reason back.
     nvml.set("gpu0.utilization=3/1\ngpu0.samples=97");
     worker.report_when("its end", |report| !codes(report).contains(&"MODEL_ON_CPU"));
+    // When none does any more, the model fell to the CPU.
+    nvml.set(IDLE);
+    wait_for("the load", || (metric(&worker, HEALED) == Some(1.0)).then_some(()));
+    // That did not help. It is not repeated before a GPU has worked.
+    report_with(&worker, "MODEL_ON_CPU");
+    let lists = fake.requests("/api/ps") + 60;
+    wait_for("many looks", || (fake.requests("/api/ps") >= lists).then_some(()));
+    assert_eq!(unloads(&fake), 1);
 }
 
 #[test]
@@ -142,7 +154,7 @@ fn nothing_is_unloaded_under_a_client() {
     ask();
     scheduler.fall_to_cpu(MODEL);
     report_with(&worker, "MODEL_ON_CPU");
-    // The keeper sees a use by the second; 60 s without one are 6 s here.
+    // The keeper sees a use by the second; 180 s without one are 18 s here.
     for _ in 0..8 {
         ask();
         thread::sleep(Duration::from_millis(700));

@@ -261,7 +261,7 @@ Ollama {
         "Check Ollama's log. A hung model runner can block /api/ps.";
     ModelOnCpu "MODEL_ON_CPU" [Degraded]
         "A model runs entirely on the CPU although there is a usable GPU: by Ollama's list, or because no GPU worked during two \
-         probes in a row.",
+         probes.",
         "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
         "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
     ModelVramMismatch "MODEL_VRAM_MISMATCH" [Degraded]

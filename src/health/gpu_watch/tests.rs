@@ -37,7 +37,8 @@ fn work_of_others_and_a_driver_that_does_not_respond_keep_a_probe_away() {
         watch.busy()
     };
     assert_eq!(watch.busy().as_deref(), Some("the GPUs have not been read yet"));
-    assert_eq!(busy(sample(&[at(Some(10))])), None);
+    assert_eq!(busy(sample(&[at(Some(19))])), None);
+    assert_eq!(busy(sample(&[at(Some(20))])).as_deref(), Some("GPU 0 is in use: 20 %"));
     assert_eq!(busy(sample(&[at(Some(87)), gpu(1)])).as_deref(), Some("GPU 0 is in use: 87 %"));
     // One sample later it may only rest between two requests.
     assert_eq!(busy(sample(&[at(Some(0))])).as_deref(), Some("GPU 0 is in use: 87 %"));
@@ -69,6 +70,7 @@ fn room_is_on_one_healthy_gpu_with_memory_of_its_own() {
     assert!(!room(&[free(0, 999), free(1, 999)]));
     assert!(!room(&[Gpu { vram_free_bytes: None, ..gpu(0) }]));
     assert!(!room(&[Gpu { unified_memory: true, ..free(0, 9000) }]));
+    assert!(!room(&[Gpu { mig_mode: Some(true), ..free(0, 9000) }]));
     let lost = GpuError { kind: GpuErrorKind::Lost, message: String::new() };
     assert!(!room(&[Gpu { error: Some(lost), ..free(0, 9000) }]));
     // An unhealthy reason of its own: a remapped row that failed.
@@ -82,11 +84,33 @@ fn room_is_on_one_healthy_gpu_with_memory_of_its_own() {
 #[test]
 fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
     let up = OllamaState { reach: Reach::Up { version: "0.12.3".into() }, ..OllamaState::PENDING };
+    let store = store();
+    let (watch, _asked) = SampledGpus::new(&store);
+    assert_eq!(watch.identity(), "");
+    store.put_gpu(sample(&[gpu(0), gpu(1)]), 0);
+    assert_eq!(watch.identity(), "", "Ollama's version is unknown");
+    store.put_ollama(up.clone());
     let expect = "GPU-0,GPU-1 driver 570.86 ollama 0.12.3";
-    assert_eq!(identity(&sample(&[gpu(0), gpu(1)]), &up), expect);
-    assert_eq!(identity(&sample(&[gpu(1), gpu(0)]), &up), expect);
-    assert_ne!(identity(&sample(&[gpu(0)]), &up), expect);
-    assert_eq!(identity(&GpuState::Pending, &OllamaState::PENDING), " driver  ollama ");
+    let of = |gpus: GpuState| {
+        store.put_gpu(gpus, 0);
+        watch.identity()
+    };
+    assert_eq!(of(sample(&[gpu(0), gpu(1)])), expect);
+    assert_eq!(of(sample(&[gpu(1), gpu(0)])), expect);
+    // What is unknown for a moment stays as it was.
+    store.put_ollama(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up.clone() });
+    assert_eq!(watch.identity(), expect);
+    assert_eq!(of(fault(FaultKind::Stuck, vec![gpu(0).silent("x"), gpu(1).silent("x")])), expect);
+    assert_eq!(of(GpuState::Starting { lasting_s: 1.0, last_known: Vec::new() }), expect);
+    let failed = |kind| GpuError { kind, message: String::new() };
+    let second = |kind| Gpu { error: Some(failed(kind)), ..gpu(1) };
+    assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Slow)])), expect);
+    let GpuState::Sample(silent) = sample(&[gpu(0), gpu(1)]) else { unreachable!() };
+    assert_eq!(of(GpuState::Sample(GpuSample { driver_version: None, ..silent })), expect);
+    // A GPU less, and another Ollama.
+    assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Lost)])), "GPU-0 driver 570.86 ollama 0.12.3");
+    store.put_ollama(OllamaState { reach: Reach::Up { version: "0.13".into() }, ..up });
+    assert_eq!(watch.identity(), "GPU-0 driver 570.86 ollama 0.13");
 }
 
 const HOUR: Duration = Duration::from_secs(3600);

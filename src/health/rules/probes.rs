@@ -53,8 +53,8 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let on_gpu = keepers(facts).iter().filter(|row| !on_cpu(loaded(facts, row)));
     found.extend(on_gpu.filter_map(|row| row.probes.idleness(&row.model)));
     if found.len() > listed {
-        action +=
-            " If Ollama uses GPUs that this worker cannot see, or runs on another machine, give both the same GPUs.";
+        action += " If Ollama uses GPUs that this worker does not list, give both the same ones. If it runs on another machine, run \
+             the worker there.";
     }
     if !found.is_empty() {
         findings.add(Code::ModelOnCpu, Verdict::Degraded, None, found.join(". "), action);

@@ -78,8 +78,8 @@ impl ModelKeeper {
     }
 
     fn must_heal(&self, heal: &mut HealState, look: &Look<'_>) -> bool {
-        let idle_gpus = self.probes(|probes| probes.idle_gpus.is_some());
-        let room = heal.due(look, idle_gpus, self.now());
+        let fell = self.probes(|probes| probes.fell());
+        let room = heal.due(look, fell, self.now());
         room.is_some_and(|bytes| self.prober.gpus().has_room(bytes))
     }
 
@@ -94,6 +94,7 @@ impl ModelKeeper {
         }
         self.probes(|probes| {
             probes.reloaded();
+            probes.gpu_worked = false;
             probes.heals[Heal::Reload as usize][usize::from(healed.is_err())] += 1;
         });
     }

@@ -10,8 +10,9 @@ const FIRST: Duration = Duration::from_secs(3600);
 const LAST: Duration = Duration::from_secs(24 * 3600);
 /// It stays on the CPU this long first: a list that was read during a load proves nothing.
 const SETTLED: Duration = Duration::from_secs(30);
-/// A client that used it more recently may come back, and would wait for the load.
-const QUIET: Duration = Duration::from_secs(60);
+/// A client that used it more recently may come back, and would wait for the load. A use just after a request of ours is
+/// taken for ours, and one under way moves no expiry: both may be missed for a minute.
+const QUIET: Duration = Duration::from_secs(180);
 /// What the weights need beside what Ollama lists for them on the CPU: buffers of the GPU.
 const SPARE: u64 = 512 << 20;
 
@@ -30,11 +31,11 @@ impl Default for HealState {
 }
 
 impl HealState {
-    /// Bytes that must be free on a healthy GPU for a new attempt; None: no attempt now. `idle_gpus`: no GPU worked during
-    /// its probes.
-    pub(crate) fn due(&mut self, look: &Look<'_>, idle_gpus: bool, now: Duration) -> Option<u64> {
+    /// Bytes that must be free on a healthy GPU for a new attempt; None: no attempt now. `fell`: no GPU works for it any more,
+    /// although Ollama lists it on one.
+    pub(crate) fn due(&mut self, look: &Look<'_>, fell: bool, now: Duration) -> Option<u64> {
         let loaded = look.status.loaded?;
-        if loaded.vram_bytes > 0 && !idle_gpus {
+        if loaded.vram_bytes > 0 && !fell {
             self.since = None;
             self.waits.success();
             return None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::answer::Outcome;
+use super::answer::{Answered, Outcome};
 use super::report::Sent;
 use super::speeds::SpeedKey;
 use super::speeds_file::SpeedBook;
@@ -67,16 +67,26 @@ pub(crate) fn ask(
 ) -> (Outcome, Witness) {
     let outcome = client.probe(model, Some(loaded.num_ctx), timeout);
     let Outcome::Answered(answered) = &outcome else { return (outcome, Witness::Unknown) };
-    let mut sample = gpus.since_mark();
+    let first = gpus.since_mark();
     if let Some(why) = changed(client, model, loaded) {
         return (Outcome::Unasked(why), Witness::Unknown);
     }
-    if sample.as_ref().is_some_and(is_early) {
+    let witness = look(first, answered, || {
         thread::sleep(LATE_SAMPLE);
-        sample = gpus.since_mark();
-    }
-    let witness = sample.map_or(Witness::Unknown, |sample| witness::judge(&sample, answered));
+        gpus.since_mark()
+    });
     (outcome, witness)
+}
+
+/// What the GPUs did. `later`: a sample that is awaited, where the first one may lack what the driver has not listed yet.
+fn look(first: Option<GpuSample>, answered: &Answered, later: impl FnOnce() -> Option<GpuSample>) -> Witness {
+    let judge = |sample: &GpuSample| witness::judge(sample, answered);
+    let Some(first) = first else { return Witness::Unknown };
+    match judge(&first) {
+        Witness::Unknown if !is_early(&first) => Witness::Unknown,
+        worked @ Witness::Worked { .. } => worked,
+        _ => later().map_or(Witness::Unknown, |sample| judge(&sample)),
+    }
 }
 
 /// A driver may take a sample only once a second, and a fast GPU answers in a tenth of one.
@@ -91,4 +101,31 @@ fn changed(client: &OllamaClient, model: &str, loaded: &LoadedAs) -> Option<Stri
     let now = loaded_as(&status).ok()?;
     let same = now.digest == loaded.digest && now.num_ctx == loaded.num_ctx;
     (!same).then(|| "its weights or its context length changed during the probe".into())
+}
+
+#[test]
+fn a_gpu_is_idle_only_when_the_driver_had_time_to_list_its_work() {
+    use crate::gpu::activity::Activity;
+    use crate::gpu::sample::Gpu;
+    let seen = |percent: Option<u32>| {
+        let samples = percent.map_or(0, |_| 10);
+        let sampled_us = percent.map(|_| 1_000_000);
+        let activity =
+            Activity { window_us: 1_000_000, utilization_percent: percent, samples, sampled_us, ..Activity::default() };
+        let gpu = Gpu { activity: Some(activity), utilization_percent: Some(0), ..Gpu::default() };
+        Some(GpuSample { gpus: vec![gpu], ..GpuSample::default() })
+    };
+    let eval = Duration::from_secs(1);
+    let answered = Answered { total: eval, eval, tokens_written: 16, ..Answered::default() };
+    let percent = |first, later: Option<Option<u32>>| {
+        let late = || later.map(seen).expect("one look was enough");
+        look(seen(first), &answered, late).percent()
+    };
+    assert_eq!(percent(Some(97), None), Some(97));
+    assert_eq!(percent(Some(3), Some(Some(97))), Some(97));
+    assert_eq!(percent(Some(3), Some(Some(3))), Some(3));
+    assert_eq!(percent(Some(3), Some(None)), None);
+    assert_eq!(percent(None, Some(Some(97))), Some(97));
+    assert_eq!(percent(Some(15), None), None, "unknown, and not for want of samples");
+    assert_eq!(look(None, &answered, || seen(Some(97))), Witness::Unknown);
 }

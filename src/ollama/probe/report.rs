@@ -93,8 +93,14 @@ impl ProbeFacts {
         self.tokens += answered.tokens_read + answered.tokens_written;
         let busy = u64::try_from(answered.busy().as_nanos()).unwrap_or(u64::MAX);
         self.busy_ns = self.busy_ns.saturating_add(busy);
+        if answered.reloaded() {
+            self.reloaded();
+        }
         match &probe.sent.witness {
-            Witness::Worked { .. } => self.reloaded(),
+            Witness::Worked { .. } => {
+                self.reloaded();
+                self.gpu_worked = true;
+            }
             Witness::Idle { clause, .. } if probe.order.loaded.on_gpu => {
                 self.idle_probes += 1;
                 self.idle_gpus = (self.idle_probes >= IDLE_PROBES).then(|| clause.clone());

@@ -78,6 +78,8 @@ pub(crate) struct ProbeFacts {
     pub(crate) idle_gpus: Option<String>,
     /// Probes in a row during which no GPU worked.
     pub(crate) idle_probes: u32,
+    /// A GPU worked during a probe since the worker started, or since it last loaded the model for [`Heal::Reload`].
+    pub(crate) gpu_worked: bool,
     /// Probes by result, in the order of [`ProbeResult::ALL`].
     pub(crate) counts: [u64; 5],
     /// Tokens read and written by probes.
@@ -112,6 +114,11 @@ impl ProbeFacts {
     /// Two in a row without an answer are a finding; one is not.
     pub(crate) fn hangs(&self) -> bool {
         self.unanswered >= 2
+    }
+
+    /// No GPU works for it any more, and one did: the GPUs of this machine are Ollama's, and their readings show work.
+    pub(crate) fn fell(&self) -> bool {
+        self.idle_gpus.is_some() && self.gpu_worked
     }
 
     /// That it hangs, as what follows "Model"; None: it does not.

@@ -35,9 +35,9 @@ impl SpeedKey {
         Self { digest: start(digest, MAX_DIGEST), context_length, identity: start(identity, MAX_IDENTITY) }
     }
 
-    /// Without a digest it could be any model.
+    /// Without a digest it could be any model, and without an identity it could run on any machine.
     fn is_known(&self) -> bool {
-        !self.digest.is_empty()
+        !self.digest.is_empty() && !self.identity.is_empty()
     }
 }
 
@@ -114,8 +114,8 @@ fn is_speed(speed: f64) -> bool {
 }
 
 impl Speeds {
-    /// Adds a speed in tokens per second, measured at `now` in Unix seconds. False: it cannot be one, or its model has no
-    /// digest.
+    /// Adds a speed in tokens per second, measured at `now` in Unix seconds. False: it cannot be one, or its key is
+    /// unknown.
     pub(crate) fn add(&mut self, key: &SpeedKey, speed: f64, now: f64) -> bool {
         let counts = is_speed(speed) && key.is_known();
         if counts {

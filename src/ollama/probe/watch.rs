@@ -19,6 +19,6 @@ pub(crate) trait GpuWatch: Debug + Send + Sync {
     /// Whether a healthy GPU has this many bytes free.
     fn has_room(&self, bytes: u64) -> bool;
 
-    /// UUIDs of the usable GPUs, the driver and Ollama: what a usual speed belongs to.
+    /// UUIDs of the GPUs, versions of the driver and of Ollama: what a usual speed belongs to. Empty while it is unknown.
     fn identity(&self) -> String;
 }

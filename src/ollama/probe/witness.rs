@@ -12,9 +12,11 @@ use crate::sys::text::counted;
 /// A model that computed for less leaves too little in the driver's samples.
 const LEAST_BUSY: Duration = Duration::from_millis(500);
 /// From this utilization on a GPU works, and from this one on one of its processes does.
-const WORKS_PERCENT: u32 = 20;
+pub(crate) const WORKS_PERCENT: u32 = 20;
 const PROCESS_WORKS_PERCENT: u32 = 10;
-/// Mean power up to this many times the power before, and this many milliwatts more, is that of an idle GPU.
+/// Above this utilization a GPU may work for a model whose CPU is slow.
+const IDLE_PERCENT: u32 = 10;
+/// Power up to this many times the power before, and this many milliwatts more, is that of an idle GPU.
 const IDLE_POWER: f64 = 1.3;
 const IDLE_POWER_MW: f64 = 10_000.0;
 /// GPUs that are named, and processes.
@@ -47,7 +49,7 @@ impl Witness {
 pub(crate) fn judge(sample: &GpuSample, answered: &Answered) -> Witness {
     match highest(sample) {
         Some((percent, true)) => Witness::Worked { percent },
-        Some((percent, false)) if is_idle(sample, answered) => {
+        Some((percent, false)) if percent <= IDLE_PERCENT && is_idle(sample, answered) => {
             let (seen, holders) = (idle_clause(&sample.gpus), vram_holders(sample));
             let held = if holders.is_empty() { holders } else { format!(". VRAM is held by {holders}") };
             Witness::Idle { percent, clause: seen + &held }
@@ -68,9 +70,16 @@ fn highest(sample: &GpuSample) -> Option<(u32, bool)> {
 fn is_idle(sample: &GpuSample, answered: &Answered) -> bool {
     let long = !answered.embedding && answered.busy() >= LEAST_BUSY;
     long && sample.gpus.iter().all(|gpu| {
-        gpu.usable()
-            && gpu.activity.is_some_and(|activity| saw_all(&activity, answered.busy()) && !used_power(&activity))
+        // Without this reading, as in MIG mode, its samples prove nothing.
+        let supported = gpu.usable() && gpu.utilization_percent.is_some();
+        supported && gpu.activity.is_some_and(|activity| was_idle(&activity, answered.busy()))
     })
+}
+
+/// Some drivers report a utilization of 0 whatever the GPU does: then its power must say the same.
+fn was_idle(activity: &Activity, busy: Duration) -> bool {
+    let by_power = used_power(activity, busy).map(|used| !used);
+    saw_all(activity, busy) && by_power.unwrap_or(activity.utilization_percent != Some(0))
 }
 
 /// A sample covers the time since the one before. Where the model computed for two such periods, one of them shows at
@@ -81,10 +90,12 @@ fn saw_all(activity: &Activity, busy: Duration) -> bool {
     busy >= period * 2 && Duration::from_micros(activity.window_us) >= busy
 }
 
-/// It used more power than an idle GPU, as far as that is known.
-fn used_power(activity: &Activity) -> bool {
-    let before = activity.power_before_mw.map(|mw| f64::from(mw) * IDLE_POWER + IDLE_POWER_MW);
-    mean_power_mw(activity).zip(before).is_some_and(|(mean, idle)| mean > idle)
+/// Whether it used more power than an idle GPU while the model computed, which may be a small part of the time since the
+/// mark; None: unknown.
+fn used_power(activity: &Activity, busy: Duration) -> Option<bool> {
+    let (mean, before) = mean_power_mw(activity).zip(activity.power_before_mw.map(f64::from))?;
+    let share = Duration::from_micros(activity.window_us).as_secs_f64() / busy.as_secs_f64();
+    Some((mean - before) * share > before * (IDLE_POWER - 1.0) + IDLE_POWER_MW)
 }
 
 fn mean_power_mw(activity: &Activity) -> Option<f64> {

@@ -116,14 +116,14 @@ fn a_gpu_that_does_not_work_during_probes_is_a_reason() {
         reason(&seen).message,
         "Ollama reports m on the GPU, but no GPU worked during two probes: GPU 0 at most 0 % in 5 samples, 30 W"
     );
-    assert!(reason(&seen).action.contains("cannot see"));
+    assert!(reason(&seen).action.contains("does not list"));
     // By the list alone, and by both: one reason, in the words of the list.
     let listed = case(vec![], holding(0));
     let both = case(vec![row("M:latest", idle())], holding(0));
     both.check(&[(ModelOnCpu, Degraded)]);
     assert_eq!(reason(&both), reason(&listed));
     assert_eq!(reason(&both).message, "Model m is running on the CPU, not the GPU");
-    assert!(!reason(&both).action.contains("cannot see"));
+    assert!(!reason(&both).action.contains("does not list"));
     let another = case(vec![row("other", idle())], holding(0));
     another.check(&[(ModelOnCpu, Degraded)]);
     let message = reason(&another).message;

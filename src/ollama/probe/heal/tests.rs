@@ -51,10 +51,10 @@ fn a_success_resets_the_waits_but_not_the_hour() {
 #[test]
 fn a_model_in_use_is_left_to_its_clients() {
     #[track_caller]
-    fn check(look: &Look<'_>, idle_gpus: bool, expect: Option<u64>) {
+    fn check(look: &Look<'_>, fell: bool, expect: Option<u64>) {
         let mut heal = HealState::default();
-        heal.due(look, idle_gpus, seconds(0));
-        assert_eq!(heal.due(look, idle_gpus, seconds(30)), expect, "{look:?}");
+        heal.due(look, fell, seconds(0));
+        assert_eq!(heal.due(look, fell, seconds(30)), expect, "{look:?}");
     }
     let with = |change: fn(&mut Loaded)| {
         let mut status = status();
@@ -62,8 +62,8 @@ fn a_model_in_use_is_left_to_its_clients() {
         status
     };
     let status = status();
-    check(&Look { since_client: Some(seconds(59)), ..look(&status) }, false, None);
-    check(&Look { since_client: Some(seconds(60)), ..look(&status) }, false, ROOM);
+    check(&Look { since_client: Some(seconds(179)), ..look(&status) }, false, None);
+    check(&Look { since_client: Some(seconds(180)), ..look(&status) }, false, ROOM);
     check(&Look { left_alone: true, ..look(&status) }, false, None);
     check(&Look { clock: 1000, ..look(&status) }, false, None);
     check(&look(&with(|loaded| loaded.expires_at = None)), false, None);

@@ -99,6 +99,16 @@ fn gpus_that_do_not_work_are_a_finding_at_the_second_probe() {
     assert_eq!(probe(&mut facts, idle(), true).as_deref(), Some("no GPU worked"));
     assert!(probe(&mut facts, Witness::Unknown, true).is_some(), "unknown is not a proof");
     assert_eq!(probe(&mut facts, Witness::Worked { percent: 97 }, true), None);
+    // Ollama started another runner, which may compute elsewhere.
+    (0..2).for_each(|_| drop(probe(&mut facts, idle(), true)));
+    assert!(facts.fell());
+    let reloaded = Answered { total: millis(20_500), load: millis(20_000), ..answered() };
+    end(&mut facts, &sent(Outcome::Answered(reloaded)), 0);
+    assert_eq!((facts.idle_gpus.clone(), facts.idle_probes, facts.fell()), (None, 0, false));
+    // No GPU has worked here at all: Ollama may run on another machine.
+    let mut elsewhere = ProbeFacts::default();
+    (0..2).for_each(|_| drop(probe(&mut elsewhere, idle(), true)));
+    assert_eq!((elsewhere.idle_gpus.is_some(), elsewhere.fell()), (true, false));
     // Ollama lists it on the CPU, which is known without a probe.
     for _ in 0..3 {
         assert_eq!(probe(&mut facts, idle(), false), None);

@@ -222,7 +222,7 @@ fn several_threads_add_and_the_newest_state_is_written() {
     thread::scope(|scope| {
         for thread in 0..4 {
             let book = Arc::clone(&book);
-            let key = SpeedKey::new(&format!("{thread}"), None, "");
+            let key = SpeedKey::new(&format!("{thread}"), None, "GPU");
             scope.spawn(move || {
                 (1..50).for_each(|n| _ = book.add(&key, f64::from(n), 0.0));
                 assert_eq!(book.add(&key, 50.0, 0.0), Judgement { usual: Some(48.0), slow: None });
@@ -230,7 +230,7 @@ fn several_threads_add_and_the_newest_state_is_written() {
         }
     });
     let all = || Speeds::from_text(&fs::read(&path).unwrap_or_default()).0;
-    let done = || (0..4).all(|n| all().judgement(&SpeedKey::new(&format!("{n}"), None, "")).usual == Some(48.0));
+    let done = || (0..4).all(|n| all().judgement(&SpeedKey::new(&format!("{n}"), None, "GPU")).usual == Some(48.0));
     wait_for(done);
     // What cannot be a speed changes nothing, and one change is written once.
     let one = SpeedBook(Arc::default());

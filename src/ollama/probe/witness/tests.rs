@@ -26,7 +26,7 @@ fn generation(ms: u64) -> Answered {
 }
 
 fn gpu(index: u32, activity: Activity) -> Gpu {
-    Gpu { index, activity: Some(activity), ..Gpu::default() }
+    Gpu { index, activity: Some(activity), utilization_percent: Some(3), ..Gpu::default() }
 }
 
 fn of(gpus: &[Gpu]) -> GpuSample {
@@ -69,6 +69,17 @@ fn whatever_speaks_against_it_makes_it_unknown() {
     against("rare samples", &|gpu| gpu.activity = Some(Activity { samples: 2, ..IDLE }));
     // Another probe set a mark in the middle of this one.
     against("a short window", &|gpu| gpu.activity = Some(Activity { window_us: 1_100_000, ..IDLE }));
+    // It may wait for a slow CPU most of the time.
+    against("some work", &|gpu| gpu.activity = Some(Activity { utilization_percent: Some(11), ..IDLE }));
+    against("MIG", &|gpu| gpu.utilization_percent = None);
+    // Some drivers report 0 % whatever the GPU does.
+    let zero = Activity { utilization_percent: Some(0), ..IDLE };
+    assert!(matches!(judge(&of(&[gpu(0, zero)]), &answered), Witness::Idle { percent: 0, .. }));
+    against("no energy", &|gpu| gpu.activity = Some(Activity { energy_mj: None, ..zero }));
+    against("no power", &|gpu| gpu.activity = Some(Activity { power_before_mw: None, ..zero }));
+    // The model waited 8.8 s for others, and then used 100 W.
+    let waited = Activity { window_us: 10_000_000, energy_mj: Some(384_000), ..IDLE };
+    against("diluted power", &|gpu| gpu.activity = Some(waited));
     // 100 W on the average.
     against("power", &|gpu| gpu.activity = Some(Activity { energy_mj: Some(150_000), ..IDLE }));
     for short in [generation(499), Answered { embedding: true, ..generation(1_200) }] {
@@ -89,14 +100,16 @@ fn both_sides_of_each_limit() {
             None => assert!(matches!(seen, Witness::Idle { .. }), "{seen:?}"),
         }
     }
-    check(Activity { utilization_percent: Some(19), ..IDLE }, None);
+    check(Activity { utilization_percent: Some(10), ..IDLE }, None);
     check(Activity { utilization_percent: Some(20), ..IDLE }, Some(20));
     check(Activity { process_percent: Some(9), ..IDLE }, None);
     check(Activity { process_percent: Some(10), ..IDLE }, Some(10));
+    let between = gpu(0, Activity { utilization_percent: Some(19), ..IDLE });
+    assert_eq!(judge(&of(&[between]), &generation(500)), Witness::Unknown);
     check(Activity { utilization_percent: Some(15), process_percent: Some(10), ..IDLE }, Some(15));
-    // 1.3 times 30 W and 10 W, for 1.5 s.
-    check(Activity { energy_mj: Some(73_500), ..IDLE }, None);
-    let more = Activity { energy_mj: Some(73_502), ..IDLE };
+    // 1.3 times 30 W and 10 W while the model computed, for a third of 1.5 s.
+    check(Activity { energy_mj: Some(54_499), ..IDLE }, None);
+    let more = Activity { energy_mj: Some(54_501), ..IDLE };
     assert_eq!(judge(&of(&[gpu(0, more)]), &generation(500)), Witness::Unknown);
     // Neither can contradict.
     check(Activity { energy_mj: Some(900_000), power_before_mw: None, ..IDLE }, None);
