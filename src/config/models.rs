@@ -1,4 +1,4 @@
-//! MODEL and MODEL_KEEP_ALIVE.
+//! MODEL, MODEL_KEEP_ALIVE, PROBE_INTERVAL and PROBE_TIMEOUT.
 
 use std::time::Duration;
 
@@ -41,21 +41,25 @@ pub(super) const KEEP_ALIVE: Kind =
         KeepAlive::parse(text).is_some()
     });
 
-/// More often, a probe would be work of its own.
+/// More often, probes would be a load of their own.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) const PROBE_INTERVAL: Kind =
     Kind::Other("a duration from 30s to 24h, or 0 or off (never)", |text| probe_interval(text).is_some());
 
-/// Ollama needs 20 s to replace a runner that hangs.
+/// Ollama needs 20 s to replace a runner that hangs: with less, only the third probe in a row waits for that.
 pub(super) const PROBE_TIMEOUT: Kind = Kind::Duration(Duration::from_secs(5), Duration::from_secs(600));
 
 fn probe_interval(text: &str) -> Option<Option<Duration>> {
-    if text == "off" || text.trim_end_matches(['s', 'm', 'h']) == "0" {
-        return Some(None);
+    let time = match text {
+        "off" | "0" => Duration::ZERO,
+        text => duration(text)?,
+    };
+    match time {
+        Duration::ZERO => Some(None),
+        time => (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&time).then_some(Some(time)),
     }
-    duration(text).filter(|time| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(time)).map(Some)
 }
 
 pub(super) fn read(values: &Values) -> Models {
@@ -162,4 +166,41 @@ fn names_of_models() {
     }
     assert!(model_name_problem(&"x".repeat(257)).is_some());
     assert!(model_name_problem("http://x/y").unwrap().contains("https for other"));
+}
+
+#[test]
+fn how_often_models_are_probed() {
+    let seconds = |text: &str| probe_interval(text).map(|interval| interval.map(|time| time.as_secs()));
+    for off in ["off", "0", "0s", "0m", "0h", "0ms", "00s"] {
+        assert_eq!(seconds(off), Some(None), "{off}");
+    }
+    for (text, expect) in [("30s", 30), ("30000ms", 30), ("5m", 300), ("24h", 86_400), ("1440m", 86_400)] {
+        assert_eq!(seconds(text), Some(Some(expect)), "{text}");
+    }
+    for bad in [
+        "",
+        "OFF",
+        "never",
+        "-1",
+        "-0",
+        "s",
+        "0ss",
+        "0hm",
+        "0smh",
+        "0 s",
+        "0.0",
+        "30",
+        "0.5s",
+        "29s",
+        "29999ms",
+        "25h",
+        "86401s",
+        "5 m",
+        "+5m",
+        "1e3",
+        "1h30m",
+        "99999999999999999999s",
+    ] {
+        assert_eq!(seconds(bad), None, "{bad}");
+    }
 }

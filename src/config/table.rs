@@ -61,7 +61,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("MODEL", Model, "", models::MODEL, "models to pull if missing and to keep loaded; unset: none"),
     setting("MODEL_KEEP_ALIVE", Model, "15m", models::KEEP_ALIVE, "how long Ollama keeps a model after a request"),
     setting("PROBE_INTERVAL", Model, "5m", models::PROBE_INTERVAL, "how often a loaded model of MODEL is asked for a few tokens"),
-    setting("PROBE_TIMEOUT", Model, "30s", models::PROBE_TIMEOUT, "how long a probe waits; Ollama replaces a runner that hangs after 20 s"),
+    setting("PROBE_TIMEOUT", Model, "30s", models::PROBE_TIMEOUT, "how long a probe waits; Ollama needs 20 s to replace a runner that hangs"),
     setting("ORCH_URL", Livepeer, "", Urls, "base URLs of orchestrators; unset: do not register"),
     secret("ORCH_SECRET", Livepeer, "the orchestrator's -orchSecret"),
     setting("ORCH_SECRET_FILE", Livepeer, "", File, "file with that secret, instead of ORCH_SECRET; read again when it is refused"),

@@ -151,11 +151,11 @@ impl OllamaClient {
             reply = self.send_get(route)?;
         }
         let clock = clock(&reply);
-        let good = reply.status() == 200;
-        let limit = if good { route.max_body } else { MAX_SMALL };
-        let body = match reply.body_mut().with_config().limit(limit).read_to_vec() {
-            Err(why) if good => return Err(errors::trouble(&why)),
-            body => body.unwrap_or_default(),
+        let body = if reply.status() == 200 {
+            let body = reply.body_mut().with_config().limit(route.max_body).read_to_vec();
+            body.map_err(|why| errors::trouble(&why))?
+        } else {
+            start_of_body(&mut reply)
         };
         let start = String::from_utf8_lossy(&body[..body.len().min(START)]);
         let refusal = self.refusal(&reply, &start, route.path);
@@ -295,6 +295,13 @@ fn send<T: Serialize>(
 fn small_body(reply: &mut Response<Body>) -> Result<String, ureq::Error> {
     let body = reply.body_mut().with_config().limit(MAX_SMALL).read_to_vec()?;
     Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+/// What could be read of an error: its status counts, and a page that is too long or cut is not an empty one.
+fn start_of_body(reply: &mut Response<Body>) -> Vec<u8> {
+    let mut body = Vec::new();
+    let _ = reply.body_mut().as_reader().take(MAX_SMALL).read_to_end(&mut body);
+    body
 }
 
 fn clock(reply: &Response<Body>) -> Option<i64> {

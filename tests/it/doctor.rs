@@ -201,6 +201,10 @@ fn whether_models_are_probed() {
     host.finds(&[model, ("PROBE_INTERVAL", "60s")], "probe", "pass", &["is probed every 60 s"]);
     host.ollama.set("/api/ps", Answer::Json(PS.replace(",\"context_length\":4096", "")));
     host.finds(&[model], "probe", "warn", &["MODEL=codellama", "does not list its context length", "0.10 or later"]);
+    let endless = PS.replace("\"expires_at\"", "\"expires\"");
+    assert_ne!(endless, PS);
+    host.ollama.set("/api/ps", Answer::Json(endless));
+    host.finds(&[model], "probe", "warn", &["is not probed: Ollama does not list when it expires"]);
     host.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
     host.finds(&[model], "probe", "pass", &["is not probed: it is not loaded"]);
     host.finds(&[("MODEL", "other")], "probe", "pass", &["MODEL=other is not probed: it is not loaded"]);

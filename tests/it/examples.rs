@@ -18,19 +18,40 @@ const GPUS: &str = "gpus=2\ngpu*.name=NVIDIA L40S\ngpu*.fan=err:3\n\
     gpu0.memory=46068/21893/603\ngpu0.power=123140\ngpu0.temperature=51\ngpu0.utilization=28/11\n\
     gpu1.memory=46068/31240/603\ngpu1.power=291380\ngpu1.temperature=94\ngpu1.utilization=88/35";
 
+/// Statistics of a 34B model on an L40S: made up, in the form of a recorded answer.
+const ANSWER: &str = r#""created_at":"2026-11-27T04:21:31Z","response":" 5, 6","done":true,"done_reason":"length","total_duration":596400000,"load_duration":4100000,"prompt_eval_count":13,"prompt_eval_duration":88200000,"eval_count":16,"eval_duration":503100000"#;
+
+/// An Ollama with the model on the GPU.
+fn ollama() -> FakeOllama {
+    let ollama = FakeOllama::new();
+    let model = format!(r#""name":"{MODEL}","model":"{MODEL}","digest":"685be00e1532""#);
+    ollama.set("/api/tags", Answer::Json(format!(r#"{{"models":[{{{model},"size":{SIZE}}}]}}"#)));
+    let placed = format!(r#""size":{IN_VRAM},"size_vram":{IN_VRAM},"context_length":4096"#);
+    let loaded = format!(r#"{model},{placed},"expires_at":"2318-01-01T00:00:00Z""#);
+    ollama.set("/api/ps", Answer::Json(format!(r#"{{"models":[{{{loaded}}}]}}"#)));
+    ollama.set("/api/generate", Answer::Json(format!(r#"{{"model":"{MODEL}",{ANSWER}}}"#)));
+    ollama
+}
+
 #[test]
 fn the_readme_shows_what_check_prints() {
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(GPUS));
-    let model = format!(r#""name":"{MODEL}","model":"{MODEL}""#);
-    ollama.set("/api/tags", Answer::Json(format!(r#"{{"models":[{{{model},"size":{SIZE}}}]}}"#)));
-    let loaded = format!(r#"{model},"size":{IN_VRAM},"size_vram":{IN_VRAM},"expires_at":"2318-01-01T00:00:00Z""#);
-    ollama.set("/api/ps", Answer::Json(format!(r#"{{"models":[{{{loaded}}}]}}"#)));
+    let (ollama, nvml) = (ollama(), FakeNvml::new(GPUS));
     let worker = start(&ollama, &nvml, &[]);
     worker.report_when("degraded", |report| verdict(report) == "degraded");
     let (status, out, _) = run(agent_net().args(["check", "--url", &format!("http://{}", worker.addr)]));
     assert_eq!(status.code(), Some(1), "{out}");
     let command = "docker compose -p agent-net -f compose/compose.yaml exec agent-net /agent-net check";
     table("README.md", "check-example", &format!("```console\n$ {command}\n{}\n```", out.trim_end()));
+}
+
+#[test]
+fn the_readme_shows_what_probe_prints() {
+    let (ollama, nvml) = (ollama(), FakeNvml::new(&format!("{GPUS}\ngpu*.used_by=err:6\ngpu*.samples=97")));
+    let settings = [("OLLAMA_URL", ollama.url()), ("MODEL", MODEL.into())];
+    let (status, out, _) = run(agent_net().arg("probe").envs(settings).envs(nvml.settings()));
+    assert_eq!(status.code(), Some(0), "{out}");
+    let command = "docker compose -p agent-net -f compose/compose.yaml exec agent-net /agent-net probe";
+    table("README.md", "probe-example", &format!("```console\n$ {command}\n{}\n```", out.trim_end()));
 }
 
 /// The words of each line of code in the documents: in fences, or between backticks.

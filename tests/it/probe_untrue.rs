@@ -34,7 +34,9 @@ const CHANGES: &[(&str, &str, &str)] = &[
 
 /// Status and body of answers that say nothing about the model, and why.
 const REFUSALS: &[(u16, &str, &str)] = &[
-    (500, "<html>oops", "Ollama answered 500: <html>oops"),
+    (500, "<html>oops", "the server at OLLAMA_URL answers 500"),
+    (413, "<html>413", "the server at OLLAMA_URL answers 413"),
+    (400, "{\"detail\":\"no\"}", "the server at OLLAMA_URL answers 400: {\"detail\":\"no\"}"),
     (401, "no", "the server at OLLAMA_URL answers 401: login required"),
     (401, r#"{"error":"unauthorized"}"#, "Ollama answered 401: unauthorized"),
     (403, "", "the server at OLLAMA_URL answers 403 (forbidden)"),
@@ -60,11 +62,14 @@ fn changed() -> Vec<Row> {
 fn refused() -> Vec<Row> {
     let page = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 14\r\n\r\n<html>hi</html";
     let page = Answer::Raw { bytes: page.to_vec(), close: true };
+    // Its size does not make it a crash of Ollama, whose answer is empty.
+    let long_page = Answer::Status(500, format!("<html>{}", "x".repeat(100_000)));
     let late = |status| Answer::Late(LATE, Box::new(Answer::Status(status, "<html>".into())));
     let one =
         |(status, body, why): &(u16, &str, &'static str)| (Answer::Status(*status, (*body).into()), "skipped", *why);
     let more = [
         (page, "skipped", "the server at OLLAMA_URL answers with a web page (HTML)"),
+        (long_page, "skipped", "the server at OLLAMA_URL answers 500"),
         // A proxy that waited this long has forwarded the request.
         (late(504), "hangs", "no answer within 600 s"),
         (late(524), "hangs", "no answer within 600 s"),
@@ -112,6 +117,7 @@ fn an_answer_without_truth_proves_nothing() {
                     let (code, found) = probe_one(&ollama(answer.clone()), &[]);
                     assert_eq!(found["result"], *result, "{why}: {found}");
                     assert!(found["why"].as_str().unwrap_or_default().starts_with(why), "{why}: {found}");
+                    assert!(!found["why"].as_str().unwrap_or_default().contains("<html>"), "{found}");
                     assert_eq!(found["tokens_per_second"].is_number(), *result == "ok", "{why}: {found}");
                     let expected = match *result {
                         "ok" => 0,

@@ -3,7 +3,7 @@
 use super::diagnosis::Finding;
 use crate::config::Models;
 use crate::ollama::models;
-use crate::ollama::probe::state::loaded_as;
+use crate::ollama::probe::state::{expiry, loaded_as};
 use crate::ollama::state::{OllamaState, Reach};
 
 pub(super) fn findings(state: &OllamaState, wanted: &Models) -> Vec<Finding> {
@@ -20,8 +20,9 @@ pub(super) fn findings(state: &OllamaState, wanted: &Models) -> Vec<Finding> {
     }
     let one = |name: &String| {
         let status = models::status_of(&state.models, name);
-        let too_old = status.loaded.is_some_and(|loaded| loaded.context_length.is_none());
-        match loaded_as(&status) {
+        let too_old =
+            status.loaded.is_some_and(|loaded| loaded.context_length.is_none() || loaded.expires_at.is_none());
+        match loaded_as(&status).and_then(|_| expiry(&status)) {
             Ok(_) => {
                 let often = format!("MODEL={name} is probed every {} s while nothing else uses it", interval.as_secs());
                 Finding::pass("probe", often)

@@ -120,10 +120,11 @@ reaches the worker through STATE_DIR/control.sock, or with SIGUSR1 if STATE_DIR 
         about: "ask loaded models for a few tokens, as proof that they answer",
         details: "\
 Sends one request to MODEL. Without MODEL it asks each model of the setting MODEL, and if that is unset, each loaded
-model. Prints tokens per second, the times to load and to wait for others, and the highest utilization of a GPU. It
-neither loads a model nor changes how long one stays loaded. A model that is not loaded is skipped. So is one whose
-context length Ollama does not list (before 0.10), since a request could reload it. A model that serves a request is
-asked all the same, and the answer waits for that request. One probe is not a verdict: use agent-net check for that.",
+model. Prints tokens per second, the times to load and to wait for others, and the highest utilization of a GPU. As
+after any request, the time for which the model stays loaded starts again. A model that is not loaded is skipped. So is
+one whose context length Ollama does not list (before 0.10), since a request could reload it. A model that serves a
+request is asked all the same, and the answer waits for that request. One probe is not a verdict: use agent-net check
+for that.",
         options: &[JSON],
         settings: true,
         example: "agent-net probe llama3.2:3b",

@@ -6,7 +6,7 @@ use serde::Serialize;
 use ureq::http::Response;
 use ureq::{Body, Error, Timeout};
 
-use super::{CONNECT, MAX_SMALL, OllamaClient, SHORTEST, send};
+use super::{CONNECT, OllamaClient, SHORTEST, send, start_of_body};
 use crate::ollama::errors;
 use crate::ollama::probe::answer::{self, Outcome, TOKENS};
 use crate::outgoing::{is_unsent, words};
@@ -45,7 +45,7 @@ struct Options {
 struct Timer {
     started: Instant,
     limit: Duration,
-    /// The limit as the operator set it.
+    /// The limit before it was scaled, for messages.
     timeout: Duration,
 }
 
@@ -91,10 +91,11 @@ impl OllamaClient {
             reply = self.send_probe(path, request, timer)?;
         }
         let status = reply.status().as_u16();
-        let limit = if status == 200 { MAX_BODY } else { MAX_SMALL };
-        let body = match reply.body_mut().with_config().limit(limit).read_to_vec() {
-            Err(why) if status == 200 => return Err(Outcome::Failed(unfinished(&why, timer))),
-            body => body.unwrap_or_default(),
+        let body = if status == 200 {
+            let body = reply.body_mut().with_config().limit(MAX_BODY).read_to_vec();
+            body.map_err(|why| Outcome::Failed(unfinished(&why, timer)))?
+        } else {
+            start_of_body(&mut reply)
         };
         if self.proxy_timed_out(status, timer.started.elapsed()) {
             return Err(Outcome::Silent);

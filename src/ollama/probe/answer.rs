@@ -122,9 +122,12 @@ fn refused(status: u16, text: &str, embedding: bool) -> Outcome {
     // Ollama's errors are JSON, except for a crash of its own. Its other statuses do not concern the model's runner.
     let crash = status == 500 && text.trim().is_empty();
     let of_the_model = matches!(status, 400 | 500 | 501) && !unable && (error.is_some() || crash);
+    let who = if error.is_some() || crash { "Ollama answered" } else { "the server at OLLAMA_URL answers" };
+    // A web page says less than its status.
+    let text = if text.trim_start().starts_with('<') { "" } else { text };
     let said = shortened(error.as_deref().unwrap_or(text));
     let colon = if said.is_empty() { "" } else { ": " };
-    let why = format!("Ollama answered {status}{colon}{said}");
+    let why = format!("{who} {status}{colon}{said}");
     if of_the_model { Outcome::Failed(why) } else { Outcome::Unasked(why) }
 }
 

@@ -17,8 +17,8 @@ const QUIET: Duration = Duration::from_secs(30);
 const NOTABLE: Duration = Duration::from_secs(30);
 /// Ollama would load a model that expires while the probe is on its way.
 pub(crate) const LEFT: i64 = 5;
-/// A probe at the default interval may take this much of the GPU's time; after a longer one the next waits longer, up to
-/// [`MOST_STRETCH`] times.
+/// Probes at the default interval, or a longer one, may take this much of the GPU's time; after a longer probe the next
+/// waits longer, up to [`MOST_STRETCH`] times and, unless the interval itself is longer, an hour.
 const SHARE: f64 = 0.001;
 const DEFAULT_INTERVAL: f64 = 300.0;
 const MOST_STRETCH: f64 = 12.0;
@@ -122,8 +122,9 @@ impl ProbeState {
         if look.left_alone {
             return Some("a client loaded it with options that Ollama does not list: a request would reload it".into());
         }
-        let Some(at) = look.status.loaded.and_then(|loaded| loaded.expires_at) else {
-            return Some("Ollama does not list when it expires. Update Ollama".into());
+        let at = match expiry(look.status) {
+            Ok(at) => at,
+            Err(why) => return Some(why),
         };
         if at < look.clock {
             return Some("it serves a request: its expiry has passed".into());
@@ -158,7 +159,7 @@ impl ProbeState {
         let wait = match outcome {
             Outcome::Answered(answered) => {
                 self.unanswered = 0;
-                interval.mul_f64(stretch(answered))
+                interval.mul_f64(stretch(answered, interval))
             }
             Outcome::Unasked(_) => retry,
             Outcome::Silent | Outcome::Failed(_) => {
@@ -181,8 +182,10 @@ impl ProbeState {
 }
 
 /// How many times longer the interval becomes after this answer.
-fn stretch(answered: &Answered) -> f64 {
-    (answered.busy().as_secs_f64() / (DEFAULT_INTERVAL * SHARE)).clamp(1.0, MOST_STRETCH)
+fn stretch(answered: &Answered, interval: Duration) -> f64 {
+    let interval = interval.as_secs_f64();
+    let most = (DEFAULT_INTERVAL * MOST_STRETCH / interval).clamp(1.0, MOST_STRETCH);
+    (answered.busy().as_secs_f64() / (interval.max(DEFAULT_INTERVAL) * SHARE)).clamp(1.0, most)
 }
 
 /// What the model is loaded as, or why it cannot be asked.
@@ -203,6 +206,12 @@ pub(crate) fn loaded_as(status: &ModelStatus) -> Result<LoadedAs, String> {
         num_ctx,
         on_gpu: loaded.size_bytes.is_some_and(|size| size > 0 && loaded.vram_bytes >= size),
     })
+}
+
+/// Unix seconds by Ollama's clock, or why the model is not probed.
+pub(crate) fn expiry(status: &ModelStatus) -> Result<i64, String> {
+    let at = status.loaded.and_then(|loaded| loaded.expires_at);
+    at.ok_or_else(|| "Ollama does not list when it expires. Update Ollama".into())
 }
 
 #[cfg(test)]

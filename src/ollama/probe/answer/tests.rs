@@ -133,7 +133,7 @@ fn other_statuses() {
     check(500, error, false, Ok("Ollama answered 500: no"));
     check(400, error, false, Ok("Ollama answered 400: no"));
     check(500, "", false, Ok("Ollama answered 500"));
-    check(500, "Internal Server Error", false, Err("Ollama answered 500: Internal Server Error"));
+    check(500, "Internal Server Error", false, Err("the server at OLLAMA_URL answers 500: Internal Server Error"));
     for status in [204, 401, 402, 403, 404, 407, 408, 429, 499, 502, 503, 504, 524] {
         check(status, error, false, Err(&format!("Ollama answered {status}: no")));
     }

@@ -189,6 +189,17 @@ fn the_interval_grows_with_the_cost() {
 }
 
 #[test]
+fn an_interval_of_hours_grows_for_no_probe_that_it_can_afford() {
+    let of = |interval: u64, busy_ms: u64| {
+        let Outcome::Answered(answered) = answered(busy_ms) else { unreachable!("it answered") };
+        seconds(interval).mul_f64(stretch(&answered, seconds(interval))).as_secs()
+    };
+    assert_eq!((of(30, 300), of(30, 600), of(30, 60_000)), (30, 60, 360));
+    assert_eq!((of(600, 600), of(600, 1200), of(600, 60_000)), (600, 1200, 3600));
+    assert_eq!((of(3600, 60_000), of(86_400, 600), of(86_400, 60_000)), (3600, 86_400, 86_400));
+}
+
+#[test]
 fn only_a_model_that_is_entirely_on_gpus_keeps_them_busy() {
     let on_gpu = |change: &dyn Fn(&mut Loaded)| loaded_as(&with(change)).unwrap().on_gpu;
     assert!(on_gpu(&|_| {}));
