@@ -22,6 +22,7 @@ use crate::http::request::Request;
 use crate::livepeer::runner;
 use crate::ollama::models;
 use crate::ollama::pull::Pull;
+use crate::sys::text::one_line;
 use crate::sys::{exposition, meminfo};
 
 /// A change of good input.
@@ -300,8 +301,7 @@ proptest! {
         let line = lines.done();
         prop_assert_eq!(line.lines().count(), 1);
         let shell = unquoted(line.trim_end_matches('\n').strip_prefix("name=").unwrap());
-        let expected: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        prop_assert_eq!(shell, Some(expected), "{}", line);
+        prop_assert_eq!(shell, Some(one_line(&text)), "{}", line);
     }
 }
 

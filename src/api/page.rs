@@ -4,9 +4,9 @@ use crate::http::reply::Reply;
 
 const HTML: &str = include_str!("page/status.html");
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"cFTm1KCShcbDdszq7IYXWhvbKEG8y/UeVJBzFrYgSXc=\"";
+const ETAG: &str = "\"Dor8iPcjgkyt8/37ak1s6g9MmPJI23LZkdy7aeMfiq4=\"";
 const STYLE: &str = "hsA17P1Drq7115OrAVn5SGP+MypgI5+lSpdRAI4yPhA=";
-const SCRIPT: &str = "77jpKDqCYs8RPbU0rVTIrxBp3E9Lcue6NU135Dq4U/g=";
+const SCRIPT: &str = "rTmanGQCBUyBvRy09cTblQDrv71U6Vk5bOeYSZ3uS+A=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

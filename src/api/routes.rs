@@ -191,7 +191,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route {
         path: "/history",
         answer: |worker, _, _| Ok(worker.history()),
-        summary: "Temperature, power, utilization and VRAM of each GPU in the last hour, a mean for each minute",
+        summary: "Temperature, power, utilization and VRAM of each GPU in the last hour, a mean for each minute; the speeds of models in their last probes",
         answers: &[json("History", "The curves")],
         ..GET
     },

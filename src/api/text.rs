@@ -6,9 +6,6 @@ use serde_json::value::RawValue;
 
 use crate::sys::text::one_line;
 
-/// A curve for the status page, of no use in a shell.
-const CURVE: &str = "recent_tokens_per_second";
-
 #[derive(Debug, Default)]
 pub(crate) struct Lines(String);
 
@@ -47,7 +44,6 @@ impl Lines {
         }
         match value {
             Value::Null => {}
-            Value::Array(_) if key.ends_with(CURVE) => {}
             Value::Bool(_) | Value::Number(_) => self.word(key, &value.to_string()),
             Value::String(word) if key.ends_with("verdict") && word.bytes().all(|b| b.is_ascii_lowercase()) => {
                 self.word(key, word);
@@ -89,7 +85,7 @@ fn json_becomes_lines() {
     let mut lines = Lines::default();
     let value = serde_json::json!({
         "a": 1, "b": null, "c": {"d": "x y", "e": [1, 2], "f": []}, "g": [{"h": true}, {"h": false}], "verdict": "ok",
-        "i_recent_tokens_per_second": [1.5, 2.5], "no key": 1, "i;reboot": 2, "1h": 99.5
+        "no key": 1, "i;reboot": 2, "1h": 99.5
     });
     lines.object(&value);
     let mut all: Vec<&str> = lines.0.lines().collect();

@@ -1,5 +1,5 @@
-//! The last hour of each GPU, a mean for each minute, for GET /history. Minutes are counted from the worker's start,
-//! because a wall clock may step.
+//! GET /history: the last hour of each GPU, a mean for each minute, and the last probes of models. Minutes are counted
+//! from the worker's start, because a wall clock may step.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::snapshot::Snapshot;
 use crate::gpu::sample::Gpu;
+use crate::ollama::keeper::kept::Kept;
 use crate::sys::json::{MIB, json, millis};
 
 /// Minutes that are kept, the current one included.
@@ -63,6 +65,18 @@ pub(crate) struct HistoryAnswer<'a> {
     /// Seconds between two values.
     step_seconds: u32,
     gpus: Vec<GpuHistory<'a>>,
+    /// Models whose speed a probe has measured.
+    models: Vec<ModelHistory<'a>>,
+}
+
+/// The curve of one model.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ModelHistory<'a> {
+    /// As Ollama shows it.
+    model: &'a str,
+    /// Of its last probes, at most 48, oldest first.
+    tokens_per_second: &'a [f64],
 }
 
 /// The curves of one GPU.
@@ -98,9 +112,14 @@ impl Recent {
     }
 
     /// The body of GET /history; `now` in Unix seconds.
-    pub(crate) fn answer(&self, now: f64) -> String {
+    pub(crate) fn answer(&self, latest: Option<&Snapshot>, now: f64) -> String {
+        let (gpus, models) = (self.gpus(), latest.map_or_else(Vec::new, models));
+        json(&HistoryAnswer { status: "success", timestamp: millis(now), step_seconds: 60, gpus, models })
+    }
+
+    fn gpus(&self) -> Vec<GpuHistory<'_>> {
         let mut gpus: Vec<GpuHistory<'_>> = Vec::new();
-        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return answer(gpus, now) };
+        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return gpus };
         for name in self.0.iter().flat_map(|minute| minute.gpus.keys()) {
             if !gpus.iter().any(|known| known.gpu == name) {
                 gpus.push(GpuHistory { gpu: name, values: Readings::default() });
@@ -116,12 +135,18 @@ impl Recent {
                 values.vram_used_mb.push(means.vram_used_mb.value());
             }
         }
-        answer(gpus, now)
+        gpus
     }
 }
 
-fn answer(gpus: Vec<GpuHistory<'_>>, now: f64) -> String {
-    json(&HistoryAnswer { status: "success", timestamp: millis(now), step_seconds: 60, gpus })
+fn models(latest: &Snapshot) -> Vec<ModelHistory<'_>> {
+    let models = &latest.ollama.models;
+    let kept = Kept::new(&latest.keepers, models);
+    let speeds = models.iter().filter_map(|model| {
+        let keeper = kept.row_of(&model.name, model.digest.as_deref())?;
+        Some(ModelHistory { model: &model.name, tokens_per_second: &keeper.probes.recent })
+    });
+    speeds.filter(|model| !model.tokens_per_second.is_empty()).collect()
 }
 
 #[test]
@@ -133,11 +158,11 @@ fn minutes_are_means_and_gaps_are_null() {
         ..Gpu::default()
     };
     let mut recent = Recent::default();
-    assert!(recent.answer(1.0).contains(r#""gpus":[]"#));
+    assert!(recent.answer(None, 1.0).contains(r#""gpus":[]"#));
     for (second, celsius) in [(0, Some(40)), (30, Some(43)), (59, None), (181, Some(50))] {
         recent.see(&[gpu(celsius)], Duration::from_secs(second));
     }
-    let text = recent.answer(1.0);
+    let text = recent.answer(None, 1.0);
     assert!(
         text.contains(r#""gpu":"a","temperature_c":[41.5,null,null,50.0],"power_w":[null,null,null,null]"#),
         "{text}"
@@ -145,6 +170,6 @@ fn minutes_are_means_and_gaps_are_null() {
     assert!(text.contains(r#""vram_used_mb":[3.0,null,null,3.0]"#), "{text}");
     // An hour and no more: the oldest minute is dropped.
     recent.see(&[gpu(Some(60))], Duration::from_secs(60 * 60));
-    let text = recent.answer(1.0);
+    let text = recent.answer(None, 1.0);
     assert_eq!(text.matches("null").count(), 56 + 58 + 58 + 56, "{text}");
 }

@@ -109,8 +109,11 @@ impl SnapshotStore {
     /// The body of GET /history.
     pub(crate) fn recent(&self, now: f64) -> String {
         // Every job takes the lock: it is not held while they are rendered.
-        let recent = self.lock().recent.clone();
-        recent.answer(now)
+        let (recent, latest) = {
+            let state = self.lock();
+            (state.recent.clone(), state.latest.clone())
+        };
+        recent.answer(latest.as_deref(), now)
     }
 
     /// Acknowledges errors so far and missing GPUs: they raise no reason any more. The snapshot without them.

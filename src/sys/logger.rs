@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use super::text::disturbs_a_line;
 use super::threads;
 use queue::Queue;
 
@@ -141,15 +142,15 @@ fn panicked(panic: &PanicHookInfo<'_>) -> String {
     format!("thread {name} panicked{place}: {}", text.unwrap_or("no message"))
 }
 
-/// Control characters as escapes.
+/// Characters that disturb a line as escapes.
 fn escaped(text: &str) -> String {
-    if !text.contains(char::is_control) {
+    if !text.contains(disturbs_a_line) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if disturbs_a_line(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 #[test]
 fn a_message_is_one_line() {
-    assert_eq!(escaped("a\nERROR b\u{1b}[2J é"), "a\\nERROR b\\u{1b}[2J é");
+    assert_eq!(escaped("a\nERROR b\u{1b}[2J é\u{202e}"), "a\\nERROR b\\u{1b}[2J é\\u{202e}");
 }

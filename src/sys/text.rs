@@ -2,9 +2,14 @@
 
 use std::io;
 
-/// The text with a space for each control character.
+/// A control character, or one of Unicode that breaks a line or reverses the text after it.
+pub(crate) fn disturbs_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text with a space for each character that disturbs a line.
 pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if disturbs_a_line(c) { ' ' } else { c }).collect()
 }
 
 /// As a sentence: with a capital at its start and a full stop.
@@ -52,6 +57,12 @@ fn io_errors_are_shown_in_words() {
     assert_eq!(io_words(&io::Error::from_raw_os_error(2)), "no such file or directory");
     assert_eq!(io_words(&io::Error::other("I said (os error 2)")), "I said (os error 2)");
     assert_eq!(io_words(&io::Error::other("")), "");
+}
+
+#[test]
+fn one_line_reads_as_it_was_written() {
+    assert_eq!(one_line("a\n\0b\u{1b}[1m\u{202e}c\u{2029}d\u{2066}"), "a  b [1m c d ");
+    assert_eq!(one_line("Ä 模型 \u{5d0}\u{200d}"), "Ä 模型 \u{5d0}\u{200d}");
 }
 
 #[test]

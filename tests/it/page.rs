@@ -106,13 +106,14 @@ fn a_browser_shows_the_current_state() {
     }
 }
 
-/// The probe of a model 72 s before this report; the answer before it was of the last of `speeds`.
-pub fn probe(report: &Value, result: &str, why: Option<&str>, speeds: &[f64]) -> Value {
+/// The probe of a model 72 s before this report, and the answer of this speed.
+pub fn probe(report: &Value, result: &str, why: Option<&str>, speed: Option<f64>) -> Value {
     let at = report["timestamp"].as_f64().expect("a time") - 72.0;
+    let answered = if matches!(result, "ok" | "slow") { at } else { at - 600.0 };
     json!({
-        "at": at, "result": result, "why": why, "answered_at": if speeds.is_empty() { None } else { Some(at) },
-        "tokens_per_second": speeds.last(), "load_ms": 4, "queue_ms": 0, "gpu_utilization_percent": 97,
-        "usual_tokens_per_second": if speeds.len() < 5 { None } else { Some(32.2) }, "recent_tokens_per_second": speeds
+        "at": at, "result": result, "why": why, "answered_at": speed.map(|_| answered), "tokens_per_second": speed,
+        "load_ms": 4, "queue_ms": 0, "gpu_utilization_percent": 97,
+        "usual_tokens_per_second": if result == "ok" { Some(32.2) } else { None }
     })
 }
 
@@ -121,15 +122,18 @@ fn the_last_probe_of_a_model_is_shown_with_its_curve() {
     fn probed(path: &str, mut answer: Value) -> Value {
         if path == "/gpu" {
             let row = |name: &str, probe: Value| json!({"name": name, "pulled": true, "loaded": true, "vram_mb": 1, "on_gpu_percent": 100, "size_mb": 1, "probe": probe});
-            let of = |result, why, speeds| probe(&answer, result, why, speeds);
+            let of = |result, why, speed| probe(&answer, result, why, speed);
             let models = [
-                row("well:1", of("ok", None, &[30.0, 32.4, 32.0, 31.9, 31.8])),
-                row("slow:1", of("slow", Some("<b>half</b> of its usual speed"), &[12.0, 16.0])),
-                row("new:1", of("skipped", Some("the GPU is busy"), &[])),
-                row("dead:1", of("hangs", Some("no byte within 30 s"), &[31.8])),
+                row("well:1", of("ok", None, Some(31.8))),
+                row("slow:1", of("slow", Some("<b>half</b> of its usual speed"), Some(16.0))),
+                row("new:1", of("skipped", Some("the GPU is busy"), None)),
+                row("dead:1", of("hangs", Some("no answer within 30 s"), Some(31.8))),
                 json!({"name": "other:1", "pulled": true, "loaded": false, "vram_mb": 0, "on_gpu_percent": null, "size_mb": 1}),
             ];
             answer["models"] = models.into_iter().collect();
+        }
+        if path == "/history" {
+            answer["models"] = json!([{"model": "well:1", "tokens_per_second": [30.0, 32.4, 32.0, 31.9, 31.8]}]);
         }
         answer
     }
@@ -143,21 +147,25 @@ fn the_last_probe_of_a_model_is_shown_with_its_curve() {
     };
     let well = cell("well:1");
     let curve = r#"aria-label="speed of well:1 in its last probes: 30.0 tokens/s to 32.4 tokens/s"><path d="M55 "#;
-    for part in ["<p>31.8 tokens/s, usually 32.2</p><p class=\"soft\">1 min ago</p>", r#"role="img""#, curve] {
+    for part in ["<p>31.8 tokens/s, usually 32.2</p><p class=\"soft\">answered 1 min ago</p>", r#"role="img""#, curve] {
         assert!(well.contains(part), "{part} is not in {well}");
     }
     assert!(!well.contains("badge"), "{well}");
     let slow = cell("slow:1");
     let words =
         "<p><span class=\"badge degraded\">slow</span> 1 min ago</p><p>&lt;b&gt;half&lt;/b&gt; of its usual speed</p>";
-    assert!(slow.starts_with(&format!("{words}<p>16.0 tokens/s</p><p class=\"soft\">1 min ago</p>")), "{slow}");
+    assert!(
+        slow.starts_with(&format!("{words}<p>16.0 tokens/s</p><p class=\"soft\">answered 1 min ago</p>")),
+        "{slow}"
+    );
     let new = cell("new:1");
     assert!(
-        new.contains(r#"<span class="badge unknown">skipped</span> 1 min ago</p><p>the GPU is busy</p><svg"#),
+        new.contains(r#"<span class="badge unknown">skipped</span> 1 min ago</p><p>the GPU is busy</p></div>"#),
         "{new}"
     );
-    assert!(new.contains(r#"last probes: none yet"></svg>"#), "{new}");
-    assert!(cell("dead:1").contains(r#"<span class="badge unhealthy">hangs</span>"#), "{dom}");
+    let dead = cell("dead:1");
+    assert!(dead.contains(r#"<span class="badge unhealthy">hangs</span> 1 min ago"#), "{dead}");
+    assert!(dead.contains(r#"<p>31.8 tokens/s</p><p class="soft">answered 11 min ago</p>"#), "{dead}");
     assert!(cell("other:1").starts_with("</div>"), "{dom}");
 }
 
@@ -182,6 +190,16 @@ fn without_a_gpu_it_says_what_to_do() {
     let Some(dom) = rendered(worker.addr, "page-none") else { return };
     assert!(dom.contains("<strong>unhealthy</strong>") || dom.contains("<strong>unknown</strong>"), "{dom}");
     assert!(dom.contains("No GPU detected.") && dom.contains("Ollama does not respond"), "{dom}");
+}
+
+#[test]
+fn a_model_is_shown_once_whatever_the_spelling_of_its_name() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let spelled = format!("registry.ollama.ai/library/{}", MODEL.to_uppercase());
+    let worker = start(&ollama, &nvml, &[("MODEL", &spelled)]);
+    worker.report_when("a kept model", |report| report["model_keeper"][0]["state"] == "loaded");
+    let Some(dom) = rendered(worker.addr, "page-spelling") else { return };
+    assert!(dom.contains("<td>loaded</td>") && !dom.contains(&spelled), "{dom}");
 }
 
 #[test]

@@ -263,7 +263,8 @@ fn a_model_whose_probes_hang_is_not_ready_and_others_are() {
     assert_eq!(results(&report), [hangs.clone(), hangs.clone(), None], "{report:#}");
     assert_eq!(results(&worker.get("/models").json()), [hangs.clone(), hangs, None]);
     let text = worker.get("/gpu?format=text").text().to_owned();
-    assert!(text.contains("model0_probe_result='hangs'\n") && !text.contains("recent_tokens"), "{text}");
+    assert!(text.contains("model0_probe_result='hangs'\n"), "{text}");
+    assert_eq!(worker.get("/history").json()["models"], json!([]));
 
     assert_eq!(worker.get("/ready").status, 503);
     for name in [MODEL, "alias:1"] {
@@ -278,6 +279,15 @@ fn a_model_whose_probes_hang_is_not_ready_and_others_are() {
     ollama.set("/api/generate", good());
     let body = becomes(&worker, MODEL, &[]);
     assert_eq!(body["model"]["probe"]["result"], "ok", "{body:#}");
+    // The speeds are a curve for operators: jobs and clients that poll do not carry it.
+    let history = worker.get("/history").json();
+    for (row, name) in [MODEL, "alias:1"].iter().enumerate() {
+        let row = &history["models"][row];
+        assert_eq!((&row["model"], &row["tokens_per_second"][0]), (&json!(name), &json!(1271.8)), "{history:#}");
+    }
+    let sent = worker.post("/gpu-check", r#"{"agent_id":"a"}"#);
+    let probe = sent.json()["models"][0]["probe"].clone();
+    assert!(probe["result"] == "ok" && probe.as_object().unwrap().values().all(|value| !value.is_array()), "{probe:#}");
 }
 
 #[test]

@@ -23,7 +23,11 @@ metrics! {
     UNANSWERED = gauge(
         "agent_net_model_probes_unanswered", &["model"], "Probes in a row that hung or failed."
     );
-    PROBES = counter("agent_net_model_probes_total", &["model", "result"], "Probes by result.");
+    PROBES = counter(
+        "agent_net_model_probes_total",
+        &["model", "result"],
+        "Probes by result. A skipped one counts once until the next is sent."
+    );
     TOKENS = counter("agent_net_model_probe_tokens_total", &["model"], "Tokens read and written by probes.");
     BUSY = counter("agent_net_model_probe_busy_seconds_total", &["model"], "Time that the model computed for probes.");
     HEALS = counter(

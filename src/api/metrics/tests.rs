@@ -75,7 +75,6 @@ fn what_no_probe_has_measured_is_absent() {
         queue_ms: None,
         gpu_utilization_percent: None,
         usual_tokens_per_second: None,
-        recent_tokens_per_second: Vec::new(),
     };
     let hung = ProbeFacts { last: Some(nothing.clone()), unanswered: 3, ..ProbeFacts::default() };
     check_probes(hung, &[&["probes_unanswered{} 3"], &counts[..]].concat());

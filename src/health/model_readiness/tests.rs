@@ -36,7 +36,6 @@ fn probe(result: ProbeResult, why: &str) -> ProbeRow {
         queue_ms: None,
         gpu_utilization_percent: None,
         usual_tokens_per_second: None,
-        recent_tokens_per_second: Vec::new(),
     }
 }
 

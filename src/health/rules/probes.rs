@@ -29,9 +29,9 @@ pub(super) fn probe_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     slow(facts, findings);
 }
 
-/// The keepers, while what they found is current.
+/// The keepers, while what they found is current: one lost poll of Ollama changes nothing.
 fn keepers<'a>(facts: &Facts<'a>) -> &'a [KeeperRow] {
-    if matches!(facts.ollama.reach, Reach::Up { .. }) { facts.keepers } else { &[] }
+    if matches!(facts.ollama.reach, Reach::Down(_)) { &[] } else { facts.keepers }
 }
 
 fn loaded(facts: &Facts<'_>, row: &KeeperRow) -> Option<Loaded> {

@@ -85,9 +85,9 @@ impl ProbeFacts {
         row.gpu_utilization_percent = probe.sent.witness.percent();
         row.usual_tokens_per_second = probe.sent.judgement.usual.map(tenths);
         if let Some(speed) = row.tokens_per_second.filter(|_| answered.is_measured()) {
-            row.recent_tokens_per_second.push(speed);
-            let surplus = row.recent_tokens_per_second.len().saturating_sub(RECENT);
-            row.recent_tokens_per_second.drain(..surplus);
+            self.recent.push(speed);
+            let surplus = self.recent.len().saturating_sub(RECENT);
+            self.recent.drain(..surplus);
         }
         self.slow = probe.sent.judgement.slow;
         self.tokens += answered.tokens_read + answered.tokens_written;
@@ -134,7 +134,6 @@ impl ProbeRow {
             queue_ms: None,
             gpu_utilization_percent: None,
             usual_tokens_per_second: None,
-            recent_tokens_per_second: Vec::new(),
         }
     }
 }

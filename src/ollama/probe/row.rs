@@ -61,8 +61,6 @@ pub(crate) struct ProbeRow {
     pub(crate) gpu_utilization_percent: Option<u32>,
     /// The best median of five for this model, context, GPUs, driver and version of Ollama; null before five answers.
     pub(crate) usual_tokens_per_second: Option<f64>,
-    /// The last speeds, oldest first.
-    pub(crate) recent_tokens_per_second: Vec<f64>,
 }
 
 /// What the rules and the metrics take from the probes of one model.
@@ -70,6 +68,8 @@ pub(crate) struct ProbeRow {
 pub(crate) struct ProbeFacts {
     /// None before the first.
     pub(crate) last: Option<ProbeRow>,
+    /// The last speeds in tokens per second, oldest first, at most [`RECENT`].
+    pub(crate) recent: Vec<f64>,
     /// Probes without an answer in a row: silent or failed ones. Skipped ones do not count.
     pub(crate) unanswered: u32,
     /// Set while the median of the last five is below half of the best one: both, in tokens per second.

@@ -34,7 +34,7 @@ fn an_answer_is_shown_and_counted() {
     let row = facts.last.clone().unwrap();
     assert_eq!((row.at, row.result, row.why, row.answered_at), (7.0, ProbeResult::Ok, None, Some(7.0)));
     assert_eq!((row.tokens_per_second, row.usual_tokens_per_second), (Some(32.0), Some(32.2)));
-    assert_eq!((row.load_ms, row.queue_ms, row.recent_tokens_per_second), (Some(4), Some(6), vec![32.0]));
+    assert_eq!((row.load_ms, row.queue_ms, &facts.recent[..]), (Some(4), Some(6), &[32.0][..]));
     assert_eq!((facts.tokens, facts.busy_ns, facts.counts), (25, 510_000_000, [1, 0, 0, 0, 0]));
     assert_eq!((facts.heals, facts.hangs()), ([[0; 2]; 2], false));
 }
@@ -66,7 +66,7 @@ fn what_an_answer_says_beside_its_speed() {
         let row = facts.last.clone().unwrap();
         let why = row.why.unwrap_or_default();
         assert!(why.contains(expect.0) && why.is_empty() == expect.0.is_empty(), "{why}");
-        assert_eq!((row.recent_tokens_per_second.len(), facts.slow), (expect.1, slow));
+        assert_eq!((facts.recent.len(), facts.slow), (expect.1, slow));
         let healed = answered.reloaded() && !of_client;
         assert_eq!(facts.heals[Heal::Runner as usize], [u64::from(healed), 0]);
     }
@@ -134,5 +134,5 @@ fn the_curve_has_an_end() {
     for _ in 0..RECENT + 5 {
         end(&mut facts, &sent(Outcome::Answered(answered())), 0);
     }
-    assert_eq!(facts.last.unwrap().recent_tokens_per_second.len(), RECENT);
+    assert_eq!(facts.recent.len(), RECENT);
 }
