@@ -8,7 +8,7 @@ use crate::config::{Config, model_name_problem};
 use crate::health::once;
 use crate::http::refusal::error_body;
 use crate::ollama::client::{ModelLists, OllamaClient};
-use crate::ollama::probe::prober;
+use crate::ollama::probe::prober::{self, Answer};
 use crate::ollama::probe::watch::GpuWatch;
 use crate::outgoing;
 use crate::sys::exit::Exit;
@@ -92,7 +92,7 @@ fn probe(
         Readiness::Ask { loaded, busy } => {
             let timeout = config.models.probe.timeout;
             gpus.mark();
-            let (outcome, witness) = prober::ask(client, gpus, name, &loaded, timeout);
+            let Answer { outcome, witness, .. } = prober::ask(client, gpus, name, &loaded, timeout);
             ProbeLine::of(name, outcome, timeout, busy).with(witness, loaded.on_gpu)
         }
     }

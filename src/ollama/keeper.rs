@@ -10,8 +10,8 @@ pub(crate) mod row;
 use std::time::Duration;
 
 use super::models::ModelStatus;
-use super::probe::answer::Answered;
-use super::probe::state::Look;
+use super::probe::answer::Outcome;
+use super::probe::state::{Expiry, Look};
 use super::pull::{Progress, PullError};
 use crate::sys::backoff::Backoff;
 use life::Life;
@@ -243,9 +243,15 @@ impl KeeperState {
         Look { status, clock, since_client, left_alone }
     }
 
-    /// A probe was answered. True: Ollama reloaded for it a model that a client had loaded with other options.
-    pub(crate) fn probed(&mut self, answered: &Answered, now: Duration) -> bool {
-        self.life.probed(answered, now)
+    /// A probe has ended. True: Ollama reloaded for it a model that a client had loaded with other options.
+    /// `expiry`: right after it; None: unknown.
+    pub(crate) fn probed(&mut self, outcome: &Outcome, expiry: Option<Expiry>, now: Duration) -> bool {
+        match outcome {
+            Outcome::Answered(answered) => return self.life.probed(answered, expiry, now),
+            Outcome::Silent | Outcome::Failed(_) => self.life.ended(now),
+            Outcome::Unasked(_) => {}
+        }
+        false
     }
 
     /// We have unloaded it, to load it again now.

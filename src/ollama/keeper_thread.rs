@@ -79,7 +79,7 @@ impl ModelKeeper {
     fn keep(&self) {
         self.change(KeeperRow::restarted);
         let mut keeper = KeeperState::new(self.keep_alive.time);
-        let mut tending = Tending::new(self.probe);
+        let mut tending = Tending::new(self.probe, self.probes(|probes| probes.unanswered));
         let mut before = ModelState::Waiting;
         let mut beside = Vec::new();
         loop {
@@ -88,6 +88,9 @@ impl ModelKeeper {
             #[allow(clippy::cast_possible_truncation)] // whole seconds are enough
             let ours = unix_now() as i64;
             let clock = lists.as_ref().ok().and_then(|lists| lists.clock).unwrap_or(ours);
+            if let Some(status) = &status {
+                self.forget_deleted(&mut tending, status);
+            }
             let (state, next) = keeper.next(status.as_ref(), clock, self.now());
             if let Ok(lists) = &lists {
                 if before == ModelState::Loaded && matches!(state, ModelState::Waiting | ModelState::Loading) {

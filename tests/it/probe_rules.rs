@@ -81,6 +81,20 @@ fn a_model_that_does_not_answer_probes_is_unhealthy() {
 }
 
 #[test]
+fn a_model_that_was_deleted_hangs_no_more() {
+    let fake = loaded(Answer::Hang);
+    let worker = probes(&fake, &[]);
+    finds(&worker, "MODEL_HANGS");
+    // Its pull does not end.
+    fake.set("/api/pull", Answer::Hang);
+    fake.set("/api/tags", Answer::Json(r#"{"models":[]}"#.into()));
+    fake.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    clears(&worker, "MODEL_HANGS");
+    finds(&worker, "MODEL_NOT_LOADED");
+    assert_eq!(metric(&worker, &of_model("probes_unanswered")), Some(0.0));
+}
+
+#[test]
 fn a_model_below_half_of_its_usual_speed_is_degraded() {
     let fake = loaded(answers(1000));
     let dir = folder("usual-speed");

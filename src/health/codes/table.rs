@@ -279,11 +279,11 @@ Ollama {
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs.";
     ModelHangs "MODEL_HANGS" [Unhealthy]
         "Two probes in a row of a loaded model of MODEL got no answer within PROBE_TIMEOUT, or failed.",
-        "When a probe is answered.",
+        "When a probe is answered, or the model is deleted.",
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
     ModelSlow "MODEL_SLOW" [Degraded]
         "The median speed of the last five probes of a model is below half of its best median on the same GPUs.",
-        "When the median is above 60 % of the best one.",
+        "When the median is above 60 % of the best one, or the model is deleted.",
         "Look for heat, power limits and other programs on the GPU with `nvidia-smi`. See `probe` of the model in GET /gpu.";
     ModelsDisplaced "MODELS_DISPLACED" [Degraded]
         "Ollama unloads one model of MODEL to load another one of MODEL.",

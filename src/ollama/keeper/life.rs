@@ -6,6 +6,7 @@ use super::request::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use super::row::Stuck;
 use crate::ollama::models::Loaded;
 use crate::ollama::probe::answer::Answered;
+use crate::ollama::probe::state::Expiry;
 
 /// A model that expires while it serves a request stays, with the same `expires_at`. After this many seconds it gets a
 /// request, to see whether it answers; later where a client may have loaded it with options that are not listed, since our
@@ -59,8 +60,9 @@ impl Life {
             self.unanswered = 0;
             self.stored_least = at.saturating_sub(clock);
             self.stored = Some(self.stored_least).filter(|_| ours || self.expires_at.is_some());
-            self.touched |= !ours;
             if !ours {
+                // A client has given it a time of its own.
+                (self.touched, self.restore) = (true, false);
                 self.client_at = Some(now);
             }
         }
@@ -140,13 +142,23 @@ impl Life {
             self.left_alone = Some((self.digest.clone(), now + LEFT_ALONE));
         }
         (self.touched, self.unanswered, self.restore) = (false, 0, false);
-        (self.ours, self.ours_until) = (true, now + BETWEEN_REQUESTS);
+        self.ended(now);
         harmed
     }
 
-    /// A probe was answered. True: Ollama reloaded a client's model for it.
-    pub(super) fn probed(&mut self, probe: &Answered, now: Duration) -> bool {
+    /// A request of ours has ended, answered or not: Ollama moves the expiry.
+    pub(super) fn ended(&mut self, now: Duration) {
+        (self.ours, self.ours_until) = (true, now + BETWEEN_REQUESTS);
+    }
+
+    /// A probe was answered. `expiry`: right after it, from where on a client moves it. True: Ollama reloaded a client's model
+    /// for it.
+    pub(super) fn probed(&mut self, probe: &Answered, expiry: Option<Expiry>, now: Duration) -> bool {
         let harmed = self.answered(&Loading { took: probe.load, by_ollama: true }, now);
+        if let Some(Expiry { at, left }) = expiry {
+            (self.ours, self.ours_until) = (false, now);
+            (self.expires_at, self.stored, self.stored_least) = (Some(at), Some(left), left);
+        }
         self.restore = probe.reloaded();
         if probe.queued() {
             self.client_at = Some(now);

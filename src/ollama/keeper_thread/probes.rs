@@ -29,13 +29,13 @@ impl ModelKeeper {
         clock: i64,
     ) -> bool {
         let look = status.map(|status| keeper.look(status, clock, self.now()));
-        if look.as_ref().is_none_or(|look| look.status.loaded.is_none()) {
+        // While Ollama does not list its models, what is known of this one stays.
+        if look.as_ref().is_some_and(|look| look.status.loaded.is_none()) {
             self.probes(ProbeFacts::reloaded);
         }
         let tended = look.as_ref().filter(|_| self.probe.interval.is_some());
-        if tended.is_some_and(|look| self.must_heal(&mut tending.heal, look)) {
-            self.heal(keeper, &mut tending.heal);
-            return true;
+        if let Some(look) = tended.filter(|look| self.must_heal(&mut tending.heal, look)) {
+            return self.heal_unless_used(keeper, tending, look);
         }
         match tending.probes.next(look.as_ref(), || self.prober.gpus().busy(), self.now()) {
             ProbeNext::Wait => false,
@@ -45,18 +45,23 @@ impl ModelKeeper {
                 }
                 false
             }
-            ProbeNext::Send(order) => self.send(keeper, &mut tending.probes, &order),
+            ProbeNext::Send(order) => self.send(keeper, &mut tending.probes, &order).is_some(),
         }
     }
 
-    /// False: another model is being probed.
-    fn send(&self, keeper: &mut KeeperState, probes: &mut ProbeState, order: &Order) -> bool {
-        let Some(sent) = self.prober.send(&self.client, &self.model, order) else { return false };
+    /// A model that was deleted hangs no more, however long its next pull takes.
+    pub(super) fn forget_deleted(&self, tending: &mut Tending, status: &ModelStatus) {
+        if !status.pulled && status.loaded.is_none() {
+            tending.probes.forget();
+            self.probes(ProbeFacts::forget);
+        }
+    }
+
+    /// Whether it was answered and met no client; None: it was not sent, because another model is being probed.
+    fn send(&self, keeper: &mut KeeperState, probes: &mut ProbeState, order: &Order) -> Option<bool> {
+        let sent = self.prober.send(&self.client, &self.model, order)?;
         let now = self.now();
-        let of_client = match &sent.outcome {
-            Outcome::Answered(answered) => keeper.probed(answered, now),
-            _ => false,
-        };
+        let of_client = keeper.probed(&sent.outcome, sent.expiry, now);
         let before = probes.unanswered();
         probes.ended(&sent.outcome, now);
         let unanswered = probes.unanswered();
@@ -74,7 +79,7 @@ impl ModelKeeper {
             Outcome::Answered(_) | Outcome::Unasked(_) => log::debug!("{}: probe {result}{why}", self.model),
             Outcome::Silent | Outcome::Failed(_) => log::warn!("{}: probe {result}{why}", self.model),
         }
-        true
+        Some(matches!(&sent.outcome, Outcome::Answered(answered) if !answered.queued()))
     }
 
     fn must_heal(&self, heal: &mut HealState, look: &Look<'_>) -> bool {
@@ -83,17 +88,34 @@ impl ModelKeeper {
         room.is_some_and(|bytes| self.prober.gpus().has_room(bytes))
     }
 
-    /// Unloads the model and loads it again.
-    fn heal(&self, keeper: &mut KeeperState, heal: &mut HealState) {
-        log::warn!("{}: it runs on the CPU although a GPU has room for it: unloading it to load it again", self.model);
+    /// A probe shows first whether a client uses the model: its long answer moves no expiry. False: nothing was done.
+    fn heal_unless_used(&self, keeper: &mut KeeperState, tending: &mut Tending, look: &Look<'_>) -> bool {
+        let order = tending.probes.order_at_once(look);
+        let Some(free) = order.and_then(|order| self.send(keeper, &mut tending.probes, &order)) else { return false };
+        let fell = look.status.loaded.is_some_and(|loaded| loaded.vram_bytes > 0);
+        // A GPU may have worked for this probe.
+        if free && (!fell || self.probes(|probes| probes.fell())) {
+            self.heal(keeper, &mut tending.heal, fell);
+        } else {
+            tending.heal.postponed(self.now());
+        }
+        true
+    }
+
+    /// Unloads the model and loads it again. `fell`: Ollama lists it on a GPU, and none works for it.
+    fn heal(&self, keeper: &mut KeeperState, heal: &mut HealState, fell: bool) {
+        let found = if fell { "no GPU worked during its probes" } else { "it runs on the CPU" };
+        log::warn!("{}: {found} although a GPU has room for it: unloading it to load it again", self.model);
         heal.tried(self.now());
         let healed = self.reload(keeper);
         match &healed {
-            Ok(()) => log::warn!("{}: it runs on a GPU again", self.model),
+            Ok(()) => log::warn!("{}: Ollama lists it on a GPU now", self.model),
             Err(why) => log::warn!("{}: unloading it and loading it again did not help: {why}", self.model),
         }
         self.probes(|probes| {
-            probes.reloaded();
+            if healed.is_ok() {
+                probes.reloaded();
+            }
             probes.gpu_worked = false;
             probes.heals[Heal::Reload as usize][usize::from(healed.is_err())] += 1;
         });
@@ -119,7 +141,7 @@ impl ModelKeeper {
         }
     }
 
-    fn probes<T>(&self, change: impl FnOnce(&mut ProbeFacts) -> T) -> T
+    pub(super) fn probes<T>(&self, change: impl FnOnce(&mut ProbeFacts) -> T) -> T
     where
         T: Default,
     {

@@ -8,7 +8,7 @@ use super::answer::{Answered, Outcome};
 use super::report::Sent;
 use super::speeds::SpeedKey;
 use super::speeds_file::SpeedBook;
-use super::state::{LoadedAs, Order, loaded_as};
+use super::state::{Expiry, LoadedAs, Order, expiry, loaded_as};
 use super::watch::GpuWatch;
 use super::witness::{self, Witness};
 use crate::gpu::sample::GpuSample;
@@ -38,11 +38,15 @@ impl Prober {
 
     /// Sends a probe; None: another model is being probed.
     pub(crate) fn send(&self, client: &OllamaClient, model: &str, order: &Order) -> Option<Sent> {
-        let _permit = self.under_way.enter(1)?;
-        let (outcome, witness) = match self.gpus.mark().filter(|_| !order.urgent) {
-            Some(why) => (Outcome::Unasked(why), Witness::Unknown),
-            None => ask(client, self.gpus(), model, &order.loaded, order.timeout),
+        // A model that hangs keeps no other one waiting.
+        let _permit = if order.urgent { None } else { Some(self.under_way.enter(1)?) };
+        let busy = self.gpus.mark().filter(|_| !order.urgent);
+        // The lists are some seconds old, and a use that the probe's own move hides would never be seen.
+        let answer = match busy.map_or_else(|| unused(client, model, order), Err) {
+            Ok(()) => ask(client, self.gpus(), model, &order.loaded, order.timeout),
+            Err(why) => Answer { outcome: Outcome::Unasked(why), witness: Witness::Unknown, expiry: None },
         };
+        let Answer { outcome, witness, expiry } = answer;
         let loaded = &order.loaded;
         let key = SpeedKey::new(&loaded.digest, Some(loaded.num_ctx), &self.gpus.identity());
         let speed = match &outcome {
@@ -53,8 +57,16 @@ impl Prober {
             Some(speed) => self.speeds.add(&key, speed, unix_now()),
             None => self.speeds.judgement(&key),
         };
-        Some(Sent { outcome, witness, judgement })
+        Some(Sent { outcome, witness, judgement, expiry })
     }
+}
+
+/// The end of a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) outcome: Outcome,
+    pub(crate) witness: Witness,
+    expiry: Option<Expiry>,
 }
 
 /// Asks a model, between a mark that was set and what the GPUs did since then.
@@ -64,18 +76,20 @@ pub(crate) fn ask(
     model: &str,
     loaded: &LoadedAs,
     timeout: Duration,
-) -> (Outcome, Witness) {
+) -> Answer {
+    let unknown = |outcome, expiry| Answer { outcome, witness: Witness::Unknown, expiry };
     let outcome = client.probe(model, Some(loaded.num_ctx), timeout);
-    let Outcome::Answered(answered) = &outcome else { return (outcome, Witness::Unknown) };
+    let Outcome::Answered(answered) = &outcome else { return unknown(outcome, None) };
     let first = gpus.since_mark();
-    if let Some(why) = changed(client, model, loaded) {
-        return (Outcome::Unasked(why), Witness::Unknown);
-    }
+    let expiry = match unchanged(client, model, loaded) {
+        Ok(expiry) => expiry,
+        Err(why) => return unknown(Outcome::Unasked(why), None),
+    };
     let witness = look(first, answered, || {
         thread::sleep(LATE_SAMPLE);
         gpus.since_mark()
     });
-    (outcome, witness)
+    Answer { outcome, witness, expiry }
 }
 
 /// What the GPUs did. `later`: a sample that is awaited, where the first one may lack what the driver has not listed yet.
@@ -95,12 +109,27 @@ fn is_early(sample: &GpuSample) -> bool {
     activities().next().is_some() && activities().all(|activity| activity.utilization_percent.is_none())
 }
 
-/// Whether the model became another one during the probe.
-fn changed(client: &OllamaClient, model: &str, loaded: &LoadedAs) -> Option<String> {
-    let status = client.lists().ok()?.status_of(model);
-    let now = loaded_as(&status).ok()?;
-    let same = now.digest == loaded.digest && now.num_ctx == loaded.num_ctx;
-    (!same).then(|| "its weights or its context length changed during the probe".into())
+/// # Errors
+/// A client has used the model since it was last looked at.
+fn unused(client: &OllamaClient, model: &str, order: &Order) -> Result<(), String> {
+    let expiry = unchanged(client, model, &order.loaded)?;
+    let used = expiry.is_some_and(|expiry| expiry.at != order.expires_at) && !order.urgent;
+    if used { Err("a client used it just now".into()) } else { Ok(()) }
+}
+
+/// When the model expires now; None: unknown.
+///
+/// # Errors
+/// It became another one.
+fn unchanged(client: &OllamaClient, model: &str, loaded: &LoadedAs) -> Result<Option<Expiry>, String> {
+    let Ok(lists) = client.lists() else { return Ok(None) };
+    let status = lists.status_of(model);
+    let Ok(now) = loaded_as(&status) else { return Ok(None) };
+    if now.digest != loaded.digest || now.num_ctx != loaded.num_ctx {
+        return Err("its weights or its context length changed during the probe".into());
+    }
+    let at = expiry(&status).ok();
+    Ok(at.zip(lists.clock).map(|(at, clock)| Expiry { at, left: at.saturating_sub(clock) }))
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use super::answer::{Answered, LEAST_TOKENS, Outcome};
 use super::row::{Heal, ProbeFacts, ProbeResult, ProbeRow, RECENT};
 use super::speeds::Judgement;
-use super::state::Order;
+use super::state::{Expiry, Order};
 use super::witness::Witness;
 use crate::sys::json::millis;
+use crate::sys::text::counted;
 
 /// Probes in a row without work on any GPU that are a finding.
 const IDLE_PROBES: u32 = 2;
@@ -16,6 +17,8 @@ pub(crate) struct Sent {
     pub(crate) outcome: Outcome,
     pub(crate) witness: Witness,
     pub(crate) judgement: Judgement,
+    /// Right after the answer; None: unknown.
+    pub(crate) expiry: Option<Expiry>,
 }
 
 /// The end of a probe.
@@ -70,6 +73,12 @@ impl ProbeFacts {
         (self.idle_probes, self.idle_gpus) = (0, None);
     }
 
+    /// Ollama no longer has the model: nothing that was found is current.
+    pub(crate) fn forget(&mut self) {
+        self.reloaded();
+        (self.unanswered, self.slow) = (0, None);
+    }
+
     /// What stays from the last answer.
     fn row(&self, at: f64, result: ProbeResult, why: Option<String>) -> ProbeRow {
         let row = self.last.clone().unwrap_or_else(ProbeRow::nothing);
@@ -114,10 +123,12 @@ impl ProbeFacts {
     }
 
     fn count_heals(&mut self, probe: &Ended<'_>) {
-        let healed =
-            matches!(&probe.sent.outcome, Outcome::Answered(answered) if answered.reloaded()) && !probe.of_client;
-        if healed || probe.order.patient {
-            self.heals[Heal::Runner as usize][usize::from(!matches!(&probe.sent.outcome, Outcome::Answered(_)))] += 1;
+        let healed = match &probe.sent.outcome {
+            Outcome::Answered(answered) => (answered.reloaded() && !probe.of_client).then_some(true),
+            _ => probe.order.patient.then_some(false),
+        };
+        if let Some(healed) = healed {
+            self.heals[Heal::Runner as usize][usize::from(!healed)] += 1;
         }
     }
 }
@@ -148,7 +159,7 @@ fn why(probe: &Ended<'_>) -> Option<String> {
     let seconds = answered.load.as_secs_f64();
     if answered.reloaded() && probe.of_client {
         return Some(format!(
-            "Ollama reloaded it for the probe ({seconds:.1} s): a client uses other options. It is not probed while that client's runner stays"
+            "Ollama reloaded it for the probe ({seconds:.1} s): a client uses other options, or its runner had died. It is not probed for a day"
         ));
     }
     if answered.reloaded() {
@@ -162,7 +173,10 @@ fn why(probe: &Ended<'_>) -> Option<String> {
         return Some(format!("it waited {queue:.1} s for other requests: its speed does not count"));
     }
     let few = !answered.embedding && answered.tokens_written < LEAST_TOKENS;
-    few.then(|| format!("{} tokens are too few to measure its speed", answered.tokens_written))
+    few.then(|| {
+        let tokens = counted(usize::try_from(answered.tokens_written).unwrap_or(usize::MAX), "token");
+        format!("an answer of {tokens} is too short to measure its speed")
+    })
 }
 
 /// With one decimal.

@@ -22,9 +22,8 @@ pub(crate) const LEFT: i64 = 5;
 const SHARE: f64 = 0.001;
 const DEFAULT_INTERVAL: f64 = 300.0;
 const MOST_STRETCH: f64 = 12.0;
-/// A runner that hangs is replaced after 20 s, and then the model is loaded. Not more often than this.
+/// The second of two probes waits this long: Ollama needs 20 s to replace a runner that hangs, and then loads the model.
 const PATIENT: Duration = Duration::from_secs(120);
-const BETWEEN_PATIENT: Duration = Duration::from_secs(3600);
 
 /// A model and those who use it, as the keeper sees them.
 #[derive(Debug)]
@@ -51,11 +50,22 @@ pub(crate) enum ProbeNext {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Order {
     pub(crate) loaded: LoadedAs,
+    /// When the model expires, in Unix seconds by Ollama's clock: a client moves it.
+    pub(crate) expires_at: i64,
     pub(crate) timeout: Duration,
     /// It waits for Ollama to replace a runner that hangs.
     pub(crate) patient: bool,
     /// The last one got no answer: this one is sent although the GPUs are in use.
     pub(crate) urgent: bool,
+}
+
+/// When a model expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expiry {
+    /// Unix seconds by Ollama's clock.
+    pub(crate) at: i64,
+    /// Seconds from the time of the list.
+    pub(crate) left: i64,
 }
 
 /// What a runner is for.
@@ -76,12 +86,12 @@ pub(crate) struct ProbeState {
     /// Silent or failed probes in a row.
     unanswered: u32,
     silent: bool,
-    patient_at: Option<Duration>,
 }
 
 impl ProbeState {
-    pub(crate) fn new(settings: ProbeSettings) -> Self {
-        Self { settings, due: FIRST, loaded: None, unanswered: 0, silent: false, patient_at: None }
+    /// `unanswered`: probes without an answer in a row so far.
+    pub(crate) fn new(settings: ProbeSettings, unanswered: u32) -> Self {
+        Self { settings, due: FIRST, loaded: None, unanswered, silent: false }
     }
 
     /// `look`: None while Ollama does not answer. `busy`: why the GPUs are not to be used now; it is asked last.
@@ -97,59 +107,64 @@ impl ProbeState {
         let found = look.map(|look| loaded_as(look.status));
         if let Some(loaded) = &found {
             let loaded = loaded.as_ref().ok();
-            // A runner that was just loaded computes in a moment; a probe of another one says nothing about it.
+            // A runner that was just loaded computes in a moment; a probe of another one says nothing about it. Whether it
+            // answers where the one before did not is worth knowing soon.
             if loaded.is_some() && self.loaded.as_ref() != loaded {
-                self.due = self.due.max(now + FIRST.min(self.interval()));
+                let settled = now + FIRST.min(self.interval());
+                self.due = if self.unanswered > 0 { settled } else { self.due.max(settled) };
             }
             self.loaded = loaded.cloned();
         }
         if now < self.due {
             return ProbeNext::Wait;
         }
-        let loaded = match (look, found) {
-            (Some(look), Some(found)) => found.and_then(|loaded| self.against(look, busy).map_or(Ok(loaded), Err)),
+        let order = match (look, found) {
+            (Some(look), Some(found)) => found.and_then(|loaded| Ok(self.order(loaded, self.expiry(look, busy)?))),
             _ => Err("Ollama does not respond".into()),
         };
-        match loaded {
-            Ok(loaded) => ProbeNext::Send(self.order(loaded, now)),
+        match order {
+            Ok(order) => ProbeNext::Send(order),
             Err(why) if now.saturating_sub(self.due) >= NOTABLE => ProbeNext::Skip(why),
             Err(_) => ProbeNext::Wait,
         }
     }
 
+    /// When the model expires.
+    ///
+    /// # Errors
     /// What speaks against a request now: it would harm others, or show nothing.
-    fn against(&self, look: &Look<'_>, busy: impl FnOnce() -> Option<String>) -> Option<String> {
-        if look.left_alone {
-            return Some("a client loaded it with options that Ollama does not list: a request would reload it".into());
-        }
-        let at = match expiry(look.status) {
-            Ok(at) => at,
-            Err(why) => return Some(why),
-        };
+    fn expiry(&self, look: &Look<'_>, busy: impl FnOnce() -> Option<String>) -> Result<i64, String> {
+        let at = expiry(look.status)?;
         if at < look.clock {
-            return Some("it serves a request: its expiry has passed".into());
+            return Err("it serves a request: its expiry has passed".into());
         }
         if at - look.clock < LEFT {
-            return Some("it is about to expire".into());
+            return Err("it is about to expire".into());
         }
         // Whether it hangs counts for its clients too, and a runner that hangs may keep its GPU busy.
         if self.unanswered > 0 {
-            return None;
+            return Ok(at);
         }
-        match look.since_client {
+        if look.left_alone {
+            return Err("Ollama reloaded it for a request of the worker: a client may use options that Ollama does not list. It is not probed for a day".into());
+        }
+        let why = match look.since_client {
             Some(since) if since < QUIET => Some(format!("a client used it less than {} s ago", QUIET.as_secs())),
             _ => busy(),
-        }
+        };
+        why.map_or(Ok(at), Err)
     }
 
-    fn order(&mut self, loaded: LoadedAs, now: Duration) -> Order {
-        let rested = self.patient_at.is_none_or(|at| now.saturating_sub(at) >= BETWEEN_PATIENT);
-        let patient = self.unanswered >= 2 && self.silent && rested;
-        if patient {
-            self.patient_at = Some(now);
-        }
+    /// A probe to send before the model is unloaded: whether a client uses it shows in how long it waits.
+    pub(crate) fn order_at_once(&self, look: &Look<'_>) -> Option<Order> {
+        loaded_as(look.status).ok().zip(expiry(look.status).ok()).map(|(loaded, at)| self.order(loaded, at))
+    }
+
+    fn order(&self, loaded: LoadedAs, expires_at: i64) -> Order {
+        // Where no GPU shows it, a client's long answer looks like a runner that hangs, and both end in this time.
+        let patient = self.unanswered == 1 && self.silent;
         let timeout = if patient { self.settings.timeout.max(PATIENT) } else { self.settings.timeout };
-        Order { loaded, timeout, patient, urgent: self.unanswered > 0 }
+        Order { loaded, expires_at, timeout, patient, urgent: self.unanswered > 0 }
     }
 
     /// A probe has ended.
@@ -165,11 +180,16 @@ impl ProbeState {
             Outcome::Silent | Outcome::Failed(_) => {
                 self.unanswered = self.unanswered.saturating_add(1);
                 self.silent = *outcome == Outcome::Silent;
-                // The second one decides, and the third may heal.
-                if self.unanswered <= 2 { retry } else { interval }
+                // The second one decides.
+                if self.unanswered == 1 { retry } else { interval }
             }
         };
         self.due = now + wait;
+    }
+
+    /// Ollama no longer has the model.
+    pub(crate) fn forget(&mut self) {
+        self.unanswered = 0;
     }
 
     pub(crate) fn unanswered(&self) -> u32 {

@@ -11,7 +11,8 @@ pub(crate) struct Tending {
 }
 
 impl Tending {
-    pub(crate) fn new(settings: ProbeSettings) -> Self {
-        Self { probes: ProbeState::new(settings), heal: HealState::default() }
+    /// `unanswered`: probes without an answer in a row so far.
+    pub(crate) fn new(settings: ProbeSettings, unanswered: u32) -> Self {
+        Self { probes: ProbeState::new(settings, unanswered), heal: HealState::default() }
     }
 }

@@ -34,18 +34,35 @@ fn a_model_that_stays_on_the_cpu_is_loaded_again_once_an_hour() {
     assert_eq!(heal.due(&look(&status), false, seconds(3650 + 7200)), ROOM);
 }
 
+/// A client that loads it on the CPU on purpose is disturbed less and less.
 #[test]
-fn a_success_resets_the_waits_but_not_the_hour() {
+fn only_an_hour_on_a_gpu_resets_the_waits() {
+    #[track_caller]
+    fn check(on_gpu_for: u64, expect: u64) {
+        let (status, mut heal) = (status(), HealState::default());
+        let mut on_gpu = status.clone();
+        on_gpu.loaded.as_mut().unwrap().vram_bytes = 1;
+        heal.tried(seconds(0));
+        heal.due(&look(&on_gpu), false, seconds(10));
+        heal.due(&look(&on_gpu), false, seconds(10 + on_gpu_for));
+        heal.due(&look(&status), false, seconds(3700));
+        heal.tried(seconds(4000));
+        heal.due(&look(&status), false, seconds(4100));
+        assert_eq!(heal.due(&look(&status), false, seconds(4000 + expect - 1)), None);
+        assert_eq!(heal.due(&look(&status), false, seconds(4000 + expect)), ROOM);
+    }
+    check(3599, 7200);
+    check(3600, 3600);
+}
+
+#[test]
+fn a_load_on_the_cpu_is_given_time_each_time() {
     let (status, mut heal) = (status(), HealState::default());
-    let mut on_gpu = status.clone();
-    on_gpu.loaded.as_mut().unwrap().vram_bytes = 1;
-    heal.tried(seconds(0));
-    heal.tried(seconds(10));
-    assert_eq!(heal.due(&look(&on_gpu), false, seconds(20)), None);
-    heal.tried(seconds(7300));
-    heal.due(&look(&status), false, seconds(7400));
-    assert_eq!(heal.due(&look(&status), false, seconds(7300 + 3599)), None);
-    assert_eq!(heal.due(&look(&status), false, seconds(7300 + 3600)), ROOM);
+    let unloaded = ModelStatus { loaded: None, ..status.clone() };
+    heal.due(&look(&status), false, seconds(0));
+    heal.due(&look(&unloaded), false, seconds(20));
+    assert_eq!(heal.due(&look(&status), false, seconds(30)), None);
+    assert_eq!(heal.due(&look(&status), false, seconds(60)), ROOM);
 }
 
 #[test]

@@ -9,7 +9,7 @@ fn millis(millis: u64) -> Duration {
 
 fn order() -> Order {
     let loaded = LoadedAs { digest: "d".into(), num_ctx: 4096, on_gpu: true };
-    Order { loaded, timeout: Duration::from_secs(30), patient: false, urgent: false }
+    Order { loaded, expires_at: 1000, timeout: Duration::from_secs(30), patient: false, urgent: false }
 }
 
 /// 16 tokens in half a second.
@@ -20,7 +20,7 @@ fn answered() -> Answered {
 
 fn sent(outcome: Outcome) -> Sent {
     let judgement = Judgement { usual: Some(32.24), slow: None };
-    Sent { outcome, witness: Witness::Unknown, judgement }
+    Sent { outcome, witness: Witness::Unknown, judgement, expiry: None }
 }
 
 fn end(facts: &mut ProbeFacts, sent: &Sent, unanswered: u32) {
@@ -61,7 +61,7 @@ fn what_an_answer_says_beside_its_speed() {
     fn check(answered: Answered, of_client: bool, slow: Option<(f64, f64)>, expect: (&str, usize)) {
         let mut facts = ProbeFacts::default();
         let judgement = Judgement { usual: None, slow };
-        let sent = Sent { outcome: Outcome::Answered(answered), witness: Witness::Unknown, judgement };
+        let sent = Sent { outcome: Outcome::Answered(answered), witness: Witness::Unknown, judgement, expiry: None };
         facts.ended(&Ended { at: 7.0, order: &order(), sent: &sent, of_client, unanswered: 0 });
         let row = facts.last.clone().unwrap();
         let why = row.why.unwrap_or_default();
@@ -73,9 +73,10 @@ fn what_an_answer_says_beside_its_speed() {
     let reloaded = Answered { total: millis(20_500), load: millis(20_000), ..answered() };
     check(answered(), false, None, ("", 1));
     check(reloaded, false, None, ("another one in 20.0 s", 0));
-    check(reloaded, true, None, ("a client uses other options", 0));
+    check(reloaded, true, None, ("a client uses other options, or its runner had died", 0));
     check(Answered { total: millis(3_520), ..answered() }, false, None, ("waited 3.0 s", 0));
-    check(Answered { tokens_written: 7, ..answered() }, false, None, ("7 tokens are too few", 0));
+    check(Answered { tokens_written: 7, ..answered() }, false, None, ("an answer of 7 tokens is too short", 0));
+    check(Answered { tokens_written: 1, ..answered() }, false, None, ("an answer of 1 token is too short", 0));
     check(answered(), false, Some((14.0, 32.0)), ("median of the last five is 14.0 tokens/s, the best one 32.0", 1));
     check(Answered { tokens_written: 0, embedding: true, ..answered() }, false, None, ("", 0));
 }
@@ -135,4 +136,21 @@ fn the_curve_has_an_end() {
         end(&mut facts, &sent(Outcome::Answered(answered())), 0);
     }
     assert_eq!(facts.recent.len(), RECENT);
+}
+
+#[test]
+fn only_a_probe_that_waited_for_a_new_runner_counts_as_healing() {
+    #[track_caller]
+    fn check(outcome: Outcome, patient: bool, expect: [u64; 2]) {
+        let mut facts = ProbeFacts::default();
+        let order = Order { patient, ..order() };
+        facts.ended(&Ended { at: 7.0, order: &order, sent: &sent(outcome), of_client: false, unanswered: 0 });
+        assert_eq!(facts.heals[Heal::Runner as usize], expect);
+    }
+    let reloaded = Answered { total: millis(20_500), load: millis(20_000), ..answered() };
+    check(Outcome::Answered(reloaded), true, [1, 0]);
+    check(Outcome::Answered(reloaded), false, [1, 0]);
+    check(Outcome::Answered(answered()), true, [0, 0]);
+    check(Outcome::Silent, true, [0, 1]);
+    check(Outcome::Silent, false, [0, 0]);
 }

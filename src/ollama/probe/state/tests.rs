@@ -8,7 +8,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 fn state() -> ProbeState {
-    ProbeState::new(ProbeSettings { interval: Some(INTERVAL), timeout: seconds(30) })
+    ProbeState::new(ProbeSettings { interval: Some(INTERVAL), timeout: seconds(30) }, 0)
 }
 
 /// Loaded on a GPU until 1000 s later.
@@ -115,42 +115,68 @@ fn quiet_clients_do_not_speak_against_it() {
 
 #[test]
 fn no_probe_where_it_is_off() {
-    let mut state = ProbeState::new(ProbeSettings { interval: None, timeout: seconds(30) });
+    let mut state = ProbeState::new(ProbeSettings { interval: None, timeout: seconds(30) }, 0);
     for at in [0, 20, 100_000] {
         waits(&mut state, at);
     }
 }
 
+/// Where no GPU shows it, a client's long answer looks like a runner that hangs: the second probe waits longer, which is
+/// also what heals.
 #[test]
-fn a_second_probe_decides_soon_and_a_patient_one_heals() {
+fn a_second_probe_follows_soon_waits_longer_and_decides() {
     let mut state = state();
     waits(&mut state, 0);
-    sent(&mut state, 20);
+    assert_eq!(sent(&mut state, 20).timeout, seconds(30));
     state.ended(&Outcome::Silent, seconds(50));
     assert_eq!(state.unanswered(), 1);
     waits(&mut state, 79);
     // Whoever uses GPU and model now waits for the same runner.
     let used = status();
-    let used = Look { since_client: Some(seconds(1)), ..look(&used) };
-    assert!(matches!(state.next(Some(&used), || Some("busy".into()), seconds(80)), ProbeNext::Send(_)));
-    state.ended(&Outcome::Silent, seconds(110));
+    let used = Look { since_client: Some(seconds(1)), left_alone: true, ..look(&used) };
+    let ProbeNext::Send(order) = state.next(Some(&used), || Some("busy".into()), seconds(80)) else { panic!() };
+    assert_eq!((order.timeout, order.patient, order.urgent), (seconds(120), true, true));
+    state.ended(&Outcome::Silent, seconds(200));
     assert_eq!(state.unanswered(), 2);
-    let order = sent(&mut state, 140);
-    assert_eq!((order.timeout, order.patient), (seconds(120), true));
-    state.ended(&Outcome::Silent, seconds(260));
-    waits(&mut state, 559);
-    assert!(!sent(&mut state, 560).patient, "once an hour");
-    state.ended(&Outcome::Silent, seconds(590));
-    assert!(sent(&mut state, 3740).patient);
-    state.ended(&answered(1), seconds(3750));
+    waits(&mut state, 499);
+    let order = sent(&mut state, 500);
+    assert_eq!((order.timeout, order.patient, order.urgent), (seconds(30), false, true));
+    state.ended(&answered(1), seconds(510));
     assert_eq!(state.unanswered(), 0);
+    assert!(!sent(&mut state, 810).urgent);
+}
+
+/// The operator has restarted Ollama: the finding does not stay for the rest of the interval.
+#[test]
+fn a_model_that_did_not_answer_is_probed_soon_after_its_next_load() {
+    let mut state = state();
+    waits(&mut state, 0);
+    for at in [20, 80] {
+        sent(&mut state, at);
+        state.ended(&Outcome::Silent, seconds(at + 30));
+    }
+    let unloaded = ModelStatus { loaded: None, ..status() };
+    assert_eq!(state.next(Some(&look(&unloaded)), idle, seconds(180)), ProbeNext::Wait);
+    waits(&mut state, 190);
+    waits(&mut state, 209);
+    sent(&mut state, 210);
+}
+
+/// As after a panic of its thread.
+#[test]
+fn what_is_known_already_counts() {
+    let mut state = ProbeState::new(ProbeSettings { interval: Some(INTERVAL), timeout: seconds(30) }, 2);
+    waits(&mut state, 0);
+    assert!(sent(&mut state, 20).urgent);
+    state.ended(&Outcome::Unasked("503".into()), seconds(21));
+    assert_eq!(state.unanswered(), 2);
 }
 
 #[test]
 fn a_model_that_fails_gets_no_patient_probe() {
     let mut state = state();
     waits(&mut state, 0);
-    for (at, unanswered) in [(20, 1), (60, 2), (100, 3)] {
+    for (at, unanswered) in [(20, 1), (60, 2), (400, 3)] {
         assert!(!sent(&mut state, at).patient);
         state.ended(&Outcome::Failed("no".into()), seconds(at + 1));
         assert_eq!(state.unanswered(), unanswered);
