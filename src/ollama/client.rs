@@ -280,8 +280,7 @@ fn agent(tls: Option<&TlsConfig>) -> Agent {
         .timeout_resolve(Some(Duration::from_secs(5)))
         .timeout_connect(Some(CONNECT))
         .timeout_send_request(Some(Duration::from_secs(10)))
-        .timeout_send_body(Some(Duration::from_secs(10)))
-        .build();
+        .timeout_send_body(Some(Duration::from_secs(10)));
     outgoing::agent(config)
 }
 

@@ -1,6 +1,7 @@
 //! Ollama's JSON (`/api/version`, `/api/tags`, `/api/ps`) as the models pulled and the models loaded.
 //! Every field may be missing or of any type: a bad value costs that field, never a job.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
@@ -181,6 +182,16 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
             })
         })
         .collect();
+    // The first one of each counts.
+    let (mut by_name, mut by_digest) = (HashMap::new(), HashMap::new());
+    for (at, tag) in tags.iter().enumerate() {
+        if let Some(name) = tag.name() {
+            by_name.entry(normalize(name)).or_insert(at);
+        }
+        if let Some(digest) = &tag.digest {
+            by_digest.entry(digest.clone()).or_insert(at);
+        }
+    }
     for entry in ps.iter().filter(|e| e.remote().is_none()) {
         let Some(name) = entry.name() else { continue };
         let loaded = Loaded {
@@ -190,16 +201,11 @@ pub(crate) fn join(tags: &[Entry], ps: &[Entry]) -> Vec<Model> {
             context_length: entry.context_length.filter(|tokens| *tokens > 0),
             outdated: false,
         };
-        let wanted = normalize(name);
-        let same_digest = |tag: &Entry| entry.digest.is_some() && tag.digest == entry.digest;
-        let at = tags
-            .iter()
-            .position(|tag| tag.name().is_some_and(|n| normalize(n) == wanted))
-            .or_else(|| tags.iter().position(same_digest))
-            .filter(|at| models[*at].loaded.is_none());
+        let at = by_name.get(&normalize(name)).or_else(|| by_digest.get(entry.digest.as_ref()?)).copied();
+        let at = at.filter(|at| models[*at].loaded.is_none());
         match at {
             Some(at) => {
-                let outdated = entry.digest.is_some() && tags[at].digest.is_some() && !same_digest(&tags[at]);
+                let outdated = entry.digest.is_some() && tags[at].digest.is_some() && entry.digest != tags[at].digest;
                 models[at].loaded = Some(Loaded { outdated, ..loaded });
             }
             None => models.push(Model {
@@ -309,6 +315,19 @@ fn loaded_models_are_found_by_name_then_by_digest() {
         &[("x:1", true, Some(0)), ("y:1", true, None)],
     );
     check("", r#"{"name":"gone:1","size_vram":3},{"name":"far","remote_host":"h"}"#, &[("gone:1", false, Some(3))]);
+}
+
+/// Each name is looked up once: a list of all names for each loaded model takes minutes.
+#[test]
+fn the_longest_lists_are_joined_in_a_moment() {
+    let list = |names: std::ops::Range<usize>| {
+        let all: Vec<String> = names.map(|i| format!(r#"{{"name":"m{i}","digest":"d{i}"}}"#)).collect();
+        parse_list(format!(r#"{{"models":[{}]}}"#, all.join(",")).as_bytes()).unwrap()
+    };
+    let (tags, ps) = (list(0..MAX_MODELS), list(MAX_MODELS / 2..MAX_MODELS * 3 / 2));
+    let models = join(&tags, &ps);
+    let loaded = models.iter().filter(|model| model.loaded.is_some()).count();
+    assert_eq!((models.len(), loaded), (MAX_MODELS * 3 / 2, MAX_MODELS));
 }
 
 #[test]

@@ -48,7 +48,12 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     }
     let new = new_path(path);
     let _ = fs::remove_file(&new);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(new)?;
+    // What cannot be removed, such as a folder, would be reported as the file that it is not.
+    let named = |why: io::Error| match why.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::new(why.kind(), format!("{} cannot be removed", new.display())),
+        _ => why,
+    };
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&new).map_err(named)?;
     lock(&file)?;
     Ok(file)
 }

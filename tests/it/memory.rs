@@ -1,4 +1,5 @@
-//! What connections take of memory: a thousand are kept in 64 MiB, and no crowd of large requests takes more.
+//! What connections take of memory: a thousand are kept in 64 MiB, no crowd of large requests takes more, and a model's
+//! connection to Ollama takes little.
 
 use std::fs;
 use std::io::Write;
@@ -127,4 +128,23 @@ fn a_thousand_large_requests_that_never_end_keep_within_it_and_others_are_served
     let refused = crowd.iter_mut().filter_map(|one| one.answer().ok());
     assert!(refused.take(1).all(|answer| matches!(answer.status, 408 | 503)));
     scene.check_memory();
+}
+
+/// Each has a connection of its own, whose buffers have 256 KiB unless they are set.
+#[test]
+fn sixteen_models_take_little_memory() {
+    let ollama = FakeOllama::new();
+    let url = ollama.url();
+    let resident = |models: &str, lists: usize| {
+        let before = ollama.requests("/api/tags");
+        let worker = Worker::start(&[("OLLAMA_URL", url.as_str()), ("EXPECTED_GPUS", "0"), ("MODEL", models)]);
+        wait_for("the lists", || (ollama.requests("/api/tags") >= before + lists).then_some(()));
+        let status = fs::read_to_string(format!("/proc/{}/status", worker.pid().as_raw_nonzero())).unwrap();
+        let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+        own.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let names: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
+    let (none, all) = (resident("", 1), resident(&names.join(","), 16));
+    println!("resident: {none} KiB without a model, {all} KiB with sixteen");
+    assert!(all < none + 16 * 300, "{all} KiB with sixteen models, {none} KiB without one");
 }

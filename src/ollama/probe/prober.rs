@@ -20,7 +20,6 @@ use crate::sys::limits::unix_now;
 const LATE_SAMPLE: Duration = Duration::from_secs(1);
 
 /// What all keepers share for their probes.
-#[derive(Debug)]
 pub(crate) struct Prober {
     gpus: Arc<dyn GpuWatch>,
     speeds: SpeedBook,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::speeds::{Judgement, MAX_FILE, SpeedKey, Speeds};
 use crate::sys::files::{create_new, new_path, open_alone, put_in_place};
-use crate::sys::text::io_words;
+use crate::sys::text::{counted, io_words};
 use crate::sys::threads;
 
 const NAME: &str = "speeds.json";
@@ -140,7 +140,7 @@ impl Shared {
             log::warn!("cannot read all of {}: {}", path.display(), io_words(&why));
         }
         if damaged > 0 {
-            log::warn!("{}: {damaged} damaged lines were skipped", path.display());
+            log::warn!("{}: skipped {}", path.display(), counted(damaged, "damaged line"));
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The GPUs, as the probe of a model asks for them. Implemented where they are read.
 
-use std::fmt::Debug;
-
 use crate::gpu::sample::GpuSample;
 
-/// A second witness of a probe. Each call returns within a few seconds, whatever the driver does.
-pub(crate) trait GpuWatch: Debug + Send + Sync {
+/// A second witness of a probe. Each call returns within a few seconds, whatever the driver does. Without `Debug`, which
+/// would put the code that prints all readings into the binary.
+pub(crate) trait GpuWatch: Send + Sync {
     /// Why a probe would disturb others or show nothing now; None: go ahead.
     fn busy(&self) -> Option<String>;
 
