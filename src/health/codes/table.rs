@@ -278,7 +278,8 @@ Ollama {
         "When a request for it is answered.",
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs.";
     ModelHangs "MODEL_HANGS" [Unhealthy]
-        "Two probes in a row of a loaded model of MODEL got no answer within PROBE_TIMEOUT, or failed.",
+        "Two probes in a row of a loaded model of MODEL got no answer, or failed. The first waits for PROBE_TIMEOUT, the second for \
+         2 minutes, if that is longer.",
         "When a probe is answered, or the model is deleted.",
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
     ModelSlow "MODEL_SLOW" [Degraded]
