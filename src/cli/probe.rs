@@ -79,12 +79,7 @@ fn probe(
     lists: Result<ModelLists, String>,
 ) -> ProbeLine {
     let readiness = match lists {
-        Ok(lists) => {
-            // Without a Date header, the clock of this machine.
-            #[expect(clippy::cast_possible_truncation, reason = "Unix seconds")]
-            let clock = lists.clock.unwrap_or_else(|| unix_now() as i64);
-            Readiness::of(name, &lists.status_of(name), clock)
-        }
+        Ok(lists) => Readiness::of(name, &lists.status_of(name), lists.now()),
         Err(why) => Readiness::Skip(why),
     };
     match readiness {

@@ -21,6 +21,7 @@ use crate::config::url::HttpUrl;
 use crate::outgoing::refusal::{Trouble, error_of};
 use crate::outgoing::{self, Credentials};
 use crate::sys::json::json;
+use crate::sys::limits::unix_seconds;
 use crate::sys::text;
 
 /// A route, its deadline and the largest body that is read.
@@ -67,13 +68,18 @@ pub(super) struct OllamaAnswer {
 pub(crate) struct ModelLists {
     pub(crate) models: Vec<Model>,
     /// Unix seconds by Ollama's clock; None: not sent.
-    pub(crate) clock: Option<i64>,
+    clock: Option<i64>,
 }
 
 impl ModelLists {
     /// The state of one model.
     pub(crate) fn status_of(&self, model: &str) -> ModelStatus {
         models::status_of(&self.models, model)
+    }
+
+    /// Unix seconds by Ollama's clock; by our own where it sent none.
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.unwrap_or_else(unix_seconds)
     }
 }
 

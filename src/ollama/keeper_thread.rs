@@ -16,7 +16,7 @@ use super::probe::prober::Prober;
 use super::probe::tending::Tending;
 use super::pull::{self, Progress};
 use crate::config::{Config, KeepAlive, ProbeSettings};
-use crate::sys::limits::unix_now;
+use crate::sys::limits::unix_seconds;
 use crate::sys::status_table::StatusTable;
 use crate::sys::threads;
 
@@ -85,9 +85,7 @@ impl ModelKeeper {
         loop {
             let lists = self.client.lists();
             let status = lists.as_ref().ok().map(|lists| lists.status_of(&self.model));
-            #[allow(clippy::cast_possible_truncation)] // whole seconds are enough
-            let ours = unix_now() as i64;
-            let clock = lists.as_ref().ok().and_then(|lists| lists.clock).unwrap_or(ours);
+            let clock = lists.as_ref().map_or_else(|_| unix_seconds(), ModelLists::now);
             if let Some(status) = &status {
                 self.forget_deleted(&mut tending, status);
             }

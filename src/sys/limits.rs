@@ -63,6 +63,13 @@ pub(crate) fn boot_clock() -> Duration {
     Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
 }
 
+/// Whole Unix seconds.
+pub(crate) fn unix_seconds() -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "seconds are far below the limit")]
+    let seconds = unix_now() as i64;
+    seconds
+}
+
 /// Unix seconds; 0 if the clock shows a time before 1970.
 pub(crate) fn unix_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())

@@ -127,8 +127,7 @@ fn unchanged(client: &OllamaClient, model: &str, loaded: &LoadedAs) -> Result<Op
     if now.digest != loaded.digest || now.num_ctx != loaded.num_ctx {
         return Err("its weights or its context length changed during the probe".into());
     }
-    let at = expiry(&status).ok();
-    Ok(at.zip(lists.clock).map(|(at, clock)| Expiry { at, left: at.saturating_sub(clock) }))
+    Ok(expiry(&status).ok().map(|at| Expiry { at, left: at.saturating_sub(lists.now()) }))
 }
 
 #[test]
