@@ -39,7 +39,7 @@ fn agent(deadline: Duration) -> ureq::Agent {
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .timeout_global(Some(deadline));
-    outgoing::agent(config)
+    outgoing::agent(config.build())
 }
 
 fn no_answer(url: &str, why: &ureq::Error) -> NoAnswer {

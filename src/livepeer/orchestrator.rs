@@ -148,7 +148,8 @@ impl Orchestrator {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
             // Registrations are rare: a kept connection would be dead by the next one.
-            .max_idle_connections(0);
+            .max_idle_connections(0)
+            .build();
         Self { agent: outgoing::agent(config), base, secret }
     }
 

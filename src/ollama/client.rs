@@ -47,6 +47,10 @@ const MAX_SMALL: u64 = 64 << 10;
 const PROXY_WAITS: Duration = Duration::from_secs(25);
 /// The least deadline of a request to a model, however fast a test wants it.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Bytes of a kept connection, one for each model; ureq's own are 256 KiB. The head of an answer must fit in the first, that
+/// of a request, with a login of up to 6 KiB, in the second.
+const READ_BUFFER: usize = 32 << 10;
+const WRITE_BUFFER: usize = 16 << 10;
 const CONNECT: Duration = Duration::from_secs(2);
 /// A pull is silent while it verifies 40 GB or more.
 const PULL_SILENCE: Duration = Duration::from_secs(600);
@@ -286,7 +290,10 @@ fn agent(tls: Option<&TlsConfig>) -> Agent {
         .timeout_resolve(Some(Duration::from_secs(5)))
         .timeout_connect(Some(CONNECT))
         .timeout_send_request(Some(Duration::from_secs(10)))
-        .timeout_send_body(Some(Duration::from_secs(10)));
+        .timeout_send_body(Some(Duration::from_secs(10)))
+        .input_buffer_size(READ_BUFFER)
+        .output_buffer_size(WRITE_BUFFER)
+        .build();
     outgoing::agent(config)
 }
 

@@ -10,9 +10,8 @@ mod watched;
 use std::io;
 use std::time::{Duration, Instant};
 
-use ureq::config::{Config, ConfigBuilder};
+use ureq::config::Config;
 use ureq::http::{Response, Uri};
-use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 use ureq::{Agent, Body, Error, Timeout};
@@ -29,13 +28,8 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 /// ureq has room for this many addresses of a name.
 const MOST_ADDRESSES: usize = 16;
 
-/// Bytes of a kept connection. An answer's head must fit in the first, and ureq's own 256 KiB are much for each model.
-const READ_BUFFER: usize = 32 << 10;
-const WRITE_BUFFER: usize = 8 << 10;
-
 /// An agent with these settings.
-pub(crate) fn agent(config: ConfigBuilder<AgentScope>) -> Agent {
-    let config = config.input_buffer_size(READ_BUFFER).output_buffer_size(WRITE_BUFFER).build();
+pub(crate) fn agent(config: Config) -> Agent {
     Agent::with_parts(config, ResolvingConnector { inner: DefaultConnector::new() }, DeferredResolver)
 }
 

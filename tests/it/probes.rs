@@ -141,7 +141,7 @@ fn a_runner_is_replaced_where_the_timeout_is_short() {
     assert!(!worker.log().contains("MODEL_HANGS"), "{}", worker.log());
 }
 
-/// No GPU shows that it is in use: the probes wait behind a client's answer of two minutes, and that is no finding.
+/// No GPU shows that it is in use: the probes wait behind a client's answer of two minutes, and that is not a finding.
 #[test]
 fn a_long_answer_to_a_client_is_not_a_hang() {
     let model = Model { write: Duration::from_millis(100), ..Model::generating(MODEL) };
