@@ -65,17 +65,7 @@ fn what_no_probe_has_measured_is_absent() {
         "heals_total{,kind=\"runner\",result=\"failed\"} 0",
     ];
     check_probes(ProbeFacts::default(), &[&["probes_unanswered{} 0"], &counts[..]].concat());
-    let nothing = ProbeRow {
-        at: 9.0,
-        result: ProbeResult::Hangs,
-        why: None,
-        answered_at: None,
-        tokens_per_second: None,
-        load_ms: None,
-        queue_ms: None,
-        gpu_utilization_percent: None,
-        usual_tokens_per_second: None,
-    };
+    let nothing = ProbeRow { at: 9.0, result: ProbeResult::Hangs, ..ProbeRow::empty() };
     let hung = ProbeFacts { last: Some(nothing.clone()), unanswered: 3, ..ProbeFacts::default() };
     check_probes(hung, &[&["probes_unanswered{} 3"], &counts[..]].concat());
     let last = ProbeRow {

@@ -26,17 +26,7 @@ fn model(name: &str, size_bytes: Option<u64>, vram_bytes: u64) -> Model {
 }
 
 fn probe(result: ProbeResult, why: &str) -> ProbeRow {
-    ProbeRow {
-        at: 5.0,
-        result,
-        why: Some(why.into()),
-        answered_at: None,
-        tokens_per_second: None,
-        load_ms: None,
-        queue_ms: None,
-        gpu_utilization_percent: None,
-        usual_tokens_per_second: None,
-    }
+    ProbeRow { at: 5.0, result, why: Some(why.into()), ..ProbeRow::empty() }
 }
 
 /// All of it on the GPU, and a keeper for it and for another one.

@@ -81,7 +81,7 @@ impl ProbeFacts {
 
     /// What stays from the last answer.
     fn row(&self, at: f64, result: ProbeResult, why: Option<String>) -> ProbeRow {
-        let row = self.last.clone().unwrap_or_else(ProbeRow::nothing);
+        let row = self.last.clone().unwrap_or_else(ProbeRow::empty);
         ProbeRow { at: millis(at), result, why, ..row }
     }
 
@@ -134,7 +134,7 @@ impl ProbeFacts {
 }
 
 impl ProbeRow {
-    fn nothing() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             at: 0.0,
             result: ProbeResult::Skipped,

@@ -4,17 +4,7 @@ use super::*;
 use crate::ollama::probe::row::{ProbeFacts, ProbeResult, ProbeRow};
 
 fn last(result: ProbeResult, why: &str) -> Option<ProbeRow> {
-    Some(ProbeRow {
-        at: NOW,
-        result,
-        why: Some(why.into()),
-        answered_at: None,
-        tokens_per_second: None,
-        load_ms: None,
-        queue_ms: None,
-        gpu_utilization_percent: None,
-        usual_tokens_per_second: None,
-    })
+    Some(ProbeRow { at: NOW, result, why: Some(why.into()), ..ProbeRow::empty() })
 }
 
 fn row(model: &str, probes: ProbeFacts) -> KeeperRow {
