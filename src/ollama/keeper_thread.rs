@@ -79,7 +79,7 @@ impl ModelKeeper {
     fn keep(&self) {
         self.change(KeeperRow::restarted);
         let mut keeper = KeeperState::new(self.keep_alive.time);
-        let mut tending = Tending::new(self.probe, self.probes(|probes| probes.unanswered));
+        let mut tending = Tending::new(self.probe, self.known(|probes| probes.unanswered));
         let mut before = ModelState::Waiting;
         let mut beside = Vec::new();
         loop {

@@ -75,8 +75,7 @@ impl OllamaClient {
     pub(crate) fn unload(&self, model: &str) -> Result<(), String> {
         let now = Value::from(0);
         let ask = LoadRequest { model, keep_alive: Some(&now), stream: false, options: None };
-        let agent = self.agent.clone();
-        let unloaded = self.load_by(&agent, "/api/generate", &ask, UNLOAD);
+        let unloaded = self.load_by(&self.agent, "/api/generate", &ask, UNLOAD);
         unloaded.map(|_| ()).map_err(|failure| failure.why)
     }
 

@@ -37,8 +37,7 @@ struct Options {
     num_predict: u64,
     temperature: u8,
     seed: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    num_ctx: Option<u64>,
+    num_ctx: u64,
 }
 
 /// The time of one probe, over all its requests.
@@ -57,8 +56,8 @@ impl Timer {
 
 impl OllamaClient {
     /// Asks `model` for a few tokens, or for an embedding if it makes no text. `num_ctx`: the context length it was loaded
-    /// with, or None to leave the option out. The deadline of all requests together is `timeout`.
-    pub(crate) fn probe(&self, model: &str, num_ctx: Option<u64>, timeout: Duration) -> Outcome {
+    /// with. The deadline of all requests together is `timeout`.
+    pub(crate) fn probe(&self, model: &str, num_ctx: u64, timeout: Duration) -> Outcome {
         if let Err(why) = &self.tls {
             return Outcome::Unasked(why.clone());
         }

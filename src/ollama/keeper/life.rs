@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::request::{BETWEEN_REQUESTS, Loading, REFRESH_BEFORE, Renewal};
 use super::row::Stuck;
 use crate::ollama::models::Loaded;
-use crate::ollama::probe::answer::Answered;
+use crate::ollama::probe::answer::{Answered, RELOAD};
 use crate::ollama::probe::state::Expiry;
 
 /// A model that expires while it serves a request stays, with the same `expires_at`. After this many seconds it gets a
@@ -19,9 +19,7 @@ const SOON: i64 = 10;
 const SLACK: i64 = 10;
 /// How long a model is left alone after our request reloaded a client's.
 const LEFT_ALONE: Duration = Duration::from_secs(24 * 3600);
-/// A longer answer means a reload (same runner: 1 to 12 ms; reload of the smallest model: 258 ms). Where Ollama does not
-/// report the time, it includes the network's.
-const RELOAD: Duration = Duration::from_millis(200);
+/// [`RELOAD`] where Ollama does not report the time: it includes the network's.
 const RELOAD_BY_WALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

@@ -83,7 +83,7 @@ impl ModelKeeper {
     }
 
     fn must_heal(&self, heal: &mut HealState, look: &Look<'_>) -> bool {
-        let fell = self.probes(|probes| probes.fell());
+        let fell = self.known(ProbeFacts::fell);
         let room = heal.due(look, fell, self.now());
         room.is_some_and(|bytes| self.prober.gpus().has_room(bytes))
     }
@@ -94,7 +94,7 @@ impl ModelKeeper {
         let Some(free) = order.and_then(|order| self.send(keeper, &mut tending.probes, &order)) else { return false };
         let fell = look.status.loaded.is_some_and(|loaded| loaded.vram_bytes > 0);
         // A GPU may have worked for this probe.
-        if free && (!fell || self.probes(|probes| probes.fell())) {
+        if free && (!fell || self.known(ProbeFacts::fell)) {
             self.heal(keeper, &mut tending.heal, fell);
         } else {
             tending.heal.postponed(self.now());
@@ -141,7 +141,12 @@ impl ModelKeeper {
         }
     }
 
-    pub(super) fn probes<T>(&self, change: impl FnOnce(&mut ProbeFacts) -> T) -> T
+    /// What is known of its probes; reading changes no row that others hold.
+    pub(super) fn known<T: Default>(&self, read: impl FnOnce(&ProbeFacts) -> T) -> T {
+        self.keepers.rows().get(self.at).map(|row| read(&row.probes)).unwrap_or_default()
+    }
+
+    fn probes<T>(&self, change: impl FnOnce(&mut ProbeFacts) -> T) -> T
     where
         T: Default,
     {

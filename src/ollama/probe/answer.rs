@@ -21,7 +21,7 @@ const FASTEST_TOKEN: Duration = Duration::from_micros(10);
 /// Ollama measures with its own clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
 /// A longer `load_duration` means a reload (same runner: 1 to 12 ms; reload of the smallest model: 258 ms).
-const RELOAD: Duration = Duration::from_millis(200);
+pub(crate) const RELOAD: Duration = Duration::from_millis(200);
 /// A longer wait means that the model served others.
 const QUEUED: Duration = Duration::from_millis(100);
 

@@ -77,7 +77,7 @@ pub(crate) fn ask(
     timeout: Duration,
 ) -> Answer {
     let unknown = |outcome, expiry| Answer { outcome, witness: Witness::Unknown, expiry };
-    let outcome = client.probe(model, Some(loaded.num_ctx), timeout);
+    let outcome = client.probe(model, loaded.num_ctx, timeout);
     let Outcome::Answered(answered) = &outcome else { return unknown(outcome, None) };
     let first = gpus.since_mark();
     let expiry = match unchanged(client, model, loaded) {
