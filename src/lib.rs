@@ -1,7 +1,7 @@
 //! Agent-Net, a GPU health worker for Livepeer's "bring your own container" jobs. src/README.md has the map of the code.
 //!
 //! A room is a folder that owns one subject. It names only the rooms below it in this list: `cli`, `api`, `http`,
-//! `livepeer`, `health`, `ollama`, `gpu`, `outgoing`, `config`, `sys`.
+//! `livepeer`, `notify`, `peers`, `health`, `ollama`, `gpu`, `outgoing`, `config`, `sys`.
 
 use std::process::ExitCode;
 
@@ -12,8 +12,10 @@ mod gpu;
 mod health;
 mod http;
 mod livepeer;
+mod notify;
 mod ollama;
 mod outgoing;
+mod peers;
 mod sys;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::error::ConfigError;
 use crate::config::secret::Secret;
+use crate::config::secret_url::SecretUrl;
 use crate::config::url::{HttpUrl, UrlError};
 
 /// One setting. Its environment variable is `name`, its flag of `serve` the same in kebab-case.
@@ -35,11 +36,12 @@ pub(crate) enum Group {
     Models,
     Livepeer,
     Gpu,
+    Notify,
 }
 
 impl Group {
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] = [Self::Server, Self::Models, Self::Livepeer, Self::Gpu];
+    pub(crate) const ALL: [Self; 5] = [Self::Server, Self::Models, Self::Livepeer, Self::Gpu, Self::Notify];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -47,6 +49,7 @@ impl Group {
             Self::Models => "Ollama and models",
             Self::Livepeer => "Livepeer",
             Self::Gpu => "GPU",
+            Self::Notify => "Notifications and peers",
         }
     }
 }
@@ -73,6 +76,8 @@ pub(crate) enum Kind {
     LoginUrl,
     /// Comma-separated.
     Urls,
+    /// Comma-separated, never shown; the largest count.
+    SecretUrls(usize),
     /// Comma-separated: the largest count, what they are, and why one of them cannot be used.
     Names(usize, &'static str, fn(&str) -> Option<&'static str>),
     /// What is valid, and whether a value is.
@@ -105,6 +110,8 @@ impl Kind {
             Self::Url => "a URL".into(),
             Self::LoginUrl => "a URL, which may hold user:password".into(),
             Self::Urls => "URLs, comma-separated".into(),
+            Self::SecretUrls(1) => "a URL".into(),
+            Self::SecretUrls(most) => format!("at most {most} URLs, comma-separated"),
             Self::Names(usize::MAX, what, _) => format!("{what}, comma-separated"),
             Self::Names(most, what, _) => format!("at most {most} {what}, comma-separated"),
             Self::Other(valid, _) => valid.into(),
@@ -115,6 +122,8 @@ impl Kind {
     pub(crate) fn brief(self) -> String {
         match self {
             Self::Text(_) | Self::Secret | Self::File | Self::Folder | Self::Url | Self::LoginUrl => String::new(),
+            Self::SecretUrls(1) => String::new(),
+            Self::SecretUrls(most) => format!("comma-separated, at most {most}"),
             Self::Whole(_, from, to) if to >= u32::MAX.into() => format!("from {from}"),
             Self::Whole(_, from, to) => format!("{from} to {to}"),
             Self::Number(_, from, to) => format!("{from} to {to}"),
@@ -148,6 +157,7 @@ impl Kind {
                 let shown = |url| if value.contains('@') { value } else { url };
                 return items(value).find_map(|url| Some(url_problem(name, shown(url), &HttpUrl::parse(url).err()?)));
             }
+            Self::SecretUrls(most) => return secret_urls_problem(name, value, most),
             Self::Names(most, what, problem) => {
                 let count = items(value).count();
                 if count > most {
@@ -165,6 +175,18 @@ impl Kind {
 /// A URL that may hold a password is not repeated.
 fn url_problem(name: &'static str, value: &str, why: &UrlError) -> ConfigError {
     ConfigError::value(name, if value.contains('@') { "…" } else { value }, &why.to_string())
+}
+
+/// None of them is repeated.
+fn secret_urls_problem(name: &'static str, value: &str, most: usize) -> Option<ConfigError> {
+    let count = items(value).count();
+    if count > most {
+        let message = format!("{name}: must be {}, not {count}", Kind::SecretUrls(most).valid());
+        return Some(ConfigError::sentence(name, message));
+    }
+    let (at, why) = items(value).enumerate().find_map(|(at, url)| Some((at, SecretUrl::parse(url).err()?)))?;
+    let which = if count > 1 { format!(": URL {} of {count}", at + 1) } else { String::new() };
+    Some(ConfigError::sentence(name, format!("{name}{which}: {why}; the value is not shown")))
 }
 
 /// The parts of a comma-separated list.

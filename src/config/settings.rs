@@ -9,7 +9,7 @@ use crate::config::capability::NameCheck;
 use crate::config::error::ConfigError;
 use crate::config::fault::{self, Faults};
 use crate::config::secret::Secret;
-use crate::config::setting::Setting;
+use crate::config::setting::{Kind, Setting};
 use crate::config::table::{self, Config, SETTINGS};
 use crate::config::url::HttpUrl;
 use crate::sys::{limits, secrets};
@@ -92,6 +92,11 @@ fn read_secret_files(values: &mut Vec<(&'static str, String, Source)>, wrong: &m
             continue;
         }
         match secrets::read(path) {
+            Ok(text) if matches!(secret.kind, Kind::SecretUrls(_)) => {
+                // One in each line, or as in the variable.
+                let urls: Vec<&str> = text.split_whitespace().collect();
+                values.push((secret.name, urls.join(","), Source::File));
+            }
             Ok(text) if !Secret::fits(&text) => {
                 let why = format!("its content must be {}; it is not shown", secret.kind.valid());
                 wrong.push(ConfigError::value(file, path, &why));

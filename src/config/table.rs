@@ -10,10 +10,11 @@ use crate::config::error::ConfigError;
 use crate::config::fault::Faults;
 use crate::config::limits::{self, Limits};
 use crate::config::models::{self, Models};
+use crate::config::notify::{self, HeartbeatConfig, NotifyConfig, PeersConfig};
 use crate::config::ollama::{self, OllamaConfig};
 use crate::config::orchestrators::{self, Orchestrators};
 use crate::config::secret::Secret;
-use crate::config::setting::Group::{self, Gpu, Livepeer, Models as Model, Server};
+use crate::config::setting::Group::{self, Gpu, Livepeer, Models as Model, Notify, Server};
 use crate::config::setting::Kind::{self, Choice, File, Folder, Level, LoginUrl, Number, Text, Url, Urls, Whole};
 use crate::config::setting::{BOOLEAN, Setting};
 use crate::config::tls::TlsRule;
@@ -35,12 +36,18 @@ const fn secret(name: &'static str, group: Group, meaning: &'static str) -> Sett
     Setting { name, group, default: "", kind: Kind::Secret, meaning, secret: true }
 }
 
+const fn secret_urls(name: &'static str, most: usize, meaning: &'static str) -> Setting {
+    Setting { name, group: Notify, default: "", kind: Kind::SecretUrls(most), meaning, secret: true }
+}
+
 const ADDRESS: Kind =
     Kind::Other("an IP address without brackets, such as 127.0.0.1 or ::", |text| text.parse::<IpAddr>().is_ok());
 const PRICE: Kind = Whole("a whole number", 0, i64::MAX as u64);
 const PERCENT: Kind = Number("a percentage", 0.0, 100.0);
 const SHORTEST: Duration = Duration::from_millis(100);
 const SAMPLES: Kind = Kind::Duration(SHORTEST, Duration::from_secs(300));
+const HOLD: Kind = Kind::Duration(Duration::ZERO, Duration::from_secs(86_400));
+const HEARTBEAT: Kind = Kind::Duration(Duration::from_secs(10), Duration::from_secs(86_400));
 const SLOW_SAMPLES: Kind = Kind::Duration(SHORTEST, Duration::from_secs(3600));
 
 /// All settings, in the order of help and reference.
@@ -89,6 +96,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("NVML_LIB", Gpu, "", File, "path of libnvidia-ml.so.1; default: found by search"),
     setting("NVML_HELPER", Gpu, "", File, "path of agent-net-nvml; default: next to agent-net, then PATH"),
     setting("HOST_ROOT", Gpu, "/", Folder, "folder with the machine's /dev, /proc and /sys"),
+    secret_urls("NOTIFY_URL", notify::MOST_TARGETS, "webhooks that are notified when the verdict or its reasons change; unset: none"),
+    setting("NOTIFY_URL_FILE", Notify, "", File, "file with those URLs, instead of NOTIFY_URL"),
+    setting("NOTIFY_FORMAT", Notify, "json", notify::FORMATS, "what the webhooks expect"),
+    setting("NOTIFY_AFTER", Notify, "60s", HOLD, "how long a change must last before it is sent"),
+    setting("NOTIFY_TLS", Notify, "verify", TlsRule::KIND, "how the certificates of NOTIFY_URL and HEARTBEAT_URL are verified"),
+    secret_urls("HEARTBEAT_URL", 1, "push monitor that is called while ok or degraded; may hold {status}, {message}"),
+    setting("HEARTBEAT_URL_FILE", Notify, "", File, "file with that URL, instead of HEARTBEAT_URL"),
+    setting("HEARTBEAT_INTERVAL", Notify, "60s", HEARTBEAT, "how often it is called"),
+    secret_urls("PEERS", notify::MOST_PEERS, "workers that the status page shows; :WORKER_TOKEN@ goes before the host"),
+    setting("PEERS_FILE", Notify, "", File, "file with those URLs, instead of PEERS"),
+    setting("PEERS_TLS", Notify, "verify", TlsRule::KIND, "how the certificates of peers are verified"),
 ];
 
 /// The effective settings of one run.
@@ -116,6 +134,10 @@ pub(crate) struct Config {
     pub(crate) host_root: String,
     pub(crate) nvml_lib: Option<String>,
     pub(crate) nvml_helper: Option<String>,
+    pub(crate) notify: NotifyConfig,
+    /// None: no push monitor.
+    pub(crate) heartbeat: Option<HeartbeatConfig>,
+    pub(crate) peers: PeersConfig,
     pub(crate) log_level: log::LevelFilter,
     pub(crate) faults: Faults,
 }
@@ -157,6 +179,9 @@ pub(crate) fn read(
         host_root: values.text("HOST_ROOT").to_owned(),
         nvml_lib: owned("NVML_LIB", &values),
         nvml_helper: owned("NVML_HELPER", &values),
+        notify: notify::read_notify(&mut values),
+        heartbeat: notify::read_heartbeat(&values),
+        peers: notify::read_peers(&values),
         log_level: values.parsed("LOG_LEVEL").unwrap_or(log::LevelFilter::Info),
         faults,
     };

@@ -193,7 +193,7 @@ fn the_table_is_sound() {
     for setting in SETTINGS {
         let (name, default) = (setting.name, setting.default);
         assert!(default.is_empty() || setting.kind.problem(name, default).is_none(), "{name}: its default is wrong");
-        assert_eq!(setting.secret, matches!(setting.kind, Kind::Secret), "{name}");
+        assert_eq!(setting.secret, matches!(setting.kind, Kind::Secret | Kind::SecretUrls(_)), "{name}");
         let file = SETTINGS.iter().any(|other| other.name == format!("{name}_FILE"));
         assert_eq!(file, setting.secret, "{name}: a secret has a _FILE, and nothing else");
         assert!(setting.meaning.len() <= 80 && !setting.meaning.contains('|'), "{name}: {}", setting.meaning.len());

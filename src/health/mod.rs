@@ -13,6 +13,7 @@ pub(crate) mod severity;
 pub(crate) mod snapshot;
 pub(crate) mod snapshot_store;
 pub(crate) mod source;
+pub(crate) mod standing;
 pub(crate) mod uptime;
 pub(crate) mod uptime_file;
 pub(crate) mod verdict;

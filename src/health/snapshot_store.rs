@@ -91,6 +91,16 @@ impl SnapshotStore {
         waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
     }
 
+    /// Waits until there is another snapshot than `known`, at most `timeout`; the last one.
+    pub(crate) fn wait_changed(&self, known: Option<&Arc<Snapshot>>, timeout: Duration) -> Option<Arc<Snapshot>> {
+        let is_known = |state: &mut StoreState| match (&state.latest, known) {
+            (Some(latest), Some(known)) => Arc::ptr_eq(latest, known),
+            (latest, known) => latest.is_none() && known.is_none(),
+        };
+        let waited = self.published.wait_timeout_while(self.lock(), timeout, is_known);
+        waited.unwrap_or_else(PoisonError::into_inner).0.latest.clone()
+    }
+
     /// The GPUs as they were last read.
     pub(super) fn gpu(&self) -> GpuState {
         self.lock().gpu.clone()

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy::{code, names, sources};
 
 /// The rooms, top to bottom: a file names its own room and those below it.
-const ROOMS: &[&str] = &["cli", "api", "http", "livepeer", "health", "ollama", "gpu", "outgoing", "config", "sys"];
+const ROOMS: &[&str] =
+    &["cli", "api", "http", "livepeer", "notify", "peers", "health", "ollama", "gpu", "outgoing", "config", "sys"];
 
 /// Rooms that see less than what is below them.
 const ONLY: &[(&str, &[&str])] =
@@ -39,11 +40,9 @@ const TOUCHING: &[&str] = &[
     "cli/pm/winprob.rs",
     "cli/local.rs",
     "cli/pull.rs",
-    "cli/stop.rs",
     "cli/serve.rs",
     "cli/stop.rs",
     "ollama/probe/prober.rs",
-    "ollama/probe/speeds_file.rs",
     "config/settings.rs",
     "gpu/client.rs",
     "gpu/client/process.rs",
@@ -83,6 +82,7 @@ const TOUCHING: &[&str] = &[
     "livepeer/tickets/file/disk.rs",
     "livepeer/tickets/file/lines.rs",
     "livepeer/tickets/intake.rs",
+    "notify/call.rs",
     "ollama/client.rs",
     "ollama/client/load.rs",
     "ollama/client/probe.rs",
@@ -139,7 +139,10 @@ const RESERVED: &[(&[&str], &[&str])] = &[
     (&["nvml_wrapper"], &["src/gpu/helper/"]),
     (&["unsafe {", "unsafe_code"], &["src/gpu/helper/raw.rs"]),
     (&["httparse"], &["src/http/"]),
-    (&["ureq"], &["src/ollama/", "src/livepeer/orchestrator", "src/cli/local.rs", "src/outgoing/"]),
+    (
+        &["ureq"],
+        &["src/ollama/", "src/livepeer/orchestrator", "src/cli/local.rs", "src/notify/call.rs", "src/outgoing/"],
+    ),
     (&["k256", "sha3", "prost"], &["src/livepeer/payments/"]),
     (&["signal_hook"], &["src/sys/signals.rs"]),
     (&["simple_logger"], &["src/sys/logger.rs"]),

@@ -1,0 +1,1 @@
+//! Other workers: what their reports say, and how they are asked.
