@@ -14,7 +14,7 @@ use ureq::config::Config;
 use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
-use ureq::{Agent, Body, Error, Timeout};
+use ureq::{Agent, Body, Error, Proxy, Timeout};
 
 use crate::sys::resolver::{self, Unresolved};
 pub(crate) use errors::{Cause, words};
@@ -89,6 +89,12 @@ impl Connector for ResolvingConnector {
         let Some(name) = parts.and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority)) else {
             return Err(Error::HostNotFound);
         };
+        // A forward proxy looks the name up. Its own name is looked up when the connection to it is made.
+        let proxied = |proxy: &Proxy| !proxy.is_no_proxy(details.uri) && !proxy.resolve_target();
+        if details.config.proxy().is_some_and(proxied) {
+            let connected = self.inner.connect(details, None)?;
+            return Ok(connected.map(|transport| Watched::new(transport.boxed())));
+        }
         let start = Instant::now();
         let timeouts = details.config.timeouts();
         let limits = [timeouts.resolve, timeouts.global].into_iter().flatten();
