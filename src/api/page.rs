@@ -4,9 +4,9 @@ use crate::http::reply::Reply;
 
 const HTML: &str = include_str!("page/status.html");
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"Dor8iPcjgkyt8/37ak1s6g9MmPJI23LZkdy7aeMfiq4=\"";
-const STYLE: &str = "hsA17P1Drq7115OrAVn5SGP+MypgI5+lSpdRAI4yPhA=";
-const SCRIPT: &str = "rTmanGQCBUyBvRy09cTblQDrv71U6Vk5bOeYSZ3uS+A=";
+const ETAG: &str = "\"/93UUe03KPvPmakcVaFC9r3rTtkg7EtI0owwvHKoGaI=\"";
+const STYLE: &str = "TYveOgt/YHp5lRwB2mwEa18CSG5ujEeZn36ZC1zocAA=";
+const SCRIPT: &str = "GdTGhDCncb5t8zbOCWf20kPJL48bGJzCArXICwX3tHU=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod failure;
 #[cfg(feature = "nvml")]
 pub(crate) mod helper;
+pub(crate) mod holders;
 pub(crate) mod host;
 pub(crate) mod host_facts;
 pub(crate) mod kmsg;
@@ -12,6 +13,7 @@ pub(crate) mod legacy;
 pub(crate) mod pci;
 pub(crate) mod place;
 pub(crate) mod plausible;
+pub(crate) mod process_names;
 pub(crate) mod reading;
 pub(crate) mod readings;
 pub(crate) mod sample;

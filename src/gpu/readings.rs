@@ -236,7 +236,7 @@ readings! {
         slow("mig_mode", Unit::Of(""), "True while MIG is on; many readings of the whole GPU are unsupported then.")
             .range(0, 1);
     processes: Option<Vec<Process>> = slow(
-        "processes", Unit::Of("processes"), "Compute processes, at most 32, with the process id of the host.",
+        "processes", Unit::Of("processes"), "Compute processes, at most 32. Their names need the host's /proc.",
     ).range(0, 1 << 16);
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Value<'a> {
     Seconds(BTreeMap<&'a str, f64>),
     Rows(RemappedRows),
     Pages(RetiredPages),
-    Processes(Vec<ProcessRow>),
+    Processes(Vec<ProcessRow<'a>>),
 }
 
 /// Samples of a metric: the value of its last label, and the number.
@@ -87,10 +87,13 @@ pub(crate) struct RetiredPages {
 }
 
 /// A program that computes on a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
-    /// As the host counts them.
+    /// As the driver counts them.
     pub(crate) pid: u32,
+    /// The server reads it; the helper does not send it.
+    #[serde(skip)]
+    pub(crate) name: Option<String>,
     /// None: the driver does not report it.
     pub(crate) vram_bytes: Option<u64>,
 }
@@ -98,9 +101,11 @@ pub(crate) struct Process {
 /// The same in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Process"))]
-pub(crate) struct ProcessRow {
-    /// Process id, as the host counts them.
+pub(crate) struct ProcessRow<'a> {
+    /// Process id, as the driver counts them: the host's, or that of the worker's own namespace.
     pid: u32,
+    /// The kernel's name of the process, at most 15 bytes; null without the host's /proc.
+    name: Option<&'a str>,
     vram_mb: Option<u64>,
 }
 
@@ -229,7 +234,7 @@ shown_as! {
     (i32, i32) => String: |(major, minor)| Value::Text(format!("{major}.{minor}").into());
     RemappedRows => RemappedRows: |rows| Value::Rows(*rows);
     RetiredPages => RetiredPages: |pages| Value::Pages(*pages);
-    Vec<Process> => Vec<ProcessRow>: |all| Value::Processes(all.iter().map(ProcessRow::new).collect());
+    Vec<Process> => Vec<ProcessRow<'static>>: |all| Value::Processes(all.iter().map(ProcessRow::new).collect());
 }
 
 /// Nanoseconds by reason; empty is unknown.
@@ -243,9 +248,9 @@ impl Reported for BTreeMap<String, u64> {
     }
 }
 
-impl ProcessRow {
-    fn new(process: &Process) -> Self {
-        Self { pid: process.pid, vram_mb: process.vram_bytes.map(|bytes| bytes / MIB) }
+impl<'a> ProcessRow<'a> {
+    fn new(process: &'a Process) -> Self {
+        Self { pid: process.pid, name: process.name.as_deref(), vram_mb: process.vram_bytes.map(|bytes| bytes / MIB) }
     }
 }
 

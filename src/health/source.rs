@@ -5,6 +5,7 @@ use crate::gpu::client::Gpus;
 use crate::gpu::host;
 use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::Kmsg;
+use crate::gpu::process_names::{ProcessNames, boot_seconds};
 use crate::gpu::state::GpuState;
 use crate::gpu::tegra::Tegra;
 use crate::gpu::wire::ActivityAsk;
@@ -13,7 +14,7 @@ use std::path::Path;
 /// Where GPU readings come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    Helper(Box<Gpus>),
+    Helper(Box<(Gpus, ProcessNames)>),
     Tegra(Tegra),
 }
 
@@ -26,7 +27,8 @@ impl Source {
             Some(board) => Self::Tegra(board),
             None => {
                 let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());
-                Self::Helper(Box::new(Gpus::new(helper, library, config.slow_interval, config.faults.time_scale)))
+                let gpus = Gpus::new(helper, library, config.slow_interval, config.faults.time_scale);
+                Self::Helper(Box::new((gpus, ProcessNames::new(root))))
             }
         }
     }
@@ -34,8 +36,13 @@ impl Source {
     /// `activity`: for a probe. A Tegra board does not have it.
     pub(super) fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> (GpuState, u64) {
         match self {
-            Self::Helper(gpus) => {
-                let state = gpus.sample(events, activity);
+            Self::Helper(both) => {
+                let (gpus, names) = &mut **both;
+                let asked = boot_seconds();
+                let mut state = gpus.sample(events, activity);
+                if let GpuState::Sample(sample) = &mut state {
+                    names.put_into(sample, asked);
+                }
                 (state, gpus.reinits())
             }
             Self::Tegra(board) => (GpuState::Sample(board.sample()), 0),

@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::start;
-use crate::harness::TIMEOUT;
+use crate::harness::{TIMEOUT, folder};
 use crate::nvml::FakeNvml;
+use crate::process_names::{own_proc, process};
 
 const BOARDS: [(&str, &str); 7] = [
     ("RTX 2080 SUPER, driver 595", include_str!("boards/rtx-2080-super-595.txt")),
@@ -43,6 +44,9 @@ const NOT_SHOWN: [&str; 9] = [
     "unsupported",
     "read_ms",
 ];
+
+/// What the kernel calls the programs that the captures show as `/root/tools/memhog`, `ffmpeg` and `/usr/bin/Xwayland`.
+const NAMES: [&str; 3] = ["memhog", "ffmpeg", "Xwayland"];
 
 /// Conditions that need several samples have them.
 const SAMPLES: usize = 6;
@@ -71,10 +75,10 @@ fn moment(file: &'static str, which: usize) -> Moment {
     Moment { settings, readings: readings.lines().map(parse).collect() }
 }
 
-/// The MiB of each process, which the fake numbers from 1 on.
+/// The MiB of each process, which the fake numbers from 101 on.
 fn processes(sizes: &Value) -> Value {
-    let sizes = sizes.as_array().expect("a list").iter().zip(1..);
-    sizes.map(|(mib, pid)| json!({"pid": pid, "vram_mb": mib})).collect()
+    let sizes = sizes.as_array().expect("a list").iter().zip(101..);
+    sizes.map(|(mib, pid)| json!({"pid": pid, "name": NAMES[pid % NAMES.len()], "vram_mb": mib})).collect()
 }
 
 /// The lines of a reading in the text form: none for what is null.
@@ -135,7 +139,11 @@ fn play(board: &str, file: &'static str) -> usize {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&moment(file, 0).settings));
     // With a model loaded, more memory would have to be in use than is on an idle board.
     ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
-    let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    let root = folder(&format!("board-{}", board.replace(' ', "-")));
+    own_proc(&root, "7");
+    (101..=112).for_each(|pid| process(&root, pid, NAMES[pid as usize % NAMES.len()].as_bytes()));
+    let settings = [("SLOW_SAMPLE_INTERVAL", "100ms"), ("HOST_ROOT", root.to_str().unwrap())];
+    let worker = start(&ollama, &nvml, &settings);
     let mut compared = 0;
     for (which, state) in [(0, "idle"), (1, "under load")] {
         let moment = moment(file, which);

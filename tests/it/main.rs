@@ -78,6 +78,7 @@ mod probe_gpus;
 mod probe_rules;
 mod probe_untrue;
 mod probes;
+mod process_names;
 mod prose;
 mod proxy;
 mod pull;

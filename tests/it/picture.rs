@@ -19,7 +19,7 @@ const GPUS: &str = "gpus=2
 gpu*.name=NVIDIA L40S
 gpu*.max=91
 gpu0.memory=46068/21893/512
-gpu0.processes=4242:21375
+gpu0.processes=4200042:21375
 gpu0.temperature=46
 gpu0.power=88200
 gpu1.memory=46068/455/512
@@ -59,7 +59,7 @@ fn last_hour(history: &Value) -> Value {
     history
 }
 
-/// Passes on what a browser asks `to` a worker, with `changed` answers by path.
+/// Passes on what a browser asks `to` a worker, with `changed` answers by path. What is not JSON is a string.
 pub fn relay(to: SocketAddr, changed: fn(&str, Value) -> Value) -> SocketAddr {
     fn answer(mut browser: TcpStream, to: SocketAddr, changed: fn(&str, Value) -> Value) -> std::io::Result<()> {
         let mut bytes = [0; 4096];
@@ -73,8 +73,11 @@ pub fn relay(to: SocketAddr, changed: fn(&str, Value) -> Value) -> SocketAddr {
         let path = head.split(' ').nth(1).unwrap_or("/");
         let answer = http::request(to, "GET", path, &[], b"");
         let kind = answer.header("content-type").unwrap_or_default();
-        let body =
-            if kind.contains("json") { changed(path, answer.json()).to_string() } else { answer.text().to_owned() };
+        let body = if kind.contains("json") { answer.json() } else { answer.text().into() };
+        let body = match changed(path, body) {
+            Value::String(text) => text,
+            json => json.to_string(),
+        };
         write!(
             browser,
             "HTTP/1.1 {} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",

@@ -16,7 +16,7 @@ use crate::rules::reason;
 use crate::scheduler::Scheduler;
 use crate::scheduler::model::Model;
 
-const IDLE: &str = "gpu0.utilization=3/1\ngpu0.samples=3\ngpu0.used_by=err:6";
+const IDLE: &str = "gpu0.utilization=3/1\ngpu0.samples=3\ngpu0.used_by=err:6\ngpu0.processes=4200042:6321";
 const HEALED: &str = "agent_net_model_heals_total{model=\"lab:1\",kind=\"reload\",result=\"ok\"}";
 const NOT_HEALED: &str = "agent_net_model_heals_total{model=\"lab:1\",kind=\"reload\",result=\"failed\"}";
 
@@ -59,7 +59,12 @@ fn gpus_that_do_not_work_during_probes_are_a_reason_with_numbers() {
     });
     let report = report_with(&worker, "MODEL_ON_CPU");
     let message = reason(&report, "MODEL_ON_CPU").unwrap()["message"].as_str().unwrap().to_owned();
-    for part in [MODEL, "no GPU worked during two probes: GPU 0 at most 3 % in ", " W", "process 4242 (6321 MiB)"] {
+    for part in [
+        MODEL,
+        "no GPU worked during two probes: GPU 0 at most 3 % in ",
+        " W",
+        ". VRAM: process 4200042 holds 6321 MiB",
+    ] {
         assert!(message.contains(part), "{part}: {message}");
     }
     let probes = &report["models"][0];

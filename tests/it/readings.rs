@@ -23,7 +23,7 @@ fn lacks(gpu: &Value, name: &str) -> bool {
 
 #[test]
 fn every_reading_of_every_gpu_is_reported() {
-    let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=1:100,2:-,3:200\ngpu1.power=99\n\
+    let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=4200001:100,4200002:-,4200003:200\ngpu1.power=99\n\
         gpu1.recovery=0\ngpu1.rows=3/2/0/0\ngpu1.retired=5/1\ngpu1.retired_pending=0\ngpu1.ecc_errors=0/4\ngpu1.mig=0\n\
         gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
@@ -47,7 +47,7 @@ fn every_reading_of_every_gpu_is_reported() {
         "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": false, "failed": false},
         "retired_pages": null, "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F",
         "compute_capability": "8.9", "persistence_mode": true,
-        "mig_mode": null, "processes": [{"pid": 4242, "vram_mb": 6321}], "xids": [],
+        "mig_mode": null, "processes": [{"pid": 4200042, "name": null, "vram_mb": 6321}], "xids": [],
         "unsupported":
             ["temperature_margin_c", "power_alarm", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active",
              "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"],
@@ -60,7 +60,13 @@ fn every_reading_of_every_gpu_is_reported() {
         ("temperature_c", json!(77)),
         ("vram_free_mb", json!(192)),
         ("fan_percent", json!([30, 30])),
-        ("processes", json!([{"pid": 1, "vram_mb": 100}, {"pid": 2, "vram_mb": null}, {"pid": 3, "vram_mb": 200}])),
+        (
+            "processes",
+            json!([
+                {"pid": 4_200_001, "name": null, "vram_mb": 100}, {"pid": 4_200_002, "name": null, "vram_mb": null},
+                {"pid": 4_200_003, "name": null, "vram_mb": 200}
+            ]),
+        ),
         ("power_w", json!(0.1)),
         ("remapped_rows", json!({"correctable": 3, "uncorrectable": 2, "pending": false, "failed": false})),
         ("retired_pages", json!({"single_bit": 5, "double_bit": 1, "pending": false})),

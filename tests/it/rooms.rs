@@ -58,6 +58,7 @@ const TOUCHING: &[&str] = &[
     "gpu/helper/words.rs",
     "gpu/host.rs",
     "gpu/kmsg.rs",
+    "gpu/process_names.rs",
     "gpu/tegra.rs",
     "health/gpu_watch.rs",
     "health/recorder.rs",

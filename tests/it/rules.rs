@@ -40,6 +40,14 @@ impl Scene {
         Self { ollama, nvml, worker }
     }
 
+    pub fn runs_on_the_cpu(&self) {
+        self.ollama.set("/api/ps", Answer::Json(r#"{"models":[{"name":"m","size":9,"size_vram":0}]}"#.into()));
+    }
+
+    pub fn runs_on_the_gpu(&self) {
+        self.ollama.set("/api/ps", Answer::Json(PS.into()));
+    }
+
     pub fn is_well(&self) {
         self.worker.report_when("verdict ok", is_ok);
     }
@@ -287,9 +295,9 @@ fn ollama_beside_the_gpu_is_raised_and_cleared() {
     scene.says("OLLAMA_LIST_FAILED", "unknown");
     scene.ollama.set("/api/tags", Answer::Json(TAGS.into()));
     scene.is_well();
-    scene.ollama.set("/api/ps", Answer::Json(r#"{"models":[{"name":"m","size":9,"size_vram":0}]}"#.into()));
+    scene.runs_on_the_cpu();
     scene.says("MODEL_ON_CPU", "degraded");
-    scene.ollama.set("/api/ps", Answer::Json(PS.into()));
+    scene.runs_on_the_gpu();
     scene.is_well();
     scene.nvml.set("gpu0.memory=24576/3000/512");
     scene.says("MODEL_VRAM_MISMATCH", "degraded");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::gpu::holders::holders;
 use crate::gpu::readings::{self, Gpu};
 use crate::gpu::xid::Xid;
 use crate::health::snapshot::Snapshot;
@@ -18,6 +19,10 @@ metrics! {
     HEALTH = gauge("agent_net_gpu_health", &["uuid", "verdict"], "1 for the current verdict of the GPU.");
     REASON =
         gauge("agent_net_gpu_health_reason", &["uuid", "code"], "Present while a reason about the GPU is active.");
+    PROCESS_MEMORY = gauge(
+        "agent_net_gpu_process_memory_bytes", &["uuid", "pid", "name"],
+        "Memory of each compute process, where the driver reports it; the name is empty without the host's /proc."
+    );
     XID_ERRORS = counter("agent_net_gpu_xid_errors_total", &["uuid", "xid"], "XID errors by number.");
     // A timestamp, because the first event of a new series is invisible to increase().
     XID_LAST = gauge(
@@ -55,6 +60,7 @@ pub(super) fn write(out: &mut Exposition, snapshot: &Snapshot) {
             }),
         );
     }
+    processes(out, &gpus);
     errors(out, snapshot, &gpus);
     uptime(out, snapshot);
 }
@@ -90,6 +96,18 @@ fn verdicts(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
     reasons.sort();
     reasons.dedup();
     out.samples(&REASON, reasons.iter().map(|(uuid, code)| (vec![*uuid, *code], Some(1.0))));
+}
+
+/// A process has one series on each GPU, however often the driver lists it.
+fn processes(out: &mut Exposition, gpus: &[(&Gpu, String)]) {
+    let all = gpus.iter().flat_map(|(gpu, uuid)| holders([*gpu]).into_iter().map(move |holder| (uuid, holder)));
+    let rows: Vec<_> = all.map(|(uuid, holder)| (uuid, holder.pid.to_string(), holder)).collect();
+    out.samples(
+        &PROCESS_MEMORY,
+        rows.iter().map(|(uuid, pid, holder)| {
+            (vec![uuid.as_str(), pid.as_str(), holder.name.unwrap_or_default()], Some(holder.bytes as f64))
+        }),
+    );
 }
 
 fn errors(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {

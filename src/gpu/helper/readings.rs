@@ -246,6 +246,7 @@ fn processes(device: &Device<'_>) -> Result<Vec<Process>, NvmlError> {
     let all = device.running_compute_processes()?;
     let process = |p: nvml_wrapper::struct_wrappers::device::ProcessInfo| Process {
         pid: p.pid,
+        name: None,
         vram_bytes: match p.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(bytes).filter(|bytes| plausible::check("vram_total_mb", *bytes).is_ok()),
             UsedGpuMemory::Unavailable => None,

@@ -3,6 +3,7 @@
 use super::driver::any_usable;
 use super::facts::Facts;
 use super::findings::Findings;
+use crate::gpu::holders;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::{self, Loaded};
@@ -45,7 +46,8 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let on_cpu = |loaded: Option<Loaded>| loaded.is_some_and(|loaded| loaded.vram_bytes == 0);
     let mut found = Vec::new();
-    let mut action = String::from("Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.");
+    let mut action = holders::cure(facts.gpu.gpus());
+    action += "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
     if let Some(model) = facts.ollama.models.iter().find(|model| on_cpu(model.loaded)) {
         found.push(format!("Model {} is running on the CPU, not the GPU", model.name));
     }
@@ -57,7 +59,9 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
              the worker there.";
     }
     if !found.is_empty() {
-        findings.add(Code::ModelOnCpu, Verdict::Degraded, None, found.join(". "), action);
+        // What a probe saw has them already.
+        let held = if found.len() > listed { String::new() } else { holders::clause(facts.gpu.gpus()) };
+        findings.add(Code::ModelOnCpu, Verdict::Degraded, None, found.join(". ") + &held, action);
     }
 }
 
@@ -76,7 +80,7 @@ fn slow(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let each: Vec<String> = slow()
         .map(|(row, (median, best))| format!("{} ({median:.1} of its usual {best:.1} tokens/s)", row.model))
         .collect();
-    let message = format!("{} {} slow", named(&each), if each.len() == 1 { "is" } else { "are" });
+    let mut message = format!("{} {} slow", named(&each), if each.len() == 1 { "is" } else { "are" });
     let causes: Vec<&str> = SLOWING.into_iter().filter(|code| findings.has(*code)).map(Code::name).collect();
     let partly = |row| loaded(facts, row).and_then(|loaded| loaded.on_gpu_percent()).is_some_and(|on_gpu| on_gpu < 100);
     let action = if !causes.is_empty() {
@@ -86,7 +90,9 @@ fn slow(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             if causes.len() == 1 { "it makes" } else { "they make" }
         )
     } else if slow().any(|(row, _)| partly(row)) {
-        "Free VRAM, or use a smaller model or context: Ollama runs a part of the model on the CPU.".into()
+        message += &holders::clause(facts.gpu.gpus());
+        let cure = holders::cure(facts.gpu.gpus());
+        format!("{cure}Free VRAM, or use a smaller model or context: Ollama runs a part of the model on the CPU.")
     } else {
         let host = findings.place.on_the_host();
         format!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::facts::Facts;
 use super::findings::Findings;
 use super::probes;
+use crate::gpu::holders;
 use crate::gpu::state::GpuState;
 use crate::health::history;
 use crate::health::uptime::WINDOWS;
@@ -63,9 +64,10 @@ fn vram_mismatch(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         history::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
     {
         let message = format!(
-            "Ollama reports {} MiB of VRAM for its models, but the GPUs show only {} MiB in use",
+            "Ollama reports {} MiB of VRAM for its models, but the GPUs show only {} MiB in use{}",
             claimed >> 20,
-            used >> 20
+            used >> 20,
+            holders::clause(&sample.gpus)
         );
         let action = "Restart Ollama: its models probably run on the CPU. Otherwise Ollama uses GPUs that this worker \
                       cannot see: give both the same GPUs.";
@@ -134,11 +136,13 @@ fn kept_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
             Verdict::Degraded,
             None,
             format!(
-                "Models {} displace each other: Ollama has no room for all of them",
-                named(displaced.into_iter().collect())
+                "Models {} displace each other: Ollama has no room for all of them{}",
+                named(displaced.into_iter().collect()),
+                holders::clause(facts.gpu.gpus())
             ),
-            "Raise OLLAMA_MAX_LOADED_MODELS if there is enough memory, use a smaller model or context, or take one out of \
-             MODEL.",
+            holders::cure(facts.gpu.gpus())
+                + "Raise OLLAMA_MAX_LOADED_MODELS if there is enough memory, use a smaller model or context, or take one \
+                   out of MODEL.",
         );
     }
 }

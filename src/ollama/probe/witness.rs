@@ -1,12 +1,11 @@
 //! What the GPUs did while a model answered a probe, and who holds their memory.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::answer::Answered;
 use crate::gpu::activity::Activity;
+use crate::gpu::holders;
 use crate::gpu::sample::{Gpu, GpuSample};
-use crate::sys::json::MIB;
 use crate::sys::text::counted;
 
 /// A model that computed for less leaves too little in the driver's samples.
@@ -19,9 +18,8 @@ const IDLE_PERCENT: u32 = 10;
 /// Power up to this many times the power before, and this many milliwatts more, is that of an idle GPU.
 const IDLE_POWER: f64 = 1.3;
 const IDLE_POWER_MW: f64 = 10_000.0;
-/// GPUs that are named, and processes.
+/// GPUs that are named.
 const MOST_GPUS: usize = 4;
-const MOST_HOLDERS: usize = 3;
 
 /// What the GPUs did during an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +48,7 @@ pub(crate) fn judge(sample: &GpuSample, answered: &Answered) -> Witness {
     match highest(sample) {
         Some((percent, true)) => Witness::Worked { percent },
         Some((percent, false)) if percent <= IDLE_PERCENT && is_idle(sample, answered) => {
-            let (seen, holders) = (idle_clause(&sample.gpus), vram_holders(sample));
-            let held = if holders.is_empty() { holders } else { format!(". VRAM is held by {holders}") };
-            Witness::Idle { percent, clause: seen + &held }
+            Witness::Idle { percent, clause: idle_clause(&sample.gpus) + &holders::clause(&sample.gpus) }
         }
         _ => Witness::Unknown,
     }
@@ -118,21 +114,6 @@ fn idle_clause(gpus: &[Gpu]) -> String {
         others => format!(", and {others} more"),
     };
     named.join(", ") + &others
-}
-
-/// The processes that hold most of the GPUs' memory, `process 4242 (6321 MiB)`; empty where that is unknown.
-fn vram_holders(sample: &GpuSample) -> String {
-    let mut held: BTreeMap<u32, u64> = BTreeMap::new();
-    for process in sample.gpus.iter().flat_map(|gpu| gpu.processes.iter().flatten()) {
-        if let Some(bytes) = process.vram_bytes {
-            let sum = held.entry(process.pid).or_default();
-            *sum = sum.saturating_add(bytes);
-        }
-    }
-    let mut held: Vec<(u32, u64)> = held.into_iter().collect();
-    held.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-    let named = held.iter().take(MOST_HOLDERS).map(|(pid, bytes)| format!("process {pid} ({} MiB)", bytes / MIB));
-    named.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Witness, judge, vram_holders};
+use super::{Witness, judge};
 use crate::gpu::activity::Activity;
 use crate::gpu::sample::{Gpu, GpuSample};
-use crate::gpu::value::Process;
 use crate::ollama::probe::answer::Answered;
 
 /// A second and a half that an idle GPU of 31 W was watched.
@@ -121,15 +120,4 @@ fn one_gpu_at_work_is_enough_however_short_the_answer() {
     let sample = of(&[gpu(0, IDLE), gpu(1, working), Gpu::default().silent("hangs")]);
     assert_eq!(judge(&sample, &generation(20)), Witness::Worked { percent: 87 });
     assert_eq!(judge(&of(&[Gpu::default()]), &generation(1_200)).percent(), None);
-}
-
-#[test]
-fn the_largest_holders_of_vram_are_named() {
-    let process = |pid, mib: Option<u64>| Process { pid, vram_bytes: mib.map(|mib| mib << 20) };
-    let with = |processes| Gpu { processes, ..Gpu::default() };
-    let first = with(Some(vec![process(4242, Some(6321)), process(7, None), process(8, Some(1))]));
-    let second = with(Some(vec![process(9, Some(400)), process(4242, Some(10)), process(10, Some(500))]));
-    let named = vram_holders(&of(&[first, second, with(None)]));
-    assert_eq!(named, "process 4242 (6331 MiB), process 10 (500 MiB), process 9 (400 MiB)");
-    assert_eq!(vram_holders(&of(&[with(None)])), "");
 }

@@ -341,14 +341,15 @@ pub struct Process {
     compute_instance: c_uint,
 }
 
-/// `processes`: `pid:MiB`, parted by commas; `pid:-` where the driver does not say how much.
+/// `processes`: `pid:MiB`, parted by commas; `pid:-` where the driver does not say how much. By default it is a number that no
+/// process of this machine has: the kernel gives none above 4194304.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     handle: *mut c_void,
     count: *mut c_uint,
     out: *mut Process,
 ) -> c_int {
-    let text = match reading(handle, "processes", "4242:6321") {
+    let text = match reading(handle, "processes", "4200042:6321") {
         Ok(text) => text,
         Err(code) => return code,
     };
