@@ -1,4 +1,4 @@
-//! The bodies of GET /uptime, GET /agents and GET /jobs.
+//! The bodies of GET /uptime, GET /agents, GET /jobs and GET /peers.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::agents::{AgentRow, Agents, MAX_AGENTS};
 use super::parameters::UptimeQuery;
 use crate::health::uptime::{Minute, WINDOWS, Windows};
+use crate::peers::row::PeerRow;
 use crate::sys::counters::JobTotals;
 use crate::sys::json::{json, millis};
 
@@ -112,6 +113,20 @@ pub(crate) fn agents(agents: &Agents, now: f64) -> String {
         max: MAX_AGENTS,
         forgotten: agents.forgotten(),
     })
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Peers"))]
+pub(crate) struct PeersAnswer {
+    status: &'static str,
+    timestamp: f64,
+    /// In the order of PEERS.
+    peers: Vec<PeerRow>,
+}
+
+/// The workers of PEERS.
+pub(crate) fn peers(peers: Vec<PeerRow>, now: f64) -> String {
+    json(&PeersAnswer { status: "success", timestamp: millis(now), peers })
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@ mod gpus;
 mod keepers;
 mod nvidia_smi;
 mod ollama;
+mod peers;
 mod probes;
 mod registrations;
 mod rows;
@@ -21,6 +22,7 @@ use crate::sys::exposition::{Exposition, Family};
 
 pub(crate) use keepers::write as keepers;
 pub(crate) use nvidia_smi::write as nvidia_smi;
+pub(crate) use peers::write as peers;
 pub(crate) use registrations::write as registrations;
 pub(crate) use worker::{health, nothing_yet, process};
 
@@ -35,7 +37,7 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) 
 pub(crate) fn all() -> [(&'static str, Vec<Family>); 4] {
     let of_readings: Vec<Family> = readings::families().into_iter().map(|(family, _)| family).collect();
     [
-        ("Worker", [worker::METRICS, recorder::METRICS].concat()),
+        ("Worker", [worker::METRICS, recorder::METRICS, peers::METRICS].concat()),
         ("GPU", [gpus::METRICS, &of_readings].concat()),
         ("Ollama and models", [ollama::METRICS, keepers::METRICS, probes::METRICS].concat()),
         ("Jobs, registrations and tickets", [counters::METRICS, registrations::METRICS, intake::METRICS].concat()),

@@ -210,6 +210,15 @@ pub(crate) const ROUTES: &[Route] = &[
         ..GET
     },
     Route {
+        path: "/peers",
+        answer: |worker, _, _| Ok(worker.peers()),
+        summary: "The workers of PEERS: verdict, worst reason, GPUs, models and speed of each, as last reported",
+        details: "Each is asked every 15 s while this route is in use, otherwise once a minute. One that does not respond \
+                  is unknown and keeps its last report.",
+        answers: &[json("Peers", "The workers; empty without PEERS")],
+        ..GET
+    },
+    Route {
         path: "/version",
         answer: |worker, _, _| Ok(worker.version()),
         summary: "Capability, model and version, in pytrickle's format",

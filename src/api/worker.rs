@@ -20,6 +20,7 @@ use crate::livepeer::lease::Registrations;
 use crate::livepeer::tickets::header::Tickets;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::ollama::keeper_thread::Keepers;
+use crate::peers::watch::Peers;
 use crate::sys::counters::{Gauge, JobStats};
 use crate::sys::error_codes::ErrorCode;
 use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition};
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
     keepers: Arc<Keepers>,
+    peers: Arc<Peers>,
     ticket_intake: Option<Arc<TicketIntake>>,
     /// CAPABILITY_NAME.
     capabilities: Vec<String>,
@@ -71,6 +73,7 @@ pub(crate) struct Sources {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) keepers: Arc<Keepers>,
+    pub(crate) peers: Arc<Peers>,
     /// None: tickets are not looked at.
     pub(crate) ticket_intake: Option<Arc<TicketIntake>>,
 }
@@ -78,13 +81,14 @@ pub(crate) struct Sources {
 impl Worker {
     /// `config`: capacity, interval and fault of the settings.
     pub(crate) fn new(seen: Sources, config: &Config) -> Self {
-        let Sources { store, recorder, registrations, keepers, ticket_intake } = seen;
+        let Sources { store, recorder, registrations, keepers, peers, ticket_intake } = seen;
         Self {
             store,
             published: Mutex::default(),
             recorder,
             registrations,
             keepers,
+            peers,
             ticket_intake,
             capabilities: config.capability.names.clone(),
             capacity: config.capability.capacity as usize,
@@ -169,6 +173,10 @@ impl Worker {
         Reply::json(200, answers::jobs(&self.stats.totals(), (self.jobs.now(), self.capacity), unix_now()))
     }
 
+    pub(crate) fn peers(&self) -> Reply {
+        Reply::json(200, answers::peers(self.peers.look(), unix_now()))
+    }
+
     /// This worker's name in pytrickle's format.
     fn pipeline(&self) -> &str {
         self.capabilities.first().map_or("agent-net", String::as_str)
@@ -227,6 +235,7 @@ impl Worker {
         }
         metrics::registrations(&mut out, &self.registrations.rows());
         metrics::keepers(&mut out, &self.keepers.rows());
+        metrics::peers(&mut out, &self.peers.rows());
         let started = now - self.started.elapsed().as_secs_f64();
         metrics::process(&mut out, &process::stats(), started, logger::dropped());
         let latest = self.latest();

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::Secret;
 use crate::outgoing;
 
 /// A report of 128 GPUs and thousands of models fits.
@@ -61,15 +60,21 @@ pub(crate) fn health(addr: SocketAddr, deadline: Duration) -> Result<u16, NoAnsw
     answer.map(|reply| reply.status().as_u16()).map_err(|why| no_answer(&url, &why))
 }
 
-/// The body of GET /gpu at the base URL `base`, within `deadline`. `text`: as `key=value` lines.
+/// The body of GET /gpu at the base URL `base`, within `deadline`. `authorization`: that header. `text`: as `key=value`
+/// lines.
 ///
 /// # Errors
 /// There is no response, or it is not a report.
-pub(crate) fn report(base: &str, token: Option<&Secret>, text: bool, deadline: Duration) -> Result<String, NoAnswer> {
+pub(crate) fn report(
+    base: &str,
+    authorization: Option<&str>,
+    text: bool,
+    deadline: Duration,
+) -> Result<String, NoAnswer> {
     let url = format!("{base}/gpu{}", if text { "?format=text" } else { "" });
     let mut request = agent(deadline).get(&url);
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {}", token.expose()));
+    if let Some(authorization) = authorization {
+        request = request.header("Authorization", authorization);
     }
     body(&url, request.call())
 }

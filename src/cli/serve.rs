@@ -12,7 +12,7 @@ use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
 use crate::config::settings::{self, Settings, Source};
 use crate::config::url::HttpUrl;
-use crate::config::{Config, SETTINGS, Setting, TlsRule, WatchdogTest};
+use crate::config::{Config, PeersConfig, SETTINGS, Setting, TlsRule, WatchdogTest};
 use crate::health::recorder::Recorder;
 use crate::health::sampler;
 use crate::health::snapshot_store::SnapshotStore;
@@ -29,6 +29,7 @@ use crate::ollama::keeper_thread::{self, Keepers};
 use crate::ollama::probe::prober::Prober;
 use crate::ollama::probe::speeds_file::SpeedBook;
 use crate::outgoing;
+use crate::peers::watch::Peers;
 use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
 use crate::sys::logger::Background;
@@ -112,11 +113,13 @@ fn serve(config: &Config) -> Started<()> {
     let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;
     let prober = Arc::new(Prober::new(gpus, speeds));
     keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
+    let peers = peers(config)?;
     let seen = Sources {
         store: Arc::clone(&store),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
         keepers,
+        peers,
         ticket_intake: ticket_intake.clone(),
     };
     let worker = Arc::new(Worker::new(seen, config));
@@ -278,6 +281,17 @@ fn ollama_tls(config: &Config) -> Started<()> {
         log::warn!("OLLAMA_TLS=insecure: not verifying Ollama's certificate; a login could be sent to an impostor");
     }
     Ok(())
+}
+
+/// Watches the workers of PEERS.
+fn peers(config: &Config) -> Started<Arc<Peers>> {
+    let PeersConfig { urls, tls } = &config.peers;
+    let rule = outgoing::tls(tls).map_err(|why| (Exit::Config, format!("PEERS_TLS: {why}")))?;
+    if *tls == TlsRule::Insecure && urls.iter().any(|url| url.expose().starts_with("https:")) {
+        log::warn!("PEERS_TLS=insecure: not verifying certificates of peers; a token could be sent to an impostor");
+    }
+    let started = Peers::start(&config.peers, rule, config.faults.time_scale);
+    started.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
 }
 
 /// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.

@@ -101,3 +101,28 @@ fn the_kubernetes_manifest_is_right_for_nodes_of_both_families() {
         assert_eq!(registered(&url.replace("$(NODE_ADDRESS)", node)).as_deref(), Ok(expected));
     }
 }
+
+/// A lost GPU takes a pod out of its services. It does not restart the worker, which is there to report it.
+#[test]
+fn the_kubernetes_probes_restart_no_worker_that_reports_a_lost_gpu() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/kubernetes.yaml")).unwrap();
+    let path = |probe: &str| {
+        let (_, rest) = manifest.split_once(&format!(" {probe}:\n")).expect(probe);
+        let line = rest.lines().next().unwrap().trim();
+        line.strip_prefix("httpGet: {path: ")
+            .and_then(|line| line.strip_suffix(", port: http}"))
+            .expect(line)
+            .to_owned()
+    };
+    let worker = Worker::start(&[]);
+    worker.report_when("no GPU", |report| report["health"]["verdict"] == "unhealthy");
+    let status = |probe: &str| worker.get(&path(probe)).status;
+    assert_eq!(["startupProbe", "livenessProbe", "readinessProbe"].map(status), [200, 200, 503]);
+    // Those of Kubernetes bring no token.
+    let worker = Worker::start(&[("WORKER_TOKEN", "s3cret")]);
+    let status = |probe: &str| worker.get(&path(probe)).status;
+    assert_eq!(["startupProbe", "livenessProbe", "readinessProbe"].map(status), [200, 200, 401]);
+    let (_, grace) = manifest.split_once("terminationGracePeriodSeconds: ").expect("a grace period");
+    let grace: u32 = grace.lines().next().and_then(|number| number.parse().ok()).expect("seconds");
+    assert!(grace > 17, "a stop can take 17 s, not {grace} s");
+}

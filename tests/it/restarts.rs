@@ -11,7 +11,7 @@ use crate::jobs::job;
 const NAME: &str = "agent-net-nyc";
 
 /// Every thread that runs as long as the worker does, except those of connections.
-const THREADS: [&str; 18] = [
+const THREADS: [&str; 19] = [
     "accept",
     "control",
     "first-snapshot",
@@ -23,6 +23,7 @@ const THREADS: [&str; 18] = [
     "live-runner",
     "log",
     "ollama",
+    "peers",
     "registrar",
     "signals",
     "speeds",
@@ -55,6 +56,7 @@ impl Scene {
             ("HOSTNAME", "127.0.0.1".into()),
             ("STATE_DIR", dir.to_str().unwrap().to_owned()),
             ("TICKET_SUBMIT_URL", "http://127.0.0.1:9/".into()),
+            ("PEERS", "http://127.0.0.1:9".into()),
         ];
         let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let worker = Worker::start(&settings);

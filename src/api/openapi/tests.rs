@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
 use super::DOCUMENT;
-use crate::api::answers::{AgentsAnswer, JobsAnswer, UptimeAnswer};
+use crate::api::answers::{AgentsAnswer, JobsAnswer, PeersAnswer, UptimeAnswer};
 use crate::api::codes_answer::CodesAnswer;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
 use crate::api::parameters::Accepts;
@@ -42,6 +42,7 @@ fn schemas() -> Map<String, Value> {
     generator.subschema_for::<UptimeAnswer<'static>>();
     generator.subschema_for::<AgentsAnswer<'static>>();
     generator.subschema_for::<JobsAnswer>();
+    generator.subschema_for::<PeersAnswer>();
     generator.subschema_for::<CodesAnswer>();
     generator.subschema_for::<recent::HistoryAnswer<'static>>();
     generator.subschema_for::<Version<'static>>();

@@ -1,58 +1,59 @@
 //! One verdict: asked of a worker, else made here.
 
-use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::options::{Form, Options};
+use super::options::{Form, NamedWorker, Options};
 use super::render;
+use super::waiting::Waiting;
 use crate::api::report::{Moment, Published};
 use crate::cli::doctor::checks;
 use crate::cli::local::{self, NoAnswer};
-use crate::config::Config;
+use crate::config::{Config, Login};
 use crate::health::once::Once;
+use crate::health::verdict::Verdict;
 use crate::http::refusal::error_body;
 use crate::ollama::state::OllamaState;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
-
-/// A wait that is longer than this is explained on stderr.
-const SILENT: Duration = Duration::from_secs(2);
 
 /// Asks, and keeps the helper of its own that it may need for it.
 pub(super) struct Asker {
     config: Config,
     options: Options,
     own: Option<Once>,
-    /// What is waited for was said: once is enough.
-    said: Arc<AtomicBool>,
+    waiting: Waiting,
 }
 
 impl Asker {
     pub(super) fn new(config: Config, options: Options) -> Self {
-        Self { config, options, own: None, said: Arc::default() }
+        let waiting = Waiting::new(!matches!(options.form, Form::Npd(_)));
+        Self { config, options, own: None, waiting }
     }
 
     /// The verdict's exit code, and what is to be printed.
     pub(super) fn ask(&mut self) -> (Exit, String) {
-        let answer = self.report().map_err(|why| why.to_string()).and_then(|body| match self.options.form {
+        let form = self.options.form;
+        let answer = self.report().map_err(|why| why.to_string()).and_then(|body| match form {
             Form::Lines => render::summary(&body),
             Form::Json => render::summary(&body).map(|(verdict, _)| (verdict, render::json_line(&body))),
             Form::Text => render::verdict_of_text(&body).map(|verdict| (verdict, body)),
+            Form::Npd(_) => render::npd(&body),
         });
-        match answer {
-            Ok((verdict, text)) => (verdict.into(), text),
-            Err(why) => {
-                let text = match self.options.form {
-                    Form::Lines => render::unknown(&why),
-                    Form::Json => error_body("unreachable", &why, unix_now()) + "\n",
-                    Form::Text => render::unknown_text(&why),
-                };
-                (Exit::Unknown, text)
-            }
+        let (verdict, text) = answer.unwrap_or_else(|why| {
+            let text = match form {
+                Form::Lines => render::unknown(&why),
+                Form::Json => error_body("unreachable", &why, unix_now()) + "\n",
+                Form::Text => render::unknown_text(&why),
+                Form::Npd(_) => render::npd_unknown(&why),
+            };
+            (Verdict::Unknown, text)
+        });
+        match form {
+            Form::Npd(problem) => (npd_exit(verdict, problem), text),
+            _ => (verdict.into(), text),
         }
     }
 
@@ -61,12 +62,15 @@ impl Asker {
         let deadline = Instant::now() + self.options.timeout;
         let (config, text) = (&self.config, self.options.form == Form::Text);
         let own = || format!("http://{}", local::reachable(config.host, config.port));
-        let base = self.options.url.as_ref().map_or_else(own, |url| url.as_str().to_owned());
+        let named = self.options.workers.first();
+        let base = named.map_or_else(own, |worker| worker.url.as_str().to_owned());
+        let token = || config.worker_token.clone().map(|token| Login::Token(token).header());
+        let authorization = named.and_then(NamedWorker::authorization).or_else(token);
         let waiting = self.waiting(&base);
-        let answer = local::report(&base, config.worker_token.as_ref(), text, self.options.timeout);
+        let answer = local::report(&base, authorization.as_deref(), text, self.options.timeout);
         drop(waiting);
         match answer {
-            Err(NoAnswer::Refused(_)) if self.options.url.is_none() => Ok(self.sample(deadline, text)),
+            Err(NoAnswer::Refused(_)) if named.is_none() && self.may_sample() => Ok(self.sample(deadline, text)),
             answer => {
                 self.own = None;
                 answer
@@ -95,18 +99,21 @@ impl Asker {
         if text { latest.text(&at) } else { crate::sys::json::json(&latest.report(None, &at)) }
     }
 
-    /// Says on stderr what is waited for if that takes long; until it is dropped.
+    /// A reading of the driver takes longer than node-problem-detector waits.
+    fn may_sample(&self) -> bool {
+        !matches!(self.options.form, Form::Npd(_))
+    }
+
     fn waiting(&self, what: &str) -> Sender<()> {
-        let (over, is_over) = mpsc::channel();
-        let line = format!("waiting for {what} (up to {} s) ...", self.options.timeout.as_secs_f64());
-        let said = Arc::clone(&self.said);
-        thread::spawn(move || {
-            let long = is_over.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout);
-            if long && !said.swap(true, Ordering::Relaxed) {
-                // A closed stderr does not stop it.
-                let _ = writeln!(io::stderr(), "{line}");
-            }
-        });
-        over
+        self.waiting.begin(what, self.options.timeout)
+    }
+}
+
+/// node-problem-detector has 0 for ok, 1 for a problem, and others for unknown.
+fn npd_exit(verdict: Verdict, problem: Verdict) -> Exit {
+    match verdict {
+        Verdict::Unknown => Exit::Unhealthy,
+        verdict if verdict >= problem => Exit::Failed,
+        _ => Exit::Ok,
     }
 }

@@ -1,8 +1,10 @@
 //! The lines and the exit code that `check` makes of a report, and the line that `ack` makes of an answer.
 
 mod lines;
+mod npd;
 mod report;
 
+pub(crate) use npd::{npd, npd_unknown};
 use report::{Health, Reason, Report};
 
 use crate::api::text;
@@ -14,7 +16,25 @@ use crate::health::verdict::Verdict;
 /// # Errors
 /// One sentence when it is not a report of this worker.
 pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
-    let report: Report = serde_json::from_str(json).map_err(|why| format!("not a report of agent-net: {why}"))?;
+    let report = Report::read(json)?;
+    let mut text = one_line(&head("agent-net", &report));
+    for line in lines::of_gpus(&report.gpus).chain(lines::of_reasons(&report.health.reasons, &report.gpus)) {
+        text.push_str(&one_line(&line));
+    }
+    Ok((report.health.verdict, text))
+}
+
+/// The verdict of one of several workers, and its line.
+///
+/// # Errors
+/// One sentence when it is not a report of this worker.
+pub(crate) fn line_of(url: &str, json: &str) -> Result<(Verdict, String), String> {
+    let report = Report::read(json)?;
+    Ok((report.health.verdict, one_line(&head(url, &report))))
+}
+
+/// The Nagios status line of the worker of this name.
+fn head(name: &str, report: &Report) -> String {
     let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
     let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
@@ -26,17 +46,18 @@ pub(crate) fn summary(json: &str) -> Result<(Verdict, String), String> {
         (false, 0) => "no GPU could be read".into(),
         (false, listed) => format!("none of {listed} GPUs could be read"),
     };
-    let mut text =
-        one_line(&format!("agent-net {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict));
-    for line in lines::of_gpus(&gpus).chain(lines::of_reasons(&health.reasons, &gpus)) {
-        text.push_str(&one_line(&line));
-    }
-    Ok((health.verdict, text))
+    format!("{name} {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict)
 }
 
 /// The line for people without a report: Nagios shows stdout.
 pub(crate) fn unknown(why: &str) -> String {
     one_line(&format!("agent-net unknown: {why}"))
+}
+
+/// The same for one of several workers. `why` may begin with the URL that was asked.
+pub(crate) fn unknown_of(url: &str, why: &str) -> String {
+    let why = why.strip_prefix(url).and_then(|why| why.split_once(' ')).map_or(why, |(_, why)| why);
+    one_line(&format!("{url} unknown: {why}"))
 }
 
 /// The same as `key=value` lines.
@@ -50,6 +71,20 @@ pub(crate) fn unknown_text(why: &str) -> String {
 /// A report in JSON as one line: JSON strings hold no line ends.
 pub(crate) fn json_line(json: &str) -> String {
     json.trim().replace(['\r', '\n'], " ") + "\n"
+}
+
+/// A JSON object of one of several workers, with its URL as the first key.
+pub(crate) fn json_of(url: &str, json: &str) -> String {
+    let line = json_line(json);
+    let url = crate::sys::json::json(&url);
+    line.trim_end().strip_prefix('{').map_or_else(String::new, |rest| format!("{{\"url\":{url},{rest}"))
+}
+
+/// The `key=value` lines of one of several workers, with its URL as the first.
+pub(crate) fn text_of(url: &str, text: &str) -> String {
+    let mut lines = text::Lines::default();
+    lines.quote("url", url);
+    lines.done() + text
 }
 
 /// The line of `ack` for the answer of a worker.

@@ -5,7 +5,6 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ask::Asker;
 use super::options::Form;
 use crate::cli::output::{complain, put};
 use crate::sys::exit::Exit;
@@ -18,7 +17,7 @@ enum Event {
 }
 
 /// Asks at each `interval`, counted from begin to begin. The exit code is that of the last verdict.
-pub(super) fn run(mut asker: Asker, form: Form, interval: Duration) -> Exit {
+pub(super) fn run(mut ask: impl FnMut() -> (Exit, String) + Send + 'static, form: Form, interval: Duration) -> Exit {
     let signals = match signals::watch() {
         Ok(signals) => signals,
         Err(why) => {
@@ -34,7 +33,7 @@ pub(super) fn run(mut asker: Asker, form: Form, interval: Duration) -> Exit {
     // A signal ends it while it waits for an answer, too.
     thread::spawn(move || {
         while asked.recv().is_ok() {
-            let (exit, text) = asker.ask();
+            let (exit, text) = ask();
             if events.send(Event::Answer(exit, text)).is_err() {
                 return;
             }

@@ -30,18 +30,30 @@ same as agent-net ack.",
 Asks the worker at URL, or the worker on this machine. Without one, it reads the GPUs and Ollama itself. The first
 line is a Nagios/Icinga status line. A line for each GPU and the reasons follow. A driver that crashes or does not
 respond within --timeout is unhealthy (2). A worker that does not respond is unreachable (3). --watch repeats until
-SIGINT or until the output is closed. The exit code is then that of the last verdict.",
+SIGINT or until the output is closed. The exit code is then that of the last verdict.
+
+Several --url are asked at the same time, 32 at most, each for up to --timeout. Each is one line that begins with its
+URL, --json prints an array, and the exit code is that of the worst verdict (ok, unknown, degraded, unhealthy).
+
+--npd is for node-problem-detector: one line of at most 80 bytes of ASCII, exit code 0 (ok), 1 (problem) or 2
+(unknown). A problem is an unhealthy verdict, with --degraded also a degraded one. It never reads the GPUs itself.",
         options: &[
-            option("--url", Value::Any("URL"), "base URL of a worker"),
+            option(
+                "--url",
+                Value::Any("URL"),
+                "base URL of a worker, may be repeated; :WORKER_TOKEN@ goes before the host",
+            ),
             option(
                 "--timeout",
                 Value::Any("DURATION"),
-                "limit for worker, driver and Ollama: 30, 30s, 500ms or 1m [30s]",
+                "limit for worker, driver and Ollama: 30, 30s, 500ms or 1m [30s; --npd: 4s]",
             ),
             option("--watch", Value::None, "repeat; a terminal is redrawn, other output is appended"),
             option("--interval", Value::Any("DURATION"), "interval of --watch [5s]"),
             option("--json", Value::None, "print the report as JSON, one line each time"),
             option("--text", Value::None, "print the report as key=value lines, safe to eval in a shell"),
+            option("--npd", Value::None, "print and exit as node-problem-detector expects it"),
+            option("--degraded", Value::None, "with --npd: degraded is a problem as well"),
         ],
         settings: true,
         example: "agent-net check --url http://10.0.0.7:9876",

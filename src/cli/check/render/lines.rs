@@ -89,6 +89,11 @@ fn of_gpu<'a>(reason: &'a Reason, gpus: &[Gpu]) -> OfGpu<'a> {
     OfGpu { severity: reason.severity, gpu, message, action, device }
 }
 
+/// The GPUs of these reasons, as people see them.
+pub(super) fn gpu_names(reasons: &[&Reason], gpus: &[Gpu]) -> Vec<String> {
+    reasons.iter().filter_map(|reason| of_gpu(reason, gpus).gpu).collect()
+}
+
 /// `nvidia-smi` takes several GPUs at once: `-i 0,3`.
 const OPTION: &str = "nvidia-smi -i ";
 const ANY: &str = "N";

@@ -17,6 +17,14 @@ pub(super) struct Report {
     pub(super) source: String,
 }
 
+impl Report {
+    /// # Errors
+    /// One sentence when it is not a report of this worker.
+    pub(super) fn read(json: &str) -> Result<Self, String> {
+        serde_json::from_str(json).map_err(|why| format!("not a report of agent-net: {why}"))
+    }
+}
+
 /// One GPU of it; null is unknown.
 #[derive(Default, Deserialize)]
 #[serde(default)]
