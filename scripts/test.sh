@@ -7,10 +7,11 @@
 #            Livepeer's Python SDK
 #
 # As root on Debian or Ubuntu it installs missing packages, and starts a Docker daemon if none responds (and stops it at
-# the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. It
-# downloads into .run/: schemathesis, kubernetes-validate and Livepeer's Python SDK from PyPI, and NVIDIA's libnvidia-ml
-# of several driver branches from the machine's Debian mirror. The SDK needs Python 3.12 or newer: on Debian 12 that of
-# Debian 13 is downloaded as well.
+# the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. Without
+# Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate and
+# Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager and NVIDIA's
+# libnvidia-ml of several driver branches. The SDK needs Python 3.12 or newer: on Debian 12 that of Debian 13 is
+# downloaded as well.
 #
 # Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
 set -eu
@@ -174,7 +175,6 @@ prepare_rest() {
     want strace strace
     want valgrind valgrind
     want busybox busybox
-    want promtool prometheus
     want mandoc mandoc
     want zsh zsh
     want fish fish
@@ -191,6 +191,24 @@ prepare_rest() {
             install rustc-web cargo-web rust-web-src libunwind-14-dev ||
             without "the standard library for $musl is missing"
     fi
+}
+
+# Prometheus and Alertmanager are unpacked into .run/: an installed package starts its service.
+prepare_monitoring() {
+    monitoring=$run/monitoring
+    PATH=$PATH:$monitoring/usr/bin
+    packages=
+    want promtool prometheus
+    want amtool prometheus-alertmanager
+    [ -n "$packages" ] || return 0
+    say "downloading$packages"
+    refresh || :
+    mkdir -p "$monitoring/new"
+    for package in $packages; do
+        (cd "$monitoring/new" && apt-get -qq -o APT::Sandbox::User=root download "$package" &&
+            dpkg-deb -x "$package"_*.deb "$monitoring") || without "$package is missing: tests/it/fleet.rs will fail"
+    done
+    rm -rf "$monitoring/new"
 }
 
 # ---- packages of other Debian releases ----
@@ -416,6 +434,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 prepare_rust
+prepare_monitoring
 $quick || prepare_rest
 
 step "format"
@@ -466,7 +485,7 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu runtime secrets kmsg monitoring orchestrator gateway live-runner; do
+        for override in compose gpu runtime secrets kmsg monitoring monitoring-agent orchestrator gateway live-runner; do
             ORCH_SECRET=secret $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else

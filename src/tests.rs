@@ -182,6 +182,7 @@ proptest! {
             job: None,
             if_none_match: Some(&accept),
             proxied,
+            gzip: proxied,
             late: false,
             waited: std::time::Duration::ZERO,
             body: Some(&body),

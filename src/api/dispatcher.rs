@@ -30,13 +30,18 @@ impl Dispatcher {
         let now = Instant::now();
         let start = now.checked_sub(request.waited).unwrap_or(now);
         let destination = self.router.find(request);
+        let compressed = destination.route.as_ref().is_ok_and(|route| route.compressed);
         let handle = || destination.route.and_then(|route| (route.answer)(&self.worker, request, start));
         let answer = panic::catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| Err(panicked()));
         let is_tokenless = request.authorization.is_none() && destination.job_route.is_some();
         if is_tokenless && matches!(&answer, Err(refusal) if refusal.code == ErrorCode::Unauthorized) {
             self.tokenless_logged.call_once(warn_of_tokenless_jobs);
         }
-        let reply = answer.unwrap_or_else(|refusal| refusal.reply(unix_now()));
+        let reply = match answer {
+            Ok(reply) if compressed => reply.compressed(request.gzip),
+            Ok(reply) => reply,
+            Err(refusal) => refusal.reply(unix_now()),
+        };
         if let Some(route) = destination.job_route {
             self.worker.count(route, reply.status, start.elapsed());
         }

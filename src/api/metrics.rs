@@ -2,7 +2,9 @@
 //! absent, never 0.
 
 mod gpus;
+mod heartbeat;
 mod keepers;
+mod notifications;
 mod nvidia_smi;
 mod ollama;
 mod peers;
@@ -20,7 +22,9 @@ use crate::sys::counters;
 use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition::{Exposition, Family};
 
+pub(crate) use heartbeat::write as heartbeat;
 pub(crate) use keepers::write as keepers;
+pub(crate) use notifications::write as notifications;
 pub(crate) use nvidia_smi::write as nvidia_smi;
 pub(crate) use peers::write as peers;
 pub(crate) use registrations::write as registrations;
@@ -34,13 +38,14 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) 
 }
 
 /// All metrics but those of `nvidia_smi`, by headings.
-pub(crate) fn all() -> [(&'static str, Vec<Family>); 4] {
+pub(crate) fn all() -> [(&'static str, Vec<Family>); 5] {
     let of_readings: Vec<Family> = readings::families().into_iter().map(|(family, _)| family).collect();
     [
-        ("Worker", [worker::METRICS, recorder::METRICS, peers::METRICS].concat()),
+        ("Worker", [worker::METRICS, recorder::METRICS, notifications::METRICS, peers::METRICS].concat()),
         ("GPU", [gpus::METRICS, &of_readings].concat()),
         ("Ollama and models", [ollama::METRICS, keepers::METRICS, probes::METRICS].concat()),
         ("Jobs, registrations and tickets", [counters::METRICS, registrations::METRICS, intake::METRICS].concat()),
+        ("Notifications", heartbeat::METRICS.to_vec()),
     ]
 }
 

@@ -15,6 +15,8 @@ use crate::health::verdict::{Reason, Verdict};
 use crate::http::body_parts::Body;
 use crate::http::refusal::CAPABILITY;
 use crate::livepeer::lease::RegistrationRow;
+use crate::notify::heartbeat::HeartbeatRow;
+use crate::notify::row::NotificationRow;
 use crate::ollama::keeper::kept::Kept;
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::Model;
@@ -49,7 +51,9 @@ pub(crate) struct Moment<'a> {
     /// The reason of a snapshot that is too old.
     pub(crate) stale: Option<&'a Reason>,
     pub(crate) registrations: &'a [RegistrationRow],
+    pub(crate) notifications: &'a [NotificationRow],
     pub(crate) keepers: &'a [KeeperRow],
+    pub(crate) heartbeat: Option<&'a HeartbeatRow>,
 }
 
 /// The body of a job's answer, and of GET /gpu without `agent_id`.
@@ -92,6 +96,12 @@ pub(crate) struct Report<'a> {
     /// For the operator: absent in answers to jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<&'a [RegistrationRow]>,
+    /// The receivers of NOTIFY_URL. For the operator: absent in answers to jobs.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    notifications: &'a [NotificationRow],
+    /// The calls of HEARTBEAT_URL: absent where it is unset, and in answers to jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<&'a HeartbeatRow>,
     /// Milliseconds since the GPUs were read.
     sample_age_ms: u64,
     /// Sources of the readings: nvml, tegra, ollama, joined by +, or none.
@@ -229,6 +239,8 @@ impl Published {
             uptime: UptimeRow { windows: windows.collect(), process_seconds: at.process_seconds },
             model_keeper: at.keepers,
             registrations: agent_id.is_none().then_some(at.registrations),
+            notifications: if agent_id.is_none() { at.notifications } else { &[] },
+            heartbeat: at.heartbeat.filter(|_| agent_id.is_none()),
             sample_age_ms: at.sample_age_ms,
             source: self.snapshot.source(),
             version: env!("CARGO_PKG_VERSION"),

@@ -68,6 +68,8 @@ pub(crate) struct Route {
     pub(crate) answers: &'static [Answer],
     /// Beside [`ANYWHERE`] and `unauthorized`.
     pub(crate) errors: &'static [ErrorCode],
+    /// Large answers are compressed where the client takes gzip.
+    pub(crate) compressed: bool,
 }
 
 /// The route that CAPABILITY_NAME's routes repeat.
@@ -97,6 +99,7 @@ const GET: Route = Route {
     parameters: &[],
     answers: &[],
     errors: &[],
+    compressed: false,
 };
 
 const JOB: Route = Route {
@@ -135,6 +138,7 @@ pub(crate) const ROUTES: &[Route] = &[
             Answer { status: 200, content_type: "text/html", schema: "", meaning: "The page; it updates itself" },
             Answer { status: 304, content_type: "", schema: "", meaning: "If-None-Match names this page" },
         ],
+        compressed: true,
         ..GET
     },
     Route {
@@ -169,6 +173,7 @@ pub(crate) const ROUTES: &[Route] = &[
             Answer { status: 200, content_type: TEXT, schema: "", meaning: "The report" },
         ],
         errors: &[BadFormat, NoSample],
+        compressed: true,
         ..GET
     },
     Route {
@@ -193,6 +198,7 @@ pub(crate) const ROUTES: &[Route] = &[
         answer: |worker, _, _| Ok(worker.history()),
         summary: "Temperature, power, utilization and VRAM of each GPU in the last hour, a mean for each minute; the speeds of models in their last probes",
         answers: &[json("History", "The curves")],
+        compressed: true,
         ..GET
     },
     Route {
@@ -264,6 +270,7 @@ pub(crate) const ROUTES: &[Route] = &[
                 meaning: "The same, if Accept names text/html",
             },
         ],
+        compressed: true,
         ..GET
     },
     Route {
@@ -280,6 +287,7 @@ pub(crate) const ROUTES: &[Route] = &[
                 meaning: "OpenMetrics, if Accept names it",
             },
         ],
+        compressed: true,
         ..GET
     },
     Route {
@@ -318,6 +326,7 @@ pub(crate) const ROUTES: &[Route] = &[
         tag: "operation",
         summary: "All routes as OpenAPI 3.1",
         answers: &[json("OpenApi", "The document")],
+        compressed: true,
         ..GET
     },
 ];

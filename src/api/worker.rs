@@ -19,6 +19,8 @@ use crate::http::reply::Reply;
 use crate::livepeer::lease::Registrations;
 use crate::livepeer::tickets::header::Tickets;
 use crate::livepeer::tickets::intake::TicketIntake;
+use crate::notify::heartbeat::Heartbeats;
+use crate::notify::row::Notifications;
 use crate::ollama::keeper_thread::Keepers;
 use crate::peers::watch::Peers;
 use crate::sys::counters::{Gauge, JobStats};
@@ -45,9 +47,11 @@ pub(crate) struct Worker {
     published: Mutex<Option<Arc<Published>>>,
     recorder: Arc<Recorder>,
     registrations: Arc<Registrations>,
+    notifications: Arc<Notifications>,
     keepers: Arc<Keepers>,
     peers: Arc<Peers>,
     ticket_intake: Option<Arc<TicketIntake>>,
+    heartbeats: Arc<Heartbeats>,
     /// CAPABILITY_NAME.
     capabilities: Vec<String>,
     /// CAPABILITY_CAPACITY.
@@ -72,24 +76,28 @@ pub(crate) struct Sources {
     pub(crate) store: Arc<SnapshotStore>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) registrations: Arc<Registrations>,
+    pub(crate) notifications: Arc<Notifications>,
     pub(crate) keepers: Arc<Keepers>,
     pub(crate) peers: Arc<Peers>,
     /// None: tickets are not looked at.
     pub(crate) ticket_intake: Option<Arc<TicketIntake>>,
+    pub(crate) heartbeats: Arc<Heartbeats>,
 }
 
 impl Worker {
     /// `config`: capacity, interval and fault of the settings.
     pub(crate) fn new(seen: Sources, config: &Config) -> Self {
-        let Sources { store, recorder, registrations, keepers, peers, ticket_intake } = seen;
+        let Sources { store, recorder, registrations, notifications, keepers, peers, ticket_intake, heartbeats } = seen;
         Self {
             store,
             published: Mutex::default(),
             recorder,
             registrations,
+            notifications,
             keepers,
             peers,
             ticket_intake,
+            heartbeats,
             capabilities: config.capability.names.clone(),
             capacity: config.capability.capacity as usize,
             interval: config.sample_interval,
@@ -234,8 +242,10 @@ impl Worker {
             intake.write_metrics(&mut out);
         }
         metrics::registrations(&mut out, &self.registrations.rows());
+        metrics::notifications(&mut out, &self.notifications.rows());
         metrics::keepers(&mut out, &self.keepers.rows());
         metrics::peers(&mut out, &self.peers.rows());
+        metrics::heartbeat(&mut out, &self.heartbeats.rows());
         let started = now - self.started.elapsed().as_secs_f64();
         metrics::process(&mut out, &process::stats(), started, logger::dropped());
         let latest = self.latest();
@@ -298,9 +308,13 @@ impl Worker {
         let age = latest.snapshot.at.elapsed();
         let stale = verdict::stale(age, self.interval, now);
         let (registrations, keepers) = (self.registrations.rows(), self.keepers.rows());
+        let notifications = self.notifications.rows();
+        let heartbeats = self.heartbeats.rows();
         answer(&Moment {
             registrations: &registrations,
+            notifications: &notifications,
             keepers: &keepers,
+            heartbeat: heartbeats.first(),
             now,
             sample_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             process_seconds: self.started.elapsed().as_secs(),

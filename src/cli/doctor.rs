@@ -2,6 +2,8 @@
 
 pub(super) mod checks;
 pub(crate) mod diagnosis;
+mod heartbeat;
+mod notify;
 mod probes;
 
 use std::env;

@@ -13,12 +13,14 @@ mod local;
 mod man;
 mod manual;
 mod names;
+mod notify;
 mod output;
 mod pm;
 mod probe;
 mod pull;
 mod serve;
 mod stop;
+mod supervision;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "pull" => Ok(Task::Pull),
         "probe" => Ok(Task::Probe { json: args.contains("--json") }),
         "health" => Ok(Task::Health),
+        "notify" => notify::options(&mut args).map(|()| Task::Notify),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
         "ack" => ack::options(&mut args).map(Task::Ack),
         "config" => config::form(&mut args).map(Task::Config),
@@ -103,6 +106,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
         Task::Probe { json } => probe::run(&settings, model.as_deref(), json),
+        Task::Notify => notify::run(&settings),
         Task::Ack(options) => ack::run(&settings, &options),
         Task::Config(form) => config::run(&settings, form),
     }
@@ -121,6 +125,7 @@ enum Task {
     Doctor { json: bool },
     Pull,
     Probe { json: bool },
+    Notify,
     Ack(ack::Options),
     Config(config::Form),
 }

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{control, local, output};
+use super::{control, output, supervision};
 use crate::api::dispatcher::Dispatcher;
 use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
@@ -25,6 +26,11 @@ use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
 use crate::livepeer::tickets::intake::TicketIntake;
+use crate::notify::call::Caller;
+use crate::notify::heartbeat::Heartbeats;
+use crate::notify::heartbeat_thread::Heartbeat;
+use crate::notify::notifier::Notifier;
+use crate::notify::row::Notifications;
 use crate::ollama::keeper_thread::{self, Keepers};
 use crate::ollama::probe::prober::Prober;
 use crate::ollama::probe::speeds_file::SpeedBook;
@@ -34,15 +40,12 @@ use crate::sys::counters::Pulse;
 use crate::sys::exit::Exit;
 use crate::sys::logger::Background;
 use crate::sys::signals::{self, Signal};
+use crate::sys::systemd::Systemd;
 use crate::sys::text::counted;
 use crate::sys::{limits, resolver, threads};
 
 /// Requests that have begun get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often the watchdog asks, how long it waits, and how many failures in a row end the process.
-const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
-const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
-const WATCHDOG_FAILURES: u32 = 3;
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 1024;
 const MIN_CONNECTIONS: u64 = 16;
@@ -93,9 +96,11 @@ pub(super) fn run(settings: &Settings) -> Exit {
 fn serve(config: &Config) -> Started<()> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
     let signals = signals::watch().map_err(failed)?;
+    let systemd = Arc::new(Systemd::from_env());
     resolver::start().map_err(failed)?;
     let orchestrators = orchestrators(config)?;
     ollama_tls(config)?;
+    let caller = notify_tls(config)?;
     let limits = gate_limits(config)?;
     let addr = SocketAddr::new(config.host, config.port);
     let listener = http::bind(addr, config.host_chosen)
@@ -108,19 +113,23 @@ fn serve(config: &Config) -> Started<()> {
     let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
 
     let registrations = Arc::new(Registrations::default());
+    let notifications = Arc::new(Notifications::default());
     let ticket_intake = ticket_intake(config)?;
     let probed = config.models.probe.interval.is_some() && !config.models.names.is_empty();
     let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;
     let prober = Arc::new(Prober::new(gpus, speeds));
     keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
     let peers = peers(config)?;
+    let (serves, heartbeats) = (Arc::new(AtomicBool::new(true)), Arc::new(Heartbeats::default()));
     let seen = Sources {
         store: Arc::clone(&store),
         recorder: Arc::clone(&recorder),
         registrations: Arc::clone(&registrations),
+        notifications: Arc::clone(&notifications),
         keepers,
         peers,
         ticket_intake: ticket_intake.clone(),
+        heartbeats: Arc::clone(&heartbeats),
     };
     let worker = Arc::new(Worker::new(seen, config));
     let pulse = Pulse::default();
@@ -131,15 +140,31 @@ fn serve(config: &Config) -> Started<()> {
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("listening on http://{addr}");
-    watch_over(addr, port.clone(), config).map_err(failed)?;
+    supervision::watch_over(addr, port.clone(), config, &systemd, &serves).map_err(failed)?;
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations);
-    let signal = wait_for_stop(&signals, &worker, &registrar);
+    let notifier = Notifier::start(config, caller, &store, &notifications).map_err(failed)?;
+    let heartbeat = Heartbeat::start(config, &store, &serves, &heartbeats).map_err(|why| (Exit::Config, why))?;
+    systemd.ready();
+    supervision::report_status(&systemd, &store, config.sample_interval).map_err(failed)?;
+    let signal = wait_for_stop(
+        &signals,
+        || drop(worker.acknowledge("SIGUSR1")),
+        || {
+            systemd.reloading();
+            registrar.renew();
+            heartbeat.iter().for_each(|heartbeat| heartbeat.renew());
+            notifier.iter().for_each(Notifier::renew);
+            systemd.ready();
+        },
+    );
+    systemd.stopping();
     log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
     port.drain();
     worker.drain();
+    let notified = notifier.as_ref().map(|notifier| (notifier, notifier.stop()));
     registrar.stop();
     drain(&port);
     if let Some(ticket_intake) = ticket_intake {
@@ -147,59 +172,26 @@ fn serve(config: &Config) -> Started<()> {
     }
     registrar.leave();
     recorder.flush();
+    if let Some((notifier, end)) = notified {
+        notifier.wait(end);
+    }
     Ok(())
 }
 
 /// Waits for a signal that ends the worker; its name.
-fn wait_for_stop(signals: &Receiver<Signal>, worker: &Worker, registrar: &Registrar) -> &'static str {
+fn wait_for_stop(signals: &Receiver<Signal>, acknowledge: impl Fn(), renew: impl Fn()) -> &'static str {
     loop {
         match signals.recv() {
             Ok(Signal::Renew) => {
-                log::info!("SIGHUP: reading the orchestrator's secret again and re-registering");
-                registrar.renew();
+                log::info!("SIGHUP: reading the files with secrets again and re-registering");
+                renew();
             }
-            Ok(Signal::Acknowledge) => drop(worker.acknowledge("SIGUSR1")),
+            Ok(Signal::Acknowledge) => acknowledge(),
             Ok(Signal::Stop(name)) => return name,
             // It never ends before this.
             Err(_) => return "no signal thread",
         }
     }
-}
-
-/// Ends the process when it stops serving, so that its supervisor restarts it.
-fn watch_over(addr: SocketAddr, port: Port, config: &Config) -> std::io::Result<()> {
-    let addr = local::reachable(addr.ip(), addr.port());
-    let pause = WATCHDOG_PAUSE / config.faults.watchdog_scale();
-    // Only a deaf worker makes it wait for the whole deadline.
-    let deadline =
-        if config.faults.watchdog == Some(WatchdogTest::Deaf) { WATCHDOG_DEADLINE / 10 } else { WATCHDOG_DEADLINE };
-    let watch = move || {
-        let mut failures = 0;
-        while failures < WATCHDOG_FAILURES {
-            thread::sleep(pause);
-            failures = if is_alive(addr, &port, deadline) { 0 } else { failures + 1 };
-        }
-        log::error!(
-            "http://{addr}/health did not respond with 200 {failures} times in a row: exiting so that the supervisor restarts the worker"
-        );
-        Exit::Failed.now();
-    };
-    threads::service("watchdog", watch)
-}
-
-/// A 200 of /health proves that the worker serves. It is requested through the public port, where a slow driver or Ollama
-/// delays nothing. But clients that hold all connections keep the watchdog out as well, and a server under attack must not
-/// end while it serves. So two other proofs together suffice: connections are still accepted, even if only to be closed,
-/// and /health responds with 200 within the process, without a connection.
-fn is_alive(addr: SocketAddr, port: &Port, deadline: Duration) -> bool {
-    let before = port.accepted();
-    let answer = local::health(addr, deadline);
-    if matches!(answer, Ok(200)) {
-        return true;
-    }
-    let (accepts, within) = (port.accepted() != before, port.health(deadline));
-    log::debug!("watchdog: public port: {answer:?}; connections accepted: {accepts}; within the process: {within:?}");
-    accepts && within == Some(200)
 }
 
 /// Lets `agent-net ack` reach this worker if STATE_DIR is set.
@@ -292,6 +284,20 @@ fn peers(config: &Config) -> Started<Arc<Peers>> {
     }
     let started = Peers::start(&config.peers, rule, config.faults.time_scale);
     started.map_err(|why| (Exit::Failed, format!("cannot start: {why}")))
+}
+
+/// NOTIFY_TLS can be used.
+fn notify_tls(config: &Config) -> Started<Caller> {
+    let settings = &config.notify;
+    let tls = outgoing::tls(&settings.tls).map_err(|why| (Exit::Config, format!("NOTIFY_TLS: {why}")))?;
+    let urls = || settings.targets.iter().map(|target| &target.url);
+    if settings.tls == TlsRule::Insecure && urls().any(|url| url.expose().starts_with("https:")) {
+        log::warn!("NOTIFY_TLS=insecure: not verifying certificates; the secret URLs could be sent to an impostor");
+    }
+    for url in urls().filter(|url| url.is_exposed()) {
+        log::warn!("NOTIFY_URL: {} is used without TLS: others can read the secret in it; use https", url.shown());
+    }
+    Ok(Caller::new(tls))
 }
 
 /// Takes tickets, where TICKET_SUBMIT_URL says what to do with them.

@@ -24,7 +24,7 @@ mod values;
 pub(crate) use capability::Capability;
 pub(crate) use fault::WatchdogTest;
 pub(crate) use models::{KeepAlive, MAX_MODEL_NAME, Models, ProbeSettings, is_model_name, model_name_problem};
-pub(crate) use notify::{HeartbeatConfig, NotifyConfig, NotifyFormat, NotifyTarget, PeersConfig};
+pub(crate) use notify::{HeartbeatConfig, NotifyFormat, NotifyTarget, PeersConfig};
 pub(crate) use ollama::{Login, OllamaConfig};
 pub(crate) use orchestrators::{Protocol, RunnerConfig};
 pub(crate) use secret::Secret;

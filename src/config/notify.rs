@@ -35,6 +35,11 @@ impl NotifyFormat {
     fn parse(word: &str) -> Option<Self> {
         Self::WORDS.iter().find(|(name, _)| *name == word).map(|(_, format)| *format)
     }
+
+    /// As it is set.
+    pub(crate) fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// One receiver of notifications.
@@ -44,11 +49,33 @@ pub(crate) struct NotifyTarget {
     pub(crate) format: NotifyFormat,
 }
 
+impl NotifyTarget {
+    /// Its URL has all that its format needs.
+    fn is_complete(&self) -> bool {
+        self.format != NotifyFormat::Ntfy || self.url.ntfy_topic().is_some()
+    }
+
+    /// The targets with the URLs of a file that was read again. None: it does not have one for each, or not valid ones.
+    pub(crate) fn renewed(targets: &[Self], text: &str) -> Option<Vec<Self>> {
+        let urls: Vec<&str> = text.split_whitespace().flat_map(items).collect();
+        if urls.len() != targets.len() {
+            return None;
+        }
+        let renewed = targets.iter().zip(urls).map(|(target, url)| {
+            let renewed = Self { url: SecretUrl::parse(url).ok()?, format: target.format };
+            renewed.is_complete().then_some(renewed)
+        });
+        renewed.collect()
+    }
+}
+
 /// NOTIFY_…
 #[derive(Debug, Clone)]
 pub(crate) struct NotifyConfig {
     /// Empty: no notifications.
     pub(crate) targets: Vec<NotifyTarget>,
+    /// NOTIFY_URL_FILE, which may change.
+    pub(crate) url_file: Option<String>,
     /// How long a change must last.
     pub(crate) after: Duration,
     /// Of receivers and of the heartbeat.
@@ -59,6 +86,8 @@ pub(crate) struct NotifyConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct HeartbeatConfig {
     pub(crate) url: SecretUrl,
+    /// HEARTBEAT_URL_FILE, which is read again at SIGHUP.
+    pub(crate) file: Option<String>,
     pub(crate) interval: Duration,
 }
 
@@ -85,8 +114,18 @@ pub(super) fn read_notify(values: &mut Values) -> NotifyConfig {
         values.refuse(ConfigError::sentence("NOTIFY_FORMAT", message));
     }
     let format = |at: usize| formats.get(at).or(formats.first()).copied().unwrap_or(NotifyFormat::Json);
+    let targets: Vec<NotifyTarget> =
+        urls.into_iter().enumerate().map(|(at, url)| NotifyTarget { url, format: format(at) }).collect();
+    if let Some(at) = targets.iter().position(|target| !target.is_complete()) {
+        let which = format!("URL {} of {}", at + 1, targets.len());
+        let message = format!(
+            "NOTIFY_URL: {which}: must end with a topic where NOTIFY_FORMAT is ntfy, such as https://ntfy.sh/TOPIC; the value is not shown"
+        );
+        values.refuse(ConfigError::sentence("NOTIFY_URL", message));
+    }
     NotifyConfig {
-        targets: urls.into_iter().enumerate().map(|(at, url)| NotifyTarget { url, format: format(at) }).collect(),
+        targets,
+        url_file: values.optional("NOTIFY_URL_FILE").map(str::to_owned),
         after: values.duration("NOTIFY_AFTER"),
         tls: TlsRule::parse(values.text("NOTIFY_TLS")).unwrap_or(TlsRule::Verify),
     }
@@ -94,7 +133,8 @@ pub(super) fn read_notify(values: &mut Values) -> NotifyConfig {
 
 pub(super) fn read_heartbeat(values: &Values) -> Option<HeartbeatConfig> {
     let url = urls(values, "HEARTBEAT_URL").into_iter().next()?;
-    Some(HeartbeatConfig { url, interval: values.duration("HEARTBEAT_INTERVAL") })
+    let file = values.optional("HEARTBEAT_URL_FILE").map(str::to_owned);
+    Some(HeartbeatConfig { url, file, interval: values.duration("HEARTBEAT_INTERVAL") })
 }
 
 pub(super) fn read_peers(values: &Values) -> PeersConfig {
@@ -104,4 +144,20 @@ pub(super) fn read_peers(values: &Values) -> PeersConfig {
 
 fn urls(values: &Values, name: &str) -> Vec<SecretUrl> {
     items(values.text(name)).filter_map(|text| SecretUrl::parse(text).ok()).collect()
+}
+
+#[test]
+fn a_file_that_is_read_again_has_as_many_urls_as_before() {
+    let targets = [NotifyFormat::Json, NotifyFormat::Ntfy]
+        .map(|format| NotifyTarget { url: SecretUrl::parse("https://h/a").unwrap(), format });
+    let renewed = |text| {
+        NotifyTarget::renewed(&targets, text)
+            .map(|all| all.iter().map(|t| t.url.expose().to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(renewed("https://h/b,https://n/c\n"), Some(vec!["https://h/b".into(), "https://n/c".into()]));
+    assert_eq!(renewed("https://h/b\nhttps://n/c"), renewed("https://h/b, https://n/c"));
+    for wrong in ["", "https://h/b", "https://h/b https://n/c https://n/d", "https://h/b https://n/", "https://h/b n/c"]
+    {
+        assert_eq!(renewed(wrong), None, "{wrong}");
+    }
 }

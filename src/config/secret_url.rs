@@ -12,6 +12,9 @@ use crate::config::url::{HttpUrl, UrlError};
 /// What is replaced when a heartbeat is sent. No other URL has braces.
 pub(crate) const PLACEHOLDERS: [&str; 2] = ["{status}", "{message}"];
 
+/// A shorter part of a path is a word, such as `api`.
+const SHORTEST_SECRET: usize = 6;
+
 /// `http[s]://[login@]host[:port][/path][?query]`. Its Debug form and [`SecretUrl::shown`] have only the host.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct SecretUrl {
@@ -62,6 +65,42 @@ impl SecretUrl {
         &self.shown
     }
 
+    /// The URL of an ntfy server, and the topic that follows it. None: there is not a valid topic.
+    pub(crate) fn ntfy_topic(&self) -> Option<(String, String)> {
+        let (path, query) = self.url.split_at(self.url.find('?').unwrap_or(self.url.len()));
+        let (root, topic) = path.trim_end_matches('/').rsplit_once('/')?;
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let fits = !root.ends_with(['/', ':']) && (1..=64).contains(&topic.len()) && topic.bytes().all(valid);
+        fits.then(|| (format!("{root}/{query}"), topic.to_owned()))
+    }
+
+    /// Whoever is on the way can read it: it is sent without TLS to another machine than this one or a private address.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let origin = self.shown.trim_end_matches("/…");
+        HttpUrl::parse(origin).is_ok_and(|url| !url.is_https() && !url.is_private())
+    }
+
+    /// True where `text` has a part of what is secret in it: an answer may repeat what was sent.
+    pub(crate) fn is_part_of(&self, text: &str) -> bool {
+        let origin = self.shown.trim_end_matches('…');
+        let login = self.authorization().unwrap_or_default();
+        let path = self.url.get(origin.len()..).unwrap_or_default();
+        let parts = path.split(['/', '?', '&', '=']).chain(login.split(' ').skip(1));
+        parts.filter(|part| part.len() >= SHORTEST_SECRET).any(|part| text.contains(part))
+    }
+
+    /// `host:port`, as a connection needs it.
+    pub(crate) fn address(&self) -> String {
+        let (scheme, rest) = self.shown.split_once("://").unwrap_or_default();
+        let authority = rest.trim_end_matches("/…");
+        let with_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        match (with_port, scheme) {
+            (true, _) => authority.to_owned(),
+            (false, "https") => format!("{authority}:443"),
+            (false, _) => format!("{authority}:80"),
+        }
+    }
+
     /// The Authorization header; None: it is not sent.
     pub(crate) fn authorization(&self) -> Option<String> {
         self.login.as_ref().map(Login::header)
@@ -107,5 +146,38 @@ fn only_the_host_is_shown() {
         ["h/x", "ftp://h", "https://h/#x", "https://h/{other}", "https://h/a b", "https://:@h/", "https://h?q=\u{fc}"]
     {
         assert!(SecretUrl::parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_topic_is_the_end_of_the_path() {
+    #[track_caller]
+    fn check(text: &str, expect: Option<(&str, &str)>) {
+        let found = SecretUrl::parse(text).unwrap().ntfy_topic();
+        assert_eq!(found, expect.map(|(root, topic)| (root.to_owned(), topic.to_owned())), "{text}");
+    }
+    check("https://ntfy.sh/gpus", Some(("https://ntfy.sh/", "gpus")));
+    check("https://h:8/base/path/my_gpus-1/", Some(("https://h:8/base/path/", "my_gpus-1")));
+    check("https://h/gpus?auth=QmVhcmVy", Some(("https://h/?auth=QmVhcmVy", "gpus")));
+    for none in ["https://ntfy.sh", "https://ntfy.sh/", "https://h//", "https://h/a.b", "https://h/?topic=x"] {
+        check(none, None);
+    }
+}
+
+#[test]
+fn a_connection_needs_a_port() {
+    let address = |text: &str| SecretUrl::parse(text).unwrap().address();
+    let all = ["https://h/x", "http://h", "https://u:p@h:8443/x:1", "http://[::1]/x", "http://[::1]:80"].map(address);
+    assert_eq!(all, ["h:443", "h:80", "h:8443", "[::1]:80", "[::1]:80"]);
+}
+
+#[test]
+fn what_is_secret_is_recognized_in_an_answer() {
+    let url = SecretUrl::parse("https://u:p4ssword@hooks/services/T0/secret99?key=abcdefgh").unwrap();
+    for part in ["Cannot POST /services/T0/secret99", "abcdefgh!", "services", "dTpwNHNzd29yZA=="] {
+        assert!(url.is_part_of(part), "{part}");
+    }
+    for other in ["no_service", "hooks is down", "T0", ""] {
+        assert!(!url.is_part_of(other), "{other}");
     }
 }

@@ -172,6 +172,19 @@ impl HttpUrl {
         }
     }
 
+    /// An address or a name of this machine or of a private network. A name without a dot is one of a container or a
+    /// local network.
+    pub(crate) fn is_private(&self) -> bool {
+        let host = self.host();
+        match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private() || address.is_link_local(),
+            Ok(IpAddr::V6(address)) => {
+                address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+            }
+            Err(_) => self.scope() == Scope::ThisMachine || !host.trim_end_matches('.').contains('.'),
+        }
+    }
+
     /// A link-local address, where clouds have their metadata servers.
     pub(crate) fn is_link_local(&self) -> bool {
         match self.host().parse::<IpAddr>().map(|address| address.to_canonical()) {
@@ -309,4 +322,15 @@ fn the_same_server_in_other_words() {
     }
     assert!(url("http://169.254.169.254").is_link_local() && url("http://[fe80::1]:1").is_link_local());
     assert!(!url("http://o").is_link_local());
+}
+
+#[test]
+fn private_addresses_and_names_are_known() {
+    let private = |host: &str| HttpUrl::parse(&format!("http://{host}")).unwrap().is_private();
+    for host in ["127.0.0.1", "10.1.2.3:80", "192.168.0.1", "[::1]", "[fd00::1]", "localhost", "ntfy", "a.localhost"] {
+        assert!(private(host), "{host}");
+    }
+    for host in ["8.8.8.8", "ntfy.sh", "[2001:db8::1]"] {
+        assert!(!private(host), "{host}");
+    }
 }

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::gzip;
+
 /// Shorter ones are copied: a piece costs a little, too.
 const WORTH_SHARING: usize = 4096;
 
@@ -38,6 +40,11 @@ impl Body {
         let _ = serde_json::to_writer(&mut sink, value);
         sink.pieces.push(Piece::Own(sink.own));
         Self(sink.pieces)
+    }
+
+    /// Compressed, as one piece.
+    pub(super) fn gzip(&self) -> Self {
+        Self::from(gzip::gzip(&self.pieces().collect::<Vec<_>>().concat()))
     }
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {

@@ -160,8 +160,8 @@ fn answer(
         ));
     };
     let has_token = head.passed.iter().any(|(name, _)| name == header_names::AUTHORIZATION);
-    let Head { method, target, passed: headers, proxied, .. } = head;
-    let (body, marks) = (body.whole(), Marks { proxied, late, waited: start.elapsed() });
+    let Head { method, target, passed: headers, proxied, gzip, .. } = head;
+    let (body, marks) = (body.whole(), Marks { proxied, gzip, late, waited: start.elapsed() });
     let answer = gate.service.answer(WholeRequest { from, method, target, headers, body, marks });
     if job && answer.status == 401 {
         gate.pulse.denied(has_token);

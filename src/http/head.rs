@@ -2,6 +2,7 @@
 
 use httparse::{Header, Request, Status};
 
+use super::gzip::Accepted;
 use super::refusal::Refusal;
 use crate::sys::error_codes::ErrorCode;
 use crate::sys::header_names;
@@ -51,6 +52,8 @@ pub(super) struct Head {
     pub(super) passed: Vec<(String, String)>,
     /// It carries the header of an orchestrator's proxy.
     pub(super) proxied: bool,
+    /// The client takes answers that are compressed with gzip.
+    pub(super) gzip: bool,
 }
 
 /// Bytes of the whole head at the start of `buf`, looking from `from` on; None when more must be read.
@@ -120,6 +123,7 @@ fn reduce<'a>(bytes: &'a [u8], headers: &mut [Header<'a>]) -> Result<Head, Optio
 fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> Result<Head, Refusal> {
     let old = version == 0;
     let (mut hosts, mut close, mut stay, mut expects, mut proxied) = (0, false, false, false, false);
+    let mut accepted = Accepted::default();
     let mut body = BodyHeaders::default();
     let mut passed = Vec::new();
     let mut seen = [false; header_names::PASSED.len()];
@@ -141,6 +145,9 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
             expects |= has("100-continue");
         } else if is(header_names::PROXIED) {
             proxied = true;
+        } else if is("accept-encoding") {
+            // Not passed on as text: most jobs have it, and need no copy of it.
+            tokens(value).for_each(|element| accepted.see(element));
         } else if let Some(at) = header_names::PASSED.iter().position(|known| is(known))
             && !std::mem::replace(&mut seen[at], true)
             && let Some(value) = ascii(value)
@@ -160,6 +167,7 @@ fn headline(method: &str, target: &str, version: u8, headers: &[Header<'_>]) -> 
         old,
         passed,
         proxied,
+        gzip: accepted.takes_gzip(),
     })
 }
 

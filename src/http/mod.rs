@@ -12,6 +12,7 @@ mod budget;
 mod connection;
 mod connections;
 mod gate;
+mod gzip;
 mod head;
 mod listen;
 mod peer;

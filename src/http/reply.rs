@@ -2,6 +2,9 @@
 
 use super::body_parts::Body;
 
+/// A shorter body is not compressed.
+const WORTH_COMPRESSING: usize = 1024;
+
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -23,6 +26,27 @@ impl Reply {
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With `Vary`, and compressed where the client takes gzip.
+    pub(crate) fn compressed(mut self, takes_gzip: bool) -> Self {
+        match self.headers.iter_mut().find(|(name, _)| *name == "Vary") {
+            Some((_, value)) => value.push_str(", Accept-Encoding"),
+            None => self.headers.push(("Vary", "Accept-Encoding".into())),
+        }
+        let is_known = self.status == 304;
+        if !takes_gzip || !(is_known || self.body.len() >= WORTH_COMPRESSING) {
+            return self;
+        }
+        // A strong ETag would say that these are the same bytes.
+        for (_, etag) in self.headers.iter_mut().filter(|(name, _)| *name == "ETag") {
+            etag.insert_str(0, "W/");
+        }
+        if !is_known {
+            self.body = self.body.gzip();
+            self.headers.push(("Content-Encoding", "gzip".into()));
+        }
         self
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Request<'a> {
     pub(crate) if_none_match: Option<&'a str>,
     /// It has Livepeer-Runner-Route: an orchestrator's proxy sent it for an unknown client.
     pub(crate) proxied: bool,
+    /// The client takes answers that are compressed with gzip.
+    pub(crate) gzip: bool,
     /// It began after SIGTERM.
     pub(crate) late: bool,
     /// From its last byte to the handler.

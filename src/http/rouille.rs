@@ -35,6 +35,8 @@ pub(crate) struct WholeRequest {
 pub(crate) struct Marks {
     /// An orchestrator's proxy forwarded it for an unknown client.
     pub(crate) proxied: bool,
+    /// The client takes answers that are compressed with gzip.
+    pub(crate) gzip: bool,
     /// It began after SIGTERM.
     pub(crate) late: bool,
     /// From its last byte to the handler.
@@ -91,6 +93,7 @@ impl Service {
             job: request.header(header_names::JOB),
             if_none_match: request.header(header_names::IF_NONE_MATCH),
             proxied: marks.proxied,
+            gzip: marks.gzip,
             late: marks.late,
             waited: marks.waited,
             body: (!too_large && body.len() <= request::MAX_BODY).then_some(&body),

@@ -46,7 +46,7 @@ const fn row(exit: Exit, meaning: &'static str, commands: &'static [(&'static st
 pub(crate) const EXITS: [ExitMeaning; 6] = [
     row(
         Exit::Ok,
-        "success; check: ok; doctor: all passed; probe: all answered; pm: accepted or valid",
+        "success; check: ok; doctor: all passed; probe: all answered; notify: all accepted; pm: accepted or valid",
         &[
             ("serve", "stopped by a signal"),
             ("check", "ok"),
@@ -54,6 +54,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
             ("health", "the worker responds"),
             ("pull", "the model is pulled"),
             ("probe", "all models answered"),
+            ("notify", "all receivers accepted the message"),
             ("pm check", "accepted"),
             ("pm ticket", "valid"),
             ("", "success"),
@@ -61,7 +62,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
     ),
     row(
         Exit::Failed,
-        "failed; check: degraded; doctor: a warning; probe: failed or skipped; pm: refused or not valid",
+        "failed; check: degraded; doctor: a warning; probe: failed or skipped; notify: not accepted; pm: refused or not valid",
         &[
             ("serve", "it cannot start, or it stopped serving"),
             ("check", "degraded"),
@@ -69,6 +70,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
             ("health", "the response is not 200"),
             ("pull", "the pull failed or was interrupted"),
             ("probe", "a probe failed, was skipped or was interrupted"),
+            ("notify", "a receiver did not accept the message"),
             ("pm check", "refused"),
             ("pm ticket", "not valid"),
             ("", "the output cannot be written"),

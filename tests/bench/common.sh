@@ -1,4 +1,4 @@
-# Shared by scripts/bench.sh, soak.sh, attack.sh and demo.sh, which source it in the project's folder.
+# Shared by scripts/bench.sh, soak.sh, attack.sh, fleet.sh and demo.sh, which source it in the project's folder.
 # shellcheck shell=sh
 
 name=$(basename "$0" .sh)

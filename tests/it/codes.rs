@@ -27,7 +27,10 @@ fn they_are_json_for_programs_and_a_page_for_browsers() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let policy = page.header("content-security-policy").expect("a policy");
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-") && !policy.contains("script"), "{policy}");
-    assert_eq!((page.header("x-content-type-options"), page.header("vary")), (Some("nosniff"), Some("Accept")));
+    assert_eq!(
+        (page.header("x-content-type-options"), page.header("vary")),
+        (Some("nosniff"), Some("Accept, Accept-Encoding"))
+    );
     for code in &all {
         assert!(page.text().contains(&format!("id=\"{code}\"")), "{code} has no anchor");
     }

@@ -83,18 +83,10 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("agent-net starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let sink = Arc::clone(&log);
-        thread::spawn(move || {
-            let mut stderr = BufReader::new(stderr);
-            let mut line = Vec::new();
-            while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                lock(&sink).push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-            }
-        });
-        let is_secret = |name: &str| matches!(name, "OLLAMA_TOKEN" | "ORCH_SECRET" | "WORKER_TOKEN");
+        let log = lines_of(child.stderr.take().expect("stderr is piped"));
+        let is_secret = |name: &str| {
+            matches!(name, "HEARTBEAT_URL" | "NOTIFY_URL" | "OLLAMA_TOKEN" | "ORCH_SECRET" | "WORKER_TOKEN")
+        };
         let secrets = settings.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
         let secrets = secrets.map(|(_, value)| (*value).to_owned()).collect();
         let mut worker = Self { child, log, secrets, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
@@ -199,6 +191,21 @@ impl Drop for Worker {
             eprintln!("--- the worker's log\n{}---", self.log());
         }
     }
+}
+
+/// What a program writes, line by line.
+pub fn lines_of(output: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&log);
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            lock(&sink).push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    });
+    log
 }
 
 /// The codes of a report's reasons.

@@ -3,30 +3,38 @@
 use std::path::Path;
 use std::thread;
 
+use crate::fake_monitor::FakeMonitor;
 use crate::fake_ollama::{FakeOllama, MODEL};
 use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
+use crate::fake_receiver::FakeReceiver;
 use crate::harness::{Worker, agent_net, folder, run, wait_for};
 use crate::jobs::job;
+use crate::systemd::FakeSystemd;
 
 const NAME: &str = "agent-net-nyc";
 
 /// Every thread that runs as long as the worker does, except those of connections.
-const THREADS: [&str; 19] = [
+const THREADS: [&str; 24] = [
     "accept",
     "control",
     "first-snapshot",
     "gpus",
     "health",
+    "heartbeat",
     "keeper",
     "kernel",
     "ledger",
     "live-runner",
     "log",
+    "notified",
+    "notify",
+    "notify-1",
     "ollama",
     "peers",
     "registrar",
     "signals",
     "speeds",
+    "systemd",
     "tickets",
     "uptime",
     "uptime-file",
@@ -37,6 +45,9 @@ const THREADS: [&str; 19] = [
 struct Scene {
     orchestrator: FakeOrchestrator,
     _ollama: FakeOllama,
+    receiver: FakeReceiver,
+    monitor: FakeMonitor,
+    systemd: FakeSystemd,
     worker: Worker,
     dir: std::path::PathBuf,
 }
@@ -44,7 +55,10 @@ struct Scene {
 impl Scene {
     fn new(thread: &str) -> Self {
         let (orchestrator, ollama) = (FakeOrchestrator::new(Behavior::Ok), FakeOllama::new());
+        let receiver = FakeReceiver::new();
         let dir = folder(&format!("restarts-{thread}"));
+        let monitor = FakeMonitor::new();
+        let systemd = FakeSystemd::at_path(&dir.join("notify"));
         let settings = [
             ("AGENT_NET_FAULT", format!("panic-thread:{thread}")),
             ("OLLAMA_URL", ollama.url()),
@@ -57,10 +71,14 @@ impl Scene {
             ("STATE_DIR", dir.to_str().unwrap().to_owned()),
             ("TICKET_SUBMIT_URL", "http://127.0.0.1:9/".into()),
             ("PEERS", "http://127.0.0.1:9".into()),
+            ("NOTIFY_URL", receiver.url("/hook")),
+            ("NOTIFY_AFTER", "0s".into()),
+            ("HEARTBEAT_URL", monitor.kuma()),
+            ("NOTIFY_SOCKET", systemd.name().to_owned()),
         ];
         let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let worker = Worker::start(&settings);
-        Self { orchestrator, _ollama: ollama, worker, dir }
+        Self { orchestrator, _ollama: ollama, receiver, monitor, systemd, worker, dir }
     }
 
     fn metric(&self, name: &str) -> bool {
@@ -76,11 +94,18 @@ impl Scene {
         });
         assert_eq!(report["status"], "success", "{report:#}");
         wait_for("a registration", || self.orchestrator.registered(NAME));
+        wait_for("a notification", || (!self.receiver.messages().is_empty()).then_some(()));
         wait_for("the ledger", || self.metric("agent_net_tickets{").then_some(()));
+        wait_for("a heartbeat", || self.monitor.calls().pop());
+        self.systemd.wait_for("STATUS=");
         wait_for("the files", || {
             let there = |name: &str| Path::new(&self.dir).join(name).exists();
-            (there("uptime.bin") && there("speeds.json") && there("tickets.jsonl") && there("control.sock"))
-                .then_some(())
+            (there("uptime.bin")
+                && there("speeds.json")
+                && there("tickets.jsonl")
+                && there("control.sock")
+                && there("notified.json"))
+            .then_some(())
         });
         let (status, _, err) = run(agent_net().args(["ack", "--state-dir"]).arg(&self.dir));
         assert!(status.success(), "{err}");

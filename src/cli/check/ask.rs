@@ -95,7 +95,16 @@ impl Asker {
         let latest = Published::new(Arc::new(own.conclude(ollama, left())));
         self.own = Some(own);
         let now = unix_now();
-        let at = Moment { now, sample_age_ms: 0, process_seconds: 0, stale: None, registrations: &[], keepers: &[] };
+        let at = Moment {
+            now,
+            sample_age_ms: 0,
+            process_seconds: 0,
+            stale: None,
+            registrations: &[],
+            notifications: &[],
+            keepers: &[],
+            heartbeat: None,
+        };
         if text { latest.text(&at) } else { crate::sys::json::json(&latest.report(None, &at)) }
     }
 

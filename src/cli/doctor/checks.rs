@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
-use super::probes;
+use super::{heartbeat, notify, probes};
 use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
@@ -37,6 +37,8 @@ const CHECKS: &[Check] = &[
     // Ollama may answer /api/ps only after 20 s.
     ("ollama", Duration::from_secs(30), ollama),
     ("orchestrator", Duration::from_secs(30), orchestrators),
+    ("notify", Duration::from_secs(10), notify::findings),
+    ("heartbeat", Duration::from_secs(12), heartbeat::findings),
     ("disk", Duration::from_secs(5), state),
     ("worker", Duration::from_secs(3), worker),
 ];

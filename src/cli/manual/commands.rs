@@ -142,6 +142,17 @@ for that.",
         example: "agent-net probe llama3.2:3b",
     },
     Command {
+        name: "notify",
+        operand: "",
+        about: "send a test notification to each URL of NOTIFY_URL",
+        details: "\
+Sends one message of the event test, with the current verdict if a worker runs on this machine. Prints one line for each
+URL: whether it accepted the message, and if not, why and what to do. The line has only the host of the URL.",
+        options: &[option("--test", Value::None, "send it (required)")],
+        settings: true,
+        example: "agent-net notify --test --notify-url https://ntfy.sh/my-gpus --notify-format ntfy",
+    },
+    Command {
         name: "pm check",
         operand: "[-FLAG VALUE]...",
         about: "check whether jobs would be accepted and paid with these flags",

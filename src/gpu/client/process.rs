@@ -9,6 +9,7 @@ use std::{env, thread};
 
 use crate::config::SETTINGS;
 use crate::gpu::wire;
+use crate::sys::systemd;
 
 pub(super) const HELPER: &str = "agent-net-nvml";
 
@@ -57,6 +58,9 @@ impl Process {
         // It loads a foreign library and does not need the secrets.
         for setting in SETTINGS.iter().filter(|s| s.secret) {
             command.env_remove(setting.name);
+        }
+        for name in systemd::VARIABLES {
+            command.env_remove(name);
         }
         let mut child = command.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())

@@ -1,0 +1,274 @@
+use super::*;
+use crate::health::standing::Standing;
+use crate::notify::event::samples::{hot, lost, ok};
+
+fn target(format: NotifyFormat) -> NotifyTarget {
+    NotifyTarget { url: SecretUrl::parse("https://hooks.example/services/secret99").unwrap(), format }
+}
+
+fn answer(status: u16, retry_after: Option<&str>, body: &str) -> Result<Answer, NoAnswer> {
+    Ok(Answer { status, retry_after: retry_after.map(str::to_owned), body: body.to_owned() })
+}
+
+const UNIX: f64 = 784_111_777.0;
+
+fn judged(format: NotifyFormat, status: u16, retry_after: Option<&str>, body: &str) -> Outcome {
+    judge(&target(format), &answer(status, retry_after, body), UNIX)
+}
+
+fn seconds(outcome: &Outcome) -> Option<f64> {
+    match outcome {
+        Outcome::Retry { wait, .. } => wait.map(|wait| wait.as_secs_f64()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn success_is_what_each_receiver_calls_so() {
+    use NotifyFormat::{Discord, Json, Ntfy, Slack, Text};
+    for (format, status, body) in [
+        (Json, 200, ""),
+        (Text, 204, ""),
+        (Discord, 204, ""),
+        (Ntfy, 200, "{\"id\":\"x\"}"),
+        (Slack, 200, "ok"),
+        (Json, 202, "no"),
+    ] {
+        assert_eq!(judged(format, status, None, body), Outcome::Accepted, "{format:?} {status} {body}");
+    }
+    for body in ["", "{\"ok\":false}", "<html>"] {
+        assert!(matches!(judged(Slack, 200, None, body), Outcome::Refused { .. }), "{body}");
+    }
+}
+
+#[test]
+fn an_error_is_retried_or_final() {
+    for status in [429, 500, 502, 503, 599] {
+        assert!(matches!(judged(NotifyFormat::Json, status, None, ""), Outcome::Retry { .. }), "{status}");
+    }
+    let silent = Err(NoAnswer { why: "connection refused".into(), unsent: true });
+    let outcome = judge(&target(NotifyFormat::Json), &silent, UNIX);
+    assert_eq!(outcome, Outcome::Retry { why: "connection refused".into(), wait: None });
+    for (status, url) in
+        [(301, false), (308, false), (400, false), (401, true), (403, true), (404, true), (410, true), (413, false)]
+    {
+        let outcome = judged(NotifyFormat::Json, status, Some("5"), "");
+        assert!(matches!(outcome, Outcome::Refused { url: found, .. } if found == url), "{status}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_receiver_may_name_the_wait() {
+    use NotifyFormat::{Discord, Json, Ntfy};
+    #[track_caller]
+    fn check(format: NotifyFormat, header: Option<&str>, body: &str, expect: Option<f64>) {
+        assert_eq!(seconds(&judged(format, 429, header, body)), expect, "{header:?} {body}");
+    }
+    check(Json, Some("65"), "", Some(65.0));
+    check(Json, Some(" 1.5 "), "", Some(1.5));
+    check(Json, Some("0"), "", Some(1.0));
+    check(Json, Some("86400"), "", Some(600.0));
+    check(Json, Some("-5"), "", Some(1.0));
+    check(Json, Some("inf"), "", None);
+    check(Json, Some("NaN"), "", None);
+    check(Json, Some("soon"), "", None);
+    check(Json, Some("Sun, 06 Nov 1994 08:49:57 GMT"), "", Some(20.0));
+    check(Json, Some("Sun, 06 Nov 1994 08:49:17 GMT"), "", Some(1.0));
+    check(
+        Discord,
+        None,
+        r#"{"message":"You are being rate limited.","retry_after":64.57,"global":false}"#,
+        Some(64.57),
+    );
+    check(Discord, Some("65"), r#"{"retry_after":64570.0}"#, Some(65.0));
+    check(Discord, None, r#"{"retry_after":64570.0,"code":0}"#, Some(600.0));
+    check(Ntfy, None, r#"{"code":42901,"http":429,"error":"limit reached: too many requests"}"#, None);
+    check(
+        Ntfy,
+        Some("5"),
+        r#"{"code":42908,"http":429,"error":"limit reached: daily message quota reached"}"#,
+        Some(3600.0),
+    );
+    assert_eq!(seconds(&judged(Json, 503, Some("7"), "")), Some(7.0));
+}
+
+#[test]
+fn an_error_is_in_the_receivers_words_unless_they_repeat_the_url() {
+    #[track_caller]
+    fn check(body: &str, expect: &str) {
+        match judged(NotifyFormat::Json, 404, None, body) {
+            Outcome::Refused { why, .. } => assert_eq!(why, expect, "{body}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    check("no_service\n", "404 no_service");
+    check(r#"{"code":40401,"error":"page not found"}"#, "404 page not found");
+    check(r#"{"message":"Unknown Webhook","code":10015}"#, "404 Unknown Webhook");
+    check("Cannot POST /services/secret99", "404");
+    check(r#"{"error":"no hook secret99"}"#, "404");
+    check("<html>sorry</html>", "404");
+    check("", "404");
+    check(&format!(r#"{{"error":"{}"}}"#, "x\\n".repeat(500)), &format!("404 {}", "x ".repeat(60)));
+}
+
+/// A receiver with its clock.
+struct Scene {
+    delivery: Delivery,
+    now: Duration,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { delivery: Delivery::new(&target(NotifyFormat::Json)), now: Duration::ZERO }
+    }
+
+    fn offer(&mut self, kind: EventKind, standing: Standing) -> Arc<Event> {
+        let event = Arc::new(Event::new(kind, &Arc::from("w"), Some(standing), UNIX));
+        self.delivery.offer(&event);
+        event
+    }
+
+    /// What is sent now, and then this happens to it; the line of the log.
+    fn send(&mut self, outcome: Outcome) -> Option<Line> {
+        let Next::Send(event, _) = self.delivery.next(self.now) else { panic!("{:?}", self.delivery) };
+        self.delivery.see(&event, outcome, self.now, UNIX, 0.0)
+    }
+
+    fn wait(&self) -> Option<u64> {
+        match self.delivery.next(self.now) {
+            Next::Wait(wait) => wait.map(|wait| wait.as_secs()),
+            Next::Send(..) => Some(0),
+        }
+    }
+
+    /// A receiver that knows that all is ok.
+    fn ok() -> Self {
+        let mut scene = Self::new();
+        scene.offer(EventKind::Started, ok());
+        scene.send(Outcome::Accepted);
+        assert_eq!(scene.wait(), None);
+        scene
+    }
+
+    fn state(&self) -> (NotificationState, bool) {
+        (self.delivery.row().state, self.delivery.row().pending)
+    }
+}
+
+fn down() -> Outcome {
+    Outcome::Retry { why: "connection refused".into(), wait: None }
+}
+
+fn refused() -> Outcome {
+    Outcome::Refused { why: "404".into(), fix: "Check NOTIFY_URL.", url: true }
+}
+
+#[test]
+fn a_receiver_that_was_away_gets_the_newest_state() {
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, hot());
+    assert!(
+        matches!(scene.send(down()), Some(Line::Warn(line)) if line.contains("https://hooks.example/…: connection refused"))
+    );
+    assert_eq!(scene.state(), (NotificationState::Waiting, true));
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        waits.push(scene.wait().unwrap());
+        scene.now += Duration::from_secs(*waits.last().unwrap());
+        assert_eq!(scene.send(down()), None, "one line for an outage");
+    }
+    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+    // Another state does not shorten the wait, and takes the other's place.
+    let newest = scene.offer(EventKind::Verdict, lost());
+    assert_eq!(scene.wait(), Some(300));
+    scene.now += Duration::from_secs(300);
+    assert_eq!(scene.delivery.next(scene.now), Next::Send(newest, Some(Verdict::Ok)));
+    let line = scene.send(Outcome::Accepted);
+    assert_eq!(line, Some(Line::Info("https://hooks.example/… accepts notifications again".into())));
+    let row = scene.delivery.row();
+    assert_eq!((row.counts.sent, row.counts.failed, row.counts.dropped), (2, 10, 1));
+    assert_eq!((row.state, row.pending, row.last_error), (NotificationState::Ok, false, None));
+}
+
+#[test]
+fn a_state_that_came_and_went_while_it_was_away_is_not_sent() {
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    scene.send(down());
+    scene.offer(EventKind::Verdict, ok());
+    assert_eq!((scene.wait(), scene.state()), (None, (NotificationState::Ok, false)));
+    // The same while a try is on its way.
+    let first = scene.offer(EventKind::Verdict, lost());
+    let second = scene.offer(EventKind::Verdict, hot());
+    scene.delivery.see(&first, Outcome::Accepted, scene.now, UNIX, 0.0);
+    assert_eq!(scene.delivery.next(Duration::from_secs(900)), Next::Send(second, Some(Verdict::Unhealthy)));
+    scene.offer(EventKind::Verdict, lost());
+    assert_eq!(scene.wait(), None);
+}
+
+#[test]
+fn what_was_refused_is_not_repeated_until_something_changes() {
+    let mut scene = Scene::ok();
+    let first = scene.offer(EventKind::Verdict, lost());
+    let line = scene.send(refused());
+    assert_eq!(line, Some(Line::Warn("https://hooks.example/… refused a notification: 404. Check NOTIFY_URL.".into())));
+    assert_eq!((scene.wait(), scene.state()), (None, (NotificationState::Failed, false)));
+    assert_eq!(scene.delivery.row().last_error.as_deref(), Some("404. Check NOTIFY_URL."));
+    // With another URL it is.
+    scene.delivery.renewed(&target(NotifyFormat::Json));
+    assert_eq!(scene.delivery.next(scene.now), Next::Send(first, Some(Verdict::Ok)));
+    assert_eq!(scene.send(refused()), None, "one line");
+    scene.offer(EventKind::Verdict, hot());
+    assert!(matches!(scene.send(Outcome::Accepted), Some(Line::Info(_))));
+}
+
+#[test]
+fn a_restart_repeats_nothing_that_the_receiver_knows() {
+    let mut known = Scene::ok().delivery.known().cloned();
+    let load = |known: &Option<Known>| {
+        let mut scene = Scene::new();
+        scene.delivery.load(known.clone());
+        scene
+    };
+    let mut scene = load(&known);
+    scene.offer(EventKind::Started, ok());
+    assert_eq!((scene.wait(), scene.state().0), (None, NotificationState::Ok));
+    scene.offer(EventKind::Verdict, lost());
+    assert_eq!(scene.wait(), Some(0));
+    let mut scene = load(&known);
+    scene.offer(EventKind::Started, lost());
+    assert!(matches!(scene.delivery.next(scene.now), Next::Send(_, Some(Verdict::Ok))));
+    // It was said that the worker stops.
+    let stop = Arc::new(Event::new(EventKind::Stopping, &Arc::from("w"), Some(ok()), UNIX));
+    let mut scene = load(&known);
+    assert!(scene.delivery.stop(&stop));
+    scene.send(Outcome::Accepted);
+    known = scene.delivery.known().cloned();
+    let mut scene = load(&known);
+    assert!(!scene.delivery.stop(&stop), "it is known");
+    scene.offer(EventKind::Started, ok());
+    assert_eq!(scene.wait(), Some(0));
+}
+
+#[test]
+fn a_worker_that_stops_tries_once_and_says_nothing_to_whom_it_never_spoke() {
+    let stop = Arc::new(Event::new(EventKind::Stopping, &Arc::from("w"), Some(ok()), UNIX));
+    let mut scene = Scene::new();
+    scene.offer(EventKind::Started, ok());
+    scene.send(down());
+    assert!(!scene.delivery.stop(&stop));
+    assert_eq!(scene.wait(), None);
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    scene.send(down());
+    assert!(scene.delivery.stop(&stop));
+    assert_eq!(scene.delivery.next(scene.now), Next::Send(stop, Some(Verdict::Ok)), "although another try is not due");
+}
+
+#[test]
+fn a_reminder_is_sent_although_the_state_is_known() {
+    let mut scene = Scene::ok();
+    let event = Event { reminder: true, ..Event::new(EventKind::Verdict, &Arc::from("w"), Some(ok()), UNIX) };
+    scene.delivery.offer(&Arc::new(event));
+    assert_eq!(scene.wait(), Some(0));
+}
