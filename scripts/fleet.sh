@@ -9,8 +9,9 @@
 #   --interval  between two scrapes of a worker; default 15
 #
 # Requires prometheus, promtool and curl. Uses the programs of dist/rootfs (scripts/build-static.sh), or else those of
-# this machine's release build, with one simulated Ollama for all. Everything stays on 127.0.0.1. CPU time and memory of a
-# worker are those of server and helper. A page that processes share counts in each as RSS, and divided among them as PSS.
+# this machine's release build, with one simulated Ollama for all. Everything stays on 127.0.0.1. It takes about three and
+# a half minutes. CPU time and memory of a worker are those of server and helper. A page that processes share counts in
+# each as RSS, and divided among them as PSS.
 #
 # Exit codes: 0 measured, 1 failed or a tool is missing, 64 usage
 set -eu

@@ -4,9 +4,9 @@ use crate::http::reply::Reply;
 
 const HTML: &str = include_str!("page/status.html");
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"rZlve1QYfnT0xn9eunkMXVi7blV0Z9cgAFhJYrJUKxo=\"";
+const ETAG: &str = "\"abstF1hlwlXZys9dYYk/MfytA/UWMGy2kTDFKnmxitM=\"";
 const STYLE: &str = "8KNTLddll87MqFpO1yVsf6wSHBm2Wx91RJMEDg2Ic3s=";
-const SCRIPT: &str = "E6dJsjSBrMw/rDS7eAvnhi+GY4jouPlBPp6spA8Z1mk=";
+const SCRIPT: &str = "L8TnbPOnRaPMmYIK05rZQeeNHya1mzUiUN+iAFpJIIw=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

@@ -71,7 +71,7 @@ pub(crate) struct Worker {
 }
 
 /// Where answers come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sources {
     pub(crate) store: Arc<SnapshotStore>,
     pub(crate) recorder: Arc<Recorder>,

@@ -21,16 +21,13 @@ use crate::http::refusal::error_body;
 use crate::http::request;
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
-use crate::livepeer::lease::Registrations;
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
 use crate::livepeer::tickets::intake::TicketIntake;
 use crate::notify::call::Caller;
-use crate::notify::heartbeat::Heartbeats;
 use crate::notify::heartbeat_thread::Heartbeat;
 use crate::notify::notifier::Notifier;
-use crate::notify::row::Notifications;
 use crate::ollama::keeper_thread::{self, Keepers};
 use crate::ollama::probe::prober::Prober;
 use crate::ollama::probe::speeds_file::SpeedBook;
@@ -107,30 +104,9 @@ fn serve(config: &Config) -> Started<()> {
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 
-    let keepers = Arc::new(Keepers::default());
-    let store = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
-    let gpus = Arc::new(sampler::start(&store, config).map_err(failed)?);
-    let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
-
-    let registrations = Arc::new(Registrations::default());
-    let notifications = Arc::new(Notifications::default());
-    let ticket_intake = ticket_intake(config)?;
-    let probed = config.models.probe.interval.is_some() && !config.models.names.is_empty();
-    let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;
-    let prober = Arc::new(Prober::new(gpus, speeds));
-    keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
-    let peers = peers(config)?;
-    let (serves, heartbeats) = (Arc::new(AtomicBool::new(true)), Arc::new(Heartbeats::default()));
-    let seen = Sources {
-        store: Arc::clone(&store),
-        recorder: Arc::clone(&recorder),
-        registrations: Arc::clone(&registrations),
-        notifications: Arc::clone(&notifications),
-        keepers,
-        peers,
-        ticket_intake: ticket_intake.clone(),
-        heartbeats: Arc::clone(&heartbeats),
-    };
+    let seen = observe(config)?;
+    let Sources { store, recorder, registrations, notifications, ticket_intake, heartbeats, .. } = seen.clone();
+    let serves = Arc::new(AtomicBool::new(true));
     let worker = Arc::new(Worker::new(seen, config));
     let pulse = Pulse::default();
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
@@ -149,17 +125,14 @@ fn serve(config: &Config) -> Started<()> {
     let heartbeat = Heartbeat::start(config, &store, &serves, &heartbeats).map_err(|why| (Exit::Config, why))?;
     systemd.ready();
     supervision::report_status(&systemd, &store, config.sample_interval).map_err(failed)?;
-    let signal = wait_for_stop(
-        &signals,
-        || drop(worker.acknowledge("SIGUSR1")),
-        || {
-            systemd.reloading();
-            registrar.renew();
-            heartbeat.iter().for_each(|heartbeat| heartbeat.renew());
-            notifier.iter().for_each(Notifier::renew);
-            systemd.ready();
-        },
-    );
+    let renew = || {
+        systemd.reloading();
+        registrar.renew();
+        heartbeat.iter().for_each(|heartbeat| heartbeat.renew());
+        notifier.iter().for_each(Notifier::renew);
+        systemd.ready();
+    };
+    let signal = wait_for_stop(&signals, || drop(worker.acknowledge("SIGUSR1")), renew);
     systemd.stopping();
     log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
     port.drain();
@@ -176,6 +149,30 @@ fn serve(config: &Config) -> Started<()> {
         notifier.wait(end);
     }
     Ok(())
+}
+
+/// Starts everything that reads GPUs, Ollama and peers, and what takes tickets.
+fn observe(config: &Config) -> Started<Sources> {
+    let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
+    let keepers = Arc::new(Keepers::default());
+    let store = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
+    let gpus = Arc::new(sampler::start(&store, config).map_err(failed)?);
+    let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
+    let ticket_intake = ticket_intake(config)?;
+    let probed = config.models.probe.interval.is_some() && !config.models.names.is_empty();
+    let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;
+    let prober = Arc::new(Prober::new(gpus, speeds));
+    keeper_thread::start(config, &keepers, &prober).map_err(failed)?;
+    Ok(Sources {
+        store,
+        recorder,
+        registrations: Arc::default(),
+        notifications: Arc::default(),
+        keepers,
+        peers: peers(config)?,
+        ticket_intake,
+        heartbeats: Arc::default(),
+    })
 }
 
 /// Waits for a signal that ends the worker; its name.

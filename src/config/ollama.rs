@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::error::ConfigError;
+use crate::config::login::Login;
 use crate::config::secret::Secret;
 use crate::config::tls::TlsRule;
 use crate::config::url::HttpUrl;
@@ -18,32 +19,6 @@ pub(crate) struct OllamaConfig {
     /// OLLAMA_TOKEN_FILE: it is read again when the token is refused.
     pub(crate) token_file: Option<String>,
     pub(crate) tls: TlsRule,
-}
-
-/// What is sent in the Authorization header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Login {
-    /// user:password of OLLAMA_URL, in base64.
-    Password(Secret),
-    /// OLLAMA_TOKEN.
-    Token(Secret),
-}
-
-impl Login {
-    pub(crate) fn header(&self) -> String {
-        match self {
-            Self::Password(encoded) => format!("Basic {}", encoded.expose()),
-            Self::Token(token) => format!("Bearer {}", token.expose()),
-        }
-    }
-
-    /// Where it was set.
-    pub(crate) fn setting(&self) -> &'static str {
-        match self {
-            Self::Password(_) => "the user:password of OLLAMA_URL",
-            Self::Token(_) => "OLLAMA_TOKEN",
-        }
-    }
 }
 
 pub(super) fn read(values: &mut Values) -> OllamaConfig {

@@ -5,7 +5,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::ollama::Login;
+use crate::config::login::Login;
 use crate::config::secret::Secret;
 use crate::config::url::{HttpUrl, UrlError};
 

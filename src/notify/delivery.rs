@@ -22,6 +22,8 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// ntfy: no more messages today. It names no time.
 const NTFY_QUOTA: u64 = 42908;
 const NTFY_QUOTA_WAIT: Duration = Duration::from_secs(3600);
+/// The first message of a worker that restarts often comes this long after the one before. In seconds.
+const RARE: f64 = 600.0;
 /// Characters of a receiver's own words.
 const MOST_WORDS: usize = 120;
 
@@ -129,6 +131,7 @@ pub(crate) struct Delivery {
     /// A new URL may help it.
     refused: Option<Arc<Event>>,
     known: Option<Known>,
+    restarts_often: bool,
     /// No try before.
     due: Duration,
     waits: Backoff,
@@ -141,6 +144,7 @@ impl Delivery {
             pending: None,
             refused: None,
             known: None,
+            restarts_often: false,
             due: Duration::ZERO,
             waits: Backoff::new(RETRY.0, RETRY.1),
         }
@@ -156,11 +160,15 @@ impl Delivery {
         NotificationRow { state, pending: self.pending.is_some(), ..self.row.clone() }
     }
 
-    /// What an earlier run knew of the receiver.
-    pub(crate) fn load(&mut self, known: Option<Known>) {
+    /// What an earlier run knew of the receiver. `restarts_often`: this worker has been up for a short time several times.
+    pub(crate) fn load(&mut self, known: Option<Known>, restarts_often: bool, now: Duration, unix: f64) {
+        self.restarts_often = restarts_often;
         if let Some(known) = known.filter(|_| self.known.is_none()) {
             (self.row.state, self.row.last_sent) = (NotificationState::Ok, Some(known.at));
             self.known = Some(known);
+        }
+        if let Some(early) = self.pending.take() {
+            self.offer(&early, now, unix);
         }
     }
 
@@ -169,13 +177,21 @@ impl Delivery {
     }
 
     /// Takes a new message. One that waits is out of date.
-    pub(crate) fn offer(&mut self, event: &Arc<Event>) {
+    pub(crate) fn offer(&mut self, event: &Arc<Event>, now: Duration, unix: f64) {
         if self.pending.take().is_some() {
             self.row.counts.dropped += 1;
         }
         self.refused = None;
         if !self.is_known(event) {
             self.pending = Some(Arc::clone(event));
+            if self.row.state != NotificationState::Waiting {
+                self.due = now;
+            }
+            if let Some(known) = self.known.as_ref().filter(|_| self.restarts_often && event.kind == EventKind::Started)
+            {
+                let wait = Duration::from_secs_f64((known.at + RARE - unix).clamp(0.0, RARE));
+                self.due = self.due.max(now + wait);
+            }
         }
     }
 
@@ -224,7 +240,7 @@ impl Delivery {
                 self.known = Some(Known::new(event, unix));
                 self.pending.take_if(|_| is_pending);
                 if let Some(newer) = self.pending.take() {
-                    self.offer(&newer);
+                    self.offer(&newer, now, unix);
                 }
                 let failed = matches!(before, NotificationState::Waiting | NotificationState::Failed);
                 failed.then(|| Line::Info(format!("{to} accepts notifications again")))

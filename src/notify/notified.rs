@@ -14,7 +14,7 @@ use crate::sys::json::{json, millis};
 /// A larger file is not one of ours.
 pub(super) const MAX_FILE: u64 = 64 * 1024;
 const VERSION: u32 = 1;
-/// So many starts within this time, in seconds, are too many.
+/// This many starts within this time, in seconds, and the next one is one too many.
 const OFTEN: (usize, f64) = (3, 600.0);
 
 /// What a receiver knows.

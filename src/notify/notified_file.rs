@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,7 +90,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_forever(&self, path: &PathBuf, keys: &[String]) {
+    fn write_forever(&self, path: &Path, keys: &[String]) {
         if !self.lock().loaded {
             self.load(path, keys);
         }

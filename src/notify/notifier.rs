@@ -89,7 +89,7 @@ impl Notifier {
         let (store, worker, interval) = (Arc::clone(&self.store), Arc::clone(&self.worker), self.interval);
         let mut watch = None;
         threads::service("notify", move || {
-            let watch = watch.get_or_insert_with(|| Watch::new(&worker, after, common.book.restarts_often()));
+            let watch = watch.get_or_insert_with(|| Watch::new(&worker, after));
             let mut known = None;
             loop {
                 let look = interval.clamp(LOOK.0, LOOK.1);

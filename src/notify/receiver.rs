@@ -94,7 +94,7 @@ impl Receiver {
     pub(super) fn offer(&self, event: &Arc<Event>) {
         let mut state = self.lock();
         if !state.stopping {
-            state.delivery.offer(event);
+            state.delivery.offer(event, self.common.now(), unix_now());
             self.publish(&state);
         }
     }
@@ -156,9 +156,10 @@ impl Receiver {
     /// Until the last message was tried.
     pub(super) fn deliver_forever(&self) {
         let known = self.common.book.known(&key(&self.common.targets[self.index].url));
+        let often = self.common.book.restarts_often();
         {
             let mut state = self.lock();
-            state.delivery.load(known);
+            state.delivery.load(known, often, self.common.now(), unix_now());
             self.publish(&state);
         }
         while let Some((target, event, previous, deadline)) = self.next() {

@@ -17,7 +17,7 @@ const LONG_CALM: Duration = Duration::from_secs(600);
 const LONGEST_CALM: Duration = Duration::from_secs(3600);
 /// Flapping that starts again within this time doubles the calm.
 const AGAIN: Duration = Duration::from_secs(6 * 3600);
-/// So many changes are sent within this time: the next one counts as flapping.
+/// Once this many changes are sent within this time, the next one counts as flapping.
 const MOST: usize = 5;
 const WINDOW: Duration = Duration::from_secs(3600);
 /// First and longest wait between two messages about one flapping state.
@@ -63,8 +63,6 @@ struct FlappingState {
 pub(crate) struct Watch {
     worker: Arc<str>,
     after: Duration,
-    /// How long the first state must last.
-    first_after: Duration,
     current: Option<Seen>,
     reported: Option<Seen>,
     unrest: Option<Unrest>,
@@ -77,12 +75,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `after`: NOTIFY_AFTER. `restarts_often`: it has not been up for long each time, so its first message waits longer.
-    pub(crate) fn new(worker: &Arc<str>, after: Duration, restarts_often: bool) -> Self {
+    /// `after`: NOTIFY_AFTER.
+    pub(crate) fn new(worker: &Arc<str>, after: Duration) -> Self {
         Self {
             worker: Arc::clone(worker),
             after,
-            first_after: if restarts_often { after.max(LONG_CALM) } else { after },
             current: None,
             reported: None,
             unrest: None,
@@ -147,7 +144,7 @@ impl Watch {
 
     fn first_hold(&self) -> Duration {
         let unclear = self.current.as_ref().is_some_and(|current| current.standing.verdict == Verdict::Unknown);
-        if unclear { self.first_after.max(CALM) } else { self.first_after }
+        if unclear { self.after.max(CALM) } else { self.after }
     }
 
     fn first(&mut self, now: Duration, unix: f64) -> Option<Event> {

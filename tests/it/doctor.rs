@@ -113,7 +113,7 @@ fn a_healthy_machine_passes() {
     let mut names: Vec<&str> = checks.iter().map(|c| c["check"].as_str().unwrap()).collect();
     names.dedup();
     let wanted = ["settings", "driver", "devices", "readings", "gpu", "xids", "ollama", "models", "probe"];
-    assert_eq!(names, [&wanted[..], &["orchestrator", "clock", "disk", "worker"]].concat(), "{checks:#?}");
+    assert_eq!(names, [&wanted[..], &["orchestrator", "clock", "notify", "disk", "worker"]].concat(), "{checks:#?}");
     // It has looked at the orchestrator and changed nothing there: no registration, and a name that is not registered.
     assert!(host.orchestrator.requests("/capability/register").iter().all(|r| r.body.is_empty()));
     let gone = host.orchestrator.requests("/capability/unregister");

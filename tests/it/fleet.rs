@@ -1,14 +1,15 @@
 //! The shipped files of a fleet in the real Prometheus and Alertmanager: from a lost GPU to the text that is delivered,
 //! and back; who is inhibited; and an agent behind NAT whose receiver was away.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
-use crate::fleet_programs::{AMTOOL, Files, Receiver, checked, replaced, shipped, switched_on, uncommented};
+use crate::fleet_programs::{AMTOOL, Files, Program, Receiver, checked, replaced, shipped, switched_on, uncommented};
 use crate::gpus::start;
-use crate::harness::{lock, wait_for};
+use crate::harness::{wait_for, wait_until};
 use crate::nvml::FakeNvml;
 
 const TOKEN: &str = "s3cret-token";
@@ -28,31 +29,50 @@ fn annotations<'a>(body: &'a Value, alert: &str) -> Vec<&'a Value> {
     alerts.iter().filter(|one| one["labels"]["alertname"] == alert).map(|one| &one["annotations"]).collect()
 }
 
+/// Alertmanager and Prometheus with the shipped files, all of a fleet of two: this worker, and a machine that is down.
+fn fleet(files: &Files, receiver: &Receiver, worker: &str) -> (Program, Program) {
+    let config = switched_on(&alertmanager(receiver), "slack_configs:");
+    let slack = files.write("slack", &format!("http://{}/slack", receiver.addr));
+    let alertmanager = files.alertmanager(&replaced(&config, "/run/secrets/slack_url", &slack));
+    let machines = uncommented(&shipped("targets/machines.yaml"));
+    let machines = replaced(&machines, r#""192.0.2.11:9876", "192.0.2.12:9876""#, &format!("\"{worker}\""));
+    files.write("targets/machines.yaml", &replaced(&machines, "gpu-1.example.net:9876", DOWN));
+    let config = switched_on(&files.fleet(alertmanager.addr), "authorization:");
+    let token = files.write("token", TOKEN);
+    let config = replaced(&config, "/run/secrets/worker_token", &token);
+    (alertmanager, files.prometheus("fleet", &config, "127.0.0.1:0", &[]))
+}
+
+/// Title and text of the first message to Slack whose text has `part`.
+fn slack(receiver: &Receiver, part: &str) -> (String, String) {
+    let of = |body: &Value, name: &str| body["attachments"][0][name].as_str().unwrap_or_default().to_owned();
+    let body = receiver.wait(part, "/slack", |body| of(body, "text").contains(part));
+    let (title, text) = (of(&body, "title"), of(&body, "text"));
+    println!("delivered to Slack:\n{title}\n{text}");
+    (title, text)
+}
+
+#[track_caller]
+fn has_all(text: &str, parts: &[&str]) {
+    parts.iter().for_each(|part| assert!(text.contains(part), "{part:?} is not in {text}"));
+}
+
 #[test]
 fn a_lost_gpu_is_delivered_with_cause_and_fix_and_so_is_its_return() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
     let worker = start(&ollama, &nvml, &[("WORKER_TOKEN", TOKEN)]);
     let at = worker.addr.to_string();
     let (files, receiver) = (Files::new("fleet"), Receiver::new());
-
-    let config = switched_on(&alertmanager(&receiver), "slack_configs:");
-    let slack = files.write("slack", &format!("http://{}/slack", receiver.addr));
-    let alertmanager = files.alertmanager(&replaced(&config, "/run/secrets/slack_url", &slack));
-    let machines = uncommented(&shipped("targets/machines.yaml"));
-    let machines = replaced(&machines, r#""192.0.2.11:9876", "192.0.2.12:9876""#, &format!("\"{at}\""));
-    files.write("targets/machines.yaml", &replaced(&machines, "gpu-1.example.net:9876", DOWN));
-    let config = switched_on(&files.fleet(alertmanager.addr), "authorization:");
-    let token = files.write("token", TOKEN);
-    let config = replaced(&config, "/run/secrets/worker_token", &token);
-    let prometheus = files.prometheus("fleet", &config, "127.0.0.1:0", &[]);
+    let (_alertmanager, prometheus) = fleet(&files, &receiver, &at);
 
     let severity = format!("instance:severity:max{{instance=\"{at}\"}}");
     let labels = prometheus.query_when(&severity, 0.0);
     assert_eq!((&labels["site"], &labels["owner"]), (&json!("basement"), &json!("alice")));
     prometheus.query_when(&format!("instance:severity:max{{instance=\"{DOWN}\"}}"), 4.0);
-    let down =
-        receiver.wait("the machine that is down", "/alerts", |body| !annotations(body, "AgentNetDown").is_empty());
-    assert_eq!((&down["commonLabels"]["instance"], &down["commonLabels"]["owner"]), (&json!(DOWN), &json!("bob")));
+    let is_down =
+        |body: &Value| !annotations(body, "AgentNetDown").is_empty() && body["groupLabels"]["instance"] == DOWN;
+    let down = receiver.wait("the machine that is down", "/alerts", is_down);
+    assert_eq!(down["commonLabels"]["owner"], "bob");
 
     nvml.set("gpus=2\ngpu1.handle=15");
     let is_lost = |body: &Value| !annotations(body, "AgentNetGpuUnhealthy").is_empty();
@@ -61,34 +81,26 @@ fn a_lost_gpu_is_delivered_with_cause_and_fix_and_so_is_its_return() {
     assert_eq!(fired["groupLabels"], json!({"instance": at}), "one message for a machine");
     let text = annotations(&fired, "AgentNetGpuUnhealthy")[0];
     println!("delivered to the webhook:\n{text:#}");
-    assert!(text["summary"].as_str().unwrap().ends_with(&format!("of {at} is unhealthy: GPU_LOST")), "{text}");
-    for part in
-        ["fell off the bus", "Fix: Reboot", "check its power cables", &format!("agent-net check --url http://{at}")]
-    {
-        assert!(text["description"].as_str().unwrap().contains(part), "{part}: {text}");
-    }
+    has_all(text["summary"].as_str().unwrap(), &[&format!("of {at} is unhealthy: GPU_LOST")]);
+    let check = format!("agent-net check --url http://{at}");
+    has_all(text["description"].as_str().unwrap(), &["fell off the bus", "Fix: Reboot", "its power cables", &check]);
     assert_eq!(text["runbook_url"], format!("http://{at}/codes#GPU_LOST"));
+    let (title, text) = slack(&receiver, "GPU_LOST");
+    has_all(&title, &[&format!(" firing: {at} at basement, owner alice")]);
+    has_all(&text, &["critical: GPU ", "fell off the bus", "Fix: Reboot", "/codes#GPU_LOST"]);
     prometheus.query_when(&severity, 3.0);
     prometheus.query_when("sum(site:gpus_expected:sum) - sum(site:gpus_usable:sum)", 1.0);
 
-    let slack = |part: &str| {
-        let has = |body: &Value| body["attachments"][0]["text"].as_str().is_some_and(|text| text.contains(part));
-        receiver.wait(part, "/slack", has)["attachments"][0].clone()
-    };
-    let message = slack("GPU_LOST");
-    println!("delivered to Slack:\n{}\n{}", message["title"].as_str().unwrap(), message["text"].as_str().unwrap());
-    assert_eq!(message["title"], format!("1 firing: {at} at basement, owner alice"));
-    for part in ["critical: GPU ", "fell off the bus", "Fix: Reboot", "/codes#GPU_LOST"] {
-        assert!(message["text"].as_str().unwrap().contains(part), "{part}: {message}");
-    }
-
     nvml.set("gpus=2");
     receiver.wait("its return", "/alerts", |body| body["status"] == "resolved" && is_lost(body));
-    let message = slack("Resolved: GPU ");
-    println!("{}\n{}", message["title"].as_str().unwrap(), message["text"].as_str().unwrap());
-    assert_eq!(message["title"], format!("resolved: {at} at basement, owner alice"));
+    let (title, _) = slack(&receiver, "Resolved: GPU ");
+    has_all(&title, &[&format!(": {at} at basement, owner alice")]);
     prometheus.query_when(&severity, 0.0);
+    all_rules_work(&prometheus);
+}
 
+/// No rule failed when it was last evaluated.
+fn all_rules_work(prometheus: &Program) {
     let rules = prometheus.get("/api/v1/rules")["data"]["groups"].as_array().unwrap().clone();
     let rules: Vec<&Value> = rules.iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
     assert!(rules.len() >= 35, "{rules:#?}");
@@ -124,13 +136,12 @@ fn what_follows_from_another_alert_is_inhibited() {
     };
     let wanted =
         ["AgentNetGpuDegraded b:1", "AgentNetGpuUnhealthy a:1", "AgentNetModelNotLoaded c:1", "AgentNetOllamaDown d:1"];
-    let last = std::sync::Mutex::new(Vec::new());
-    let found = crate::harness::wait_until(|| {
-        let found = suppressed()?;
-        lock(&last).clone_from(&found);
-        (found == wanted).then_some(())
+    let mut last = None;
+    let found = wait_until(|| {
+        last = suppressed();
+        last.as_deref().is_some_and(|found| found == wanted).then_some(())
     });
-    assert!(found.is_some(), "{:?}", lock(&last));
+    assert!(found.is_some(), "{last:?}");
 }
 
 #[test]
@@ -184,8 +195,8 @@ fn an_agent_behind_nat_sends_what_its_receiver_missed() {
 }
 
 /// Waits until the agent has scraped the worker this many times more.
-fn scrapes_more(agent: &crate::fleet_programs::Program, times: usize) {
-    let mut seen = std::collections::BTreeSet::new();
+fn scrapes_more(agent: &Program, times: usize) {
+    let mut seen = BTreeSet::new();
     wait_for("further scrapes", || {
         let targets = agent.get("/api/v1/targets");
         let target = &targets["data"]["activeTargets"][0];

@@ -235,7 +235,8 @@ fn config_and_doctor_do_not_show_the_url_and_doctor_sends_no_heartbeat() {
     assert!(out.contains("HEARTBEAT_URL"), "{out}");
     let line = |url: &str| {
         let out = with(&["doctor"], url);
-        out.lines().find(|line| line.contains("heartbeat")).map(str::to_owned).unwrap_or_else(|| panic!("{out}"))
+        let found = out.lines().find(|line| line.contains("heartbeat")).map(str::to_owned);
+        found.unwrap_or_else(|| panic!("{out}"))
     };
     let good = line(&monitor.kuma());
     assert!(good.starts_with("pass") && good.contains("responds; no heartbeat was sent"), "{good}");

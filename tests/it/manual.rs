@@ -151,9 +151,12 @@ fn bash(script: &str, line: &[&str]) -> Option<BTreeSet<String>> {
 }
 
 fn fish(script: &str, line: &[&str]) -> Option<BTreeSet<String>> {
-    let ask = format!("{script}\ncomplete -C '{}'", line.join(" "));
     let mut fish = installed("fish")?;
-    fish.env("HOME", folder("fish")).args(["--no-config", "-c", &ask]);
+    let home = folder("fish");
+    // The kernel takes at most 128 KiB for one argument.
+    std::fs::write(home.join("script"), script).expect("a file");
+    let ask = format!("source ~/script\ncomplete -C '{}'", line.join(" "));
+    fish.env("HOME", home).args(["--no-config", "-c", &ask]);
     offered(&mut fish)
 }
 

@@ -29,7 +29,7 @@ fn count(receiver: &FakeReceiver) -> usize {
 
 /// The first tries fail like this, and then it is accepted.
 #[track_caller]
-fn check_retried(failure: Behavior, tries: usize, words: &str) {
+fn check_retried(failure: &Behavior, tries: usize, words: &str) {
     let receiver = FakeReceiver::of(failure.clone());
     let worker = start(&receiver.url("/hook"), &[]);
     wait_for("tries", || (count(&receiver) >= tries).then_some(()));
@@ -47,24 +47,24 @@ fn check_retried(failure: Behavior, tries: usize, words: &str) {
 
 #[test]
 fn failures_that_may_pass_are_retried() {
-    check_retried(Behavior::say(500), 3, "http://127.0.0.1:");
+    check_retried(&Behavior::say(500), 3, "http://127.0.0.1:");
     check_retried(
-        Behavior::Say(503, String::new(), "<html>maintenance</html>"),
+        &Behavior::Say(503, String::new(), "<html>maintenance</html>"),
         2,
         ": 503; retrying with the newest state",
     );
-    check_retried(Behavior::HangUp, 2, "connection closed");
-    check_retried(Behavior::wait("2"), 2, ": 429; retrying");
-    check_retried(Behavior::wait("1.5"), 2, ": 429; retrying");
+    check_retried(&Behavior::HangUp, 2, "connection closed");
+    check_retried(&Behavior::wait("2"), 2, ": 429; retrying");
+    check_retried(&Behavior::wait("1.5"), 2, ": 429; retrying");
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
-    check_retried(Behavior::wait(&date), 2, ": 429; retrying");
+    check_retried(&Behavior::wait(&date), 2, ": 429; retrying");
     let discord = r#"{"message":"You are being rate limited.","retry_after":1.25,"global":false}"#;
-    check_retried(Behavior::Say(429, String::new(), discord), 2, ": 429 You are being rate limited.; retrying");
+    check_retried(&Behavior::Say(429, String::new(), discord), 2, ": 429 You are being rate limited.; retrying");
 }
 
 /// The same message would be refused again.
 #[track_caller]
-fn check_refused(failure: Behavior, more: &[(&str, &str)], words: &str) {
+fn check_refused(failure: &Behavior, more: &[(&str, &str)], words: &str) {
     let receiver = FakeReceiver::of(failure.clone());
     let worker = start(&receiver.url("/hook"), more);
     wait_for("the refusal", || worker.log().contains("refused a notification").then_some(()));
@@ -83,12 +83,12 @@ fn check_refused(failure: Behavior, more: &[(&str, &str)], words: &str) {
 fn failures_that_will_not_pass_are_final() {
     let other = FakeReceiver::new();
     let redirect = format!("Location: {}\r\n", other.url("/stolen"));
-    check_refused(Behavior::Say(307, redirect, ""), &[], "307 (a redirect, which is not followed). Set NOTIFY_URL");
+    check_refused(&Behavior::Say(307, redirect, ""), &[], "307 (a redirect, which is not followed). Set NOTIFY_URL");
     assert_eq!(count(&other), 0, "the redirect was followed");
-    check_refused(Behavior::Say(404, String::new(), "no_service"), &[], "404 no_service. Check NOTIFY_URL");
-    check_refused(Behavior::say(400), &[], "400. Check NOTIFY_URL and NOTIFY_FORMAT.");
+    check_refused(&Behavior::Say(404, String::new(), "no_service"), &[], "404 no_service. Check NOTIFY_URL");
+    check_refused(&Behavior::say(400), &[], "400. Check NOTIFY_URL and NOTIFY_FORMAT.");
     let slack = Behavior::Say(200, String::new(), "{\"ok\":false}");
-    check_refused(slack, &[("NOTIFY_FORMAT", "slack")], "200 without the word ok");
+    check_refused(&slack, &[("NOTIFY_FORMAT", "slack")], "200 without the word ok");
 }
 
 #[test]

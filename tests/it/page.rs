@@ -66,7 +66,7 @@ pub fn browser(name: &str) -> Option<Command> {
 }
 
 /// The DOM after some seconds of the page's own time; None without Chromium.
-fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
+pub fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
     let mut browser = browser(name)?;
     browser.args(["--virtual-time-budget=8000", "--dump-dom"]).arg(format!("http://{addr}/"));
     let (status, dom, err) = run(&mut browser);
@@ -169,39 +169,67 @@ fn the_last_probe_of_a_model_is_shown_with_its_curve() {
     assert!(cell("other:1").starts_with("</div>"), "{dom}");
 }
 
+/// Opens the details of the first GPU, a refresh before the end.
+const OPEN: &str = "
+  setTimeout(() => {
+    window.box = document.querySelector('details');
+    box.open = true;
+    box.firstChild.focus();
+  }, 2000);
+  setTimeout(() => {
+    const focus = document.activeElement === box.firstChild;
+    document.body.dataset.seen = `connected: ${box.isConnected}, open: ${box.open}, focus: ${focus}`;
+  }, 7500);
+  look();";
+
+/// Times that the report was asked for.
+static LOOKS: AtomicUsize = AtomicUsize::new(0);
+
+/// What the report and the page are changed to.
+fn opened(path: &str, mut answer: Value) -> Value {
+    if path == "/" {
+        return answer.as_str().expect("the page").replacen("\nlook();", OPEN, 1).into();
+    }
+    if path == "/gpu" {
+        answer["gpus"][0]["processes"] = json!([
+            {"pid": 4242, "name": "ollama", "vram_mb": 6321}, {"pid": 7, "name": null, "vram_mb": null},
+            {"pid": 8, "name": "<b>x</b>", "vram_mb": 0}
+        ]);
+        let looks = LOOKS.fetch_add(1, Ordering::SeqCst);
+        answer["gpus"][0]["pci_bus_id"] = format!("look {looks}").into();
+        answer["gpus"][0]["throttle_reasons"] = json!(["idle", "sw_power", "hw_thermal", "new"]);
+        answer["gpus"][0]["throttle_seconds"] = json!({"sw_thermal": 7384.2, "sw_power": 0.2});
+        for unknown in
+            ["memory_clock_mhz", "performance_state", "pcie_replays", "pcie_width", "mig_mode", "remapped_rows"]
+        {
+            answer["gpus"][0][unknown] = Value::Null;
+        }
+    }
+    answer
+}
+
+/// Of the first GPU, as [`opened`] shows it.
+const DETAILS: [(&str, &str); 15] = [
+    ("Graphics clock", "210 of 2520&nbsp;MHz"),
+    ("Memory clock", "unknown of 9001&nbsp;MHz"),
+    ("P-state", "unknown"),
+    ("Throttled now", "power limit, heat (hardware), new"),
+    ("Throttled since driver load", "heat (driver): 2 h 3 min"),
+    ("Power limit", "350&nbsp;W, default 350&nbsp;W"),
+    ("Temperature limits", "maximum 90&nbsp;°C, throttles at 95&nbsp;°C, shuts down at 98&nbsp;°C"),
+    ("Memory temperature", "unknown, maximum 105&nbsp;°C"),
+    ("Fans", "30&nbsp;%, 30&nbsp;%"),
+    ("PCIe link", "Gen&nbsp;1, maximum Gen&nbsp;4&nbsp;x16"),
+    ("PCIe replays", "unknown"),
+    ("ECC", "on"),
+    ("Uncorrectable ECC errors", "0 since driver load, 0 in total"),
+    ("Remapped rows", "unknown"),
+    ("MIG mode", "unknown"),
+];
+
 /// The details of the first GPU are opened, and a refresh comes after that.
 #[test]
 fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
-    const OPEN: &str = "
-      setTimeout(() => {
-        window.box = document.querySelector('details');
-        box.open = true;
-        box.firstChild.focus();
-      }, 2000);
-      setTimeout(() => {
-        const focus = document.activeElement === box.firstChild;
-        document.body.dataset.seen = `connected: ${box.isConnected}, open: ${box.open}, focus: ${focus}`;
-      }, 7500);
-      look();";
-    fn opened(path: &str, mut answer: Value) -> Value {
-        if path == "/" {
-            return answer.as_str().expect("the page").replacen("\nlook();", OPEN, 1).into();
-        }
-        if path == "/gpu" {
-            answer["gpus"][0]["processes"] = json!([
-                {"pid": 4242, "name": "ollama", "vram_mb": 6321}, {"pid": 7, "name": null, "vram_mb": null},
-                {"pid": 8, "name": "<b>x</b>", "vram_mb": 0}
-            ]);
-            answer["gpus"][0]["throttle_reasons"] = json!(["idle", "sw_power", "hw_thermal", "new"]);
-            answer["gpus"][0]["throttle_seconds"] = json!({"sw_thermal": 7384.2, "sw_power": 0.2});
-            for unknown in
-                ["memory_clock_mhz", "performance_state", "pcie_replays", "pcie_width", "mig_mode", "remapped_rows"]
-            {
-                answer["gpus"][0][unknown] = Value::Null;
-            }
-        }
-        answer
-    }
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu0.fans=2"));
     let worker = start(&ollama, &nvml, &[]);
     worker.report_when("verdict ok", is_ok);
@@ -210,27 +238,12 @@ fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
     let details: Vec<&str> = dom.split("<details").skip(1).map(|all| all.split("</details>").next().unwrap()).collect();
     assert_eq!(details.len(), 2, "{dom}");
     assert_eq!(details[1], r#"><summary aria-label="Details of Fake RTX 1">Details</summary><div></div>"#);
-    for (name, value) in [
-        ("Graphics clock", "210 of 2520&nbsp;MHz"),
-        ("Memory clock", "unknown of 9001&nbsp;MHz"),
-        ("P-state", "unknown"),
-        ("Throttled now", "power limit, heat (hardware), new"),
-        ("Throttled since driver load", "heat (driver): 2 h 3 min"),
-        ("Power limit", "350&nbsp;W, default 350&nbsp;W"),
-        ("Temperature limits", "maximum 90&nbsp;°C, throttles at 95&nbsp;°C, shuts down at 98&nbsp;°C"),
-        ("Memory temperature", "unknown, maximum 105&nbsp;°C"),
-        ("Fans", "30&nbsp;%, 30&nbsp;%"),
-        ("PCIe link", "Gen&nbsp;1 xunknown, maximum Gen&nbsp;4 x16"),
-        ("PCIe replays", "unknown"),
-        ("ECC", "on"),
-        ("Uncorrectable ECC errors", "0 since driver load, 0 in total"),
-        ("Remapped rows", "unknown"),
-        ("MIG mode", "unknown"),
-        ("PCI address", "00000000:01:00.0"),
-    ] {
+    for (name, value) in DETAILS {
         let row = format!(r#"<dt class="soft">{name}</dt><dd>{value}</dd>"#);
         assert!(details[0].contains(&row), "{row} is not in {}", details[0]);
     }
+    // The refresh has reached them.
+    assert!(details[0].contains("PCI address</dt><dd>look ") && !details[0].contains("look 0"), "{}", details[0]);
     for row in [
         r#"<th scope="row">4242</th><td>ollama</td><td class="number">6321 MiB</td>"#,
         r#"<th scope="row">7</th><td>unknown</td><td class="number">unknown</td>"#,

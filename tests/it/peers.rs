@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
 use crate::gpus::start;
-use crate::harness::{Worker, folder, run, wait_for};
+use crate::harness::{Worker, run, wait_for};
 use crate::nvml::FakeNvml;
-use crate::page::browser;
+use crate::page::rendered;
 use crate::{http, tls};
 
 /// A server that answers each request with these bytes; without bytes it never answers.
@@ -203,46 +203,31 @@ fn a_private_ca_is_trusted_where_it_is_named() {
 #[test]
 fn the_page_lists_the_machines_worst_first() {
     let ollama = FakeOllama::new();
-    let nvmls = ["gpus=8", "gpus=2\ngpu1.handle=15", "gpu0.temperature=95", "gpus=2"].map(FakeNvml::new);
-    let peers: Vec<Worker> = nvmls.iter().take(3).map(|nvml| start(&ollama, nvml, &[])).collect();
+    let nvmls = ["gpus=8", "gpus=2\ngpu1.handle=15", "gpu0.temperature=95", "gpu0.temperature=94"].map(FakeNvml::new);
+    let mut peers: Vec<Worker> = nvmls.iter().map(|nvml| start(&ollama, nvml, &[])).collect();
     let odd = r#"{"health":{"verdict":"ok","reasons":[]},"gpu_count":1,"version":"<b>9</b>","sample_age_ms":90000,
         "models":[{"loaded":true,"probe":{"tokens_per_second":31.84}}]}"#;
     let mut urls: Vec<String> = peers.iter().map(|peer| format!("http://{}", peer.addr)).collect();
-    urls.push("http://127.0.0.1:9".into());
     urls.push(format!("http://{}", server(answer("200 OK", "", odd.as_bytes()))));
-    let worker = start(&ollama, &nvmls[3], &[("PEERS", &urls.join(",")), ("AGENT_NET_FAULT", "hurry:50")]);
+    let settings = [("PEERS", &*urls.join(",")), ("AGENT_NET_FAULT", "hurry:50")];
+    let worker = start(&ollama, &nvmls[0], &settings);
     worker.report_when("a verdict", |report| report["health"]["verdict"] == "ok");
-    rows_when(&worker, "all peers", |rows| {
-        let verdicts: Vec<&str> = rows.iter().filter_map(|row| row["verdict"].as_str()).collect();
-        verdicts == ["ok", "unhealthy", "degraded", "unknown", "ok"] && rows[3]["reachable"] == false
-    });
-    let Some(mut first) = browser("peers") else { return };
-    first.args(["--virtual-time-budget=8000", "--dump-dom"]).arg(format!("http://{}/", worker.addr));
-    let (_, dom, err) = run(&mut first);
-    let table = dom.split("id=\"peers\"").nth(1).and_then(|rest| rest.split("</section>").next());
-    let table = table.unwrap_or_else(|| panic!("{dom}{err}"));
-    let places = ["this one", "GPU_LOST: ", "connection refused", "TEMP_HIGH: "].map(|part| table.find(part));
+    let verdicts =
+        |rows: &[Value], wanted: [&str; 5]| rows.iter().zip(wanted).all(|(row, word)| row["verdict"] == word);
+    rows_when(&worker, "all reports", |rows| verdicts(rows, ["ok", "unhealthy", "degraded", "degraded", "ok"]));
+    peers.pop();
+    rows_when(&worker, "an end", |rows| verdicts(rows, ["ok", "unhealthy", "degraded", "unknown", "ok"]));
+    let Some(dom) = rendered(worker.addr, "peers") else { return };
+    let table = dom.split("id=\"peers\"").nth(1).and_then(|rest| rest.split("</section>").next()).expect("the table");
+    let parts = ["this one", "GPU_LOST: ", ">connection refused<", ">before: degraded TEMP_HIGH: ", ">TEMP_HIGH: "];
+    let places = parts.map(|part| table.find(part));
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}: {table}");
     let link = format!("<a href=\"{0}/\">{1}</a>", urls[1], peers[1].addr);
     assert!(table.contains(&link) && table.contains(">unreachable<") && table.contains("8 of 8"), "{table}");
     assert!(table.contains(r#"<td class="number">31.8</td><td>1 min ago</td>"#), "{table}");
-    assert!(!dom.contains("<section id=\"machines\" aria-labelledby=\"h-machines\" hidden"), "{table}");
-    for (name, width) in [("phone", 390), ("desktop", 1100)] {
-        let file = folder(&format!("peers-{name}")).join("page.png");
-        let mut browser = browser(&format!("peers-{name}-home")).expect("Chromium");
-        browser.args(["--hide-scrollbars", "--virtual-time-budget=8000", &format!("--window-size={width},900")]);
-        browser.arg(format!("--screenshot={}", file.display())).arg(format!("http://{}/", worker.addr));
-        let (status, _, err) = run(&mut browser);
-        assert!(status.success() && std::fs::metadata(&file).is_ok_and(|file| file.len() > 10_000), "{err}");
-        if let Some(to) = std::env::var_os("AGENT_NET_PICTURES") {
-            std::fs::copy(&file, std::path::Path::new(&to).join(format!("peers-{name}.png"))).expect("it is copied");
-        }
-    }
+    let hidden = r#"<section id="machines" aria-labelledby="h-machines" hidden"#;
+    assert!(!dom.contains(hidden), "{dom}");
     // Without peers the section is hidden.
-    let alone = start(&ollama, &nvmls[3], &[]);
-    alone.report_when("a verdict", |report| report["health"]["verdict"] == "ok");
-    let mut second = browser("peers-alone").expect("Chromium");
-    second.args(["--virtual-time-budget=8000", "--dump-dom"]).arg(format!("http://{}/", alone.addr));
-    let (_, dom, _) = run(&mut second);
-    assert!(dom.contains("<section id=\"machines\" aria-labelledby=\"h-machines\" hidden"), "{dom}");
+    let dom = rendered(peers[0].addr, "peers-none").expect("Chromium");
+    assert!(dom.contains(hidden), "{dom}");
 }

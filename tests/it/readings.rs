@@ -21,6 +21,11 @@ fn lacks(gpu: &Value, name: &str) -> bool {
     gpu[name].is_null() && gpu["unsupported"].as_array().is_some_and(|all| all.contains(&json!(name)))
 }
 
+/// Processes with this memory, by the numbers from 4200001 on.
+fn processes(mib: &[Option<u64>]) -> Value {
+    mib.iter().zip(4_200_001..).map(|(mib, pid)| json!({"pid": pid, "name": null, "vram_mb": mib})).collect()
+}
+
 #[test]
 fn every_reading_of_every_gpu_is_reported() {
     let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=4200001:100,4200002:-,4200003:200\ngpu1.power=99\n\
@@ -60,13 +65,7 @@ fn every_reading_of_every_gpu_is_reported() {
         ("temperature_c", json!(77)),
         ("vram_free_mb", json!(192)),
         ("fan_percent", json!([30, 30])),
-        (
-            "processes",
-            json!([
-                {"pid": 4_200_001, "name": null, "vram_mb": 100}, {"pid": 4_200_002, "name": null, "vram_mb": null},
-                {"pid": 4_200_003, "name": null, "vram_mb": 200}
-            ]),
-        ),
+        ("processes", processes(&[Some(100), None, Some(200)])),
         ("power_w", json!(0.1)),
         ("remapped_rows", json!({"correctable": 3, "uncorrectable": 2, "pending": false, "failed": false})),
         ("retired_pages", json!({"single_bit": 5, "double_bit": 1, "pending": false})),

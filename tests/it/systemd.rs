@@ -109,9 +109,13 @@ fn the_sign_of_life_ends_with_the_service() {
 fn the_watchdog_of_another_process_is_not_ours() {
     let systemd = FakeSystemd::at_path(&folder("systemd-other").join("notify"));
     let settings = [("NOTIFY_SOCKET", systemd.name()), ("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")];
-    let worker = Worker::start(&[&settings[..], &[("AGENT_NET_FAULT", "watched"), ("LOG_LEVEL", "debug")]].concat());
+    let worker = Worker::start(&[&settings[..], &[("AGENT_NET_FAULT", "watched")]].concat());
+    // One that starts later looks at itself as often.
+    let other = FakeSystemd::at_path(&folder("systemd-own").join("notify"));
+    let settings = [("NOTIFY_SOCKET", other.name()), ("WATCHDOG_USEC", "100000"), ("AGENT_NET_FAULT", "watched")];
+    let _later = Worker::start(&settings);
+    wait_for("ten signs of life", || (other.count("WATCHDOG=1") >= 10).then_some(()));
     systemd.wait_for("STATUS=");
-    // Its own looks go on.
     worker.stop();
     assert_eq!(systemd.count("WATCHDOG"), 0, "{:?}", systemd.messages());
 }

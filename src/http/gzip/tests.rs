@@ -29,7 +29,7 @@ fn what_is_compressed_comes_back() {
         let body = [&b"0123"[..], &vec![b'x'; length], b"0123"].concat();
         assert_eq!(unpacked(&gzip(&body)), body, "{length}");
     }
-    let noise = |count: usize| (0..count).map(|i| (i * i / 7 + i / 251) as u8).collect::<Vec<_>>();
+    let noise = |count: usize| (0..count).map(|i| (i * i / 7 + i / 251).to_le_bytes()[0]).collect::<Vec<_>>();
     for distance in [1, 2, 3, 4, 5, 255, 256, 257, 4095, 16_385, WINDOW - 4, WINDOW - 3, WINDOW, WINDOW + 1] {
         let body = [&b"start"[..], &noise(distance), b"start"].concat();
         assert_eq!(unpacked(&gzip(&body)), body, "{distance}");
@@ -84,7 +84,7 @@ proptest! {
         for (kind, length, byte) in pieces {
             match kind {
                 0 => body.extend(std::iter::repeat_n(byte, length)),
-                1 => body.extend((0..length).map(|i| (i * usize::from(byte) / 3) as u8)),
+                1 => body.extend((0..length).map(|i| (i * usize::from(byte) / 3).to_le_bytes()[0])),
                 _ => {
                     let from = body.len().saturating_sub(length * usize::from(byte));
                     let again = body[from..].iter().copied().take(length).collect::<Vec<_>>();

@@ -124,7 +124,7 @@ impl Scene {
 
     fn offer(&mut self, kind: EventKind, standing: Standing) -> Arc<Event> {
         let event = Arc::new(Event::new(kind, &Arc::from("w"), Some(standing), UNIX));
-        self.delivery.offer(&event);
+        self.delivery.offer(&event, self.now, UNIX);
         event
     }
 
@@ -191,6 +191,19 @@ fn a_receiver_that_was_away_gets_the_newest_state() {
 }
 
 #[test]
+fn the_wait_that_a_receiver_names_is_kept() {
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    for (named, jitter, expect) in [(65, 0.0, 65), (1, 0.0, 1), (600, 1.0, 660)] {
+        let Next::Send(event, _) = scene.delivery.next(scene.now) else { panic!("{:?}", scene.delivery) };
+        let outcome = Outcome::Retry { why: "429".into(), wait: Some(Duration::from_secs(named)) };
+        scene.delivery.see(&event, outcome, scene.now, UNIX, jitter);
+        assert_eq!(scene.wait(), Some(expect));
+        scene.now += Duration::from_secs(expect);
+    }
+}
+
+#[test]
 fn a_state_that_came_and_went_while_it_was_away_is_not_sent() {
     let mut scene = Scene::ok();
     scene.offer(EventKind::Verdict, lost());
@@ -227,7 +240,7 @@ fn a_restart_repeats_nothing_that_the_receiver_knows() {
     let mut known = Scene::ok().delivery.known().cloned();
     let load = |known: &Option<Known>| {
         let mut scene = Scene::new();
-        scene.delivery.load(known.clone());
+        scene.delivery.load(known.clone(), false, scene.now, UNIX);
         scene
     };
     let mut scene = load(&known);
@@ -250,6 +263,36 @@ fn a_restart_repeats_nothing_that_the_receiver_knows() {
     assert_eq!(scene.wait(), Some(0));
 }
 
+/// A container in a crash loop, and one that its supervisor stops all the time.
+#[test]
+fn a_worker_that_restarts_often_sends_its_start_seldom() {
+    let known = Scene::ok().delivery.known().cloned();
+    for (age, wait) in [(0.0, 600), (599.0, 1), (600.0, 0), (1e9, 0), (-1e9, 600)] {
+        let mut scene = Scene::new();
+        scene.delivery.load(known.clone(), true, scene.now, UNIX);
+        let event = Arc::new(Event::new(EventKind::Started, &Arc::from("w"), Some(lost()), UNIX));
+        scene.delivery.offer(&event, scene.now, UNIX + age);
+        assert_eq!(scene.wait(), Some(wait), "{age}");
+        // A change while it is up is an ordinary one.
+        scene.now += Duration::from_secs(600);
+        scene.send(Outcome::Accepted);
+        scene.offer(EventKind::Verdict, ok());
+        assert_eq!(scene.wait(), Some(0));
+    }
+    // A change is not held back with the start.
+    let mut scene = Scene::new();
+    scene.delivery.load(known.clone(), true, scene.now, UNIX);
+    scene.offer(EventKind::Started, hot());
+    assert_eq!(scene.wait(), Some(600));
+    scene.offer(EventKind::Verdict, lost());
+    assert_eq!(scene.wait(), Some(0));
+    // The file is read after the first message has come.
+    let mut scene = Scene::new();
+    scene.offer(EventKind::Started, ok());
+    scene.delivery.load(known, false, scene.now, UNIX);
+    assert_eq!(scene.wait(), None);
+}
+
 #[test]
 fn a_worker_that_stops_tries_once_and_says_nothing_to_whom_it_never_spoke() {
     let stop = Arc::new(Event::new(EventKind::Stopping, &Arc::from("w"), Some(ok()), UNIX));
@@ -269,6 +312,6 @@ fn a_worker_that_stops_tries_once_and_says_nothing_to_whom_it_never_spoke() {
 fn a_reminder_is_sent_although_the_state_is_known() {
     let mut scene = Scene::ok();
     let event = Event { reminder: true, ..Event::new(EventKind::Verdict, &Arc::from("w"), Some(ok()), UNIX) };
-    scene.delivery.offer(&Arc::new(event));
+    scene.delivery.offer(&Arc::new(event), scene.now, UNIX);
     assert_eq!(scene.wait(), Some(0));
 }

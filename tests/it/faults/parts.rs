@@ -55,7 +55,7 @@ impl Part {
         let mut command = scene.command();
         if self == Self::Memory {
             // In a container it is the kernel that ends it; this is what a process can do to itself.
-            let (program, args) = (command.get_program().to_owned(), "ulimit -v 20000; exec \"$0\" serve");
+            let (program, args) = (command.get_program().to_owned(), "ulimit -v 24000; exec \"$0\" serve");
             let mut shell = std::process::Command::new("sh");
             shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             shell.arg("-c").arg(args).arg(program);

@@ -123,3 +123,35 @@ fn a_gpu_that_does_not_work_during_probes_is_a_reason() {
     let gone = Case { gpu: fault(FaultKind::DriverNotLoaded, 0.0), ..case(vec![row("m", idle())], holding(9)) };
     gone.check(&[(DriverNotLoaded, Unhealthy)]);
 }
+
+#[test]
+fn who_holds_the_memory_is_named_where_a_model_lacks_it() {
+    let process = |pid, name: Option<&str>, mib: u64| {
+        let (name, vram_bytes) = (name.map(str::to_owned), Some(mib << 20));
+        crate::gpu::value::Process { pid, name, vram_bytes }
+    };
+    let check = |processes: &[crate::gpu::value::Process], case: Case, code, message: &str, action: &str| {
+        let gpu = sample(vec![Gpu { processes: Some(processes.to_vec()), ..gpu() }]);
+        let reasons = Case { gpu, ..case }.reasons(&[], NOW);
+        let reason = reasons.iter().find(|reason| reason.code == code).unwrap();
+        assert!(reason.message.ends_with(message) && reason.action.starts_with(action), "{reason:?}");
+    };
+    let named = [process(4242, Some("ollama"), 1200), process(99, Some("python3"), 4000), process(7, None, 1)];
+    let held = ". VRAM: python3 (pid 99) holds 4000 MiB, ollama (pid 4242) holds 1200 MiB, process 7 holds 1 MiB";
+    let stop = "Stop python3 (pid 99), or give Ollama another GPU. ";
+    let slow = || case(vec![row("m", slow(1.0, 9.0))], holding(5));
+    let displaced = || {
+        let mut row = KeeperRow::new("a:1");
+        row.displaced_by = Some("b:1".into());
+        case(vec![row], up())
+    };
+    let on_cpu = || case(vec![], holding(0));
+    check(&named, on_cpu(), ModelOnCpu, &format!("the CPU, not the GPU{held}"), &format!("{stop}Restart Ollama"));
+    check(&named, slow(), ModelSlow, &format!("is slow{held}"), &format!("{stop}Free VRAM"));
+    check(&named, displaced(), ModelsDisplaced, &format!("all of them{held}"), &format!("{stop}Raise OLLAMA_"));
+    // Without a name no process is to be stopped, and with none at all nothing is added.
+    check(&named[2..], on_cpu(), ModelOnCpu, "the GPU. VRAM: process 7 holds 1 MiB", "Restart Ollama");
+    check(&[], slow(), ModelSlow, "tokens/s) is slow", "Free VRAM");
+    // What a probe saw names them by itself.
+    check(&named, case(vec![row("m", idle())], holding(9)), ModelOnCpu, "in 5 samples, 30 W", stop);
+}
