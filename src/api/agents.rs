@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::sys::order;
 use serde::Serialize;
 
 /// Most agents that are kept: a new one replaces the one whose last job is the oldest.
@@ -54,7 +55,7 @@ impl Agents {
     /// Those kept, the latest first.
     pub(crate) fn rows(&self) -> Vec<AgentRow<'_>> {
         let mut all: Vec<(&String, &Agent)> = self.all.iter().collect();
-        all.sort_by_key(|(_, agent)| std::cmp::Reverse(agent.turn));
+        order::sort_by_key(&mut all, |(_, agent)| std::cmp::Reverse(agent.turn));
         all.into_iter()
             .map(|(id, agent)| AgentRow {
                 agent_id: id,

@@ -10,6 +10,7 @@ use crate::health::uptime::{Minute, WINDOWS, Windows};
 use crate::peers::row::PeerRow;
 use crate::sys::counters::JobTotals;
 use crate::sys::json::{json, millis};
+use crate::sys::order;
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Uptime"))]
@@ -85,7 +86,7 @@ pub(crate) fn uptime(
     json(&UptimeAnswer {
         status: "success",
         timestamp: millis(now),
-        windows: rows.collect(),
+        windows: order::map(rows),
         kept,
         window: query.window,
         minutes: minutes.chunk_by(same_step).map(row).collect(),

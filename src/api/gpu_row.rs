@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::gpu::readings::{Gpu, Shown};
 use crate::gpu::xid::{self, Xid};
 use crate::health::verdict::{self, Reason, Verdict};
+use crate::sys::order;
 
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Gpu"))]
@@ -58,7 +59,7 @@ impl<'a> GpuRow<'a> {
             xids: xids.iter().filter(|x| gpu.pci() == Some(x.pci)).map(XidRow::new).collect(),
             read_ms: gpu.read_us.map(|us| us / 1000),
             unsupported: gpu.unsupported().collect(),
-            failed: gpu.failed().map(|(name, why)| (name, why.words.as_str())).collect(),
+            failed: order::map(gpu.failed().map(|(name, why)| (name, why.words.as_str()))),
             error: gpu.error.as_ref().map(|e| e.message.as_str()),
         }
     }

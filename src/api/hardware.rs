@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::report::Published;
 use crate::gpu::sample::Gpu;
 use crate::sys::json::json;
+use crate::sys::order;
 
 /// What all answers in pytrickle's format begin with.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -129,7 +130,7 @@ pub(crate) fn stats(pipeline: &str, latest: &Published) -> String {
         (gpu.index, stats)
     });
     let identity = Identity { pipeline, model_id: latest.model_name() };
-    json(&HardwareStats { identity, gpu_stats: gpus.collect() })
+    json(&HardwareStats { identity, gpu_stats: order::map(gpus) })
 }
 
 pub(crate) fn info(pipeline: &str, latest: &Published) -> String {
@@ -138,5 +139,5 @@ pub(crate) fn info(pipeline: &str, latest: &Published) -> String {
         (gpu.index, GpuInfo { base: base(gpu), major, minor })
     });
     let identity = Identity { pipeline, model_id: latest.model_name() };
-    json(&Hardware { identity, gpu_info: gpus.collect() })
+    json(&Hardware { identity, gpu_info: order::map(gpus) })
 }

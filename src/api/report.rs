@@ -23,6 +23,7 @@ use crate::ollama::models::Model;
 use crate::ollama::probe::row::ProbeRow;
 use crate::ollama::state::Reach;
 use crate::sys::json::{MIB, millis};
+use crate::sys::order;
 
 /// A snapshot, with the parts of its answers that do not depend on the request.
 #[derive(Debug)]
@@ -236,7 +237,7 @@ impl Published {
             cuda_version: sample.and_then(|s| s.cuda_version.as_deref()),
             read_us: sample.map(|s| s.read_us),
             xid_source: self.snapshot.xid_source.name(),
-            uptime: UptimeRow { windows: windows.collect(), process_seconds: at.process_seconds },
+            uptime: UptimeRow { windows: order::map(windows), process_seconds: at.process_seconds },
             model_keeper: at.keepers,
             registrations: agent_id.is_none().then_some(at.registrations),
             notifications: if agent_id.is_none() { at.notifications } else { &[] },

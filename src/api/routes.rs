@@ -11,6 +11,7 @@ use crate::http::request::Request;
 use crate::sys::error_codes::ErrorCode::{self, *};
 use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition;
+use crate::sys::order;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,7 +337,7 @@ pub(crate) const NAMES: Names = Names { kind: "route", all: paths, find };
 
 fn paths() -> Vec<&'static str> {
     let mut paths: Vec<&str> = listed().map(|route| route.path).collect();
-    paths.sort_unstable();
+    order::sort(&mut paths);
     paths.dedup();
     paths
 }

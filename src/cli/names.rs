@@ -6,6 +6,7 @@ use crate::gpu::readings;
 use crate::health::codes;
 use crate::sys::error_codes;
 use crate::sys::explanation::{Explanation, Names};
+use crate::sys::order;
 
 /// All kinds of names; another kind is another row.
 const NAMES: &[Names] =
@@ -26,7 +27,7 @@ pub(crate) fn closest(name: &str) -> Vec<&'static str> {
     let wanted: Vec<char> = name.chars().take(100).flat_map(char::to_uppercase).collect();
     let mut near_by: Vec<(usize, &str)> =
         all().flat_map(|(_, names)| names).map(|n| (distance(&wanted, n), n)).collect();
-    near_by.sort_unstable();
+    order::sort(&mut near_by);
     let near = |(distance, name): &(usize, &str)| *distance <= name.len() / 2;
     near_by.into_iter().filter(near).take(5).map(|(_, name)| name).collect()
 }

@@ -7,6 +7,7 @@ use crate::config::error::ConfigError;
 use crate::config::secret::Secret;
 use crate::config::setting::{Setting, duration, items};
 use crate::config::url::HttpUrl;
+use crate::sys::order;
 
 #[derive(Debug)]
 pub(crate) struct Values {
@@ -50,7 +51,9 @@ impl Values {
     /// What is wrong, in the order of the table.
     pub(crate) fn into_wrong(self) -> Vec<ConfigError> {
         let Self { rows, mut wrong, .. } = self;
-        wrong.sort_by_key(|error| rows.iter().position(|row| row.name == error.name()).unwrap_or(rows.len()));
+        order::sort_by_key(&mut wrong, |error| {
+            rows.iter().position(|row| row.name == error.name()).unwrap_or(rows.len())
+        });
         wrong
     }
 

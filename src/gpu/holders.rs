@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::readings::Gpu;
 use crate::sys::json::MIB;
+use crate::sys::order;
 
 /// Processes that are named at a time.
 const MOST_NAMED: usize = 3;
@@ -45,7 +46,7 @@ pub(crate) fn holders<'a>(gpus: impl IntoIterator<Item = &'a Gpu>) -> Vec<Holder
         holder.bytes = holder.bytes.saturating_add(bytes);
     }
     let mut held: Vec<Holder<'a>> = held.into_values().collect();
-    held.sort_by_key(|holder| std::cmp::Reverse(holder.bytes));
+    order::sort_by_key(&mut held, |holder| std::cmp::Reverse(holder.bytes));
     held
 }
 

@@ -13,6 +13,7 @@ use super::pci::PciId;
 use super::place::Place;
 use crate::gpu::host_facts::Node;
 use crate::gpu::host_facts::{Access, HostFacts};
+use crate::sys::order;
 
 /// Where this process runs; it does not change.
 pub(crate) static PLACE: LazyLock<Place> = LazyLock::new(|| {
@@ -54,7 +55,7 @@ pub(crate) fn look(root: &Path) -> HostFacts {
     let all = || cards.iter().flatten();
     let mut other_drivers: Vec<String> =
         all().filter(|card| !card.for_nvidia()).filter_map(|c| c.driver.clone()).collect();
-    other_drivers.sort();
+    order::sort(&mut other_drivers);
     other_drivers.dedup();
     HostFacts {
         pci_gpus: count(|_| true),
@@ -97,7 +98,7 @@ pub(crate) fn nodes(root: &Path) -> Vec<Node> {
             Some(Node { name, mode: meta.mode(), uid: meta.uid(), gid: meta.gid(), access })
         })
         .collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
+    order::sort_by(&mut all, |a, b| a.name.cmp(&b.name));
     all
 }
 

@@ -10,6 +10,7 @@ use super::plausible;
 use super::readings::READINGS;
 use super::sample::{Failure, Gaps, Gpu, GpuSample};
 use crate::sys::meminfo;
+use crate::sys::order;
 
 /// What the GPU is called in the device tree, by generation; newer ones have "gpu" in it.
 const NAMES: [&str; 5] = ["gpu", "gv11b", "gp10b", "ga10b", "gb10b"];
@@ -78,7 +79,7 @@ impl Tegra {
             gpus: vec![gpu],
             slow_fresh: true,
             read_us,
-            call_us: BTreeMap::from([("sysfs".to_owned(), read_us)]),
+            call_us: order::map([("sysfs".to_owned(), read_us)].into_iter()),
             ..GpuSample::default()
         }
     }
@@ -227,6 +228,6 @@ fn number(path: &Path) -> Option<i64> {
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    all.sort();
+    order::sort(&mut all);
     all
 }

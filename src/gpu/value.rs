@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::exposition::flag;
 use crate::sys::json::MIB;
+use crate::sys::order;
 
 /// What the driver counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,7 +245,7 @@ impl Reported for BTreeMap<String, u64> {
 
     fn shown(&self, unit: Unit) -> Option<Value<'_>> {
         let all = self.iter().map(|(name, number)| (name.as_str(), unit.exposed(*number as f64)));
-        (!self.is_empty()).then(|| Value::Seconds(all.collect()))
+        (!self.is_empty()).then(|| Value::Seconds(order::map(all)))
     }
 }
 

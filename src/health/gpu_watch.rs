@@ -14,6 +14,7 @@ use crate::gpu::wire::ActivityAsk;
 use crate::ollama::probe::watch::GpuWatch;
 use crate::ollama::probe::witness::WORKS_PERCENT;
 use crate::ollama::state::{OllamaState, Reach};
+use crate::sys::order;
 
 /// How long a probe waits for an extra sample. A driver that hangs does not block it longer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -158,7 +159,7 @@ impl Identity {
             // One that is slow is still there.
             let here = sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow());
             let mut names: Vec<&str> = here.filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
-            names.sort_unstable();
+            order::sort(&mut names);
             self.gpus = names.join(",");
             if let Some(driver) = &sample.driver_version {
                 self.driver.clone_from(driver);

@@ -10,6 +10,7 @@ use crate::gpu::sample::{
     Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ, SW_THERMAL,
 };
 use crate::ollama::state::OllamaState;
+use crate::sys::order;
 
 /// Samples in a row that raise a condition.
 const SAMPLES: u32 = 3;
@@ -137,9 +138,9 @@ impl Track {
         }
         let failing = gpu.failed().map(|(name, _)| name);
         match &mut self.never_worked {
-            None => self.never_worked = Some(failing.map(str::to_owned).collect()),
+            None => self.never_worked = Some(order::set(failing.map(str::to_owned))),
             Some(names) => {
-                let failing: BTreeSet<&str> = failing.collect();
+                let failing = order::set(failing);
                 names.retain(|name| failing.contains(name.as_str()));
             }
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::snapshot::Snapshot;
 use super::verdict::{self, Reason, Verdict};
+use crate::sys::order;
 use crate::sys::text::start;
 
 /// What whoever is notified hears about.
@@ -21,7 +22,7 @@ impl Standing {
     pub(crate) fn new(snapshot: &Snapshot, interval: Duration, age: Duration, now: f64) -> Self {
         let stale = verdict::stale(age, interval, now);
         let mut reasons: Vec<Reason> = stale.into_iter().chain(snapshot.reasons.iter().cloned()).collect();
-        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+        order::sort_by_key(&mut reasons, |reason| std::cmp::Reverse(reason.severity));
         Self { verdict: verdict::worst(&reasons), reasons, gpus: snapshot.gpu_count() }
     }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::sys::order;
 use crc::{CRC_16_IBM_3740, Crc};
 
 /// Minutes that are kept; a minute's number gives its place in the ring.
@@ -236,7 +237,7 @@ impl Uptime {
     /// The records that changed since the last call: place in the ring and bytes.
     pub(crate) fn take_changes(&mut self) -> Vec<(u32, [u8; RECORD])> {
         let mut places = std::mem::take(&mut self.dirty);
-        places.sort_unstable();
+        order::sort(&mut places);
         places.dedup();
         places.into_iter().map(|index| (index, encode(self.ring[index as usize]))).collect()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::health::standing::Standing;
 use crate::health::verdict::Verdict;
 use crate::sys::hash::hash64;
+use crate::sys::order;
 
 /// Why a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,7 @@ pub(crate) fn state_of(standing: &Standing) -> u64 {
         .iter()
         .map(|reason| [reason.code.name(), reason.severity.name(), reason.gpu.as_deref().unwrap_or_default()])
         .collect();
-    reasons.sort_unstable();
+    order::sort(&mut reasons);
     hash64(&[&[standing.verdict.name()][..], &reasons.concat()].concat())
 }
 
@@ -135,6 +136,6 @@ fn numbers_make_no_other_state_and_reasons_do() {
     let mut other_gpu = samples::hot();
     other_gpu.reasons[0].gpu = Some("GPU-1".into());
     let all = [samples::ok(), samples::lost(), samples::hot(), samples::standing(&both), other_gpu];
-    let different: std::collections::BTreeSet<u64> = all.iter().map(state_of).collect();
+    let different = order::set(all.iter().map(state_of));
     assert_eq!(different.len(), all.len());
 }

@@ -13,6 +13,7 @@ pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod logger;
 pub(crate) mod meminfo;
+pub(crate) mod order;
 pub(crate) mod process;
 pub(crate) mod resolver;
 pub(crate) mod secrets;

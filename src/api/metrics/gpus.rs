@@ -9,6 +9,7 @@ use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
 use crate::health::verdict::{self, Verdict};
 use crate::sys::exposition::{Exposition, counter, flag, gauge, info, metrics};
+use crate::sys::order;
 
 metrics! {
     INFO = info(
@@ -93,7 +94,7 @@ fn verdicts(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
     out.samples(&HEALTH, rows);
     let reasons = snapshot.reasons.iter().filter_map(|r| Some((r.gpu.as_deref()?, r.code.name())));
     let mut reasons: Vec<(&str, &str)> = reasons.collect();
-    reasons.sort();
+    order::sort(&mut reasons);
     reasons.dedup();
     out.samples(&REASON, reasons.iter().map(|(uuid, code)| (vec![*uuid, *code], Some(1.0))));
 }

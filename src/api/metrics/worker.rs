@@ -1,11 +1,10 @@
 //! The worker itself: its version, its verdict, how it reads the GPUs, and what its process uses.
 
-use std::collections::BTreeSet;
-
 use crate::config::limits::Limits;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{self, Reason, Verdict};
 use crate::sys::exposition::{Exposition, counter, flag, gauge, info, metrics};
+use crate::sys::order;
 use crate::sys::process::ProcessStats;
 
 metrics! {
@@ -73,7 +72,7 @@ pub(crate) fn health(out: &mut Exposition, snapshot: &Snapshot, stale: Option<&R
     for verdict in Verdict::ALL {
         out.sample(&[verdict.name()], Some(flag(now == verdict)));
     }
-    let codes: BTreeSet<&str> = reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name()).collect();
+    let codes = order::set(reasons.iter().filter(|r| r.gpu.is_none()).map(|r| r.code.name()));
     out.samples(&NODE_REASON, codes.iter().map(|code| (vec![*code], Some(1.0))));
 }
 

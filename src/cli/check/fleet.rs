@@ -13,6 +13,7 @@ use crate::health::verdict::Verdict;
 use crate::http::refusal::error_body;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
+use crate::sys::order;
 
 /// Workers that are asked at a time.
 const AT_ONCE: usize = 32;
@@ -54,7 +55,7 @@ impl Fleet {
             all
         });
         drop(waiting);
-        all.sort_by_key(|(at, _)| *at);
+        order::sort_by_key(&mut all, |(at, _)| *at);
         let worst = all.iter().map(|(_, (verdict, _))| *verdict).max().unwrap_or(Verdict::Unknown);
         let texts: Vec<String> = all.into_iter().map(|(_, (_, text))| text).collect();
         let text = match self.form {

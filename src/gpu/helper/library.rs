@@ -8,6 +8,7 @@ use nvml_wrapper::error::NvmlError;
 
 use super::words::words;
 use crate::gpu::sample::{FaultKind, GpuFault};
+use crate::sys::order;
 
 /// NVML, initialized.
 pub(super) struct Loaded {
@@ -89,6 +90,6 @@ fn installed() -> Vec<PathBuf> {
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    paths.sort();
+    order::sort(&mut paths);
     paths
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
 use crate::health::verdict::{Code, Reason, Verdict};
+use crate::sys::order;
 
 /// The reasons that rules find.
 pub(super) struct Findings<'a> {
@@ -24,7 +25,7 @@ impl<'a> Findings<'a> {
     }
 
     pub(super) fn worst_first(mut self) -> Vec<Reason> {
-        self.all.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+        order::sort_by_key(&mut self.all, |reason| std::cmp::Reverse(reason.severity));
         self.all
     }
 

@@ -12,6 +12,7 @@ mod service;
 
 use super::verdict::{Code, Reason, Verdict};
 use crate::gpu::place::Place;
+use crate::sys::order;
 use findings::Findings;
 
 pub(crate) use facts::Facts;
@@ -50,7 +51,7 @@ pub(crate) fn settle(reasons: &mut [Reason], place: Place) {
         .into();
         (reason.severity, reason.value, reason.threshold) = (Verdict::Unhealthy, None, None);
     }
-    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+    order::sort_by_key(reasons, |reason| std::cmp::Reverse(reason.severity));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use num_traits::{One, Signed, Zero};
 use super::amount::ceil;
 use super::rules::{self, Check, MIN_UNITS, job_outcome, timeouts};
 use super::terms::{Era, Terms};
+use crate::sys::order;
 
 /// Repairs are made one after the other; they are always enough.
 const MOST_REPAIRS: usize = 32;
@@ -112,7 +113,7 @@ pub(crate) fn changes(terms: &Terms, eras: &[Era]) -> Vec<Change> {
     for timeouts in [&[terms.timeout][..], &[terms.timeout, 1]] {
         repair(terms, eras, timeouts).map(&mut keep);
     }
-    all.sort_by_key(|change| (eras.len() - change.eras.len(), change.settings.len()));
+    order::sort_by_key(&mut all, |change| (eras.len() - change.eras.len(), change.settings.len()));
     all
 }
 

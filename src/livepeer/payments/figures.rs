@@ -8,6 +8,7 @@ use num_traits::{One, Signed, Zero};
 use super::amount::{floor, ratio};
 use super::rules::{self, Check, Outcome, job_outcome, last};
 use super::terms::{Era, Terms};
+use crate::sys::order;
 
 /// Gas prices are searched up to this one, in wei; a thousand ETH for one redemption.
 const HIGHEST_GAS_PRICE: u64 = 1_000_000_000_000_000;
@@ -89,7 +90,7 @@ pub(crate) fn gas_limit(terms: &Terms, era: Era) -> Option<BigInt> {
     let mut starts: Vec<u64> = turns.iter().flat_map(|turn| [*turn, turn.saturating_add(1)]).collect();
     starts.retain(|start| (now + 1..=HIGHEST_GAS_PRICE).contains(start));
     starts.push(HIGHEST_GAS_PRICE + 1);
-    starts.sort_unstable();
+    order::sort(&mut starts);
     let mut from = now;
     for next in starts {
         while from < next {

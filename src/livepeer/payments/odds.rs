@@ -7,6 +7,7 @@ use num_traits::{One, ToPrimitive, Zero};
 use serde::Serialize;
 
 use super::amount::{decimal, floor, max_uint256, ratio, shown};
+use crate::sys::order;
 
 /// Fraction bits while chances are multiplied; 6 digits are shown.
 const FRACTION: u32 = 512;
@@ -107,7 +108,7 @@ impl Odds {
             .chain(MULTIPLES.iter().filter_map(|times| (&one_in * ratio(*times, 1)).ceil().to_integer().to_u64()))
             .chain(tickets)
             .collect();
-        numbers.sort_unstable();
+        order::sort(&mut numbers);
         numbers.dedup();
         let no_win = |tickets: u64| NoWin { tickets, chance: decimal(&no_win(&win_prob, tickets), 6) };
         Ok(Self {

@@ -12,6 +12,7 @@ use super::odds;
 use super::protobuf;
 use super::rules::MAX_TICKETS;
 use super::ticket::{self, Address, Hash, Signer, Ticket, hex, keccak, right_aligned, uint256};
+use crate::sys::order;
 
 /// Longest header, in characters: twice what 600 tickets take.
 pub(crate) const MAX_HEADER: usize = 128 * 1024;
@@ -157,7 +158,7 @@ impl Payment {
             ));
         }
         let mut nonces: Vec<u32> = self.tickets.iter().map(|(nonce, _)| *nonce).collect();
-        nonces.sort_unstable();
+        order::sort(&mut nonces);
         if let Some(twice) = nonces.windows(2).find(|pair| pair[0] == pair[1]) {
             problems.push(format!("two tickets have the nonce {}", twice[0]));
         }

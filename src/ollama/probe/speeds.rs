@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::order;
 use crate::sys::text::start;
 
 /// Speeds of one median. One probe is never a verdict.
@@ -84,7 +85,7 @@ impl Entry {
     /// None before five speeds.
     fn median(&self) -> Option<f64> {
         let mut sorted = self.last.clone();
-        sorted.sort_by(f64::total_cmp);
+        order::sort_by(&mut sorted, f64::total_cmp);
         (sorted.len() == FIVE).then(|| sorted[FIVE / 2])
     }
 

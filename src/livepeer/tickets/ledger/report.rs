@@ -12,6 +12,7 @@ use super::lines::{Lines, Place};
 use super::totals::{Ev, Sum};
 use crate::livepeer::payments::amount::{floor, shown};
 use crate::sys::json;
+use crate::sys::order;
 use crate::sys::text::counted;
 
 /// Payments listed in the text form.
@@ -64,7 +65,7 @@ pub(crate) fn write(
     out: &mut dyn FnMut(&str) -> bool,
 ) -> Result<(), String> {
     let sums = ledger.totals().by_result.iter().filter(|(_, sum)| sum.payments > 0);
-    let sums: BTreeMap<&str, SumReport> = sums.map(|(result, sum)| (result.as_str(), SumReport::of(sum))).collect();
+    let sums = order::map(sums.map(|(result, sum)| (result.as_str(), SumReport::of(sum))));
     let head = if json { format!("{{\"totals\":{},\"payments\":[", json::json(&sums)) } else { text_of(&sums) };
     let mut reading = out(&head);
     let (mut last, mut comma) = (VecDeque::new(), "");
