@@ -64,7 +64,7 @@ fn html() -> String {
 /// HTML where the client accepts it.
 pub(crate) fn reply(accept: Option<&str>) -> Reply {
     let browser = accept.is_some_and(|accept| accept.contains("text/html"));
-    let reply = if browser { page::html(&HTML, STYLE_HASH, None) } else { Reply::json(200, JSON.as_str()) };
+    let reply = if browser { page::html(HTML.as_str(), STYLE_HASH, None) } else { Reply::json(200, JSON.as_str()) };
     reply.with("Vary", "Accept")
 }
 

@@ -1,23 +1,25 @@
 //! GET /: the status page. It is one file that refers to nothing outside; what it shows it asks the other routes for.
 
+use crate::http::body_parts::Body;
 use crate::http::reply::Reply;
 
-const HTML: &str = include_str!("page/status.html");
+/// Compressed by build.rs.
+pub(crate) const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/status.html.gz"));
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"abstF1hlwlXZys9dYYk/MfytA/UWMGy2kTDFKnmxitM=\"";
-const STYLE: &str = "8KNTLddll87MqFpO1yVsf6wSHBm2Wx91RJMEDg2Ic3s=";
+const ETAG: &str = "\"vNNbNtqMyJPAP75A616swEFDAMDNn6MmDUTJZ6P7Qxo=\"";
+const STYLE: &str = "kLsfhjYQiTnqBPllnW8Lxx6LDIW7mCHExL2FEiIkJAY=";
 const SCRIPT: &str = "L8TnbPOnRaPMmYIK05rZQeeNHya1mzUiUN+iAFpJIIw=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {
-    let (status, body) = if is_known(if_none_match) { (304, "") } else { (200, HTML) };
+    let (status, body) = if is_known(if_none_match) { (304, Body::from("")) } else { (200, Body::packed(PACKED)) };
     let page = html(body, STYLE, Some(SCRIPT));
     Reply { status, ..page }.with("ETag", ETAG).with("Cache-Control", "no-cache")
 }
 
 /// A page for browsers. Its Content-Security-Policy allows the style and script of these hashes, and requests of the
 /// script to the worker.
-pub(crate) fn html(body: &'static str, style: &str, script: Option<&str>) -> Reply {
+pub(crate) fn html(body: impl Into<Body>, style: &str, script: Option<&str>) -> Reply {
     let script = script.map(|hash| format!(" script-src 'sha256-{hash}'; connect-src 'self';")).unwrap_or_default();
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{style}';{script} img-src data:; base-uri 'none'; form-action 'none'; \

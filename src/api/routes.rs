@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::parameters::{self, Accepts, FORMAT, GPU, MODEL, Parameter, STEP, WINDOW};
 use super::worker::Worker;
 use super::{codes_answer, job, openapi, page};
+use crate::http::body_parts::Body;
 use crate::http::refusal::Refusal;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
@@ -323,7 +324,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/openapi.json",
-        answer: |_, _, _| Ok(Reply::json(200, openapi::DOCUMENT)),
+        answer: |_, _, _| Ok(Reply::json(200, Body::packed(openapi::PACKED))),
         tag: "operation",
         summary: "All routes as OpenAPI 3.1",
         answers: &[json("OpenApi", "The document")],

@@ -21,6 +21,8 @@ pub(crate) struct Body(Vec<Piece>);
 enum Piece {
     Own(Vec<u8>),
     Shared(Arc<RawValue>),
+    /// Compressed with gzip when the program was built.
+    Packed(&'static [u8]),
 }
 
 impl AsRef<[u8]> for Piece {
@@ -28,6 +30,7 @@ impl AsRef<[u8]> for Piece {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(json) => json.get().as_bytes(),
+            Self::Packed(member) => member,
         }
     }
 }
@@ -42,9 +45,25 @@ impl Body {
         Self(sink.pieces)
     }
 
-    /// Compressed, as one piece.
-    pub(super) fn gzip(&self) -> Self {
-        Self::from(gzip::gzip(&self.pieces().collect::<Vec<_>>().concat()))
+    /// A text that was compressed when the program was built, as a whole gzip member.
+    pub(crate) fn packed(member: &'static [u8]) -> Self {
+        Self(vec![Piece::Packed(member)])
+    }
+
+    /// Compressed, as one piece; None: that is not possible now.
+    pub(super) fn gzip(&self) -> Option<Self> {
+        match &self.0[..] {
+            [Piece::Packed(member)] => Some(Self::packed(member)),
+            _ => gzip::gzip(self.pieces().collect::<Vec<_>>().concat()).map(Self::from),
+        }
+    }
+
+    /// For a client that does not take gzip.
+    pub(super) fn plain(self) -> Self {
+        match &self.0[..] {
+            [Piece::Packed(member)] => Self::from(gzip::unpacked(member)),
+            _ => self,
+        }
     }
 
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {

@@ -13,6 +13,7 @@ mod connection;
 mod connections;
 mod gate;
 mod gzip;
+mod gzip_member;
 mod head;
 mod listen;
 mod peer;

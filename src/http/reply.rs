@@ -36,17 +36,18 @@ impl Reply {
             None => self.headers.push(("Vary", "Accept-Encoding".into())),
         }
         let is_known = self.status == 304;
-        if !takes_gzip || !(is_known || self.body.len() >= WORTH_COMPRESSING) {
-            return self;
-        }
+        let worth = takes_gzip && !is_known && self.body.len() >= WORTH_COMPRESSING;
+        let packed = worth.then(|| self.body.gzip()).flatten();
         // A strong ETag would say that these are the same bytes.
-        for (_, etag) in self.headers.iter_mut().filter(|(name, _)| *name == "ETag") {
-            etag.insert_str(0, "W/");
+        if packed.is_some() || (is_known && takes_gzip) {
+            for (_, etag) in self.headers.iter_mut().filter(|(name, _)| *name == "ETag") {
+                etag.insert_str(0, "W/");
+            }
         }
-        if !is_known {
-            self.body = self.body.gzip();
+        if packed.is_some() {
             self.headers.push(("Content-Encoding", "gzip".into()));
         }
+        self.body = packed.unwrap_or_else(|| self.body.plain());
         self
     }
 }

@@ -8,6 +8,7 @@ use ureq::{Agent, Error};
 use super::report::{self, PeerReport};
 use crate::config::SecretUrl;
 use crate::outgoing;
+use crate::outgoing::refusal::error_of;
 use crate::sys::text::start;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +58,7 @@ impl Client {
         if status == 200 {
             return report::read(&body);
         }
-        Err(format!("{status}: {}", start(&String::from_utf8_lossy(&body), MAX_SHOWN)))
+        let text = String::from_utf8_lossy(&body);
+        Err(format!("{status}: {}", start(error_of(&text).as_deref().unwrap_or(&text), MAX_SHOWN)))
     }
 }

@@ -68,6 +68,7 @@ mod model_store;
 mod monitoring;
 mod notify;
 mod notify_command;
+mod notify_proxy;
 mod notify_receivers;
 mod npd;
 mod nvml;

@@ -73,6 +73,7 @@ const TOUCHING: &[&str] = &[
     "health/uptime_file.rs",
     "http/connection.rs",
     "http/connections.rs",
+    "http/gzip.rs",
     "http/listen.rs",
     "http/mod.rs",
     "http/peer.rs",

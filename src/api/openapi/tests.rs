@@ -6,7 +6,6 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::DOCUMENT;
 use crate::api::answers::{AgentsAnswer, JobsAnswer, PeersAnswer, UptimeAnswer};
 use crate::api::codes_answer::CodesAnswer;
 use crate::api::hardware::{Capabilities, Hardware, HardwareStats, Version};
@@ -19,6 +18,8 @@ use crate::health::recent;
 use crate::health::uptime::WINDOWS;
 use crate::http::refusal::ErrorBody;
 use crate::sys::error_codes::{ERRORS, ErrorCode};
+
+const DOCUMENT: &str = include_str!("../openapi.json");
 
 /// What no table and no struct has: texts, security, examples by route, status and content type.
 const PARTS: &str = include_str!("tests/parts.json");

@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
+const HTML: &str = include_str!("status.html");
+
 /// The text of the page's one element of this name.
 fn element(name: &str) -> &'static str {
     let after = HTML.split_once(&format!("<{name}>")).expect("it begins").1;
