@@ -74,6 +74,7 @@ first=$(sed -n '1s/.*\["\(.*\)"\].*/\1/p' "$work/targets")
 sed -e "s,/etc/prometheus/targets,$work/targets.d,; s,/etc/prometheus/,$PWD/compose/monitoring/,; s,interval: 15s,interval: ${interval}s," \
     -e '/^alerting:/,/^$/d' compose/monitoring/fleet.prometheus.yaml >"$work/prometheus.yaml"
 [ "$interval" -ge 10 ] || sed -i "s,scrape_timeout: .*,scrape_timeout: ${interval}s," "$work/prometheus.yaml"
+: >"$work/prometheus"
 prometheus --config.file="$work/prometheus.yaml" --storage.tsdb.path="$work/data" --web.listen-address=127.0.0.1:0 \
     2>"$work/prometheus" &
 prometheus=$!

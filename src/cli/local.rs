@@ -89,6 +89,7 @@ fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer
     match status {
         200 => Ok(body),
         401 => Err(NoAnswer::Other(format!("{url} requires the worker's token: set WORKER_TOKEN"))),
+        300..=399 => Err(NoAnswer::Other(format!("{url} responded with {status}: redirects are not followed"))),
         _ => {
             let start: String = crate::sys::text::one_line(&body).chars().take(200).collect();
             Err(NoAnswer::Other(format!("{url} responded with {status}: {start}")))

@@ -3,19 +3,18 @@
 use std::thread;
 
 use pico_args::Arguments;
-use serde::Deserialize;
 
 use super::{local, output};
 use crate::config::settings::Settings;
 use crate::config::{Config, Login, NotifyTarget};
 use crate::health::standing::Standing;
-use crate::health::verdict::Verdict;
 use crate::notify::call::Caller;
 use crate::notify::delivery::Outcome;
 use crate::notify::event::{Event, EventKind};
 use crate::notify::notifier::worker_name;
 use crate::notify::receiver;
 use crate::outgoing;
+use crate::peers::report;
 use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
 use crate::sys::logger;
@@ -68,7 +67,7 @@ fn send(caller: &Caller, targets: &[NotifyTarget], event: &Event) -> Vec<Outcome
     thread::scope(|scope| {
         let each: Vec<_> =
             targets.iter().map(|target| scope.spawn(move || receiver::send_once(caller, target, event))).collect();
-        let failed = |_| Outcome::Retry { why: "a defect of agent-net".into(), wait: None };
+        let failed = |_| Outcome::Retry { why: "a defect of agent-net".into(), wait: None, unclear: true };
         each.into_iter().map(|one| one.join().unwrap_or_else(failed)).collect()
     })
 }
@@ -86,23 +85,11 @@ fn line(target: &NotifyTarget, outcome: &Outcome) -> (String, bool) {
     }
 }
 
-/// What a message takes from the report of the worker.
-#[derive(Deserialize)]
-struct Report {
-    health: Health,
-    gpu_count: usize,
-}
-
-#[derive(Deserialize)]
-struct Health {
-    verdict: Verdict,
-}
-
 /// The verdict of the worker on this machine, if there is one.
 fn standing(config: &Config) -> Option<Standing> {
     let url = format!("http://{}", local::reachable(config.host, config.port));
     let token = config.worker_token.clone().map(|token| Login::Token(token).header());
     let json = local::report(&url, token.as_deref(), false, local::HEALTH).ok()?;
-    let Report { health, gpu_count } = serde_json::from_str(&json).ok()?;
-    Some(Standing { verdict: health.verdict, reasons: Vec::new(), gpus: gpu_count })
+    let report = report::read(&json).ok()?;
+    Some(Standing { verdict: report.verdict, reasons: Vec::new(), gpus: report.gpus_usable as usize })
 }

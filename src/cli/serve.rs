@@ -121,8 +121,8 @@ fn serve(config: &Config) -> Started<()> {
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
     let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations);
-    let notifier = Notifier::start(config, caller, &store, &notifications).map_err(failed)?;
-    let heartbeat = Heartbeat::start(config, &store, &serves, &heartbeats).map_err(|why| (Exit::Config, why))?;
+    let notifier = Notifier::start(config, caller.clone(), &store, &notifications).map_err(failed)?;
+    let heartbeat = Heartbeat::start(config, caller, &store, &serves, &heartbeats).map_err(failed)?;
     systemd.ready();
     supervision::report_status(&systemd, &store, config.sample_interval).map_err(failed)?;
     let renew = || {
@@ -287,12 +287,13 @@ fn peers(config: &Config) -> Started<Arc<Peers>> {
 fn notify_tls(config: &Config) -> Started<Caller> {
     let settings = &config.notify;
     let tls = outgoing::tls(&settings.tls).map_err(|why| (Exit::Config, format!("NOTIFY_TLS: {why}")))?;
-    let urls = || settings.targets.iter().map(|target| &target.url);
-    if settings.tls == TlsRule::Insecure && urls().any(|url| url.expose().starts_with("https:")) {
+    let targets = settings.targets.iter().map(|target| ("NOTIFY_URL", &target.url));
+    let urls = || targets.clone().chain(config.heartbeat.iter().map(|heartbeat| ("HEARTBEAT_URL", &heartbeat.url)));
+    if settings.tls == TlsRule::Insecure && urls().any(|(_, url)| url.expose().starts_with("https:")) {
         log::warn!("NOTIFY_TLS=insecure: not verifying certificates; the secret URLs could be sent to an impostor");
     }
-    for url in urls().filter(|url| url.is_exposed()) {
-        log::warn!("NOTIFY_URL: {} is used without TLS: others can read the secret in it; use https", url.shown());
+    for (name, url) in urls().filter(|(_, url)| url.is_exposed()) {
+        log::warn!("{name}: {} is used without TLS: others can read the secret in it; use https", url.shown());
     }
     Ok(Caller::new(tls))
 }

@@ -107,8 +107,8 @@ pub(super) fn report_status(
                     Standing::new(snapshot, sample_interval, age, unix_now()).summary(STATUS_LENGTH)
                 },
             );
-            if line != shown {
-                systemd.status(&line);
+            systemd.repeat();
+            if line != shown && systemd.status(&line) {
                 shown = line;
             }
         }

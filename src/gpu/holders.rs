@@ -9,8 +9,9 @@ use crate::sys::order;
 
 /// Processes that are named at a time.
 const MOST_NAMED: usize = 3;
-/// A process that holds less is not what keeps a model off a GPU.
+/// A process that holds less, or less than this part of its GPU, is not what keeps a model off it.
 const MUCH_BYTES: u64 = 512 * MIB;
+const MUCH_PART: u64 = 8;
 
 /// A process and what it holds on all GPUs that were asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +22,9 @@ pub(crate) struct Holder<'a> {
 }
 
 impl Holder<'_> {
-    /// Ollama and its runners: `ollama`, `ollama_llama_se`, `llama-server`.
+    /// Ollama and its runners: `ollama`, `ollama_llama_se`, `llama-server`, NixOS's `.ollama-wrapped`.
     fn is_ollama(&self) -> bool {
-        self.name.is_some_and(|name| name.starts_with("ollama") || name == "llama-server")
+        self.name.is_some_and(|name| name.contains("ollama") || name == "llama-server")
     }
 }
 
@@ -58,11 +59,25 @@ pub(crate) fn clause(gpus: &[Gpu]) -> String {
     if named.is_empty() { String::new() } else { format!(". VRAM: {}", named.join(", ")) }
 }
 
-/// What to do about the largest holder that is not Ollama's, as the start of an action. Empty where none is known.
+/// What to do about the largest holder that is not Ollama's, as the start of an action. It counts on the GPUs that Ollama
+/// uses. Where Ollama uses none, each GPU needs such a holder: the model would fit on one without. Empty where none is known.
 pub(crate) fn cure(gpus: &[Gpu]) -> String {
-    let other = |holder: &Holder<'_>| holder.name.is_some() && !holder.is_ollama() && holder.bytes >= MUCH_BYTES;
-    let words = |holder| format!("Stop {holder}, or give Ollama another GPU. ");
-    holders(gpus).into_iter().find(other).map(words).unwrap_or_default()
+    let listed: Vec<(&Gpu, Vec<Holder<'_>>)> =
+        gpus.iter().filter(|gpu| gpu.processes.is_some()).map(|gpu| (gpu, holders([gpu]))).collect();
+    let has_ollama = |all: &[Holder<'_>]| all.iter().any(Holder::is_ollama);
+    let is_used = listed.iter().any(|(_, all)| has_ollama(all));
+    let largest = |(gpu, all): &(&Gpu, Vec<Holder<'_>>)| {
+        let much = MUCH_BYTES.max(gpu.vram_total_bytes.unwrap_or(0) / MUCH_PART);
+        let blamed = |holder: &&Holder<'_>| holder.name.is_some() && !holder.is_ollama() && holder.bytes >= much;
+        all.iter().find(blamed).map(|holder| (holder.bytes, holder.to_string()))
+    };
+    let counted = listed.iter().filter(|(_, all)| !is_used || has_ollama(all));
+    let blamed: Vec<Option<(u64, String)>> = counted.map(largest).collect();
+    if !is_used && blamed.contains(&None) {
+        return String::new();
+    }
+    let words = |(_, holder)| format!("Stop {holder}, or give Ollama another GPU. ");
+    blamed.into_iter().flatten().max().map(words).unwrap_or_default()
 }
 
 #[test]
@@ -96,5 +111,32 @@ fn the_largest_holders_are_named_and_the_largest_that_is_not_ollama_is_to_be_sto
         [("llama-server", ""), ("ollama_llama_se", ""), ("llama", "Stop llama (pid 1), or give Ollama another GPU. ")]
     {
         assert_eq!(cure(&[gpu(Some(vec![process(1, runner, Some(9000))]))]), to_do);
+    }
+}
+
+#[test]
+fn a_process_is_to_be_stopped_only_where_it_takes_ollamas_room() {
+    use super::value::Process;
+    let gpu = |total: u64, processes: &[(u32, &str, u64)]| {
+        let process = |&(pid, name, mib): &(u32, &str, u64)| Process {
+            pid,
+            name: Some(name.into()),
+            vram_bytes: Some(mib * MIB),
+        };
+        let processes = Some(processes.iter().map(process).collect());
+        Gpu { processes, vram_total_bytes: Some(total * MIB), ..Gpu::default() }
+    };
+    let (ollama, python, other) = ((1, "ollama", 9000), (2, "python3", 20_000), (3, "java", 4000));
+    let stop = |name| format!("Stop {name}, or give Ollama another GPU. ");
+    // On another GPU than Ollama's.
+    assert_eq!(cure(&[gpu(24_000, &[ollama]), gpu(24_000, &[python])]), "");
+    assert_eq!(cure(&[gpu(24_000, &[ollama, other]), gpu(24_000, &[python])]), stop("java (pid 3)"));
+    // Ollama uses none, and one is free.
+    assert_eq!(cure(&[gpu(24_000, &[python]), gpu(24_000, &[])]), "");
+    assert_eq!(cure(&[gpu(24_000, &[other]), gpu(24_000, &[python]), Gpu::default()]), stop("python3 (pid 2)"));
+    // Small beside its GPU.
+    assert_eq!(cure(&[gpu(80_000, &[other])]), "");
+    for name in [".ollama-wrapped", "ollama", "llama-server"] {
+        assert_eq!(cure(&[gpu(24_000, &[(4, name, 20_000)])]), "", "{name}");
     }
 }

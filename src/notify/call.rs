@@ -45,7 +45,7 @@ impl fmt::Display for NoAnswer {
 }
 
 /// Makes requests with one TLS rule.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     agent: Agent,
 }

@@ -35,6 +35,8 @@ pub(crate) enum Outcome {
     Retry {
         why: String,
         wait: Option<Duration>,
+        /// It was sent and not answered: the receiver may have it.
+        unclear: bool,
     },
     /// The same message would be refused again. `url`: NOTIFY_URL may be out of date.
     Refused {
@@ -58,7 +60,7 @@ struct ErrorBody {
 pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, unix: f64) -> Outcome {
     let answer = match reply {
         Ok(answer) => answer,
-        Err(why) => return Outcome::Retry { why: why.why.clone(), wait: None },
+        Err(why) => return Outcome::Retry { why: why.why.clone(), wait: None, unclear: !why.unsent },
     };
     let body: ErrorBody = serde_json::from_str(&answer.body).unwrap_or_default();
     let why = || match words(&target.url, answer, &body) {
@@ -72,7 +74,7 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
             url: false,
         },
         200..=299 => Outcome::Accepted,
-        429 | 500..=599 => Outcome::Retry { why: why(), wait: wait(answer, &body, unix) },
+        429 | 500..=599 => Outcome::Retry { why: why(), wait: wait(answer, &body, unix), unclear: false },
         300..=399 => Outcome::Refused {
             why: format!("{} (a redirect, which is not followed)", answer.status),
             fix: "Set NOTIFY_URL to the address that it leads to.",
@@ -103,8 +105,9 @@ fn words(url: &SecretUrl, answer: &Answer, body: &ErrorBody) -> Option<String> {
     let field = [&body.error, &body.message].into_iter().flatten().find_map(|field| field.as_str());
     // Slack answers with a word such as no_service. A page is of no use.
     let word = Some(answer.body.trim()).filter(|text| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-    let said = start(field.or(word)?, MOST_WORDS);
-    (!said.is_empty() && !url.is_part_of(&said)).then_some(said)
+    // All of them: what is cut off may end a secret.
+    let said = field.or(word).filter(|said| !url.is_part_of(said))?;
+    Some(start(said, MOST_WORDS)).filter(|said| !said.is_empty())
 }
 
 /// What a thread is to do.
@@ -128,9 +131,13 @@ pub(crate) enum Line {
 pub(crate) struct Delivery {
     row: NotificationRow,
     pending: Option<Arc<Event>>,
+    /// The last one that was offered. The receiver may need it once the one before has arrived.
+    latest: Option<Arc<Event>>,
     /// A new URL may help it.
     refused: Option<Arc<Event>>,
     known: Option<Known>,
+    /// It may know something newer than `known`.
+    unclear: bool,
     restarts_often: bool,
     /// No try before.
     due: Duration,
@@ -142,8 +149,10 @@ impl Delivery {
         Self {
             row: NotificationRow::new(target),
             pending: None,
+            latest: None,
             refused: None,
             known: None,
+            unclear: false,
             restarts_often: false,
             due: Duration::ZERO,
             waits: Backoff::new(RETRY.0, RETRY.1),
@@ -182,6 +191,7 @@ impl Delivery {
             self.row.counts.dropped += 1;
         }
         self.refused = None;
+        self.latest = Some(Arc::clone(event));
         if !self.is_known(event) {
             self.pending = Some(Arc::clone(event));
             if self.row.state != NotificationState::Waiting {
@@ -199,6 +209,7 @@ impl Delivery {
     pub(crate) fn stop(&mut self, event: &Arc<Event>) -> bool {
         let running = self.known.as_ref().is_some_and(|known| !known.stopped);
         (self.pending, self.due) = (running.then(|| Arc::clone(event)), Duration::ZERO);
+        self.latest = self.pending.clone();
         running
     }
 
@@ -232,24 +243,25 @@ impl Delivery {
         let before = std::mem::replace(&mut self.row.state, NotificationState::Ok);
         let is_pending = self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, event));
         self.due = now;
-        match outcome {
+        let newer = self.latest.clone().filter(|latest| !Arc::ptr_eq(latest, event));
+        let line = match outcome {
             Outcome::Accepted => {
                 self.waits.success();
                 self.row.counts.sent += 1;
                 (self.row.last_sent, self.row.last_error) = (Some(unix), None);
-                self.known = Some(Known::new(event, unix));
+                (self.known, self.unclear) = (Some(Known::new(event, unix)), false);
                 self.pending.take_if(|_| is_pending);
-                if let Some(newer) = self.pending.take() {
-                    self.offer(&newer, now, unix);
-                }
                 let failed = matches!(before, NotificationState::Waiting | NotificationState::Failed);
                 failed.then(|| Line::Info(format!("{to} accepts notifications again")))
             }
-            Outcome::Retry { why, wait } => {
+            Outcome::Retry { why, wait, unclear } => {
                 self.row.counts.failed += 1;
                 self.row.state = NotificationState::Waiting;
+                self.unclear |= unclear;
                 let own = self.waits.after_failure(jitter);
-                self.due = now + wait.map_or(own, |wait| wait.mul_f64(1.0 + 0.1 * jitter));
+                // A receiver that names a short wait again and again is left alone for longer.
+                let least = if before == NotificationState::Waiting { own } else { Duration::ZERO };
+                self.due = now + wait.map_or(own, |wait| wait.mul_f64(1.0 + 0.1 * jitter).max(least));
                 self.row.last_error = Some(why.clone());
                 let line = format!("cannot notify {to}: {why}; retrying with the newest state");
                 (before != NotificationState::Waiting).then_some(Line::Warn(line))
@@ -265,13 +277,18 @@ impl Delivery {
                 let line = format!("{to} refused a notification: {why}. {fix}");
                 (before != NotificationState::Failed).then_some(Line::Warn(line))
             }
+        };
+        if let Some(newer) = newer {
+            self.pending = None;
+            self.offer(&newer, now, unix);
         }
+        line
     }
 
     /// The receiver knows it, and knows nothing newer.
     fn is_known(&self, event: &Event) -> bool {
         let same = |known: &Known| !known.stopped && known.is_of(event);
-        !event.reminder && event.kind != EventKind::Stopping && self.known.as_ref().is_some_and(same)
+        !self.unclear && !event.reminder && event.kind != EventKind::Stopping && self.known.as_ref().is_some_and(same)
     }
 }
 

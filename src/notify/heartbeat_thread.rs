@@ -1,5 +1,6 @@
 //! The thread that calls the push monitor of HEARTBEAT_URL.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -12,7 +13,6 @@ use crate::health::snapshot::Snapshot;
 use crate::health::snapshot_store::SnapshotStore;
 use crate::health::standing::Standing;
 use crate::health::verdict::Verdict;
-use crate::outgoing;
 use crate::sys::limits::{boot_clock, unix_now};
 use crate::sys::{secrets, threads};
 
@@ -41,21 +41,21 @@ impl Heartbeat {
     /// Starts the thread, if HEARTBEAT_URL is set. `rows` gets a row then.
     ///
     /// # Errors
-    /// Why NOTIFY_TLS cannot be used, or why there is no thread.
+    /// The kernel's, when it gives no thread.
     pub(crate) fn start(
         config: &Config,
+        caller: Caller,
         store: &Arc<SnapshotStore>,
         serves: &Arc<AtomicBool>,
         rows: &Arc<Heartbeats>,
-    ) -> Result<Option<Arc<Self>>, String> {
+    ) -> io::Result<Option<Arc<Self>>> {
         let Some(heartbeat) = &config.heartbeat else { return Ok(None) };
-        let tls = outgoing::tls(&config.notify.tls).map_err(|why| format!("NOTIFY_TLS: {why}"))?;
         let target = heartbeat.url.shown().to_owned();
         rows.put(HeartbeatRow { target, last_success: None, error: None, counts: [0; 3] }, |_, _| true);
         let own = Arc::new(Self {
             url: Mutex::new(heartbeat.url.clone()),
             config: heartbeat.clone(),
-            caller: Caller::new(tls),
+            caller,
             store: Arc::clone(store),
             sample_interval: config.sample_interval,
             serves: Arc::clone(serves),
@@ -63,7 +63,7 @@ impl Heartbeat {
             time_scale: config.faults.time_scale,
         });
         let work = Arc::clone(&own);
-        threads::service("heartbeat", move || work.run()).map_err(|why| why.to_string())?;
+        threads::service("heartbeat", move || work.run())?;
         Ok(Some(own))
     }
 

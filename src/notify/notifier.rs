@@ -107,8 +107,10 @@ impl Notifier {
 
     /// Reads NOTIFY_URL_FILE again.
     pub(crate) fn renew(&self) {
-        for receiver in self.receivers.iter() {
-            receiver.renew();
+        if let Some(targets) = self.common.read_again() {
+            for receiver in self.receivers.iter() {
+                receiver.renew(&targets);
+            }
         }
     }
 

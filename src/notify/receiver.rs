@@ -57,6 +57,20 @@ impl Common {
     pub(super) fn now(&self) -> Duration {
         self.started.elapsed() * self.time_scale
     }
+
+    /// Reads NOTIFY_URL_FILE again. None: there is none, or it cannot be used.
+    pub(super) fn read_again(&self) -> Option<Vec<NotifyTarget>> {
+        let file = self.file.as_ref()?;
+        match secrets::read_again(file).map(|text| NotifyTarget::renewed(&self.targets, &text)) {
+            Ok(Some(targets)) => return Some(targets),
+            Ok(None) => log::warn!(
+                "NOTIFY_URL_FILE={file}: must hold as many valid URLs as at the start: {}; keeping the old ones",
+                self.targets.len()
+            ),
+            Err(why) => log::warn!("NOTIFY_URL_FILE={file}: {why}; keeping the old URLs"),
+        }
+        None
+    }
 }
 
 #[derive(Debug)]
@@ -113,24 +127,9 @@ impl Receiver {
         drop(self.changed.wait_timeout_while(self.lock(), left, |state| !state.done));
     }
 
-    /// Reads NOTIFY_URL_FILE again. True: the URL is another one.
-    pub(super) fn renew(&self) -> bool {
-        let Some(file) = &self.common.file else { return false };
-        let read = secrets::read_again(file);
-        let renewed = read.as_ref().map(|text| NotifyTarget::renewed(&self.common.targets, text));
-        let url = match renewed {
-            Ok(Some(mut targets)) => targets.swap_remove(self.index).url,
-            Ok(None) => {
-                log::warn!(
-                    "NOTIFY_URL_FILE={file}: must hold as many valid URLs as at the start; keeping the old ones"
-                );
-                return false;
-            }
-            Err(why) => {
-                log::warn!("NOTIFY_URL_FILE={file}: {why}; keeping the old URLs");
-                return false;
-            }
-        };
+    /// Takes its URL from what was read again. True: it is another one.
+    pub(super) fn renew(&self, targets: &[NotifyTarget]) -> bool {
+        let url = targets[self.index].url.clone();
         let mut state = self.lock();
         let changed = state.url != url;
         if changed {
@@ -164,7 +163,8 @@ impl Receiver {
         }
         while let Some((target, event, previous, deadline)) = self.next() {
             let outcome = send(&self.common.caller, &target, &event, previous, deadline);
-            if matches!(outcome, Outcome::Refused { url: true, .. }) && self.renew() {
+            let may_be_old = matches!(outcome, Outcome::Refused { url: true, .. });
+            if may_be_old && self.common.read_again().is_some_and(|targets| self.renew(&targets)) {
                 continue;
             }
             self.took(&target, &event, outcome);

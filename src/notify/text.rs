@@ -18,7 +18,9 @@ pub(super) fn of(event: &Event, previous: Option<Verdict>) -> String {
         if event.kind == EventKind::Stopping {
             return format!("{worker} is stopping");
         }
-        return format!("{worker}: this is a test of Agent-Net's notifications. No worker runs here");
+        return format!(
+            "{worker}: this is a test of Agent-Net's notifications. No worker's verdict could be read here"
+        );
     };
     let is = condition(standing);
     match (event.kind, event.flapping) {
@@ -130,7 +132,11 @@ mod tests {
             &format!("gpu-cellar is flapping: 12 changes in 2 min. The worst state was {wrong}"),
         );
         let test = Event { standing: None, ..event(EventKind::Test, samples::ok()) };
-        check(&test, None, "gpu-cellar: this is a test of Agent-Net's notifications. No worker runs here");
+        check(
+            &test,
+            None,
+            "gpu-cellar: this is a test of Agent-Net's notifications. No worker's verdict could be read here",
+        );
         let titles = [&lost_title(), &title(&flapping), &title(&test)].map(String::as_str).join(", ");
         assert_eq!(titles, "gpu-cellar: unhealthy, gpu-cellar: flapping, gpu-cellar: test");
     }

@@ -9,6 +9,7 @@ use super::event::{Event, EventKind, Flapping, state_of};
 use crate::health::standing::Standing;
 use crate::health::verdict::{Code, Verdict};
 use crate::sys::backoff::Backoff;
+use crate::sys::hash::hash64;
 
 /// How long the first state must last that says nothing, and a state after flapping.
 const CALM: Duration = Duration::from_secs(60);
@@ -56,6 +57,9 @@ struct FlappingState {
     reminders: Backoff,
     /// The worst verdict that was sent, and the number of changes then.
     sent: (Verdict, u32),
+    /// Unhealthy reasons that a message had, and others with the time since when they last.
+    said: Vec<u64>,
+    news: Vec<(u64, Duration)>,
 }
 
 /// Decides what is sent.
@@ -112,7 +116,8 @@ impl Watch {
         };
         let reminder = unrest.and_then(|unrest| Some(unrest.flapping.as_ref()?.reminder));
         let unsettled = unrest.filter(|unrest| unrest.flapping.is_none()).map(|unrest| unrest.since + hold * 2);
-        let due = [Some(since + hold), reminder, unsettled];
+        let news = unrest.and_then(|unrest| Some(unrest.flapping.as_ref()?.news.first()?.1 + self.after));
+        let due = [Some(since + hold), reminder, unsettled, news];
         due.into_iter().flatten().filter(|due| *due > now).min().map(|due| due - now)
     }
 
@@ -198,18 +203,22 @@ impl Watch {
         }
         let (verdict, changes) = flapping.sent;
         let worse = unrest.worst.standing.verdict > verdict && now - unrest.worst.since >= self.after;
+        // What flaps must not hide what lasts.
+        let news = flapping.has_news(&current.standing, now, self.after);
         if now >= flapping.reminder {
             flapping.reminder = now + flapping.reminders.after_failure(0.0);
-            if unrest.changes == changes {
+            if unrest.changes == changes && !news {
                 return None;
             }
-        } else if !worse {
+        } else if !worse && !news {
             return None;
         }
         flapping.sent = (verdict.max(unrest.worst.standing.verdict), unrest.changes);
         let found = Flapping { changes: unrest.changes, during: now - unrest.since };
-        let worst = std::mem::replace(&mut unrest.worst, current);
-        Some(Event { reminder: true, ..self.report(EventKind::Verdict, worst, Some(found), unix) })
+        let worst = std::mem::replace(&mut unrest.worst, current.clone());
+        let shown = if news { current } else { worst };
+        flapping.say(&shown.standing);
+        Some(Event { reminder: true, ..self.report(EventKind::Verdict, shown, Some(found), unix) })
     }
 
     /// `calm`: how long a state must last, unless flapping starts again and again.
@@ -232,6 +241,8 @@ impl Watch {
             reminder: now + reminders.after_failure(0.0),
             reminders,
             sent: (worst.standing.verdict, unrest.changes),
+            said: unhealthy(&worst.standing).collect(),
+            news: Vec::new(),
         });
         self.report(kind, worst, Some(found), unix)
     }
@@ -258,10 +269,42 @@ impl Unrest {
         } else if self.states.len() < MOST_STATES {
             self.states.push(seen.state);
         }
-        if seen.standing.verdict > self.worst.standing.verdict {
+        if weight(&seen.standing) > weight(&self.worst.standing) {
             self.worst = seen;
         }
     }
+}
+
+impl FlappingState {
+    /// An unhealthy reason that no message had lasts for `after`, whatever else changes.
+    fn has_news(&mut self, standing: &Standing, now: Duration, after: Duration) -> bool {
+        self.news.retain(|(reason, _)| unhealthy(standing).any(|other| other == *reason));
+        for reason in unhealthy(standing) {
+            if !self.said.contains(&reason) && self.news.iter().all(|(other, _)| *other != reason) {
+                self.news.push((reason, now));
+            }
+        }
+        self.news.iter().any(|(_, since)| now - *since >= after)
+    }
+
+    /// A message has these reasons.
+    fn say(&mut self, standing: &Standing) {
+        self.said.extend(unhealthy(standing));
+        self.said.sort_unstable();
+        self.said.dedup();
+        self.news.retain(|(reason, _)| !self.said.contains(reason));
+    }
+}
+
+fn unhealthy(standing: &Standing) -> impl Iterator<Item = u64> {
+    let reasons = standing.reasons.iter().filter(|reason| reason.severity == Verdict::Unhealthy);
+    reasons.map(|reason| hash64(&[reason.code.name(), reason.gpu.as_deref().unwrap_or_default()]))
+}
+
+/// Of two states with the same verdict the worse one has more reasons for it.
+fn weight(standing: &Standing) -> (Verdict, usize) {
+    let reasons = standing.reasons.iter().filter(|reason| reason.severity == standing.verdict);
+    (standing.verdict, reasons.count())
 }
 
 /// Nothing was read yet.

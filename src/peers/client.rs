@@ -7,8 +7,7 @@ use ureq::{Agent, Error};
 
 use super::report::{self, PeerReport};
 use crate::config::SecretUrl;
-use crate::outgoing;
-use crate::outgoing::refusal::error_of;
+use crate::outgoing::{self, refusal::error_of};
 use crate::sys::text::start;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -55,10 +54,12 @@ impl Client {
             Error::BodyExceedsLimit(_) => "its answer is larger than 1 MiB".to_owned(),
             why => outgoing::words(&why),
         })?;
+        // It may repeat what was sent.
+        let body = peer.without_login(&String::from_utf8_lossy(&body));
         if status == 200 {
             return report::read(&body);
         }
-        let text = String::from_utf8_lossy(&body);
-        Err(format!("{status}: {}", start(error_of(&text).as_deref().unwrap_or(&text), MAX_SHOWN)))
+        let said = error_of(&body).unwrap_or(body);
+        Err(format!("{status}: {}", start(&said, MAX_SHOWN)))
     }
 }

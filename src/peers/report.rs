@@ -1,4 +1,4 @@
-//! What is read of a peer's report. It is a stranger's data: texts are cut and cleaned, and lists are counted, not kept.
+//! What is read of another worker's report. It is a stranger's data: texts are cut and cleaned, and lists are counted, not kept.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,7 +22,7 @@ pub(crate) struct PeerReport {
     pub(crate) verdict: Verdict,
     /// The worst one; null without reasons.
     pub(super) reason: Option<PeerReason>,
-    pub(super) gpus_usable: u32,
+    pub(crate) gpus_usable: u32,
     pub(super) gpus_listed: u32,
     pub(super) models_loaded: u32,
     /// The highest of the last probes of its models.
@@ -44,11 +44,9 @@ pub(crate) struct PeerReason {
 ///
 /// # Errors
 /// Why it is not one, in a few words.
-pub(super) fn read(body: &[u8]) -> Result<PeerReport, String> {
-    let sent: Sent = serde_json::from_slice(body).map_err(|why| {
-        let why = start(&why.to_string(), MAX_MESSAGE);
-        format!("not a report of agent-net: {why}")
-    })?;
+pub(crate) fn read(body: &str) -> Result<PeerReport, String> {
+    let sent: Sent = crate::sys::json::object(body.as_bytes())
+        .map_err(|why| format!("not a report of agent-net: {}", start(&why, MAX_MESSAGE)))?;
     let reason = sent.health.reasons.map(|reason| PeerReason {
         code: start(&reason.code, MAX_WORD),
         message: start(&reason.message, MAX_MESSAGE),
@@ -67,19 +65,17 @@ pub(super) fn read(body: &[u8]) -> Result<PeerReport, String> {
     })
 }
 
-/// A verdict is required; whatever else is absent is unknown or none.
+/// What every report has is required: a number that is absent is not 0.
 #[derive(Deserialize)]
 struct Sent {
     health: SentHealth,
-    #[serde(default)]
     gpu_count: u32,
-    #[serde(default, deserialize_with = "counted")]
+    #[serde(deserialize_with = "counted")]
     gpus: u32,
-    #[serde(default, deserialize_with = "models")]
+    #[serde(deserialize_with = "models")]
     models: Models,
     #[serde(default)]
     version: Option<String>,
-    #[serde(default)]
     sample_age_ms: u64,
 }
 
@@ -170,8 +166,13 @@ fn fold<'de, D: Deserializer<'de>, T: DeserializeOwned, A: Default>(
 pub(super) mod tests {
     use super::*;
 
+    /// A report with this health and nothing else.
+    fn with(health: &str) -> String {
+        format!(r#"{{"health":{health},"gpu_count":0,"gpus":[],"models":[],"sample_age_ms":0}}"#)
+    }
+
     pub(in crate::peers) fn of(verdict: Verdict) -> PeerReport {
-        read(format!(r#"{{"health":{{"verdict":"{verdict}"}}}}"#).as_bytes()).unwrap()
+        read(&with(&format!(r#"{{"verdict":"{verdict}"}}"#))).unwrap()
     }
 
     #[test]
@@ -183,7 +184,7 @@ pub(super) mod tests {
             "gpu_count":1,"gpus":[{},{"x":[1]}],"version":"0.2.0","sample_age_ms":900,
             "models":[{"loaded":true,"probe":{"tokens_per_second":31.5}},{"loaded":true,"probe":null},
             {"probe":{"tokens_per_second":null}},{"loaded":false,"probe":{"tokens_per_second":1e300}}]}"#;
-        let report = read(body.as_bytes()).unwrap();
+        let report = read(body).unwrap();
         let reason = report.reason.clone().unwrap();
         assert_eq!((reason.code.as_str(), reason.message.as_str()), ("GPU_LOST", "GPU 1:  gone"));
         assert_eq!((report.verdict, report.gpus_usable, report.gpus_listed), (Verdict::Unhealthy, 1, 2));
@@ -192,24 +193,28 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_unknown_and_a_verdict_is_required() {
+    fn what_every_report_has_is_required() {
         let least = of(Verdict::Ok);
         assert_eq!((least.gpus_listed, least.tokens_per_second, least.reason), (0, None, None));
-        for wrong in ["", "<html>", "{}", r#"{"health":{}}"#, r#"{"health":{"verdict":"fine"}}"#, "[", "null", "\u{1f}"]
-        {
-            assert!(read(wrong.as_bytes()).unwrap_err().starts_with("not a report of agent-net: "), "{wrong}");
+        let whole = with(r#"{"verdict":"ok"}"#);
+        let without = |part: &str| whole.replace(part, "\"x");
+        let fields = ["\"health", "\"verdict", "\"gpu_count", "\"gpus", "\"models", "\"sample_age_ms"].map(without);
+        let others =
+            ["", "<html>", "{}", "[", "null", "\u{1f}", r#"[{"verdict":"ok"},0,0,[],null,0]"#].map(str::to_owned);
+        for wrong in fields.into_iter().chain(others).chain([with(r#"{"verdict":"fine"}"#)]) {
+            assert!(read(&wrong).is_err_and(|why| why.starts_with("not a report of agent-net: ")), "{wrong}");
         }
-        let deep = format!(r#"{{"health":{{"verdict":"ok"}},"gpus":[{}"#, "[".repeat(100_000));
-        assert!(read(deep.as_bytes()).is_err());
+        let deep = whole.replace("[]", &"[".repeat(100_000));
+        assert!(read(&deep).is_err());
     }
 
     #[test]
     fn a_peer_is_not_better_than_its_reasons_and_its_texts_are_cut() {
         let long = "x".repeat(5000);
-        let body = format!(
-            r#"{{"health":{{"verdict":"ok","reasons":[{{"code":"{long}","severity":"degraded","message":"{long}"}}]}},"version":"{long}"}}"#
-        );
-        let report = read(body.as_bytes()).unwrap();
+        let reason = format!(r#"{{"code":"{long}","severity":"degraded","message":"{long}"}}"#);
+        let health = format!(r#"{{"verdict":"ok","reasons":[{reason}]}},"version":"{long}""#);
+        let body = with(&health);
+        let report = read(&body).unwrap();
         let reason = report.reason.unwrap();
         assert_eq!(report.verdict, Verdict::Degraded);
         assert_eq!((reason.code.len(), reason.message.len()), (MAX_WORD, MAX_MESSAGE));

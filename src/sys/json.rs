@@ -1,6 +1,7 @@
-//! Writing JSON.
+//! Writing JSON, and reading an object of it.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Bytes in a MiB.
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -25,6 +26,15 @@ pub(crate) fn ascii(text: &str) -> String {
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
     // Structs of strings and finite numbers always serialize.
     serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The value in a JSON object. serde alone would also take a list of its fields.
+///
+/// # Errors
+/// What is wrong, in a few words.
+pub(crate) fn object<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    let value = serde_json::from_slice(json).map_err(|why| why.to_string())?;
+    if json.trim_ascii_start().starts_with(b"{") { Ok(value) } else { Err("a list".into()) }
 }
 
 /// Unix seconds with three decimals.

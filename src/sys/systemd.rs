@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -22,6 +23,10 @@ pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATC
 pub(crate) struct Systemd {
     to: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
+    /// READY could not be sent: systemd would wait for it, then end the service.
+    owes_ready: AtomicBool,
+    /// The status stays "stopping".
+    stops: AtomicBool,
 }
 
 impl Systemd {
@@ -34,7 +39,7 @@ impl Systemd {
         let text = |name| env::var(name).ok();
         let ours = text(VARIABLES[2]).is_none_or(|pid| pid.parse() == Ok(process::id()));
         let micros = text(VARIABLES[1]).and_then(|micros| micros.parse().ok()).filter(|micros| ours && *micros > 0);
-        Self { watchdog: micros.filter(|_| to.is_some()).map(Duration::from_micros), to }
+        Self { watchdog: micros.filter(|_| to.is_some()).map(Duration::from_micros), to, ..Self::default() }
     }
 
     /// Whether anything that is sent has a reader.
@@ -55,7 +60,15 @@ impl Systemd {
 
     /// The service is up, or has read its files again.
     pub(crate) fn ready(&self) {
-        self.send("READY=1");
+        let sent = self.send("READY=1");
+        self.owes_ready.store(!sent, Ordering::Release);
+    }
+
+    /// Tries again what did not reach a busy systemd.
+    pub(crate) fn repeat(&self) {
+        if self.owes_ready.load(Ordering::Acquire) {
+            self.ready();
+        }
     }
 
     pub(crate) fn reloading(&self) {
@@ -65,19 +78,23 @@ impl Systemd {
     }
 
     pub(crate) fn stopping(&self) {
+        self.owes_ready.store(false, Ordering::Release);
+        self.stops.store(true, Ordering::Release);
         self.send("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// One line for `systemctl status`.
-    pub(crate) fn status(&self, line: &str) {
-        self.send(&format!("STATUS={line}"));
+    /// One line for `systemctl status`; false: it was not sent.
+    pub(crate) fn status(&self, line: &str) -> bool {
+        !self.stops.load(Ordering::Acquire) && self.send(&format!("STATUS={line}"))
     }
 
-    fn send(&self, text: &str) {
-        let Some((socket, to)) = &self.to else { return };
-        if let Err(why) = socket.send_to_addr(text.as_bytes(), to) {
-            log::debug!("NOTIFY_SOCKET: {}", io_words(&why));
+    fn send(&self, text: &str) -> bool {
+        let Some((socket, to)) = &self.to else { return false };
+        let sent = socket.send_to_addr(text.as_bytes(), to);
+        if let Err(why) = &sent {
+            log::debug!("NOTIFY_SOCKET: {}", io_words(why));
         }
+        sent.is_ok()
     }
 }
 
@@ -92,4 +109,20 @@ fn open(name: &OsStr) -> io::Result<Option<(UnixDatagram, SocketAddr)>> {
     // A manager that does not read must not stop the thread that serves.
     socket.set_nonblocking(true)?;
     Ok(Some((socket, to)))
+}
+
+#[test]
+fn a_service_that_stops_keeps_that_status() {
+    let name = format!("agent-net-unit-test-{}", process::id());
+    let own = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    own.set_nonblocking(true).unwrap();
+    let systemd = Systemd { to: open(OsStr::new(&format!("@{name}"))).unwrap(), ..Systemd::default() };
+    assert!(systemd.status("ok"));
+    systemd.stopping();
+    assert!(!systemd.status("degraded: TEMP_HIGH GPU 0"));
+    let mut bytes = [0; 100];
+    let mut next = || own.recv(&mut bytes).ok().map(|length| String::from_utf8_lossy(&bytes[..length]).into_owned());
+    assert_eq!(next().as_deref(), Some("STATUS=ok"));
+    assert_eq!(next().as_deref(), Some("STOPPING=1\nSTATUS=stopping"));
+    assert_eq!(next(), None);
 }

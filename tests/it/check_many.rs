@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::fake_ollama::FakeOllama;
+use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::start;
 use crate::harness::{Worker, agent_net, run, verdict};
 use crate::nvml::FakeNvml;
@@ -118,6 +118,25 @@ fn hundreds_are_asked_and_silent_ones_delay_no_other() {
     assert_eq!(lines[7], format!("{silent} unknown: does not respond: timed out"));
     assert!(lines[8].starts_with("http://127.0.0.1:9 unknown: "), "{out}");
     assert_eq!(err, "waiting for 500 workers (up to 3 s) ...\n");
+}
+
+/// Whatever responds at a URL, the array is JSON.
+#[test]
+fn what_is_not_a_report_is_an_unknown_worker() {
+    let ollama = FakeOllama::new();
+    for (body, why) in [
+        (r#"[1,[],2,"m",["ok",[]],"nvml"]"#, "not a report of agent-net: a list"),
+        ("<html>", "not a report of agent-net: expected value"),
+    ] {
+        ollama.set("/gpu", Answer::Json(body.into()));
+        let (rc, out, _) = check(&[&ollama.url(), "http://127.0.0.1:9"], &["--json"]);
+        let all: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
+        assert!(all[0]["error"].as_str().is_some_and(|text| text.starts_with(why)), "{out}");
+        assert_eq!(rc, 3, "{out}");
+    }
+    ollama.set("/gpu", Answer::Status(302, String::new()));
+    let (_, out, _) = check(&[&ollama.url(), "http://127.0.0.1:9"], &[]);
+    assert!(out.contains(" unknown: responded with 302: redirects are not followed\n"), "{out}");
 }
 
 #[test]

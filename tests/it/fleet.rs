@@ -169,7 +169,8 @@ fn an_agent_behind_nat_sends_what_its_receiver_missed() {
     // Nothing is scraped there, and no alert is sent.
     let fleet = files.fleet(DOWN.parse().unwrap());
     let receives = ["--web.enable-remote-write-receiver"];
-    let central = files.prometheus("central", &fleet, "127.0.0.1:0", &receives);
+    // An address of its own: no other test takes the port while the receiver is away.
+    let central = files.prometheus("central", &fleet, "127.0.0.77:0", &receives);
     let listen = central.addr.to_string();
     let config = replaced(&shipped("agent.yaml"), "interval: 15s", "interval: 1s");
     let config = replaced(&config, "agent-net:9876", &worker.addr.to_string());

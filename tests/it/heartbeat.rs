@@ -109,6 +109,17 @@ fn a_healthy_worker_calls_and_an_unhealthy_one_is_silent() {
 }
 
 #[test]
+fn what_makes_the_url_readable_is_in_the_log() {
+    let settings = [("HEARTBEAT_URL", "http://192.0.2.1:9/ping/secret"), ("NOTIFY_TLS", "insecure")];
+    let log = Worker::start(&settings).stop().1;
+    assert!(log.contains("HEARTBEAT_URL: http://192.0.2.1:9/… is used without TLS"), "{log}");
+    assert!(!log.contains("NOTIFY_URL") && !log.contains("/secret"), "{log}");
+    let settings = [("HEARTBEAT_URL", "https://192.0.2.1:9/ping/secret"), ("NOTIFY_TLS", "insecure")];
+    let log = Worker::start(&settings).stop().1;
+    assert!(log.contains("NOTIFY_TLS=insecure: not verifying certificates") && !log.contains("without TLS"), "{log}");
+}
+
+#[test]
 fn with_a_status_the_monitor_learns_more() {
     let scene = Scene::new(FakeMonitor::kuma);
     let wait_call = |part: &str| {

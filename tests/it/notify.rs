@@ -112,7 +112,7 @@ fn what_came_and_went_while_the_receiver_was_away_is_not_sent() {
     let pending = |wanted: bool| {
         wait_for("the row", || (worker.get("/gpu").json()["notifications"][0]["pending"] == wanted).then_some(()));
     };
-    scene.receiver.set(Behavior::HangUp);
+    scene.receiver.set(Behavior::say(503));
     scene.nvml.set(LOST);
     pending(true);
     scene.nvml.set(GOOD);

@@ -101,6 +101,9 @@ fn node_problem_detector_accepts_the_configuration() {
     for condition in config["conditions"].as_array().unwrap() {
         assert_eq!(keys(condition), ["message", "reason", "type"]);
         assert!(condition.as_object().unwrap().values().all(|value| !value.as_str().unwrap().is_empty()));
+        // The detector also shows this reason while the status is Unknown, and both before the first check.
+        let claim = format!("{} {}", condition["reason"], condition["message"]);
+        assert!(claim.starts_with("\"No") && claim.contains("\"agent-net reports no "), "{claim}");
     }
     let rules = config["rules"].as_array().unwrap();
     assert!(plugin["concurrency"].as_u64().unwrap() >= rules.len() as u64);

@@ -224,7 +224,7 @@ const DETAILS: [(&str, &str); 15] = [
     ("ECC", "on"),
     ("Uncorrectable ECC errors", "0 since driver load, 0 in total"),
     ("Remapped rows", "unknown"),
-    ("MIG mode", "unknown"),
+    ("MIG mode", "not supported"),
 ];
 
 /// The details of the first GPU are opened, and a refresh comes after that.

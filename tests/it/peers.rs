@@ -93,10 +93,12 @@ fn each_peer_is_a_row_with_what_it_reports() {
 
 #[test]
 fn whatever_a_server_answers_is_a_row_with_an_error() {
-    let report = br#"{"health":{"verdict":"ok","reasons":[]}}"#;
+    let report = br#"{"health":{"verdict":"ok","reasons":[]},"gpu_count":1,"gpus":[{}],"models":[],"sample_age_ms":1}"#;
+    let less = br#"{"health":{"verdict":"ok","reasons":[]}}"#;
     let long = vec![b' '; 10 << 20];
     let odd = format!(
-        r#"{{"health":{{"verdict":"ok","reasons":[{{"code":"A\u001b[2J","severity":"degraded","message":"{}"}}]}}}}"#,
+        r#"{{"health":{{"verdict":"ok","reasons":[{{"code":"A\u001b[2J","severity":"degraded","message":"{}"}}]}},
+            "gpu_count":1,"gpus":[{{}}],"models":[],"sample_age_ms":1}}"#,
         "x".repeat(4000)
     );
     let gzip = "Content-Encoding: gzip\r\n";
@@ -104,11 +106,13 @@ fn whatever_a_server_answers_is_a_row_with_an_error() {
         (server(Vec::new()), "timed out"),
         (server(b"\x16\x03\x01 garbage".to_vec()), "invalid HTTP answer"),
         (server(answer("200 OK", "Content-Type: text/html\r\n", b"<html>")), "not a report of agent-net"),
+        (server(answer("200 OK", "", less)), "missing field `gpu_count`"),
         (server(answer("200 OK", "", &long)), "larger than 1 MiB"),
         (server(answer("200 OK", gzip, report)), "compressed"),
         (server(answer("401 x", "", b"")), ":WORKER_TOKEN@"),
         (server(answer("302 x", "Location: http://127.0.0.1:9/\r\n", b"")), "redirects are not followed"),
         (server(answer("503 x", "", b"{\"error\":\"no\nsample\"}")), "503: {\"error\":\"no sample\"}"),
+        (server(answer("503 x", "", br#"{"error":"No sample yet.","code":"NO_SAMPLE"}"#)), "503: No sample yet."),
     ];
     let list: Vec<String> = cases.iter().map(|(addr, _)| format!("http://{addr}")).collect();
     let well = server(answer("200 OK", "", odd.as_bytes()));
@@ -119,8 +123,8 @@ fn whatever_a_server_answers_is_a_row_with_an_error() {
         assert!(row["verdict"] == "unknown" && error.contains(part) && error.len() < 400, "{part}: {row:#}");
     }
     // What is a report is cut and cleaned.
-    let reason = &rows[8]["report"]["reason"];
-    assert_eq!((&rows[8]["verdict"], &reason["code"]), (&json!("degraded"), &json!("A [2J")));
+    let reason = &rows[10]["report"]["reason"];
+    assert_eq!((&rows[10]["verdict"], &reason["code"]), (&json!("degraded"), &json!("A [2J")));
     assert_eq!(reason["message"].as_str().map(str::len), Some(300));
 }
 
@@ -136,6 +140,20 @@ fn a_wrong_token_is_said_and_never_shown() {
     );
     let everything = worker.get("/peers").text().to_owned() + worker.get("/metrics").text() + &worker.log();
     assert!(!everything.contains("wr0ng"), "{everything}");
+}
+
+#[test]
+fn a_peer_that_repeats_the_login_does_not_spread_it() {
+    let repeated = server(answer("403 x", "", b"forbidden: Bearer s3cret-token"));
+    let report = br#"{"health":{"verdict":"degraded","reasons":[{"code":"A","severity":"degraded",
+        "message":"s3cret-token"}]},"gpu_count":1,"gpus":[{}],"models":[],"sample_age_ms":1}"#;
+    let reported = server(answer("200 OK", "", report));
+    let worker = with_peers(&format!("http://:s3cret-token@{repeated},http://:s3cret-token@{reported}"), &[]);
+    let rows = rows_when(&worker, "both answers", all_asked);
+    assert_eq!(rows[0]["error"], "403: forbidden: Bearer …");
+    assert_eq!(rows[1]["report"]["reason"]["message"], "…");
+    wait_for("a line in the log", || worker.log().contains("forbidden").then_some(()));
+    assert!(!worker.log().contains("s3cret"), "{}", worker.log());
 }
 
 /// Four peers that never answer occupy every thread once, and afterwards never more than two of them.
@@ -205,7 +223,7 @@ fn the_page_lists_the_machines_worst_first() {
     let ollama = FakeOllama::new();
     let nvmls = ["gpus=8", "gpus=2\ngpu1.handle=15", "gpu0.temperature=95", "gpu0.temperature=94"].map(FakeNvml::new);
     let mut peers: Vec<Worker> = nvmls.iter().map(|nvml| start(&ollama, nvml, &[])).collect();
-    let odd = r#"{"health":{"verdict":"ok","reasons":[]},"gpu_count":1,"version":"<b>9</b>","sample_age_ms":90000,
+    let odd = r#"{"health":{"verdict":"ok","reasons":[]},"gpu_count":1,"gpus":[],"version":"<b>9</b>","sample_age_ms":90000,
         "models":[{"loaded":true,"probe":{"tokens_per_second":31.84}}]}"#;
     let mut urls: Vec<String> = peers.iter().map(|peer| format!("http://{}", peer.addr)).collect();
     urls.push(format!("http://{}", server(answer("200 OK", "", odd.as_bytes()))));

@@ -161,6 +161,27 @@ fn a_socket_that_is_missing_or_full_changes_nothing() {
 }
 
 #[test]
+fn a_busy_systemd_still_learns_that_the_service_is_ready() {
+    let path = folder("systemd-busy").join("notify");
+    let busy = UnixDatagram::bind(&path).unwrap();
+    busy.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let others = UnixDatagram::unbound().unwrap();
+    others.set_nonblocking(true).unwrap();
+    while others.send_to(b"of other services", &path).is_ok() {}
+    let settings = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("LOG_LEVEL", "debug"), ("SAMPLE_INTERVAL", "100ms")];
+    let worker = Worker::start(&settings);
+    // READY and STATUS.
+    wait_for("two failures", || (worker.log().matches("NOTIFY_SOCKET: ").count() >= 2).then_some(()));
+    let mut missing = vec!["READY=1", "STATUS="];
+    let mut bytes = [0; 4096];
+    while !missing.is_empty() {
+        let length = busy.recv(&mut bytes).expect("both arrive");
+        missing.retain(|start| !bytes[..length].starts_with(start.as_bytes()));
+    }
+    worker.stop();
+}
+
+#[test]
 fn systemd_accepts_the_unit() {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/agent-net.service");
     let text = std::fs::read_to_string(&unit).unwrap();

@@ -32,7 +32,7 @@ line is a Nagios/Icinga status line. A line for each GPU and the reasons follow.
 respond within --timeout is unhealthy (2). A worker that does not respond is unreachable (3). --watch repeats until
 SIGINT or until the output is closed. The exit code is then that of the last verdict.
 
-Several --url are asked at the same time, 32 at most, each for up to --timeout. Each is one line that begins with its
+Several --url are asked in parallel, 32 at a time, each for up to --timeout. Each is one line that begins with its
 URL, --json prints an array, and the exit code is that of the worst verdict (ok, unknown, degraded, unhealthy).
 
 --npd is for node-problem-detector: one line of at most 80 bytes of ASCII, exit code 0 (ok), 1 (problem) or 2

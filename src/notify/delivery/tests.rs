@@ -48,7 +48,7 @@ fn an_error_is_retried_or_final() {
     }
     let silent = Err(NoAnswer { why: "connection refused".into(), unsent: true });
     let outcome = judge(&target(NotifyFormat::Json), &silent, UNIX);
-    assert_eq!(outcome, Outcome::Retry { why: "connection refused".into(), wait: None });
+    assert_eq!(outcome, Outcome::Retry { why: "connection refused".into(), wait: None, unclear: false });
     for (status, url) in
         [(301, false), (308, false), (400, false), (401, true), (403, true), (404, true), (410, true), (413, false)]
     {
@@ -105,6 +105,8 @@ fn an_error_is_in_the_receivers_words_unless_they_repeat_the_url() {
     check(r#"{"code":40401,"error":"page not found"}"#, "404 page not found");
     check(r#"{"message":"Unknown Webhook","code":10015}"#, "404 Unknown Webhook");
     check("Cannot POST /services/secret99", "404");
+    // Its end is cut off.
+    check(&format!(r#"{{"error":"{}/services/secret99"}}"#, "x".repeat(MOST_WORDS - 8)), "404");
     check(r#"{"error":"no hook secret99"}"#, "404");
     check("<html>sorry</html>", "404");
     check("", "404");
@@ -156,7 +158,7 @@ impl Scene {
 }
 
 fn down() -> Outcome {
-    Outcome::Retry { why: "connection refused".into(), wait: None }
+    Outcome::Retry { why: "connection refused".into(), wait: None, unclear: false }
 }
 
 fn refused() -> Outcome {
@@ -194,9 +196,9 @@ fn a_receiver_that_was_away_gets_the_newest_state() {
 fn the_wait_that_a_receiver_names_is_kept() {
     let mut scene = Scene::ok();
     scene.offer(EventKind::Verdict, lost());
-    for (named, jitter, expect) in [(65, 0.0, 65), (1, 0.0, 1), (600, 1.0, 660)] {
+    for (named, jitter, expect) in [(1, 0.0, 1), (1, 0.0, 10), (65, 0.0, 65), (600, 1.0, 660)] {
         let Next::Send(event, _) = scene.delivery.next(scene.now) else { panic!("{:?}", scene.delivery) };
-        let outcome = Outcome::Retry { why: "429".into(), wait: Some(Duration::from_secs(named)) };
+        let outcome = Outcome::Retry { why: "429".into(), wait: Some(Duration::from_secs(named)), unclear: false };
         scene.delivery.see(&event, outcome, scene.now, UNIX, jitter);
         assert_eq!(scene.wait(), Some(expect));
         scene.now += Duration::from_secs(expect);
@@ -216,6 +218,36 @@ fn a_state_that_came_and_went_while_it_was_away_is_not_sent() {
     scene.delivery.see(&first, Outcome::Accepted, scene.now, UNIX, 0.0);
     assert_eq!(scene.delivery.next(Duration::from_secs(900)), Next::Send(second, Some(Verdict::Unhealthy)));
     scene.offer(EventKind::Verdict, lost());
+    assert_eq!(scene.wait(), None);
+}
+
+#[test]
+fn a_recovery_is_sent_where_the_failure_may_have_arrived() {
+    // The failure arrives while the recovery is offered.
+    let mut scene = Scene::ok();
+    let failure = scene.offer(EventKind::Verdict, lost());
+    let recovery = scene.offer(EventKind::Verdict, ok());
+    scene.delivery.see(&failure, Outcome::Accepted, scene.now, UNIX, 0.0);
+    assert_eq!(scene.delivery.next(scene.now), Next::Send(recovery, Some(Verdict::Unhealthy)));
+    // It was taken, and the answer did not come.
+    let silent = || Outcome::Retry { why: "timed out".into(), wait: None, unclear: true };
+    for recovers_meanwhile in [false, true] {
+        let mut scene = Scene::ok();
+        let failure = scene.offer(EventKind::Verdict, lost());
+        let meanwhile = recovers_meanwhile.then(|| scene.offer(EventKind::Verdict, ok()));
+        scene.delivery.see(&failure, silent(), scene.now, UNIX, 0.0);
+        let recovery = meanwhile.unwrap_or_else(|| scene.offer(EventKind::Verdict, ok()));
+        scene.now += Duration::from_secs(scene.wait().unwrap());
+        assert_eq!(scene.delivery.next(scene.now), Next::Send(recovery, Some(Verdict::Ok)));
+        scene.send(Outcome::Accepted);
+        scene.offer(EventKind::Verdict, ok());
+        assert_eq!(scene.wait(), None, "it is known now");
+    }
+    // It was refused: the receiver does not have it.
+    let mut scene = Scene::ok();
+    let failure = scene.offer(EventKind::Verdict, lost());
+    scene.offer(EventKind::Verdict, ok());
+    scene.delivery.see(&failure, refused(), scene.now, UNIX, 0.0);
     assert_eq!(scene.wait(), None);
 }
 

@@ -133,6 +133,27 @@ fn a_state_that_alternates_is_sent_within_two_minutes_with_its_worst() {
 }
 
 #[test]
+fn what_flaps_does_not_hide_what_lasts() {
+    let flaps = [(Code::OllamaDown, Verdict::Unhealthy)];
+    let both = [(Code::GpuLost, Verdict::Unhealthy), flaps[0]];
+    // GPU_LOST comes two hours after the start of the flapping.
+    let mut scene = Scene::started(60);
+    scene.alternate(&[standing(&flaps), ok()], 10, 7200);
+    scene.sent.clear();
+    scene.alternate(&[standing(&both), lost()], 10, 1800);
+    let lost_in = |event: &Event| {
+        event.standing.iter().flat_map(|standing| &standing.reasons).any(|reason| reason.code == Code::GpuLost)
+    };
+    assert_eq!(scene.sent.len(), 1, "{:?}", scene.words());
+    assert!(scene.sent[0].0 <= 7_380_000 && lost_in(&scene.sent[0].1), "{:?}", scene.words());
+    // It comes while it is not yet clear that the state flaps.
+    let mut scene = Scene::started(60);
+    scene.alternate(&[standing(&flaps), ok()], 10, 60);
+    scene.alternate(&[standing(&both), lost()], 10, 120);
+    assert!(lost_in(&scene.sent[0].1), "{:?}", scene.words());
+}
+
+#[test]
 fn a_state_that_only_grows_does_not_flap() {
     let mut scene = Scene::started(60);
     let grown = [Code::XidFatal, Code::GpuLost, Code::GpuCountLow, Code::ModelOnCpu, Code::ModelNotLoaded];

@@ -21,7 +21,7 @@ impl Report {
     /// # Errors
     /// One sentence when it is not a report of this worker.
     pub(super) fn read(json: &str) -> Result<Self, String> {
-        serde_json::from_str(json).map_err(|why| format!("not a report of agent-net: {why}"))
+        crate::sys::json::object(json.as_bytes()).map_err(|why| format!("not a report of agent-net: {why}"))
     }
 }
 

@@ -14,7 +14,8 @@ fn a_report_becomes_lines() {
          GPU 1: no readings\n\
          unhealthy GPU_LOST (GPU-1): gone\n  -> reboot\n"
     );
-    for junk in ["", "{}", "[]", "<html>", r#"{"status":"success"}"#] {
+    let list = r#"[1,[],2,"m",{"verdict":"ok","reasons":[]},"nvml"]"#;
+    for junk in ["", "{}", "[]", list, "<html>", r#"{"status":"success"}"#] {
         assert!(summary(junk).is_err(), "{junk}");
     }
 }
