@@ -202,7 +202,8 @@ impl Receiver {
         let jitter = (RandomState::new().hash_one(&event.id) % 1000) as f64 / 1000.0;
         let mut state = self.lock();
         let line = state.delivery.see(event, outcome, self.common.now(), unix_now(), jitter);
-        state.done = state.stopping && event.kind == EventKind::Stopping;
+        // It stays done where an earlier message was on its way at the stop.
+        state.done |= state.stopping && event.kind == EventKind::Stopping;
         let known = state.delivery.known().filter(|_| accepted).cloned();
         // The file is written before anyone who waits for this goes on.
         if let Some(known) = known {
