@@ -19,7 +19,7 @@ pub(super) use options::{Options, options};
 pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     logger::install(settings.config.log_level.min(log::LevelFilter::Error));
     let mut ask: Box<dyn FnMut() -> (Exit, String) + Send> = if options.workers.len() > 1 {
-        let fleet = Fleet::new(settings.config.worker_token.as_ref(), options);
+        let fleet = Fleet::new(settings.config.worker_authorization(), options);
         Box::new(move || fleet.ask())
     } else {
         let mut asker = Asker::new(settings.config.clone(), options.clone());

@@ -32,12 +32,7 @@ pub(crate) fn reachable(host: IpAddr, port: u16) -> SocketAddr {
 }
 
 fn agent(deadline: Duration) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .proxy(None)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
-        .timeout_global(Some(deadline));
+    let config = outgoing::settings().proxy(None).timeout_global(Some(deadline));
     outgoing::agent(config.build())
 }
 

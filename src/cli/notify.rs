@@ -6,7 +6,7 @@ use pico_args::Arguments;
 
 use super::{local, output};
 use crate::config::settings::Settings;
-use crate::config::{Config, Login, NotifyTarget};
+use crate::config::{Config, NotifyTarget};
 use crate::health::standing::Standing;
 use crate::notify::call::Caller;
 use crate::notify::delivery::Outcome;
@@ -88,7 +88,7 @@ fn line(target: &NotifyTarget, outcome: &Outcome) -> (String, bool) {
 /// The verdict of the worker on this machine, if there is one.
 fn standing(config: &Config) -> Option<Standing> {
     let url = format!("http://{}", local::reachable(config.host, config.port));
-    let token = config.worker_token.clone().map(|token| Login::Token(token).header());
+    let token = config.worker_authorization();
     let json = local::report(&url, token.as_deref(), false, local::HEALTH).ok()?;
     let report = report::read(&json).ok()?;
     Some(Standing { verdict: report.verdict, reasons: Vec::new(), gpus: report.gpus_usable as usize })

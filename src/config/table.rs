@@ -9,6 +9,7 @@ use crate::config::conflicts;
 use crate::config::error::ConfigError;
 use crate::config::fault::Faults;
 use crate::config::limits::{self, Limits};
+use crate::config::login::Login;
 use crate::config::models::{self, Models};
 use crate::config::notify::{self, HeartbeatConfig, NotifyConfig, PeersConfig};
 use crate::config::ollama::{self, OllamaConfig};
@@ -143,6 +144,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The Authorization header that a worker with this WORKER_TOKEN wants.
+    pub(crate) fn worker_authorization(&self) -> Option<String> {
+        self.worker_token.clone().map(|token| Login::Token(token).header())
+    }
+
     /// What is wrong with the prices, and what to do; None: nothing.
     pub(crate) fn price_trouble(&self) -> Option<(&'static str, &'static str)> {
         conflicts::price_trouble(&self.orchestrators, &self.capability)

@@ -140,12 +140,9 @@ pub(crate) struct Orchestrator {
 
 impl Orchestrator {
     pub(crate) fn new(base: HttpUrl, secret: Option<Secret>, tls: TlsConfig) -> Self {
-        let config = Agent::config_builder()
+        let config = outgoing::settings()
             .proxy(None)
             .tls_config(tls)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
             // Registrations are rare: a kept connection would be dead by the next one.
             .max_idle_connections(0)

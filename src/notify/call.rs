@@ -52,11 +52,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(tls: TlsConfig) -> Self {
-        let config = Agent::config_builder()
+        let config = outgoing::settings()
             .tls_config(tls)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
             // A connection that is kept would be closed by the time of the next message.
             .max_idle_connections(0)
             .user_agent(concat!("agent-net/", env!("CARGO_PKG_VERSION")));

@@ -1,14 +1,14 @@
 //! Reads and writes STATE_DIR/notified.json in a thread of its own: a disk that hangs, is full or cannot be written delays
 //! no message. What could not be written is written with the next change.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::notified::{Known, MAX_FILE, Notified};
-use crate::sys::files::{create_new, is_regular, new_path, put_in_place};
+use crate::sys::files::{is_regular, replace};
 use crate::sys::limits::unix_now;
 use crate::sys::text::io_words;
 use crate::sys::threads;
@@ -105,7 +105,7 @@ impl Shared {
             (state.changed, state.writing) = (false, true);
             let text = state.notified.to_text();
             drop(state);
-            let written = write(path, &text);
+            let written = replace(path, MODE, text.as_bytes()).map(drop);
             self.lock().writing = false;
             self.changed.notify_all();
             match written {
@@ -143,15 +143,6 @@ fn read(path: &Path) -> Result<Notified, String> {
     let mut text = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut text).map_err(|why| io_words(&why))?;
     Notified::from_text(&text).ok_or_else(|| "it is damaged".into())
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut new = create_new(path, MODE)?;
-    let written = new.write_all(text.as_bytes()).and_then(|()| put_in_place(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(new_path(path));
-    }
-    written
 }
 
 #[test]

@@ -281,12 +281,9 @@ impl OllamaClient {
 }
 
 fn agent(tls: Option<&TlsConfig>) -> Agent {
-    let config = Agent::config_builder()
+    let config = outgoing::settings()
         .tls_config(tls.cloned().unwrap_or_default())
         .proxy(None)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .http_status_as_error(false)
         .timeout_resolve(Some(Duration::from_secs(5)))
         .timeout_connect(Some(CONNECT))
         .timeout_send_request(Some(Duration::from_secs(10)))

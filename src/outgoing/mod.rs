@@ -10,8 +10,9 @@ mod watched;
 use std::io;
 use std::time::{Duration, Instant};
 
-use ureq::config::Config;
+use ureq::config::{Config, ConfigBuilder};
 use ureq::http::{Response, Uri};
+use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
 use ureq::{Agent, Body, Error, Proxy, Timeout};
@@ -27,6 +28,11 @@ use watched::{Closed, Watched};
 const LOOK_UP: Duration = Duration::from_secs(10);
 /// ureq has room for this many addresses of a name.
 const MOST_ADDRESSES: usize = 16;
+
+/// What all agents have: redirects are not followed, and every answer is an answer, whatever its status.
+pub(crate) fn settings() -> ConfigBuilder<AgentScope> {
+    Agent::config_builder().max_redirects(0).max_redirects_will_error(false).http_status_as_error(false)
+}
 
 /// An agent with these settings.
 pub(crate) fn agent(config: Config) -> Agent {

@@ -20,12 +20,9 @@ pub(super) struct Client(Agent);
 
 impl Client {
     pub(super) fn new(tls: TlsConfig) -> Self {
-        let config = Agent::config_builder()
+        let config = outgoing::settings()
             .tls_config(tls)
             .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
             // It would be closed by the time of the next request.
             .max_idle_connections(0)
             .user_agent(concat!("agent-net/", env!("CARGO_PKG_VERSION")));

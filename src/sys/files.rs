@@ -1,7 +1,7 @@
 //! Files that one process uses exclusively, and replaces as a whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,16 @@ pub(crate) fn put_in_place(new: &File, path: &Path) -> io::Result<()> {
     new.sync_all()?;
     fs::rename(new_path(path), path)?;
     sync_folder_of(path)
+}
+
+/// Replaces the file at `path` by one with these bytes; the new file, locked. A part of it does not stay.
+pub(crate) fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<File> {
+    let mut new = create_new(path, mode)?;
+    let written = new.write_all(bytes).and_then(|()| put_in_place(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(new_path(path));
+    }
+    written.map(|()| new)
 }
 
 /// A new name in a directory survives a power loss only once the directory is synced.

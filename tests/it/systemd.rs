@@ -141,7 +141,7 @@ fn the_helper_cannot_speak_for_the_service() {
 
 #[test]
 fn a_socket_that_is_missing_or_full_changes_nothing() {
-    for name in ["/nonexistent/notify", "@agent-net-nobody-listens", "vsock:2:1", "", "@"] {
+    for name in ["/nonexistent/notify", "@agent-net-without-a-listener", "vsock:2:1", "", "@"] {
         let worker = Worker::start(&[("NOTIFY_SOCKET", name), ("WATCHDOG_USEC", "100000")]);
         worker.report_when("a report", |report| report["status"] == "success");
         let (status, log) = worker.stop();

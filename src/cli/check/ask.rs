@@ -11,7 +11,7 @@ use super::waiting::Waiting;
 use crate::api::report::{Moment, Published};
 use crate::cli::doctor::checks;
 use crate::cli::local::{self, NoAnswer};
-use crate::config::{Config, Login};
+use crate::config::Config;
 use crate::health::once::Once;
 use crate::health::verdict::Verdict;
 use crate::http::refusal::error_body;
@@ -64,8 +64,7 @@ impl Asker {
         let own = || format!("http://{}", local::reachable(config.host, config.port));
         let named = self.options.workers.first();
         let base = named.map_or_else(own, |worker| worker.url.as_str().to_owned());
-        let token = || config.worker_token.clone().map(|token| Login::Token(token).header());
-        let authorization = named.and_then(NamedWorker::authorization).or_else(token);
+        let authorization = named.and_then(NamedWorker::authorization).or_else(|| config.worker_authorization());
         let waiting = self.waiting(&base);
         let answer = local::report(&base, authorization.as_deref(), text, self.options.timeout);
         drop(waiting);

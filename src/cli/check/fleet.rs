@@ -8,7 +8,6 @@ use super::options::{Form, NamedWorker, Options};
 use super::render;
 use super::waiting::Waiting;
 use crate::cli::local;
-use crate::config::{Login, Secret};
 use crate::health::verdict::Verdict;
 use crate::http::refusal::error_body;
 use crate::sys::exit::Exit;
@@ -29,9 +28,8 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(token: Option<&Secret>, options: &Options) -> Self {
+    pub(super) fn new(authorization: Option<String>, options: &Options) -> Self {
         let Options { workers, form, timeout, .. } = options.clone();
-        let authorization = token.cloned().map(|token| Login::Token(token).header());
         Self { workers, authorization, form, timeout, waiting: Waiting::new(true) }
     }
 

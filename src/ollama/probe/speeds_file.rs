@@ -2,13 +2,13 @@
 //! written delays no keeper. What could not be written is written at the next change.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::speeds::{Judgement, MAX_FILE, SpeedKey, Speeds};
-use crate::sys::files::{create_new, new_path, open_alone, put_in_place};
+use crate::sys::files::{open_alone, replace};
 use crate::sys::text::{counted, io_words};
 use crate::sys::threads;
 
@@ -99,12 +99,8 @@ impl Shared {
     fn write(&self, path: &Path, file: &mut Option<File>) -> io::Result<()> {
         self.open(path, file)?;
         let speeds = self.lock().speeds.clone();
-        let mut new = create_new(path, MODE)?;
-        let written = new.write_all(speeds.to_text().as_bytes()).and_then(|()| put_in_place(&new, path));
-        if written.is_err() {
-            let _ = fs::remove_file(new_path(path));
-        }
-        written.map(|()| *file = Some(new))
+        *file = Some(replace(path, MODE, speeds.to_text().as_bytes())?);
+        Ok(())
     }
 
     /// Opens and locks the file unless it is, and reads it the first time.

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::sys::files::new_path;
 
 /// A worker, and the file that it has locked.
 #[derive(Default)]
