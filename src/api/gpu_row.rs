@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::gpu::readings::{Gpu, Shown};
+use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::{self, Xid};
 use crate::health::verdict::{self, Reason, Verdict};
 use crate::sys::order;
@@ -12,7 +13,8 @@ use crate::sys::order;
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Gpu"))]
 pub(crate) struct GpuRow<'a> {
-    /// NVML's index, as nvidia-smi counts.
+    vendor: Vendor,
+    /// NVML's index, as nvidia-smi counts; AMD GPUs follow, by their place on the bus.
     index: u32,
     uuid: Option<&'a str>,
     name: Option<&'a str>,
@@ -21,6 +23,8 @@ pub(crate) struct GpuRow<'a> {
     verdict: Verdict,
     /// True: it has no memory of its own and shares the system memory (Tegra, GB10).
     unified_memory: bool,
+    /// True: it sleeps to save power and was not woken; most readings are null.
+    asleep: bool,
     #[serde(flatten)]
     readings: Shown<'a>,
     /// Errors that the driver has reported since the machine started, as far as they are known.
@@ -49,12 +53,14 @@ impl<'a> GpuRow<'a> {
     /// `xids` are those of the whole machine.
     pub(crate) fn new(gpu: &'a Gpu, reasons: &[Reason], xids: &[Xid]) -> Self {
         Self {
+            vendor: gpu.vendor,
             index: gpu.index,
             uuid: gpu.uuid.as_deref(),
             name: gpu.name.as_deref(),
             pci_bus_id: gpu.pci_bus_id.as_deref(),
             verdict: verdict::of_gpu(gpu, reasons),
             unified_memory: gpu.unified_memory,
+            asleep: gpu.asleep,
             readings: Shown(gpu),
             xids: xids.iter().filter(|x| gpu.pci() == Some(x.pci)).map(XidRow::new).collect(),
             read_ms: gpu.read_us.map(|us| us / 1000),

@@ -1,6 +1,7 @@
 //! Every setting: one table with its name, default, valid values and meaning, and what a run reads from it.
 //! Only `settings` reads the process environment and files.
 
+pub(crate) mod amd_gpus;
 mod capability;
 mod conflicts;
 mod error;

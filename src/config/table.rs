@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use crate::config::amd_gpus::AmdGpus;
 use crate::config::capability::{self, Capability, NameCheck};
 use crate::config::conflicts;
 use crate::config::error::ConfigError;
@@ -94,6 +95,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("GPU_SHORT_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last hour; less is degraded, 0: never"),
     setting("GPU_MEDIUM_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last 24 hours; less is degraded, 0: never"),
     setting("GPU_LONG_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last 30 days; less is degraded, 0: never"),
+    setting("AMD_GPUS", Gpu, "auto", Choice(AmdGpus::NAMES), "which are read; auto: one in the processor only if there is no other GPU"),
     setting("NVML_LIB", Gpu, "", File, "path of libnvidia-ml.so.1; default: found by search"),
     setting("NVML_HELPER", Gpu, "", File, "path of agent-net-nvml; default: next to agent-net, then PATH"),
     setting("HOST_ROOT", Gpu, "/", Folder, "folder with the machine's /dev, /proc and /sys"),
@@ -133,6 +135,7 @@ pub(crate) struct Config {
     pub(crate) nvidia_smi_metrics: bool,
     /// `/`, or where the machine's own /dev, /proc and /sys are mounted.
     pub(crate) host_root: String,
+    pub(crate) amd_gpus: AmdGpus,
     pub(crate) nvml_lib: Option<String>,
     pub(crate) nvml_helper: Option<String>,
     pub(crate) notify: NotifyConfig,
@@ -183,6 +186,7 @@ pub(crate) fn read(
         limits: limits::read(&values),
         nvidia_smi_metrics: values.optional("METRICS_COMPAT").is_some(),
         host_root: values.text("HOST_ROOT").to_owned(),
+        amd_gpus: AmdGpus::parse(values.text("AMD_GPUS")).unwrap_or_default(),
         nvml_lib: owned("NVML_LIB", &values),
         nvml_helper: owned("NVML_HELPER", &values),
         notify: notify::read_notify(&mut values),

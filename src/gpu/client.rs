@@ -2,6 +2,7 @@
 //! NVML may hang, crash or return nonsense; all of that becomes a `GpuFault` here.
 
 mod process;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,7 +12,10 @@ use std::time::{Duration, Instant};
 use super::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuError, GpuErrorKind, GpuFault, GpuSample};
 use super::wire::{self, ActivityAsk, Answer, Ask, Hello, Question, Wanted};
 use crate::gpu::state::GpuState;
+use crate::gpu::vendor::Vendor;
 use crate::sys::backoff::Backoff;
+pub(crate) use reads::Reads;
+
 use process::{End, HELPER, Process, START_QUIET, find, wait};
 
 /// A sample that takes longer means that the driver hangs: a slow GPU delays only its own readings.
@@ -29,13 +33,12 @@ const ACTIVITY_REST: Duration = Duration::from_secs(3600);
 /// First and longest wait before a helper is started again.
 const RESPAWN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// The GPUs of this machine, read through the helper.
+/// The GPUs of one driver, read through a helper.
 #[derive(Debug)]
 pub(crate) struct Gpus {
     /// NVML_HELPER.
     helper: Option<String>,
-    /// NVML_LIB.
-    library: Option<String>,
+    reads: Reads,
     process: Option<Process>,
     /// A second helper, which replaces the first once it has answered. The first is used until then.
     successor: Option<Process>,
@@ -79,11 +82,11 @@ enum Wait {
 
 impl Gpus {
     /// `hurry`: divides the timeouts of a helper's start and of a GPU that does not answer.
-    pub(crate) fn new(helper: Option<String>, library: Option<String>, slow_interval: Duration, hurry: u32) -> Self {
+    pub(crate) fn new(reads: Reads, helper: Option<String>, slow_interval: Duration, hurry: u32) -> Self {
         let backoff = Backoff::new(RESPAWN.0, RESPAWN.1);
         Self {
             helper,
-            library,
+            reads,
             process: None,
             successor: None,
             abandoned: Vec::new(),
@@ -152,9 +155,9 @@ impl Gpus {
 
     fn failed(&mut self, fault: GpuFault) -> GpuState {
         let since = self.fault.as_ref().map(|(since, _)| *since).or(self.unanswered).unwrap_or_else(Instant::now);
-        let last_known = self.known.iter().map(|gpu| gpu.silent(&fault.detail)).collect();
+        let gpus = self.known.iter().map(|gpu| gpu.silent(&fault.detail)).collect();
         self.fault = Some((since, fault.clone()));
-        GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), last_known }
+        GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), gpus }
     }
 
     /// The helper has not answered yet. A fault of the driver or the helper stays until one does, and so does an error
@@ -165,8 +168,8 @@ impl Gpus {
         if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
             return self.failed(fault.clone());
         }
-        let last_known = self.known.iter().map(|gpu| gpu.silent("the driver is starting")).collect();
-        GpuState::Starting { lasting_s: started.elapsed().as_secs_f64(), last_known }
+        let gpus = self.known.iter().map(|gpu| gpu.silent("the driver is starting")).collect();
+        GpuState::Starting { lasting_s: started.elapsed().as_secs_f64(), gpus }
     }
 
     /// Sets how long each GPU that does not answer has been silent.
@@ -327,7 +330,7 @@ impl Gpus {
         self.unanswered = None;
         self.fails_slowly = first && answer.is_err() && took >= START_QUIET;
         let sample = answer?;
-        if first && took >= SLOW_START {
+        if first && took >= SLOW_START && self.reads.vendor() == Vendor::Nvidia {
             log::warn!(
                 "The NVIDIA driver took {} s to start: it starts again for each program unless nvidia-persistenced runs on the host",
                 took.as_secs()
@@ -352,7 +355,7 @@ impl Gpus {
                 None => format!("{HELPER} is neither in the directory of agent-net nor in PATH"),
             })
         })?;
-        let process = Process::start(&path, self.library.as_deref())
+        let process = Process::start(&path, &self.reads)
             .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
         self.starts += 1;
         Ok(process)
@@ -374,7 +377,8 @@ impl Gpus {
         match (end, ended) {
             (End::Late, _) => {
                 let deadline = if answered { SAMPLE_DEADLINE } else { self.first_deadline };
-                let detail = format!("NVML did not answer within {} s; its helper was killed", deadline.as_secs());
+                let driver = self.reads.vendor().driver();
+                let detail = format!("{driver} did not answer within {} s; its helper was killed", deadline.as_secs());
                 GpuFault { kind: FaultKind::Stuck, detail }
             }
             (End::Closed(_), Some(status)) => {

@@ -1,6 +1,7 @@
 //! GPUs: what one says of itself, the helper that reads NVML, and what the machine shows without it.
 
 pub(crate) mod activity;
+pub(crate) mod amd_cards;
 pub(crate) mod client;
 pub(crate) mod failure;
 #[cfg(feature = "nvml")]
@@ -10,6 +11,7 @@ pub(crate) mod host;
 pub(crate) mod host_facts;
 pub(crate) mod kmsg;
 pub(crate) mod legacy;
+pub(crate) mod merge;
 pub(crate) mod pci;
 pub(crate) mod place;
 pub(crate) mod plausible;
@@ -21,5 +23,6 @@ pub(crate) mod state;
 
 pub(crate) mod tegra;
 pub(crate) mod value;
+pub(crate) mod vendor;
 pub(crate) mod wire;
 pub(crate) mod xid;

@@ -11,6 +11,7 @@ use super::activity::Activity;
 use super::failure::{Gaps, GpuError};
 use super::reading::{Metric, Row, fast, fixed, slow};
 use super::value::{self, Process, RemappedRows, Reported, RetiredPages, Unit};
+use super::vendor::Vendor;
 use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition::{Family, counter, gauge};
 
@@ -73,14 +74,18 @@ macro_rules! readings {
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
         #[serde(default)]
         pub(crate) struct Gpu {
-            /// NVML's index; it can change when the driver is reloaded, the UUID does not.
+            pub(crate) vendor: Vendor,
+            /// NVML's index; it can change when the driver is reloaded, the UUID does not. AMD GPUs follow NVIDIA's.
             pub(crate) index: u32,
+            /// AMD: `GPU-` and the driver's `unique_id`; of a card without one `PCI-` and its place on the bus.
             pub(crate) uuid: Option<String>,
             pub(crate) name: Option<String>,
             /// `00000000:01:00.0`, as NVML writes it.
             pub(crate) pci_bus_id: Option<String>,
             /// It has no memory of its own: `vram_` is the machine's main memory.
             pub(crate) unified_memory: bool,
+            /// It sleeps, and is not woken: it has no readings but those that are known without it.
+            pub(crate) asleep: bool,
             $(pub(crate) $field: $type,)+
             /// Of the fast readings.
             pub(crate) gaps: Gaps,

@@ -84,6 +84,7 @@ impl Gpu {
     /// Its identity alone.
     pub(crate) fn identity(&self) -> Self {
         Self {
+            vendor: self.vendor,
             index: self.index,
             uuid: self.uuid.clone(),
             name: self.name.clone(),
@@ -116,7 +117,10 @@ impl Gpu {
 
     /// It has no reading that its health could be judged by.
     pub(crate) fn says_nothing(&self) -> bool {
-        self.vram_used_bytes.is_none() && self.temperature_c.is_none() && self.utilization_percent.is_none()
+        !self.asleep
+            && self.vram_used_bytes.is_none()
+            && self.temperature_c.is_none()
+            && self.utilization_percent.is_none()
     }
 
     /// What reasons and labels call it: the UUID, else the index.

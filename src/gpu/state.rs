@@ -11,16 +11,16 @@ pub(crate) enum GpuState {
     Starting {
         /// Seconds since it was started.
         lasting_s: f64,
-        /// The GPUs of the last good sample, without their readings.
-        last_known: Vec<Gpu>,
+        /// Those of its last good sample, without their readings, and the GPUs of other readers.
+        gpus: Vec<Gpu>,
     },
     Sample(GpuSample),
     Fault {
         fault: GpuFault,
         /// Seconds since the first of the faults that follow each other without a good sample between.
         lasting_s: f64,
-        /// The GPUs of the last good sample, without their readings.
-        last_known: Vec<Gpu>,
+        /// Those of its last good sample, without their readings, and the GPUs of other readers.
+        gpus: Vec<Gpu>,
     },
 }
 
@@ -29,7 +29,7 @@ impl GpuState {
         match self {
             Self::Pending => &[],
             Self::Sample(sample) => &sample.gpus,
-            Self::Starting { last_known, .. } | Self::Fault { last_known, .. } => last_known,
+            Self::Starting { gpus, .. } | Self::Fault { gpus, .. } => gpus,
         }
     }
 

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::sample::{GpuFault, GpuSample};
 
 /// Raised whenever the meaning of a line changes. Both sides refuse a different one.
-pub(crate) const PROTOCOL: u32 = 5;
+pub(crate) const PROTOCOL: u32 = 6;
+
+/// The first argument of a helper that reads the GPUs of amdgpu; the root of /sys and AMD_GPUS follow.
+pub(crate) const AMD_GPUS: &str = "amdgpu";
 
 /// A GPU takes 2 to 4 KiB.
 pub(crate) const MAX_LINE: usize = 1024 * 1024;

@@ -124,11 +124,11 @@ fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
     match gpus {
         GpuState::Pending => Some("the GPUs have not been read yet".into()),
         GpuState::Starting { .. } => Some("the driver is starting".into()),
-        GpuState::Fault { fault, last_known, .. } => match fault.kind {
+        GpuState::Fault { fault, gpus, .. } => match fault.kind {
             FaultKind::Stuck => Some("the driver does not respond".into()),
             // There is nothing to read here, and a model can run all the same.
             FaultKind::LibMissing | FaultKind::HelperMissing | FaultKind::NoPermission | FaultKind::DriverNotLoaded
-                if last_known.is_empty() =>
+                if gpus.is_empty() =>
             {
                 None
             }

@@ -176,7 +176,7 @@ impl Once {
             Err(RecvTimeoutError::Disconnected) => {
                 let detail = "no thread can be started to read the GPUs; raise ulimit -u".into();
                 let fault = GpuFault { kind: FaultKind::HelperMissing, detail };
-                Some((GpuState::Fault { fault, lasting_s: 0.0, last_known: Vec::new() }, 0))
+                Some((GpuState::Fault { fault, lasting_s: 0.0, gpus: Vec::new() }, 0))
             }
         }
     }
@@ -189,9 +189,9 @@ impl Once {
             format!("{} ms", timeout.as_millis())
         };
         let detail = format!("the driver did not answer within {time}");
-        let last_known = self.store.gpu().gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
+        let gpus = self.store.gpu().gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
         let fault = GpuFault { kind: FaultKind::Stuck, detail };
-        GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), last_known }
+        GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), gpus }
     }
 }
 

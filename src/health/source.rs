@@ -1,21 +1,38 @@
-//! Where readings come from: the helper or a Tegra board, and what the host shows without NVML.
+//! Where readings come from: a helper for each driver or a Tegra board, and what the host shows without them.
 
 use crate::config::Config;
-use crate::gpu::client::Gpus;
+use crate::gpu::amd_cards;
+use crate::gpu::client::{Gpus, Reads};
 use crate::gpu::host;
 use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::Kmsg;
+use crate::gpu::merge::merge;
 use crate::gpu::process_names::{ProcessNames, boot_seconds};
 use crate::gpu::state::GpuState;
 use crate::gpu::tegra::Tegra;
 use crate::gpu::wire::ActivityAsk;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often new cards are looked for: one in a case of its own can be plugged in at any time.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where GPU readings come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    Helper(Box<(Gpus, ProcessNames)>),
+    Helpers(Box<Helpers>),
     Tegra(Tegra),
+}
+
+/// A helper for each driver that there is.
+#[derive(Debug)]
+pub(super) struct Helpers {
+    config: Config,
+    root: PathBuf,
+    nvidia: Option<Gpus>,
+    amd: Option<Gpus>,
+    names: ProcessNames,
+    looked: Instant,
 }
 
 impl Source {
@@ -25,28 +42,68 @@ impl Source {
         let cards = host::count_cards(root).unwrap_or(0);
         match Tegra::detect(root).filter(|board| board.is_alone(cards)) {
             Some(board) => Self::Tegra(board),
-            None => {
-                let (helper, library) = (config.nvml_helper.clone(), config.nvml_lib.clone());
-                let gpus = Gpus::new(helper, library, config.slow_interval, config.faults.time_scale);
-                Self::Helper(Box::new((gpus, ProcessNames::new(root))))
-            }
+            None => Self::Helpers(Box::new(Helpers::new(config, root))),
         }
     }
 
     /// `activity`: for a probe. A Tegra board does not have it.
     pub(super) fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> (GpuState, u64) {
         match self {
-            Self::Helper(both) => {
-                let (gpus, names) = &mut **both;
-                let asked = boot_seconds();
-                let mut state = gpus.sample(events, activity);
-                if let GpuState::Sample(sample) = &mut state {
-                    names.put_into(sample, asked);
-                }
-                (state, gpus.reinits())
-            }
+            Self::Helpers(helpers) => helpers.sample(events, activity),
             Self::Tegra(board) => (GpuState::Sample(board.sample()), 0),
         }
+    }
+}
+
+impl Helpers {
+    fn new(config: &Config, root: &Path) -> Self {
+        let mut helpers = Self {
+            config: config.clone(),
+            root: root.to_owned(),
+            nvidia: None,
+            amd: None,
+            names: ProcessNames::new(root),
+            looked: Instant::now(),
+        };
+        helpers.look();
+        helpers
+    }
+
+    /// Without a card of AMD, NVML says what is wrong. Beside one it is asked where there is a card of NVIDIA, or where it
+    /// was named.
+    fn look(&mut self) {
+        let config = &self.config;
+        let new = |reads| Gpus::new(reads, config.nvml_helper.clone(), config.slow_interval, config.faults.time_scale);
+        let is_amd = !amd_cards::cards(&self.root, config.amd_gpus).is_empty();
+        if is_amd && self.amd.is_none() {
+            self.amd = Some(new(Reads::Amd { root: config.host_root.clone(), wanted: config.amd_gpus }));
+        }
+        let is_nvidia = || config.nvml_lib.is_some() || host::count_cards(&self.root).is_none_or(|cards| cards > 0);
+        if self.nvidia.is_none() && (self.amd.is_none() || is_nvidia()) {
+            self.nvidia = Some(new(Reads::Nvml { library: config.nvml_lib.clone() }));
+        }
+        self.looked = Instant::now();
+    }
+
+    fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> (GpuState, u64) {
+        if self.looked.elapsed() >= LOOK_INTERVAL {
+            self.look();
+        }
+        let nvidia = self.nvidia.as_mut().map(|gpus| {
+            let asked = boot_seconds();
+            let mut state = gpus.sample(events, activity);
+            if let GpuState::Sample(sample) = &mut state {
+                self.names.put_into(sample, asked);
+            }
+            state
+        });
+        let amd = self.amd.as_mut().map(|gpus| gpus.sample(false, None));
+        let reinits = [&self.nvidia, &self.amd].into_iter().flatten().map(Gpus::reinits).sum();
+        let state = match (nvidia, amd) {
+            (Some(nvidia), Some(amd)) => merge(nvidia, amd),
+            (one, other) => one.or(other).unwrap_or(GpuState::Pending),
+        };
+        (state, reinits)
     }
 }
 

@@ -33,10 +33,12 @@ const BOARDS: [(&str, &str); 7] = [
 const MACHINE: [&str; 2] = ["driver_version", "cuda_version"];
 
 /// What the report has of a GPU and `nvidia-smi -q` does not show.
-const NOT_SHOWN: [&str; 9] = [
+const NOT_SHOWN: [&str; 11] = [
+    "vendor",
     "index",
     "uuid",
     "unified_memory",
+    "asleep",
     "energy_j",
     "compute_capability",
     "inforom_corrupt",

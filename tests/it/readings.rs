@@ -36,8 +36,9 @@ fn every_reading_of_every_gpu_is_reported() {
     let mut report = worker.report_when("verdict ok", is_ok);
     assert!(report["gpus"][0]["read_ms"].take().is_u64());
     let first = r#"{
-        "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0", "verdict": "ok",
-        "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
+        "vendor": "nvidia", "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0",
+        "verdict": "ok",
+        "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "asleep": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
         "vram_free_mb": 17052, "vram_reserved_mb": 512, "temperature_c": 41, "temperature_slowdown_c": 95,
         "temperature_shutdown_c": 98, "temperature_max_c": 90, "temperature_margin_c": null,
         "temperature_margin_at_max_c": null, "temperature_margin_at_shutdown_c": null,

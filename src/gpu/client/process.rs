@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use super::reads::Reads;
 use crate::config::SETTINGS;
 use crate::gpu::wire;
 use crate::sys::systemd;
@@ -47,12 +48,10 @@ pub(super) enum End {
 }
 
 impl Process {
-    pub(super) fn start(path: &Path, library: Option<&str>) -> io::Result<Self> {
+    pub(super) fn start(path: &Path, reads: &Reads) -> io::Result<Self> {
         let mut command = Command::new(path);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some(library) = library {
-            command.env("NVML_LIB", library);
-        }
+        reads.put_into(&mut command);
         // It has a thread for each GPU, and glibc would give each an arena of its own.
         command.env("MALLOC_ARENA_MAX", "1");
         // It loads a foreign library and does not need the secrets.

@@ -11,6 +11,7 @@ use nvml_wrapper::event::EventSet;
 
 use super::activity::Mark;
 use super::reading_log::{self, ReadingLog, Times, micros};
+use super::threads::{self, Reading};
 use super::words::words;
 use super::{fixed, raw, readings};
 use crate::gpu::reading::Kind;
@@ -42,48 +43,9 @@ enum Events {
     Heard(EventSet<'static>),
 }
 
-/// The result of one reading of a GPU.
-pub(super) struct Reading {
-    pub(super) gpu: Gpu,
-    pub(super) xids: Vec<u32>,
-    pub(super) listening: bool,
-    pub(super) times: Times,
-}
-
 impl Device {
     pub(super) fn new(nvml: &'static Nvml, index: u32) -> Self {
         Self { nvml, gpu: Gpu { index, ..Gpu::default() }, retries: None, events: Events::Untried, mark: None }
-    }
-
-    /// Reads all that is wanted, however long the driver takes.
-    pub(super) fn read(&mut self, wanted: Wanted) -> Reading {
-        let start = Instant::now();
-        let mut times = Times::new();
-        let handle =
-            ReadingLog::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.gpu.index)));
-        let mut xids = Vec::new();
-        let gpu = match handle {
-            Some(Ok(device)) => {
-                // Close to the probe: before the other readings at its end, after them at its beginning.
-                let mark = self.mark.as_ref().filter(|_| wanted.activity == Some(ActivityAsk::SinceMark));
-                let activity = mark.map(|mark| mark.since(&device, &mut times));
-                let gpu = Gpu { activity, ..self.readings(&device, wanted, &mut times) };
-                self.mark = match wanted.activity {
-                    Some(ActivityAsk::Mark) => Some(Mark::new(&device, gpu.power_mw, &mut times)),
-                    _ => self.mark.take(),
-                };
-                xids = self.heard(&device, wanted.events, &mut times);
-                gpu
-            }
-            Some(Err(why)) => {
-                self.mark = None;
-                let error = GpuError { kind: reading_log::refusal(&why), message: words(&why) };
-                Gpu { error: Some(error), ..self.gpu.identity() }
-            }
-            None => self.gpu.identity(),
-        };
-        let gpu = Gpu { read_us: Some(micros(start)), ..gpu };
-        Reading { gpu, xids, listening: matches!(self.events, Events::Heard(_)), times }
     }
 
     fn readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: Wanted, times: &mut Times) -> Gpu {
@@ -168,6 +130,38 @@ impl Device {
             }
         }
         xids
+    }
+}
+
+impl threads::Device for Device {
+    fn read(&mut self, wanted: Wanted) -> Reading {
+        let start = Instant::now();
+        let mut times = Times::new();
+        let handle =
+            ReadingLog::new(&mut times).at("device_by_index", &[], || Ok(self.nvml.device_by_index(self.gpu.index)));
+        let mut xids = Vec::new();
+        let gpu = match handle {
+            Some(Ok(device)) => {
+                // Close to the probe: before the other readings at its end, after them at its beginning.
+                let mark = self.mark.as_ref().filter(|_| wanted.activity == Some(ActivityAsk::SinceMark));
+                let activity = mark.map(|mark| mark.since(&device, &mut times));
+                let gpu = Gpu { activity, ..self.readings(&device, wanted, &mut times) };
+                self.mark = match wanted.activity {
+                    Some(ActivityAsk::Mark) => Some(Mark::new(&device, gpu.power_mw, &mut times)),
+                    _ => self.mark.take(),
+                };
+                xids = self.heard(&device, wanted.events, &mut times);
+                gpu
+            }
+            Some(Err(why)) => {
+                self.mark = None;
+                let error = GpuError { kind: reading_log::refusal(&why), message: words(&why) };
+                Gpu { error: Some(error), ..self.gpu.identity() }
+            }
+            None => self.gpu.identity(),
+        };
+        let gpu = Gpu { read_us: Some(micros(start)), ..gpu };
+        Reading { gpu, xids, listening: matches!(self.events, Events::Heard(_)), times }
     }
 }
 

@@ -96,7 +96,19 @@ fn every_metric_of_a_reading_has_as_many_labels_as_its_family() {
 /// A GPU of which every reading is known.
 fn everything() -> Value {
     let Value::Object(fields) = serde_json::to_value(Gpu::default()).unwrap() else { unreachable!() };
-    let own = ["index", "uuid", "name", "pci_bus_id", "unified_memory", "gaps", "slow_gaps", "fixed_gaps", "read_us"];
+    let own = [
+        "vendor",
+        "index",
+        "uuid",
+        "name",
+        "pci_bus_id",
+        "unified_memory",
+        "asleep",
+        "gaps",
+        "slow_gaps",
+        "fixed_gaps",
+        "read_us",
+    ];
     let known = |(field, value): (String, Value)| {
         let value = match field.as_str() {
             "vbios_version" => json!("95.02"),

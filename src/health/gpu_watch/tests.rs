@@ -18,8 +18,8 @@ fn sample(gpus: &[Gpu]) -> GpuState {
     GpuState::Sample(GpuSample { driver_version, gpus: gpus.to_vec(), ..GpuSample::default() })
 }
 
-fn fault(kind: FaultKind, last_known: Vec<Gpu>) -> GpuState {
-    GpuState::Fault { fault: GpuFault { kind, detail: String::new() }, lasting_s: 1.0, last_known }
+fn fault(kind: FaultKind, gpus: Vec<Gpu>) -> GpuState {
+    GpuState::Fault { fault: GpuFault { kind, detail: String::new() }, lasting_s: 1.0, gpus }
 }
 
 fn store() -> Arc<SnapshotStore> {
@@ -48,7 +48,7 @@ fn work_of_others_and_a_driver_that_does_not_respond_keep_a_probe_away() {
     assert_eq!(busy(sample(&[Gpu { error: Some(lost), ..at(Some(99)) }])), None);
     assert_eq!(busy(sample(&[Gpu { error: Some(slow), ..gpu(2) }])).as_deref(), Some("GPU 2 does not respond"));
     assert_eq!(busy(sample(&[])), None);
-    let starting = GpuState::Starting { lasting_s: 1.0, last_known: Vec::new() };
+    let starting = GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() };
     assert_eq!(busy(starting).as_deref(), Some("the driver is starting"));
     assert_eq!(busy(fault(FaultKind::Stuck, Vec::new())).as_deref(), Some("the driver does not respond"));
     assert_eq!(busy(fault(FaultKind::HelperFailed, Vec::new())).as_deref(), Some("the GPUs cannot be read"));
@@ -101,7 +101,7 @@ fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
     store.put_ollama(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up.clone() });
     assert_eq!(watch.identity(), expect);
     assert_eq!(of(fault(FaultKind::Stuck, vec![gpu(0).silent("x"), gpu(1).silent("x")])), expect);
-    assert_eq!(of(GpuState::Starting { lasting_s: 1.0, last_known: Vec::new() }), expect);
+    assert_eq!(of(GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() }), expect);
     let failed = |kind| GpuError { kind, message: String::new() };
     let second = |kind| Gpu { error: Some(failed(kind)), ..gpu(1) };
     assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Slow)])), expect);

@@ -26,7 +26,8 @@ pub(super) fn gpu_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     for gpu in facts.gpu.gpus() {
         let track = facts.history.of(gpu).unwrap_or(&fresh);
         xids(gpu, track, facts, findings);
-        if !answered {
+        // In a fault of one driver the GPUs of the other one still have readings.
+        if !answered && !gpu.usable() {
             continue;
         }
         if let Some(error) = &gpu.error {

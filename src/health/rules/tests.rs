@@ -150,7 +150,7 @@ fn sample(gpus: Vec<Gpu>) -> GpuState {
 }
 
 fn fault(kind: FaultKind, lasting_s: f64) -> GpuState {
-    GpuState::Fault { fault: GpuFault { kind, detail: "why".into() }, lasting_s, last_known: Vec::new() }
+    GpuState::Fault { fault: GpuFault { kind, detail: "why".into() }, lasting_s, gpus: Vec::new() }
 }
 
 /// One GPU that says this, seen often enough for every streak.
@@ -185,7 +185,7 @@ fn gpus_as_a_whole() {
     // It is slow, not missing.
     let limits = Limits { expected_gpus: Some(1), ..Case::default().limits };
     Case { gpu: sample(vec![silent(3)]), limits, ..Case::default() }.check(&[(GpuSlow, Unknown)]);
-    let starting = GpuState::Starting { lasting_s: 7.9, last_known: vec![gpu().silent("starting")] };
+    let starting = GpuState::Starting { lasting_s: 7.9, gpus: vec![gpu().silent("starting")] };
     Case { gpu: starting, ..Case::default() }.check(&[(DriverStarting, Unknown)]);
     row(vec![Gpu { temperature_c: None, ..gpu() }], &[(GpuNoReadings, Unknown)]);
     Case { gpu: GpuState::Pending, ..Case::default() }.check(&[(NoSample, Unknown)]);

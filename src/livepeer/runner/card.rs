@@ -154,7 +154,7 @@ mod tests {
         let first = json!({"id": "GPU-0", "name": "A", "vram_mb": 24576});
         assert_eq!(serde_json::to_value(cards.first()).unwrap(), first);
         cards.see(&GpuState::Pending);
-        cards.see(&GpuState::Starting { lasting_s: 1.0, last_known: Vec::new() });
+        cards.see(&GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() });
         assert_eq!(serde_json::to_value(cards.first()).unwrap(), first);
         // A sample without GPUs is one: they are gone.
         cards.see(&GpuState::Sample(GpuSample::default()));
