@@ -7,7 +7,8 @@
 # The server is linked statically against musl, in the first of these ways that the machine offers. The script reports
 # on stderr which one it took:
 #   1. the machine's own compiler, if it is a musl one (Alpine; only with --server-only, since the helper needs glibc)
-#   2. the musl target of rustup (`rustup target add x86_64-unknown-linux-musl`), with musl-gcc
+#   2. the musl target of rustup (`rustup target add x86_64-unknown-linux-musl`), with musl-gcc, and with rustup's own
+#      linker where it has one
 #   3. Debian's rustc-web, cargo-web and rust-web-src, which build the standard library from source
 # The helper is a glibc program. The glibc files it needs are copied from this machine.
 #
@@ -71,6 +72,10 @@ need readelf "the package binutils"
 host=$(rustc -vV | sed -n 's/^host: //p')
 # Without relocation-model=static the binary needs an interpreter, which an empty image lacks.
 static="-C target-feature=+crt-static -C relocation-model=static"
+# With a register that points to each frame, the tables by which a panic finds its way are a third smaller: 130 KB.
+static="$static -C force-frame-pointers=yes"
+# A table of jumps takes 8 bytes for each value: where they are few, comparisons are smaller.
+static="$static -C llvm-args=-min-jump-table-entries=12"
 
 has_target() {
     libdir=$(rustc --print target-libdir --target "$musl" 2>/dev/null) || return 1
@@ -85,7 +90,29 @@ use_musl_gcc() {
     need musl-gcc "the package musl-tools"
     name=$(printf %s "$musl" | tr - _)
     upper=$(printf %s "$name" | tr '[:lower:]' '[:upper:]')
-    export "CC_$name=musl-gcc" "CARGO_TARGET_${upper}_LINKER=musl-gcc"
+    linker="musl-gcc"
+    export "CC_$name=musl-gcc" "CARGO_TARGET_${upper}_LINKER=$linker"
+}
+
+# A panic names the file that it is in. Without the folder of all crates before their names the server is smaller, and
+# every machine builds the same one.
+shorten_paths() {
+    cargo fetch --locked --target "$musl"
+    for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+        case $crates in
+        # RUSTFLAGS is split at spaces.
+        *' '*) ;;
+        *) static="$static --remap-path-prefix=$crates=" ;;
+        esac
+    done
+}
+
+# LLVM's linker has one copy of functions that are equal. musl-gcc links without it, 40 KB larger.
+use_lld() {
+    [ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 0
+    linker="rust-lld"
+    export "CARGO_TARGET_${upper}_LINKER=$linker"
+    static="$static -C link-arg=--icf=all -C link-arg=-O2"
 }
 
 # std built from source needs -lunwind. LLVM's libunwind finds the frames of a musl program, so that a panic can be
@@ -119,6 +146,7 @@ C
 }
 
 build_server() {
+    shorten_paths
     set -- build --locked --release --no-default-features --bin agent-net --target-dir "$built"
     case $host in
     *-linux-musl)
@@ -131,7 +159,8 @@ build_server() {
     esac
     use_musl_gcc
     if has_target; then
-        say "server: rustup's target $musl with musl-gcc ($(rustc --version))"
+        use_lld
+        say "server: rustup's target $musl with musl-gcc and the linker $linker ($(rustc --version))"
         RUSTFLAGS=$static cargo "$@" --target "$musl"
     elif [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
         say "server: standard library from Debian's rust-web-src ($(/usr/bin/rustc --version))"

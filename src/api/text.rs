@@ -33,7 +33,7 @@ impl Lines {
 
     /// The objects of a list: `name0_field`, `name1_field` and so on.
     pub(crate) fn list(&mut self, name: &str, list: &RawValue) {
-        let all: Vec<Value> = serde_json::from_str(list.get()).unwrap_or_default();
+        let all: Vec<Value> = serde_json::from_slice(list.get().as_bytes()).unwrap_or_default();
         all.iter().enumerate().for_each(|(i, value)| self.value(&format!("{name}{i}"), value));
     }
 

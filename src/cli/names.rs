@@ -24,7 +24,7 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
 
 /// At most five names that are like `name`, the most similar first.
 pub(crate) fn closest(name: &str) -> Vec<&'static str> {
-    let wanted: Vec<char> = name.chars().take(100).flat_map(char::to_uppercase).collect();
+    let wanted: Vec<char> = name.chars().take(100).map(|letter| letter.to_ascii_uppercase()).collect();
     let mut near_by: Vec<(usize, &str)> =
         all().flat_map(|(_, names)| names).map(|n| (distance(&wanted, n), n)).collect();
     order::sort(&mut near_by);
@@ -34,7 +34,7 @@ pub(crate) fn closest(name: &str) -> Vec<&'static str> {
 
 /// Letters to insert, remove or replace (Levenshtein). A name that contains the wanted one, or the reverse, is near.
 fn distance(wanted: &[char], name: &str) -> usize {
-    let name: Vec<char> = name.chars().flat_map(char::to_uppercase).collect();
+    let name: Vec<char> = name.chars().map(|letter| letter.to_ascii_uppercase()).collect();
     let within = |short: &[char], long: &[char]| short.len() > 2 && long.windows(short.len()).any(|part| part == short);
     if within(wanted, &name) || within(&name, wanted) {
         return 1;

@@ -25,7 +25,7 @@ pub(crate) struct Setting {
 impl Setting {
     /// `SERVER_PORT` as `--server-port`.
     pub(crate) fn flag(&self) -> String {
-        format!("--{}", self.name.to_lowercase().replace('_', "-"))
+        format!("--{}", self.name.to_ascii_lowercase().replace('_', "-"))
     }
 }
 

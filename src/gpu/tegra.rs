@@ -117,7 +117,7 @@ impl Tegra {
         let zones = entries(&self.root.join("sys/class/thermal"));
         let named = |wanted: &[&str]| {
             zones.iter().find(|zone| {
-                let kind = text(&zone.join("type")).unwrap_or_default().to_lowercase();
+                let kind = text(&zone.join("type")).unwrap_or_default().to_ascii_lowercase();
                 wanted.contains(&kind.as_str())
             })
         };

@@ -78,7 +78,7 @@ pub(crate) fn line<T: Serialize>(message: &T) -> String {
 /// # Errors
 /// One sentence that quotes the start of the line.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, String> {
-    serde_json::from_str(line).map_err(|why| {
+    serde_json::from_slice(line.as_bytes()).map_err(|why| {
         let start: String = line.trim_end().chars().take(80).collect();
         format!("not a protocol line ({why}): {start:?}")
     })

@@ -20,6 +20,7 @@ use crate::gpu::xid::KernelEvent;
 use crate::health::rules;
 use crate::health::snapshot::Snapshot;
 use crate::ollama::state::OllamaState;
+use crate::sys::threads;
 
 /// Some conditions count only when several samples show them.
 const SAMPLES_AT_ONCE: u32 = 3;
@@ -39,7 +40,7 @@ pub(crate) fn gpus(config: &Config) -> SampledGpus {
     let store = SnapshotStore::new(config.limits, config.models.names.clone(), Arc::default());
     let (gpus, asks) = SampledGpus::new(&Arc::new(store));
     let settings = config.clone();
-    let started = thread::Builder::new().name("gpus".into()).spawn(move || {
+    let started = threads::spawn("gpus", move || {
         let mut source = Source::find(&settings);
         for ask in asks {
             let mut gpu = GpuState::Pending;
@@ -86,7 +87,7 @@ impl Once {
         let (asks, asked) = mpsc::channel();
         let (sender, answers) = mpsc::sync_channel(1);
         let settings = config.clone();
-        let started = thread::Builder::new().name("gpus".into()).spawn(move || watch(&settings, &asked, &sender));
+        let started = threads::spawn("gpus", move || watch(&settings, &asked, &sender));
         if let Err(why) = started {
             log::error!("no thread can be started: {why}");
         }

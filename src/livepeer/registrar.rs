@@ -7,7 +7,6 @@ mod runner;
 pub(crate) mod session;
 
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::lease::Registrations;
@@ -77,7 +76,7 @@ impl Registrar {
             session.lock().stopping = true;
             session.changed.notify_all();
             let work = Arc::clone(session);
-            if thread::Builder::new().name("unregister".into()).spawn(move || work.unregister_all()).is_err() {
+            if threads::spawn("unregister", move || work.unregister_all()).is_err() {
                 // The system gives no thread: one orchestrator after the other.
                 session.unregister_all();
             }

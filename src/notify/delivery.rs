@@ -62,7 +62,7 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
         Ok(answer) => answer,
         Err(why) => return Outcome::Retry { why: why.why.clone(), wait: None, unclear: !why.unsent },
     };
-    let body: ErrorBody = serde_json::from_str(&answer.body).unwrap_or_default();
+    let body: ErrorBody = serde_json::from_slice(answer.body.as_bytes()).unwrap_or_default();
     let why = || match words(&target.url, answer, &body) {
         Some(words) => format!("{} {words}", answer.status),
         None => answer.status.to_string(),

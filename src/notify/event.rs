@@ -103,7 +103,7 @@ pub(crate) mod samples {
 
     pub(crate) fn standing(codes: &[(Code, Verdict)]) -> Standing {
         let reason = |(code, severity): &(Code, Verdict)| {
-            let message = format!("GPU 0: {}", code.name().to_lowercase());
+            let message = format!("GPU 0: {}", code.name().to_ascii_lowercase());
             Reason::new(*code, *severity, Some("GPU-0".into()), message, "Reboot the host.", 1000.0)
         };
         let reasons: Vec<Reason> = codes.iter().map(reason).collect();

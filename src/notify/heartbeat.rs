@@ -174,7 +174,7 @@ pub(crate) fn outcome(answer: &Result<Answer, NoAnswer>) -> Outcome {
         Ok(answer) => answer,
         Err(why) => return Outcome::Retry(why.to_string()),
     };
-    let says_no = serde_json::from_str(body).is_ok_and(|body: Body| body.ok == Some(false));
+    let says_no = serde_json::from_slice(body.as_bytes()).is_ok_and(|body: Body| body.ok == Some(false));
     let problem = match status {
         200..=299 if !says_no => return Outcome::Accepted,
         408 | 500..=599 => return Outcome::Retry(format!("the monitor has a problem of its own (status {status})")),

@@ -254,7 +254,7 @@ pub(crate) fn status_of(models: &[Model], name: &str) -> ModelStatus {
 
 /// The form in which two names of one model are equal: lower case, no default registry or namespace, always a tag.
 pub(crate) fn normalize(name: &str) -> String {
-    let lower = name.to_lowercase();
+    let lower = name.to_ascii_lowercase();
     let short = lower.strip_prefix("registry.ollama.ai/").unwrap_or(&lower);
     let short = short.strip_prefix("library/").unwrap_or(short);
     let tagged = short.rsplit('/').next().is_some_and(|last| last.contains(':'));

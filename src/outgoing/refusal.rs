@@ -49,7 +49,7 @@ pub(crate) fn error_of(text: &str) -> Option<String> {
     struct Said {
         error: String,
     }
-    serde_json::from_str(text).ok().map(|said: Said| said.error)
+    serde_json::from_slice(text.as_bytes()).ok().map(|said: Said| said.error)
 }
 
 /// An unusable answer.

@@ -14,9 +14,14 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// As a sentence: with a capital at its start and a full stop.
 pub(crate) fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-    format!("{first}{}{}", letters.as_str(), if text.ends_with('.') { "" } else { "." })
+    let mut sentence = text.to_owned();
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    if !sentence.ends_with('.') {
+        sentence.push('.');
+    }
+    sentence
 }
 
 /// The start of a text as one line, at most `most` characters.
@@ -40,11 +45,14 @@ pub(crate) fn io_words(why: &io::Error) -> String {
     let text = why.to_string();
     let words =
         text.split_once(" (os error ").filter(|_| why.raw_os_error().is_some()).map_or(&text[..], |(words, _)| words);
-    let mut rest = words.chars();
-    match (rest.next(), rest.clone().next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(rest).collect(),
-        _ => words.to_owned(),
+    let mut words = words.to_owned();
+    // An abbreviation stays as it is.
+    if words.as_bytes().get(1).is_some_and(u8::is_ascii_lowercase)
+        && let Some(first) = words.get_mut(..1)
+    {
+        first.make_ascii_lowercase();
     }
+    words
 }
 
 /// `1 payment`, `2 payments`.

@@ -96,7 +96,7 @@ impl ThreadPool {
                 let _ = panic::catch_unwind(AssertUnwindSafe(work));
             }
         };
-        thread::Builder::new().name(self.name.into()).stack_size(self.stack).spawn(work).map(drop)
+        start(thread::Builder::new().name(self.name.into()).stack_size(self.stack), Box::new(work))
     }
 
     fn next(&self, idle: Option<Duration>) -> Option<Work> {
@@ -113,6 +113,19 @@ impl ThreadPool {
         queue.idle -= 1;
         queue.work.pop_front()
     }
+}
+
+/// Starts a thread that nothing waits for.
+///
+/// # Errors
+/// The kernel's, when it gives no threads.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    start(thread::Builder::new().name(name.into()), Box::new(work))
+}
+
+/// Of boxed work there is one kind, and so one copy of the machine code that starts a thread: it is 1 KiB.
+fn start(thread: thread::Builder, work: Work) -> io::Result<()> {
+    thread.spawn(work).map(drop)
 }
 
 /// The service that is to panic once: AGENT_NET_FAULT=panic-thread:NAME.
@@ -140,26 +153,27 @@ const RECOVERED: Duration = Duration::from_secs(60);
 /// # Errors
 /// The kernel's, when it gives no threads.
 pub(crate) fn service(name: &'static str, mut work: impl FnMut() + Send + 'static) -> io::Result<()> {
-    let supervise = move || {
-        let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_RESTART);
-        loop {
-            let start = Instant::now();
-            let run = || {
-                panic_if_asked(name);
-                work();
-            };
-            if panic::catch_unwind(AssertUnwindSafe(run)).is_ok() {
-                return;
-            }
-            if start.elapsed() > RECOVERED {
-                backoff.success();
-            }
-            let wait = backoff.after_failure(0.0);
-            log::error!("the thread {name} panicked; it restarts in {} s. Please report its log", wait.as_secs());
-            thread::sleep(wait);
+    spawn(name, move || supervise(name, &mut work))
+}
+
+fn supervise(name: &str, work: &mut dyn FnMut()) {
+    let mut backoff = Backoff::new(FIRST_RESTART, LONGEST_RESTART);
+    loop {
+        let start = Instant::now();
+        let run = || {
+            panic_if_asked(name);
+            work();
+        };
+        if panic::catch_unwind(AssertUnwindSafe(run)).is_ok() {
+            return;
         }
-    };
-    thread::Builder::new().name(name.into()).spawn(supervise).map(drop)
+        if start.elapsed() > RECOVERED {
+            backoff.success();
+        }
+        let wait = backoff.after_failure(0.0);
+        log::error!("the thread {name} panicked; it restarts in {} s. Please report its log", wait.as_secs());
+        thread::sleep(wait);
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ pub fn files_below(folder: &str, extension: &str) -> Vec<(String, String)> {
     all
 }
 
+/// Programs have it in them: it is not a file of unit tests.
+pub fn ships((path, _): &(String, String)) -> bool {
+    !path.ends_with("tests.rs") && !path.contains("/tests/")
+}
+
 /// The code of a file: no comments, nothing from its first unit test on.
 pub fn code(text: &str) -> String {
     let code = text.split("\n#[cfg(test)]\nmod").next().unwrap().split("\n#[test]").next().unwrap();
@@ -64,6 +69,31 @@ fn nothing_is_left_unfinished() {
     for (path, text) in all.iter().filter(|(path, _)| path != "tests/it/tidy.rs") {
         for word in ["todo!", "unimplemented!", "dbg!", "allow(dead_code", "allow(unused"] {
             assert!(!names(text, word), "{path} holds {word}");
+        }
+    }
+}
+
+/// A second kind of reader would double the machine code that reads JSON: 70 KiB.
+#[test]
+fn json_is_read_from_bytes_everywhere() {
+    for (path, text) in sources("src").into_iter().filter(ships) {
+        for reader in ["from_str", "from_reader"] {
+            for user in ["serde_json::", "Deserializer::"] {
+                assert!(
+                    !code(&text).contains(&format!("{user}{reader}")),
+                    "{path} reads with {reader}: use from_slice"
+                );
+            }
+        }
+    }
+}
+
+/// The tables of Unicode's letters are 30 KiB, and what we compare is ASCII.
+#[test]
+fn letters_change_their_case_in_ascii() {
+    for (path, text) in sources("src").into_iter().filter(ships) {
+        for call in ["to_lowercase", "to_uppercase", "is_lowercase", "is_uppercase"] {
+            assert!(!names(&code(&text), call), "{path} calls {call}: use the call with ascii in its name");
         }
     }
 }

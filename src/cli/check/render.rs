@@ -92,7 +92,8 @@ pub(crate) fn text_of(url: &str, text: &str) -> String {
 /// # Errors
 /// One sentence when it is not an answer of this worker.
 pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
-    let health: Health = serde_json::from_str(json).map_err(|why| format!("not an answer of agent-net: {why}"))?;
+    let health: Health =
+        serde_json::from_slice(json.as_bytes()).map_err(|why| format!("not an answer of agent-net: {why}"))?;
     Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
 }
 

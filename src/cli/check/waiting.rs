@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
+
+use crate::sys::threads;
 
 /// A wait that is longer than this is explained.
 const SILENT: Duration = Duration::from_secs(2);
@@ -24,7 +25,8 @@ impl Waiting {
         let (over, is_over) = mpsc::channel();
         let line = format!("waiting for {what} (up to {} s) ...", timeout.as_secs_f64());
         let said = Arc::clone(&self.0);
-        thread::spawn(move || {
+        // Without the thread the wait is silent.
+        let _ = threads::spawn("waiting", move || {
             let long = is_over.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout);
             if long && !said.swap(true, Ordering::Relaxed) {
                 // A closed stderr does not stop it.

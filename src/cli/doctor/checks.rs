@@ -23,6 +23,7 @@ use crate::ollama::fetch::Ollama;
 use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing;
 use crate::sys::limits::unix_now;
+use crate::sys::threads;
 
 /// Name, deadline and function of a check.
 type Check = (&'static str, Duration, fn(&Config) -> Vec<Finding>);
@@ -54,10 +55,10 @@ pub(crate) fn examine(config: &Config) -> Vec<Finding> {
             let (sender, found) = mpsc::sync_channel(1);
             let (config, check) = (config.clone(), *check);
             // A check that never ends is left behind: the process ends without it.
-            let started = thread::Builder::new().name((*name).into()).spawn(move || {
+            let started = threads::spawn(name, move || {
                 let _ = sender.send(check(&config));
             });
-            (*name, *deadline, started.map(|_| found))
+            (*name, *deadline, started.map(|()| found))
         })
         .collect();
     let mut all = Vec::new();

@@ -27,7 +27,7 @@ fn operands(command: &Command) -> Vec<&'static str> {
     if command.name == "explain" {
         return names::all().flat_map(|(_, names)| names).collect();
     }
-    let one_of = command.operand.split('|').filter(|word| word.chars().all(char::is_lowercase));
+    let one_of = command.operand.split('|').filter(|word| word.bytes().all(|letter| letter.is_ascii_lowercase()));
     one_of.filter(|word| !word.is_empty()).collect()
 }
 

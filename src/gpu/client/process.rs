@@ -11,6 +11,7 @@ use super::reads::Reads;
 use crate::config::SETTINGS;
 use crate::gpu::wire;
 use crate::sys::systemd;
+use crate::sys::threads;
 
 pub(super) const HELPER: &str = "agent-net-nvml";
 
@@ -68,7 +69,7 @@ impl Process {
         };
         // Bounded: a helper that floods is blocked by its own pipe.
         let (sender, lines) = mpsc::sync_channel(4);
-        let answers = thread::Builder::new().name("nvml-reader".into()).spawn(move || {
+        let answers = threads::spawn("nvml-reader", move || {
             let mut stdout = BufReader::new(stdout);
             loop {
                 let line = read_line(&mut stdout);
@@ -78,7 +79,7 @@ impl Process {
                 }
             }
         });
-        let chatter = thread::Builder::new().name("nvml-chatter".into()).spawn(move || log_chatter(stderr));
+        let chatter = threads::spawn("nvml-chatter", move || log_chatter(stderr));
         if let Err(why) = answers.and(chatter) {
             let _ = child.kill();
             let _ = child.wait();

@@ -51,7 +51,7 @@ pub(crate) fn beat_answer(status: u16, body: &str, price: Option<&Price>) -> Bea
     let words = || crate::sys::text::start(body, 200);
     let failed = |why: String| BeatAnswer::Failed { kind: "no_answer", why };
     match status {
-        200 => match serde_json::from_str::<Taken>(body) {
+        200 => match serde_json::from_slice::<Taken>(body.as_bytes()) {
             Ok(taken) if !taken.runner_id.is_empty() => BeatAnswer::Taken {
                 secret: taken.heartbeat_secret.filter(|secret| !secret.is_empty()),
                 interval: taken.heartbeat_interval.as_deref().and_then(go::duration),

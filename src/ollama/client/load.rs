@@ -110,7 +110,7 @@ impl OllamaClient {
         if let Some(why) = self.not_ollama(&reply, &text, path) {
             return Err(Failure { status: None, why, silent: false });
         }
-        let said: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+        let said: Option<Map<String, Value>> = serde_json::from_slice(text.as_bytes()).ok();
         match (status, said, error_of(&text)) {
             (200, Some(said), None) => {
                 // No known version sends it for an empty prompt.

@@ -129,7 +129,7 @@ impl Entry {
 
 /// The line that voids a written one; None: only payments need that.
 pub(crate) fn void_of(line: &str) -> Option<String> {
-    match serde_json::from_str(line) {
+    match serde_json::from_slice(line.as_bytes()) {
         Ok(Entry::Payment(received)) => Some(Entry::Void { id: received.id }.line()),
         _ => None,
     }
