@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::bus;
 pub(crate) use crate::config::amd_gpus::AmdGpus;
 use crate::sys::order;
 
@@ -13,28 +14,66 @@ pub(crate) struct AmdCard {
     pub(crate) device: PathBuf,
     /// `0000:03:00.0`
     pub(crate) slot: String,
+    /// It is a part of the processor, and uses the machine's memory.
+    pub(crate) integrated: bool,
 }
 
-/// The cards that `wanted` chooses, by their place on the bus.
+/// The cards that `wanted` chooses, by their place on the bus. In a container with some of the render nodes only their
+/// cards count.
 pub(crate) fn cards(root: &Path, wanted: AmdGpus) -> Vec<AmdCard> {
     if wanted == AmdGpus::Off {
         return Vec::new();
     }
-    let entries = fs::read_dir(root.join("sys/class/drm")).into_iter().flatten().flatten();
-    let mut found: Vec<AmdCard> = entries.filter_map(|entry| card(&entry.path())).collect();
+    let given = names(&root.join("dev/dri"), "renderD");
+    let ours = |card: &AmdCard| {
+        let own = names(&card.device.join("drm"), "renderD");
+        given.is_empty() || own.iter().any(|node| given.contains(node))
+    };
+    let drm = root.join("sys/class/drm");
+    let found = names(&drm, "card").into_iter().filter_map(|name| card(&drm.join(name).join("device")));
+    let mut found: Vec<AmdCard> = found.filter(ours).collect();
     order::sort_by(&mut found, |a, b| a.slot.cmp(&b.slot));
+    if wanted == AmdGpus::Auto && found.iter().any(|card| card.integrated) {
+        // Most processors of a desktop have one that nobody computes with.
+        let nvidia = || bus::display_controllers(root, bus::NVIDIA).is_some_and(|all| !all.is_empty());
+        if found.iter().any(|card| !card.integrated) || nvidia() {
+            found.retain(|card| !card.integrated);
+        }
+    }
     found
 }
 
-/// `card0`, not `card0-DP-1` nor `renderD128`.
-fn card(entry: &Path) -> Option<AmdCard> {
-    let number = entry.file_name()?.to_str()?.strip_prefix("card")?;
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let device = fs::canonicalize(entry.join("device")).ok()?;
-    let is_ours = fs::read_to_string(device.join("vendor")).ok()?.trim() == "0x1002"
-        && fs::read_link(device.join("driver")).ok()?.file_name()? == "amdgpu";
+/// Entries that are `prefix` and a number: `card0`, not `card0-DP-1`.
+fn names(folder: &Path, prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let numbered = |name: &String| {
+        name.strip_prefix(prefix).is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(numbered).collect()
+}
+
+fn card(link: &Path) -> Option<AmdCard> {
+    let device = fs::canonicalize(link).ok()?;
+    let is_amd = fs::read_to_string(device.join("vendor")).ok()?.trim() == bus::AMD;
+    let by_amdgpu = fs::read_link(device.join("driver")).ok()?.file_name()? == "amdgpu";
     let slot = device.file_name()?.to_str()?.to_owned();
-    is_ours.then_some(AmdCard { device, slot })
+    let integrated = is_integrated(&device);
+    (is_amd && by_amdgpu && !bus::is_virtual(&device)).then_some(AmdCard { device, slot, integrated })
+}
+
+/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them.
+fn is_integrated(device: &Path) -> bool {
+    let has = |file: &str| device.join(file).exists();
+    let lanes = || fs::read_to_string(device.join("pp_dpm_pcie")).is_ok_and(|text| !text.trim().is_empty());
+    let of_card = ["mem_info_vram_vendor", "board_info", "mem_busy_percent", "product_name"].into_iter().any(has)
+        || hwmon(device)
+            .is_some_and(|hwmon| ["temp2_input", "fan1_input"].iter().any(|file| hwmon.join(file).exists()));
+    !of_card && has("mem_info_gtt_total") && !lanes()
+}
+
+/// The folder of its sensors.
+pub(crate) fn hwmon(device: &Path) -> Option<PathBuf> {
+    let folder = device.join("hwmon");
+    let mut found = names(&folder, "hwmon").into_iter().map(|name| folder.join(name));
+    found.find(|hwmon| fs::read_to_string(hwmon.join("name")).is_ok_and(|name| name.trim() == "amdgpu"))
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use super::bus;
 use super::legacy::Legacy;
 use super::pci::PciId;
 use super::place::Place;
@@ -75,6 +76,7 @@ pub(crate) fn count_cards(root: &Path) -> Option<u32> {
     u32::try_from(cards(root)?.len()).ok()
 }
 
+#[cfg(test)]
 const DEVICES: &str = "sys/bus/pci/devices";
 
 /// WSL passes its GPU through /dev/dxg; it has no device on the bus and no NVIDIA nodes.
@@ -118,17 +120,11 @@ impl Card {
     }
 }
 
-/// Display controllers of NVIDIA (vendor 0x10de, class 0x03xxxx) in sysfs; None where the bus cannot be seen.
-/// Virtual functions (SR-IOV) are parts of another one, meant for virtual machines.
-/// A container sees the host's bus, so this separates "no GPU in the machine" from "no GPU given to the container".
+/// Display controllers of NVIDIA; None where the bus cannot be seen. Their number separates "no GPU in the machine" from "no
+/// GPU given to the container".
 fn cards(root: &Path) -> Option<Vec<Card>> {
-    let read = |device: &Path, file: &str| fs::read_to_string(device.join(file)).unwrap_or_default();
-    let devices = fs::read_dir(root.join(DEVICES)).ok()?.flatten().map(|entry| entry.path());
-    let display = devices.filter(|device| {
-        let ours = read(device, "vendor").trim() == "0x10de" && read(device, "class").starts_with("0x03");
-        ours && fs::symlink_metadata(device.join("physfn")).is_err()
-    });
-    Some(display.map(|device| Card { place: place(&device), driver: driver_of(&device) }).collect())
+    let devices = bus::display_controllers(root, bus::NVIDIA)?;
+    Some(devices.iter().map(|device| Card { place: place(device), driver: driver_of(device) }).collect())
 }
 
 fn place(device: &Path) -> Option<PciId> {

@@ -33,7 +33,7 @@ const MAX_MEMORY: i64 = 16 << 40;
 const THRESHOLD: Family = gauge(
     "agent_net_gpu_temperature_threshold_celsius",
     &["uuid", "kind"],
-    "Temperature limits: max, slowdown, shutdown, memory_max.",
+    "Temperature limits: max, slowdown, shutdown, hotspot_slowdown, memory_max.",
 );
 const FAN_SPEED: Family =
     gauge("agent_net_gpu_fan_speed_ratio", &["uuid", "fan"], "Speed of each fan as a share of its full speed.");
@@ -125,6 +125,12 @@ readings! {
     vram_reserved_bytes: Option<u64> =
         fast("vram_reserved_mb", Unit::Bytes, "Memory reserved by driver and firmware; neither used nor free.")
             .gauge("agent_net_gpu_memory_reserved_bytes");
+    gtt_total_bytes: Option<u64> = fast(
+        "gtt_total_mb", Unit::Bytes, "Main memory that an AMD GPU may map; `vram_total_mb` has it for one in the processor.",
+    ).range(0, MAX_MEMORY).gauge("agent_net_gpu_gtt_total_bytes");
+    gtt_used_bytes: Option<u64> =
+        fast("gtt_used_mb", Unit::Bytes, "Main memory that an AMD GPU has mapped.").range(0, MAX_MEMORY)
+            .gauge("agent_net_gpu_gtt_used_bytes");
     temperature_c: Option<u32> = fast("temperature_c", Unit::Celsius, "Temperature of the GPU.").core().range(1, 150)
         .gauge("agent_net_gpu_temperature_celsius");
     temperature_slowdown_c: Option<u32> =
@@ -148,6 +154,12 @@ readings! {
         "temperature_margin_at_shutdown_c", Unit::Celsius,
         "The margin at which the hardware shuts down; newer GPUs have it instead of `temperature_shutdown_c`.",
     ).range(-100, 150);
+    hotspot_temperature_c: Option<u32> =
+        fast("hotspot_temperature_c", Unit::Celsius, "Temperature of the chip's hottest place (AMD).").range(1, 150)
+            .gauge("agent_net_gpu_hotspot_temperature_celsius");
+    hotspot_temperature_slowdown_c: Option<u32> = fixed(
+        "hotspot_temperature_slowdown_c", Unit::Celsius, "Temperature of the hottest place at which the GPU throttles.",
+    ).range(1, 150).series(THRESHOLD, &["hotspot_slowdown"]);
     memory_temperature_c: Option<u32> =
         fast("memory_temperature_c", Unit::Celsius, "Temperature of the memory.").range(1, 150)
             .gauge("agent_net_gpu_memory_temperature_celsius");
@@ -200,6 +212,8 @@ readings! {
         // NVML says of a fan that it may exceed 100 %.
         slow("fan_percent", Unit::Percent, "Target speed of each fan, as a share of its full speed.").range(0, 200)
             .each(FAN_SPEED, value::fans);
+    fan_rpm: Option<u32> = slow("fan_rpm", Unit::Of("RPM"), "Speed of the fan; 0 when idle is normal (AMD).").range(0, 30_000)
+        .gauge("agent_net_gpu_fan_rpm");
     pcie_generation: Option<u32> =
         slow("pcie_generation", Unit::Of(""), "PCIe generation now; low when idle.").range(1, 16)
             .series(LINK_GENERATION, &["current"]);

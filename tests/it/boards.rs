@@ -33,13 +33,18 @@ const BOARDS: [(&str, &str); 7] = [
 const MACHINE: [&str; 2] = ["driver_version", "cuda_version"];
 
 /// What the report has of a GPU and `nvidia-smi -q` does not show.
-const NOT_SHOWN: [&str; 11] = [
+const NOT_SHOWN: [&str; 16] = [
     "vendor",
     "index",
     "uuid",
     "unified_memory",
     "asleep",
     "energy_j",
+    "gtt_total_mb",
+    "gtt_used_mb",
+    "hotspot_temperature_c",
+    "hotspot_temperature_slowdown_c",
+    "fan_rpm",
     "compute_capability",
     "inforom_corrupt",
     "xids",

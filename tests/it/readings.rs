@@ -39,15 +39,17 @@ fn every_reading_of_every_gpu_is_reported() {
         "vendor": "nvidia", "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0",
         "verdict": "ok",
         "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "asleep": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
-        "vram_free_mb": 17052, "vram_reserved_mb": 512, "temperature_c": 41, "temperature_slowdown_c": 95,
+        "vram_free_mb": 17052, "vram_reserved_mb": 512, "gtt_total_mb": null, "gtt_used_mb": null, "temperature_c": 41,
+        "temperature_slowdown_c": 95,
         "temperature_shutdown_c": 98, "temperature_max_c": 90, "temperature_margin_c": null,
         "temperature_margin_at_max_c": null, "temperature_margin_at_shutdown_c": null,
+        "hotspot_temperature_c": null, "hotspot_temperature_slowdown_c": null,
         "memory_temperature_c": null, "memory_temperature_max_c": 105, "power_w": 63.2, "power_limit_w": 350.0,
         "power_limit_default_w": 350.0, "power_alarm": null, "energy_j": 123456, "utilization_percent": 3,
         "memory_utilization_percent": 1, "graphics_clock_mhz": 210, "graphics_clock_max_mhz": 2520,
         "memory_clock_mhz": 405, "memory_clock_max_mhz": 9001, "performance_state": 8, "throttle_reasons": ["idle"],
         "throttle_seconds": {"sw_power": 0.0, "sw_thermal": 0.0, "hw_thermal": 0.0, "hw_power_brake": 0.0},
-        "recovery_action": 0, "fan_percent": [30], "pcie_generation": 1, "pcie_generation_max": 4, "pcie_width": 16,
+        "recovery_action": 0, "fan_percent": [30], "fan_rpm": null, "pcie_generation": 1, "pcie_generation_max": 4, "pcie_width": 16,
         "pcie_width_max": 16, "pcie_replays": 0, "nvlinks_active": null, "ecc_enabled": true,
         "ecc_uncorrected_volatile": 0, "ecc_uncorrected_aggregate": 0,
         "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": false, "failed": false},
@@ -55,8 +57,9 @@ fn every_reading_of_every_gpu_is_reported() {
         "compute_capability": "8.9", "persistence_mode": true,
         "mig_mode": null, "processes": [{"pid": 4200042, "name": null, "vram_mb": 6321}], "xids": [],
         "unsupported":
-            ["temperature_margin_c", "power_alarm", "memory_temperature_c", "retired_pages", "mig_mode", "nvlinks_active",
-             "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"],
+            ["temperature_margin_c", "power_alarm", "memory_temperature_c", "gtt_total_mb", "gtt_used_mb",
+             "hotspot_temperature_c", "retired_pages", "mig_mode", "nvlinks_active", "fan_rpm",
+             "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c", "hotspot_temperature_slowdown_c"],
         "failed": {}, "error": null, "read_ms": null
     }"#;
     let first: Value = serde_json::from_str(first).unwrap();
@@ -77,7 +80,19 @@ fn every_reading_of_every_gpu_is_reported() {
         ("throttle_reasons", json!(["sw_power", "hw_thermal"])),
         ("persistence_mode", json!(false)),
         ("temperature_margin_c", json!(13)),
-        ("unsupported", json!(["power_alarm", "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c"])),
+        (
+            "unsupported",
+            json!([
+                "power_alarm",
+                "gtt_total_mb",
+                "gtt_used_mb",
+                "hotspot_temperature_c",
+                "fan_rpm",
+                "temperature_margin_at_max_c",
+                "temperature_margin_at_shutdown_c",
+                "hotspot_temperature_slowdown_c"
+            ]),
+        ),
     ] {
         assert_eq!(gpu[name], expect, "{name}");
     }

@@ -166,6 +166,6 @@ impl threads::Device for Device {
 }
 
 /// Forgets the readings of this kind.
-fn clear(gpu: &mut Gpu, kind: Kind) {
+pub(super) fn clear(gpu: &mut Gpu, kind: Kind) {
     READINGS.iter().filter(|reading| reading.kind == kind).for_each(|reading| (reading.clear)(gpu));
 }

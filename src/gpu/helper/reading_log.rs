@@ -85,7 +85,7 @@ impl<'a> ReadingLog<'a> {
             if unsupported(&why, name) {
                 self.unsupported(name);
             } else {
-                self.gaps.failed.insert((*name).to_owned(), Failure { words: words(&why), of_device });
+                self.fail_as(name, words(&why), of_device);
             }
         }
         None
@@ -108,7 +108,12 @@ impl<'a> ReadingLog<'a> {
 
     /// A reading whose value cannot be used.
     pub(super) fn fail(&mut self, name: &str, why: &str) {
-        self.gaps.failed.insert(name.to_owned(), Failure { words: why.to_owned(), of_device: false });
+        self.fail_as(name, why.to_owned(), false);
+    }
+
+    /// `of_device`: the device is at fault, whatever the reading.
+    pub(super) fn fail_as(&mut self, name: &str, words: String, of_device: bool) {
+        self.gaps.failed.insert(name.to_owned(), Failure { words, of_device });
     }
 
     pub(super) fn unsupported(&mut self, name: &str) {

@@ -1,0 +1,47 @@
+//! Programs that compute on a card with ROCm, and the memory that they hold (KFD). Programs that use Vulkan are not there.
+
+use std::fs;
+use std::path::Path;
+
+use super::files;
+use crate::gpu::value::{MAX_PROCESSES, Process};
+
+const KFD: &str = "sys/class/kfd/kfd";
+
+/// None where there is no KFD, or it does not have the card at `slot`.
+pub(super) fn read(root: &Path, slot: &str) -> Option<Vec<Process>> {
+    let kfd = root.join(KFD);
+    let gpu_id = fs::read_dir(kfd.join("topology/nodes")).ok()?.flatten().find_map(|node| {
+        let node = node.path();
+        let is_it = place(&files::text(&node.join("properties")).ok()?)? == slot;
+        files::text(&node.join("gpu_id")).ok().filter(|_| is_it)
+    })?;
+    let file = format!("vram_{gpu_id}");
+    let entries = fs::read_dir(kfd.join("proc")).ok()?.flatten();
+    let process = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let bytes = files::number(&entry.path().join(&file)).ok().and_then(|bytes| u64::try_from(bytes).ok());
+        // It has the card open, and holds nothing.
+        (bytes != Some(0)).then_some(Process { pid, vram_bytes: bytes, ..Process::default() })
+    };
+    Some(entries.filter_map(process).take(MAX_PROCESSES).collect())
+}
+
+/// `0000:03:00.0` by the lines `domain 0` and `location_id 768` of a node.
+fn place(properties: &str) -> Option<String> {
+    let number = |key: &str| {
+        let line = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
+        line.trim().parse::<u32>().ok()
+    };
+    let (domain, location) = (number("domain").unwrap_or(0), number("location_id").filter(|location| *location > 0)?);
+    Some(format!("{domain:04x}:{:02x}:{:02x}.{:x}", location >> 8 & 0xff, location >> 3 & 0x1f, location & 7))
+}
+
+#[test]
+fn a_node_says_where_its_card_is() {
+    let node = "cpu_cores_count 0\nsimd_count 160\nvendor_id 4098\ndevice_id 29631\nlocation_id 768\ndomain 0\n";
+    assert_eq!(place(node).as_deref(), Some("0000:03:00.0"));
+    assert_eq!(place("location_id 49926\ndomain 1\n").as_deref(), Some("0001:c3:00.6"));
+    // The processor is a node as well.
+    assert_eq!(place("cpu_cores_count 16\nlocation_id 0\n"), None);
+}
