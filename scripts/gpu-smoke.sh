@@ -170,6 +170,31 @@ awk -v work="$work" '
     }
 ' "$work/ours" "$work/asked" "$work/theirs" && rc=0 || rc=$?
 
+# MIG instances: number of the GPU, profile and UUID.
+nvidia-smi -L 2>/dev/null | awk '
+    /^GPU [0-9]+:/ { gpu = $2 + 0 }
+    /^ +MIG / { uuid = $NF; sub(/\)$/, "", uuid); print gpu, $2, uuid }
+' | sort >"$work/their_mig"
+awk -F= '
+    $1 ~ /^gpu[0-9]+_mig[0-9]+_(profile|uuid)$/ {
+        split($1, part, "_")
+        gpu[part[1] part[2]] = substr(part[1], 4)
+        value = $2
+        gsub(/\047/, "", value)
+        known[part[1] part[2], part[3]] = value
+    }
+    END { for (key in gpu) print gpu[key], known[key, "profile"], known[key, "uuid"] }
+' "$work/ours" | sort >"$work/our_mig"
+if cmp -s "$work/our_mig" "$work/their_mig"; then
+    echo "$(awk 'END { print NR }' "$work/our_mig") MIG instances are the same"
+else
+    printf 'MIG instances DIFFER\n  agent-net:\n'
+    cat "$work/our_mig"
+    printf '  nvidia-smi:\n'
+    cat "$work/their_mig"
+    rc=1
+fi
+
 echo "microseconds of each call in the last sample, summed over the GPUs:"
 sed -n 's/^agent_net_collect_call_seconds{call="\([^"]*\)"} \(.*\)/\1 \2/p' "$work/metrics" |
     awk '{ printf "  %-28s %.0f\n", $1, $2 * 1e6; all += $2 } END { printf "  %-28s %.0f\n", "all", all * 1e6 }'

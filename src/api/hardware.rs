@@ -54,9 +54,11 @@ pub(crate) struct HardwareStats<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GpuBase<'a> {
     id: Option<&'a str>,
-    name: Option<&'a str>,
-    /// Bytes.
+    /// In MIG mode with the profile of the largest instance, as CUDA names it.
+    name: Option<String>,
+    /// Bytes; in MIG mode of the largest instance.
     memory_total: Option<u64>,
+    /// Bytes; in MIG mode of the instance with the most.
     memory_free: Option<u64>,
 }
 
@@ -114,9 +116,9 @@ pub(crate) fn capabilities(names: &[String], latest: Option<&Published>, capacit
 fn base(gpu: &Gpu) -> GpuBase<'_> {
     GpuBase {
         id: gpu.uuid.as_deref(),
-        name: gpu.name.as_deref(),
-        memory_total: gpu.vram_total_bytes,
-        memory_free: gpu.vram_free_bytes,
+        name: gpu.model_gpu(),
+        memory_total: gpu.model_memory(),
+        memory_free: gpu.model_free(),
     }
 }
 

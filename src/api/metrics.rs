@@ -4,6 +4,7 @@
 mod gpus;
 mod heartbeat;
 mod keepers;
+mod mig;
 mod notifications;
 mod nvidia_smi;
 mod ollama;
@@ -42,7 +43,7 @@ pub(crate) fn all() -> [(&'static str, Vec<Family>); 5] {
     let of_readings: Vec<Family> = readings::families().into_iter().map(|(family, _)| family).collect();
     [
         ("Worker", [worker::METRICS, recorder::METRICS, notifications::METRICS, peers::METRICS].concat()),
-        ("GPU", [gpus::METRICS, &of_readings].concat()),
+        ("GPU", [gpus::METRICS, &of_readings, mig::METRICS].concat()),
         ("Ollama and models", [ollama::METRICS, keepers::METRICS, probes::METRICS].concat()),
         ("Jobs, registrations and tickets", [counters::METRICS, registrations::METRICS, intake::METRICS].concat()),
         ("Notifications", heartbeat::METRICS.to_vec()),

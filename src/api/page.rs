@@ -6,9 +6,9 @@ use crate::http::reply::Reply;
 /// Compressed by build.rs.
 pub(crate) const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/status.html.gz"));
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"fb/MFTxvXI2FhpenEqCLTc9ZjM2PM1Q7CiVubGb/2jE=\"";
+const ETAG: &str = "\"XdXPruAUlpR8bFet8psbFqy8zPrP7oahdYqwZttpTtw=\"";
 const STYLE: &str = "kLsfhjYQiTnqBPllnW8Lxx6LDIW7mCHExL2FEiIkJAY=";
-const SCRIPT: &str = "JEibH3ojaGWL9X14/3w2bB3SYjkaA3OOylhDPLFSS8E=";
+const SCRIPT: &str = "ldhR8ERqPO3Y+TAF9pcw1uZNaKTMGK6hnwY69qz7T5Q=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

@@ -13,6 +13,7 @@ pub(crate) mod host_facts;
 pub(crate) mod kmsg;
 pub(crate) mod legacy;
 pub(crate) mod merge;
+pub(crate) mod mig;
 pub(crate) mod pci;
 pub(crate) mod place;
 pub(crate) mod plausible;

@@ -157,6 +157,20 @@ impl Place {
         }
     }
 
+    /// MIG is on, and NVML lists no instance of this GPU.
+    pub(crate) fn give_an_instance(self, gpu: &Gpu) -> String {
+        let given = match self {
+            Self::Host => "",
+            Self::Container => "Give the container an instance (NVIDIA_VISIBLE_DEVICES=MIG-UUID). If there is none, ",
+            Self::Kubernetes => {
+                "Request an instance for the pod (`nvidia.com/mig-PROFILE: 1` in its limits). If there is none, "
+            }
+        };
+        let (create, on_the_host) = (self.pick("Create", "create"), self.on_the_host());
+        let off = self.smi(gpu, "-mig 0");
+        format!("{given}{create} one with `nvidia-smi mig -cgi PROFILE -C`{on_the_host}, or turn MIG off with {off}.")
+    }
+
     /// The same for one device node and its group.
     pub(crate) fn join_group(self, gid: u32) -> String {
         match self {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::activity::Activity;
 use super::failure::{Gaps, GpuError};
 use super::reading::{Metric, Row, fast, fixed, slow};
-use super::value::{self, Process, RemappedRows, Reported, RetiredPages, Unit};
+use super::value::{self, MigInstance, Process, RemappedRows, Reported, RetiredPages, Unit};
 use super::vendor::Vendor;
 use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition::{Family, counter, gauge};
@@ -254,6 +254,11 @@ readings! {
     mig_mode: Option<bool> =
         slow("mig_mode", Unit::Of(""), "True while MIG is on; many readings of the whole GPU are unsupported then.")
             .range(0, 1);
+    mig: Option<Vec<MigInstance>> = slow(
+        "mig", Unit::Of("instances"),
+        "The MIG instances of the GPU, or those that the container was given; empty without one, null outside MIG mode. \
+         Their memory in use is read at each sample.",
+    ).range(0, 64);
     processes: Option<Vec<Process>> = slow(
         "processes", Unit::Of("processes"), "Compute processes, at most 32. Their names need the host's /proc.",
     ).range(0, 1 << 16);

@@ -115,12 +115,13 @@ impl Gpu {
         self.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow)
     }
 
-    /// It has no reading that its health could be judged by.
+    /// It has no reading that its health could be judged by: nor has one of its MIG instances.
     pub(crate) fn says_nothing(&self) -> bool {
         !self.asleep
             && self.vram_used_bytes.is_none()
             && self.temperature_c.is_none()
             && self.utilization_percent.is_none()
+            && self.mig.iter().flatten().all(|instance| instance.vram_used_bytes.is_none())
     }
 
     /// What reasons and labels call it: the UUID, else the index.

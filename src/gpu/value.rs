@@ -46,6 +46,7 @@ pub(crate) enum Value<'a> {
     Rows(RemappedRows),
     Pages(RetiredPages),
     Processes(Vec<ProcessRow<'a>>),
+    Mig(Vec<MigRow<'a>>),
 }
 
 /// Samples of a metric: the value of its last label, and the number.
@@ -89,6 +90,7 @@ pub(crate) struct RetiredPages {
 
 /// A program that computes on a GPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Process {
     /// As the driver counts them.
     pub(crate) pid: u32,
@@ -97,6 +99,9 @@ pub(crate) struct Process {
     pub(crate) name: Option<String>,
     /// None: the driver does not report it.
     pub(crate) vram_bytes: Option<u64>,
+    /// UUID of the MIG instance that it runs on; None: on none, or on one that is not listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mig_uuid: Option<String>,
 }
 
 /// The same in the report.
@@ -108,6 +113,42 @@ pub(crate) struct ProcessRow<'a> {
     /// The kernel's name of the process, at most 15 bytes; null without the host's /proc.
     name: Option<&'a str>,
     vram_mb: Option<u64>,
+    /// UUID of the MIG instance that it runs on; null outside MIG mode and where the driver does not report it.
+    mig_uuid: Option<&'a str>,
+}
+
+/// A part of a GPU in MIG mode, with compute units of its own. Its memory is that of its GPU instance, which several
+/// compute instances can share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MigInstance {
+    pub(crate) uuid: Option<String>,
+    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
+    pub(crate) profile: Option<String>,
+    pub(crate) gpu_instance: Option<u32>,
+    pub(crate) compute_instance: Option<u32>,
+    pub(crate) sm_count: Option<u32>,
+    pub(crate) vram_total_bytes: Option<u64>,
+    pub(crate) vram_used_bytes: Option<u64>,
+}
+
+/// The same in the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MigInstance"))]
+pub(crate) struct MigRow<'a> {
+    /// `MIG-…`, as CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES take it.
+    uuid: Option<&'a str>,
+    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
+    profile: Option<&'a str>,
+    /// Id of its GPU instance on this GPU. Instances with the same one share their memory.
+    gpu_instance: Option<u32>,
+    /// Id of its compute instance in that GPU instance.
+    compute_instance: Option<u32>,
+    /// Number of streaming multiprocessors.
+    sm_count: Option<u32>,
+    /// MiB of its GPU instance.
+    vram_total_mb: Option<u64>,
+    vram_used_mb: Option<u64>,
 }
 
 /// Processes beyond this many are not listed.
@@ -236,6 +277,7 @@ shown_as! {
     RemappedRows => RemappedRows: |rows| Value::Rows(*rows);
     RetiredPages => RetiredPages: |pages| Value::Pages(*pages);
     Vec<Process> => Vec<ProcessRow<'static>>: |all| Value::Processes(all.iter().map(ProcessRow::new).collect());
+    Vec<MigInstance> => Vec<MigRow<'static>>: |all| Value::Mig(all.iter().map(MigRow::new).collect());
 }
 
 /// Nanoseconds by reason; empty is unknown.
@@ -251,7 +293,27 @@ impl Reported for BTreeMap<String, u64> {
 
 impl<'a> ProcessRow<'a> {
     fn new(process: &'a Process) -> Self {
-        Self { pid: process.pid, name: process.name.as_deref(), vram_mb: process.vram_bytes.map(|bytes| bytes / MIB) }
+        Self {
+            pid: process.pid,
+            name: process.name.as_deref(),
+            vram_mb: process.vram_bytes.map(|bytes| bytes / MIB),
+            mig_uuid: process.mig_uuid.as_deref(),
+        }
+    }
+}
+
+impl<'a> MigRow<'a> {
+    fn new(instance: &'a MigInstance) -> Self {
+        let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
+        Self {
+            uuid: instance.uuid.as_deref(),
+            profile: instance.profile.as_deref(),
+            gpu_instance: instance.gpu_instance,
+            compute_instance: instance.compute_instance,
+            sm_count: instance.sm_count,
+            vram_total_mb: mib(instance.vram_total_bytes),
+            vram_used_mb: mib(instance.vram_used_bytes),
+        }
     }
 }
 

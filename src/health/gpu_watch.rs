@@ -10,6 +10,7 @@ use super::severity::Verdict;
 use super::snapshot_store::SnapshotStore;
 use crate::gpu::sample::{FaultKind, Gpu, GpuSample};
 use crate::gpu::state::GpuState;
+use crate::gpu::value::MigInstance;
 use crate::gpu::wire::ActivityAsk;
 use crate::ollama::probe::watch::GpuWatch;
 use crate::ollama::probe::witness::WORKS_PERCENT;
@@ -148,19 +149,28 @@ fn in_use((index, percent): (u32, u32)) -> Option<String> {
 }
 
 /// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room. In
-/// MIG mode the memory of the whole GPU says nothing of its instances.
+/// MIG mode each instance needs the room, because which one Ollama uses may be unknown.
 fn has_free(gpu: &Gpu, bytes: u64) -> bool {
-    !gpu.unified_memory && gpu.mig_mode != Some(true) && gpu.vram_free_bytes.is_some_and(|free| free >= bytes)
+    if gpu.mig_mode == Some(true) {
+        let has_room = |one: &MigInstance| one.free_bytes().is_some_and(|free| free >= bytes);
+        return gpu.memories().next().is_some() && gpu.memories().all(has_room);
+    }
+    !gpu.unified_memory && gpu.vram_free_bytes.is_some_and(|free| free >= bytes)
 }
 
 impl Identity {
     fn see(&mut self, gpus: &GpuState, ollama: &OllamaState) {
         if let GpuState::Sample(sample) = gpus {
             // One that is slow is still there.
-            let here = sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow());
-            let mut names: Vec<&str> = here.filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
+            let here = || sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow());
+            let mut names: Vec<&str> = here().filter_map(|gpu| gpu.uuid.as_deref().or(gpu.name.as_deref())).collect();
+            // Another instance is another speed.
+            names.extend(here().flat_map(|gpu| gpu.mig.iter().flatten()).filter_map(|one| one.uuid.as_deref()));
             order::sort(&mut names);
-            self.gpus = names.join(",");
+            let is_unsure = here().any(|gpu| gpu.is_slow() || gpu.failed().any(|(name, _)| name == "mig"));
+            if !is_unsure || self.gpus.is_empty() {
+                self.gpus = names.join(",");
+            }
             if let Some(driver) = &sample.driver_version {
                 self.driver.clone_from(driver);
             }

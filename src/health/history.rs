@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::gpu::holders;
 use crate::gpu::pci::PciId;
 use crate::gpu::readings::is_core;
 use crate::gpu::sample::{
@@ -107,7 +108,7 @@ pub(crate) fn vram_mismatch(sample: &GpuSample, ollama: &OllamaState) -> Option<
         return None;
     }
     // A GPU without this reading could hold it all. Shared memory says little: a model's mapped file counts as free.
-    let own = |g: &Gpu| g.vram_used_bytes.filter(|_| !g.unified_memory);
+    let own = |g: &Gpu| holders::used_for_models(g).filter(|_| !g.unified_memory);
     let used: u64 = sample.gpus.iter().map(own).sum::<Option<u64>>()?;
     (claimed > 1 << 30 && used < claimed / 2).then_some((claimed, used))
 }

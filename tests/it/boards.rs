@@ -77,15 +77,39 @@ fn moment(file: &'static str, which: usize) -> Moment {
             "N/A" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|why| panic!("{name}: {text}: {why}")),
         };
-        (name, if name == "processes" { processes(&value) } else { value })
+        let value = match name {
+            "processes" => processes(&value),
+            "mig" if value.is_array() => instances(&value),
+            _ => value,
+        };
+        (name, value)
     };
     Moment { settings, readings: readings.lines().map(parse).collect() }
 }
 
-/// The MiB of each process, which the fake numbers from 101 on.
+/// The MiB of each process, which the fake numbers from 101 on, or MiB and the number of its MIG instance.
 fn processes(sizes: &Value) -> Value {
     let sizes = sizes.as_array().expect("a list").iter().zip(101..);
-    sizes.map(|(mib, pid)| json!({"pid": pid, "name": NAMES[pid % NAMES.len()], "vram_mb": mib})).collect()
+    let process = |(size, pid): (&Value, usize)| {
+        let (mib, on) = size.as_array().map_or((size, &Value::Null), |both| (&both[0], &both[1]));
+        json!({"pid": pid, "name": NAMES[pid % NAMES.len()], "vram_mb": mib, "mig_uuid": on.as_u64().map(mig_uuid)})
+    };
+    sizes.map(process).collect()
+}
+
+/// Ids of GPU and compute instance, SMs, profile, MiB and MiB in use of each MIG instance.
+fn instances(all: &Value) -> Value {
+    let all = all.as_array().expect("a list").iter().zip(0..);
+    let instance = |(one, number): (&Value, u64)| {
+        json!({"uuid": mig_uuid(number), "profile": one[3], "gpu_instance": one[0], "compute_instance": one[1],
+            "sm_count": one[2], "vram_total_mb": one[4], "vram_used_mb": one[5]})
+    };
+    all.map(instance).collect()
+}
+
+/// As the fake names the instances of its first GPU.
+fn mig_uuid(number: u64) -> String {
+    format!("MIG-00000000-0000-0000-{number:04}-000000000000")
 }
 
 /// The lines of a reading in the text form: none for what is null.
@@ -129,7 +153,10 @@ fn differences(report: &Value, text: &str, moment: &Moment) -> Vec<String> {
         found.extend(wanted.iter().filter(|line| !shown.contains(line.as_str())).map(|line| format!("no line {line}")));
         if wanted.is_empty() {
             let begins = [format!("{key}="), format!("{key}_")];
-            let more = shown.iter().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+            let is_others =
+                |line: &&&str| moment.readings.iter().any(|(name, _)| line.starts_with(&format!("gpu0_{name}=")));
+            let more =
+                shown.iter().filter(|line| !is_others(line) && begins.iter().any(|begin| line.starts_with(begin)));
             found.extend(more.map(|line| format!("{name} is N/A, and there is the line {line}")));
         }
     }

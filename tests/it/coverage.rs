@@ -22,6 +22,7 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("DRIVER_STARTING", "a_driver_that_starts_slowly_is_unknown_and_comes_up", "same"),
     ("GPU_SLOW", "one_slow_gpu_keeps_no_other_from_being_read", "same"),
     ("GPU_READ_FAILED", "a_dead_gpu_is_unhealthy", "same"),
+    ("MIG_NO_INSTANCE", "a_gpu_without_an_instance_and_a_list_that_fails_have_reasons", "same"),
     ("HW_SLOWDOWN", "a_slowdown_without_a_cause_counts_at_work", "same"),
     ("DRIVER_STUCK", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
     ("XID_FATAL", "errors_in_the_kernels_log_are_held_until_something_settles_them", "same"),

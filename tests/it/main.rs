@@ -65,6 +65,7 @@ mod logging;
 mod manual;
 mod memory;
 mod metrics;
+mod mig;
 mod model_store;
 mod monitoring;
 mod notify;

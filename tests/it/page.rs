@@ -195,6 +195,10 @@ fn opened(path: &str, mut answer: Value) -> Value {
             {"pid": 4242, "name": "ollama", "vram_mb": 6321}, {"pid": 7, "name": null, "vram_mb": null},
             {"pid": 8, "name": "<b>x</b>", "vram_mb": 0}
         ]);
+        answer["gpus"][0]["mig"] = json!([
+            {"uuid": "MIG-1", "profile": "1g.10gb", "vram_total_mb": 9984, "vram_used_mb": 9},
+            {"uuid": null, "profile": null, "vram_total_mb": null, "vram_used_mb": null}
+        ]);
         let looks = LOOKS.fetch_add(1, Ordering::SeqCst);
         answer["gpus"][0]["pci_bus_id"] = format!("look {looks}").into();
         answer["gpus"][0]["throttle_reasons"] = json!(["idle", "sw_power", "hw_thermal", "new"]);
@@ -247,6 +251,8 @@ fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
     for row in [
         r#"<th scope="row">4242</th><td>ollama</td><td class="number">6321 MiB</td>"#,
         r#"<th scope="row">7</th><td>unknown</td><td class="number">unknown</td>"#,
+        r#"<th scope="row">1g.10gb</th><td>MIG-1</td><td class="number">9 MiB</td><td class="number">9984 MiB</td>"#,
+        r#"<th scope="row">unknown</th><td>unknown</td><td class="number">unknown</td><td class="number">unknown</td>"#,
         r#"<th scope="row">8</th><td>&lt;b&gt;x&lt;/b&gt;</td><td class="number">0 MiB</td>"#,
     ] {
         assert!(details[0].contains(row), "{row} is not in {}", details[0]);

@@ -23,7 +23,17 @@ fn lacks(gpu: &Value, name: &str) -> bool {
 
 /// Processes with this memory, by the numbers from 4200001 on.
 fn processes(mib: &[Option<u64>]) -> Value {
-    mib.iter().zip(4_200_001..).map(|(mib, pid)| json!({"pid": pid, "name": null, "vram_mb": mib})).collect()
+    mib.iter()
+        .zip(4_200_001..)
+        .map(|(mib, pid)| json!({"pid": pid, "name": null, "vram_mb": mib, "mig_uuid": null}))
+        .collect()
+}
+
+/// What is not null, without the names of the rest.
+fn known(gpu: &Value) -> Value {
+    let fields = gpu.as_object().expect("a GPU").iter();
+    let known = fields.filter(|(name, value)| !value.is_null() && *name != "unsupported");
+    Value::Object(known.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 #[test]
@@ -37,33 +47,33 @@ fn every_reading_of_every_gpu_is_reported() {
     assert!(report["gpus"][0]["read_ms"].take().is_u64());
     let first = r#"{
         "vendor": "nvidia", "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0",
-        "verdict": "ok",
-        "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "asleep": false, "vram_total_mb": 24576, "vram_used_mb": 7012,
-        "vram_free_mb": 17052, "vram_reserved_mb": 512, "gtt_total_mb": null, "gtt_used_mb": null, "temperature_c": 41,
-        "temperature_slowdown_c": 95,
-        "temperature_shutdown_c": 98, "temperature_max_c": 90, "temperature_margin_c": null,
-        "temperature_margin_at_max_c": null, "temperature_margin_at_shutdown_c": null,
-        "hotspot_temperature_c": null, "hotspot_temperature_slowdown_c": null,
-        "memory_temperature_c": null, "memory_temperature_max_c": 105, "power_w": 63.2, "power_limit_w": 350.0,
-        "power_limit_default_w": 350.0, "power_alarm": null, "energy_j": 123456, "utilization_percent": 3,
-        "memory_utilization_percent": 1, "graphics_clock_mhz": 210, "graphics_clock_max_mhz": 2520,
-        "memory_clock_mhz": 405, "memory_clock_max_mhz": 9001, "performance_state": 8, "throttle_reasons": ["idle"],
+        "verdict": "ok", "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "asleep": false,
+        "vram_total_mb": 24576, "vram_used_mb": 7012, "vram_free_mb": 17052, "vram_reserved_mb": 512,
+        "temperature_c": 41, "temperature_slowdown_c": 95, "temperature_shutdown_c": 98, "temperature_max_c": 90,
+        "memory_temperature_max_c": 105, "power_w": 63.2, "power_limit_w": 350.0, "power_limit_default_w": 350.0,
+        "energy_j": 123456, "utilization_percent": 3, "memory_utilization_percent": 1, "graphics_clock_mhz": 210,
+        "graphics_clock_max_mhz": 2520, "memory_clock_mhz": 405, "memory_clock_max_mhz": 9001, "performance_state": 8,
+        "throttle_reasons": ["idle"],
         "throttle_seconds": {"sw_power": 0.0, "sw_thermal": 0.0, "hw_thermal": 0.0, "hw_power_brake": 0.0},
-        "recovery_action": 0, "fan_percent": [30], "fan_rpm": null, "pcie_generation": 1, "pcie_generation_max": 4, "pcie_width": 16,
-        "pcie_width_max": 16, "pcie_replays": 0, "nvlinks_active": null, "ecc_enabled": true,
-        "ecc_uncorrected_volatile": 0, "ecc_uncorrected_aggregate": 0,
+        "recovery_action": 0, "fan_percent": [30], "pcie_generation": 1, "pcie_generation_max": 4, "pcie_width": 16,
+        "pcie_width_max": 16, "pcie_replays": 0, "ecc_enabled": true, "ecc_uncorrected_volatile": 0,
+        "ecc_uncorrected_aggregate": 0,
         "remapped_rows": {"correctable": 0, "uncorrectable": 0, "pending": false, "failed": false},
-        "retired_pages": null, "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F",
-        "compute_capability": "8.9", "persistence_mode": true,
-        "mig_mode": null, "processes": [{"pid": 4200042, "name": null, "vram_mb": 6321}], "xids": [],
-        "unsupported":
-            ["temperature_margin_c", "power_alarm", "memory_temperature_c", "gtt_total_mb", "gtt_used_mb",
-             "hotspot_temperature_c", "retired_pages", "mig_mode", "nvlinks_active", "fan_rpm",
-             "temperature_margin_at_max_c", "temperature_margin_at_shutdown_c", "hotspot_temperature_slowdown_c"],
-        "failed": {}, "error": null, "read_ms": null
+        "inforom_corrupt": false, "vbios_version": "95.02.18.80.5F", "compute_capability": "8.9",
+        "persistence_mode": true, "xids": [],
+        "processes": [{"pid": 4200042, "name": null, "vram_mb": 6321, "mig_uuid": null}], "failed": {}
     }"#;
     let first: Value = serde_json::from_str(first).unwrap();
-    assert_eq!(report["gpus"][0], first, "{:#}", report["gpus"][0]);
+    assert_eq!(known(&report["gpus"][0]), first, "{:#}", report["gpus"][0]);
+    // Each reading of the table that is null is named in `unsupported`, and no other one.
+    for (gpu, some) in [(0, "memory_temperature_c"), (1, "power_alarm")] {
+        let gpu = &report["gpus"][gpu];
+        let named: BTreeSet<&str> = gpu["unsupported"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let all = gpu.as_object().unwrap();
+        let null = all.iter().filter(|(name, value)| value.is_null() && !["error", "read_ms"].contains(&name.as_str()));
+        assert_eq!(named, null.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>());
+        assert!(named.contains(some) && !named.contains("temperature_c"), "{named:?}");
+    }
     let gpu = &report["gpus"][1];
     for (name, expect) in [
         ("temperature_c", json!(77)),
@@ -80,19 +90,6 @@ fn every_reading_of_every_gpu_is_reported() {
         ("throttle_reasons", json!(["sw_power", "hw_thermal"])),
         ("persistence_mode", json!(false)),
         ("temperature_margin_c", json!(13)),
-        (
-            "unsupported",
-            json!([
-                "power_alarm",
-                "gtt_total_mb",
-                "gtt_used_mb",
-                "hotspot_temperature_c",
-                "fan_rpm",
-                "temperature_margin_at_max_c",
-                "temperature_margin_at_shutdown_c",
-                "hotspot_temperature_slowdown_c"
-            ]),
-        ),
     ] {
         assert_eq!(gpu[name], expect, "{name}");
     }
@@ -219,7 +216,7 @@ fn a_part_without_memory_of_its_own_shows_the_machines() {
 
 #[test]
 fn whole_gpus_that_are_shared_out_are_not_a_fault() {
-    let mig = "gpu0.mig=1\ngpu0.utilization=err:3\ngpu0.memory=err:4\ngpu0.rows=err:999\ngpu0.ecc_errors=err:999\n\
+    let mig = "gpu0.mig=1\ngpu0.mig0=1/0/16/1/1/9984/7000\ngpu0.utilization=err:3\ngpu0.memory=err:4\ngpu0.rows=err:999\ngpu0.ecc_errors=err:999\n\
         gpu0.power=err:999";
     let vgpu = "gpu0.temperature=err:3\ngpu0.power=err:3\ngpu0.limit=err:3\ngpu0.default_limit=err:3\ngpu0.fans=err:3\n\
         gpu0.energy=err:3\ngpu0.pcie_gen=err:3\ngpu0.pcie_width=err:3\ngpu0.pcie_gen_max=err:3\ngpu0.pcie_width_max=err:3\n\

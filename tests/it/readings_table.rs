@@ -82,6 +82,7 @@ const FAKED: &[(&str, &str, &str)] = &[
     ("compute_capability", "compute={}/0", "7"),
     ("persistence_mode", "persistence={}", "1"),
     ("mig_mode", "mig={}", "0"),
+    ("mig", "mig=1\nmig_max={}\nmig0=1/0/16/1/1/9984/9", "4"),
     ("processes", "processes={}", "1"),
 ];
 

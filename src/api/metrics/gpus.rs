@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::mig;
 use crate::gpu::holders::holders;
 use crate::gpu::readings::{self, Gpu};
 use crate::gpu::xid::Xid;
@@ -61,6 +62,7 @@ pub(super) fn write(out: &mut Exposition, snapshot: &Snapshot) {
             }),
         );
     }
+    mig::write(out, &gpus);
     processes(out, &gpus);
     errors(out, snapshot, &gpus);
     uptime(out, snapshot);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::gpus::distinct;
+use super::mig;
 use crate::gpu::sample::{Gpu, HW_POWER_BRAKE, HW_THERMAL};
 use crate::gpu::xid::Xid;
 use crate::health::snapshot::Snapshot;
@@ -83,6 +84,7 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
     for (family, read) in PER_GPU {
         out.samples(family, gpus.iter().map(|(gpu, uuid)| (vec![uuid.as_str()], read(gpu))));
     }
+    mig::nvidia_smi(out, &gpus);
     xids(out, snapshot, &gpus);
 }
 

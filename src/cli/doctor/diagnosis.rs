@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::config::limits::Limits;
 use crate::gpu::host_facts::{Access, HostFacts, Node};
 use crate::gpu::place::Place;
+use crate::gpu::sample::Gpu;
+use crate::gpu::value::MigInstance;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{Code, Reason, Verdict};
 use crate::ollama::models::{self, Model};
@@ -178,6 +180,22 @@ fn driver_version(text: &str) -> String {
     numbers.next().unwrap_or("of an unknown version").to_owned()
 }
 
+/// `0 MIG 3g.40gb MIG-c7384736-…: 17 of 40448 MiB in use`
+fn instance(gpu: &Gpu, one: &MigInstance) -> Finding {
+    let name: String = [&one.profile, &one.uuid].into_iter().flatten().map(|part| format!(" {part}")).collect();
+    let [used, total] = [one.vram_used_bytes, one.vram_total_bytes].map(mib);
+    Finding::pass("gpu", format!("{} MIG{name}: {used} of {total} MiB in use", gpu.index))
+}
+
+/// `?` where it is unknown.
+fn mib(bytes: Option<u64>) -> String {
+    shown(bytes.map(|bytes| bytes >> 20))
+}
+
+fn shown(number: Option<u64>) -> String {
+    number.map_or_else(|| "?".into(), |number| number.to_string())
+}
+
 /// NVML, each GPU, and the reasons about them.
 pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
     let mut all = Vec::new();
@@ -195,8 +213,6 @@ pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
             format!("{from}{versions}; {} GPUs read in {:.1} ms", sample.gpus.len(), sample.read_us as f64 / 1000.0),
         ));
         for gpu in sample.gpus.iter().filter(|gpu| gpu.usable()) {
-            let shown = |n: Option<u64>| n.map_or_else(|| "?".into(), |n| n.to_string());
-            let (used, total) = (gpu.vram_used_bytes.map(|b| b >> 20), gpu.vram_total_bytes.map(|b| b >> 20));
             all.push(Finding::pass(
                 "gpu",
                 format!(
@@ -204,10 +220,11 @@ pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
                     gpu.index,
                     gpu.name.as_deref().unwrap_or("without a name"),
                     shown(gpu.temperature_c.map(u64::from)),
-                    shown(used),
-                    shown(total)
+                    mib(gpu.vram_used_bytes),
+                    mib(gpu.vram_total_bytes)
                 ),
             ));
+            all.extend(gpu.mig.iter().flatten().map(|one| instance(gpu, one)));
             if gpu.persistence_mode == Some(false) {
                 all.push(Finding::warn(
                     "gpu",

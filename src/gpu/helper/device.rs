@@ -10,10 +10,11 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 
 use super::activity::Mark;
+use super::mig::Instances;
 use super::reading_log::{self, ReadingLog, Times, micros};
 use super::threads::{self, Reading};
 use super::words::words;
-use super::{fixed, raw, readings};
+use super::{fixed, processes, raw, readings};
 use crate::gpu::reading::Kind;
 use crate::gpu::readings::READINGS;
 use crate::gpu::sample::{Gaps, Gpu, GpuError};
@@ -34,6 +35,7 @@ pub(super) struct Device {
     events: Events,
     /// None before the first.
     mark: Option<Mark>,
+    instances: Instances,
 }
 
 /// The driver's events of one GPU.
@@ -45,17 +47,20 @@ enum Events {
 
 impl Device {
     pub(super) fn new(nvml: &'static Nvml, index: u32) -> Self {
-        Self { nvml, gpu: Gpu { index, ..Gpu::default() }, retries: None, events: Events::Untried, mark: None }
+        let (gpu, instances) = (Gpu { index, ..Gpu::default() }, Instances::default());
+        Self { nvml, gpu, retries: None, events: Events::Untried, mark: None, instances }
     }
 
-    fn readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: Wanted, times: &mut Times) -> Gpu {
+    fn readings(&mut self, device: &nvml_wrapper::Device<'static>, wanted: Wanted, times: &mut Times) -> Gpu {
         let mut log = ReadingLog::new(times);
         self.identify(device, &mut log);
         clear(&mut self.gpu, Kind::Fast);
         readings::fast(device, &mut self.gpu, &mut log);
         self.gpu.gaps = log.gaps_of(Kind::Fast, &self.gpu);
+        let is_listed = self.instances.refresh(&mut self.gpu, &mut log);
         if log.error.is_none() {
-            self.slower_readings(device, wanted.slow, &mut log);
+            // An instance that is gone changes more than the list: its processes, and perhaps the mode.
+            self.slower_readings(device, wanted.slow || !is_listed, &mut log);
         }
         let mut gpu = Gpu { error: log.error, ..self.gpu.clone() };
         if gpu.all_gaps().iter().any(|gaps| gaps.inforom_corrupt) {
@@ -64,14 +69,16 @@ impl Device {
         // A GPU in MIG mode rejects readings of the whole GPU in various ways. A dead GPU does not report MIG mode.
         if gpu.failed().next().is_some() && device.mig_mode().is_ok_and(|mode| mode.current == 1) {
             for gaps in [&mut gpu.gaps, &mut gpu.slow_gaps, &mut gpu.fixed_gaps] {
+                let instances = gaps.failed.remove("mig");
                 gaps.unsupported.extend(mem::take(&mut gaps.failed).into_keys());
+                gaps.failed.extend(instances.map(|why| ("mig".to_owned(), why)));
             }
         }
         gpu
     }
 
     /// What is not read at every sample: when it is wanted, and retries of failed readings.
-    fn slower_readings(&mut self, device: &nvml_wrapper::Device<'_>, wanted: bool, log: &mut ReadingLog<'_>) {
+    fn slower_readings(&mut self, device: &nvml_wrapper::Device<'static>, wanted: bool, log: &mut ReadingLog<'_>) {
         let first = self.retries.is_none();
         let again = self.retries.is_some_and(|tried| tried < RETRIES);
         let failed = |gaps: &Gaps| again && !gaps.failed.is_empty();
@@ -85,6 +92,8 @@ impl Device {
         if first || wanted || slow_again {
             clear(&mut self.gpu, Kind::Slow);
             readings::slow(device, &mut self.gpu, log);
+            self.instances.list(device, &mut self.gpu, log);
+            processes::read(device, self.instances.handles(), &mut self.gpu, log);
             self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);
         }
         if first || wanted || fixed_again {

@@ -6,6 +6,8 @@ mod amd;
 mod device;
 mod fixed;
 mod library;
+mod mig;
+mod processes;
 mod raw;
 mod read;
 mod reader;

@@ -92,6 +92,24 @@ pub(super) fn process_count(device: &Device<'_>) -> Result<u32, NvmlError> {
     counted(code, count)
 }
 
+/// Id of the GPU instance that a MIG handle belongs to, unique on its GPU.
+pub(super) fn gpu_instance(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetGpuInstanceId.as_ref())?;
+    let mut id = 0;
+    // SAFETY: as above; NVML refuses a handle whose instance is gone.
+    nvml_try(unsafe { call(device.handle(), &raw mut id) })?;
+    Ok(id)
+}
+
+/// Id of its compute instance, unique in the GPU instance.
+pub(super) fn compute_instance(device: &Device<'_>) -> Result<u32, NvmlError> {
+    let call = nvml_sym(device.nvml().lib().nvmlDeviceGetComputeInstanceId.as_ref())?;
+    let mut id = 0;
+    // SAFETY: as above.
+    nvml_try(unsafe { call(device.handle(), &raw mut id) })?;
+    Ok(id)
+}
+
 /// NVML returns a list's length together with "insufficient size".
 fn counted(code: c::nvmlReturn_t, count: c_uint) -> Result<u32, NvmlError> {
     match code {

@@ -8,7 +8,7 @@ use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
     Clock, EccCounter, MemoryError, PerformanceState, RetirementCause, TemperatureSensor,
 };
-use nvml_wrapper::enums::device::{SampleValue, UsedGpuMemory};
+use nvml_wrapper::enums::device::SampleValue;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id::{
@@ -22,7 +22,7 @@ use super::raw;
 use super::reading_log::ReadingLog;
 use crate::gpu::plausible;
 use crate::gpu::readings::Gpu;
-use crate::gpu::value::{MAX_PROCESSES, Process, RemappedRows, RetiredPages};
+use crate::gpu::value::{RemappedRows, RetiredPages};
 use crate::sys::meminfo;
 
 /// No GPU has more.
@@ -69,17 +69,24 @@ fn throttle_bits(bits: u64, log: &mut ReadingLog<'_>) -> Option<u64> {
     Some(bits)
 }
 
-/// Version 2 of the call separates used memory from reserved memory. Drivers before 510 have only version 1.
+/// Bytes of total, used, free and reserved memory. Version 2 of the call separates used memory from reserved memory.
+/// Drivers before 510 have only version 1.
+pub(super) fn memory_info(device: &Device<'_>) -> Result<(u64, u64, u64, Option<u64>), NvmlError> {
+    match device.memory_info() {
+        Ok(info) => Ok((info.total, info.used, info.free, Some(info.reserved))),
+        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound | NvmlError::UnexpectedVariant(25)) => {
+            raw::memory_v1(device).map(|(total, used, free)| (total, used, free, None))
+        }
+        Err(why) => Err(why),
+    }
+}
+
 fn memory(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     gpu.unified_memory = false;
     let unified = gpu.name.as_ref().is_some_and(|name| UNIFIED.iter().any(|part| name.contains(part)));
-    let read = log.at("memory_info", &MEMORY, || match device.memory_info() {
-        Ok(info) => Ok(Some((info.total, info.used, info.free, Some(info.reserved)))),
-        Err(NvmlError::FailedToLoadSymbol(_) | NvmlError::FunctionNotFound | NvmlError::UnexpectedVariant(25)) => {
-            raw::memory_v1(device).map(|(total, used, free)| Some((total, used, free, None)))
-        }
+    let read = log.at("memory_info", &MEMORY, || match memory_info(device) {
         Err(NvmlError::NotSupported) if unified => Ok(None),
-        Err(why) => Err(why),
+        other => other.map(Some),
     });
     match read {
         Some(Some((total, used, free, reserved))) if total > 0 => {
@@ -199,14 +206,9 @@ pub(super) fn slow(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>)
     gpu.ecc_enabled = ecc.map(|mode| mode.currently_enabled);
     let pages = log.at("retired_pages", &["retired_pages"], || retired_pages(device));
     gpu.persistence_mode = log.at("persistence_mode", &["persistence_mode"], || device.is_in_persistent_mode());
-    let mig = log.number("mig_mode", "mig_mode", || device.mig_mode().map(|mode| mode.current));
-    gpu.mig_mode = mig.map(|mode| mode == 1);
     gpu.nvlinks_active = log.at("nvlink_state", &["nvlinks_active"], || nvlinks(device));
     let mut right = |p: &RetiredPages| log.plausible("retired_pages", p.single_bit.max(p.double_bit)).is_some();
     gpu.retired_pages = pages.filter(|pages| right(pages));
-    // The list would take as much memory as the driver says that there are processes.
-    let counted = log.number("compute_processes", "processes", || raw::process_count(device));
-    gpu.processes = counted.and_then(|_| log.at("compute_processes", &["processes"], || processes(device)));
     let mut errors = |name, counter| {
         if gpu.ecc_enabled != Some(true) {
             log.unsupported(name);
@@ -240,19 +242,6 @@ fn retired_pages(device: &Device<'_>) -> Result<RetiredPages, NvmlError> {
         double_bit: raw::retired_pages(device, &RetirementCause::DoubleBitEccError)?,
         pending: device.are_pages_pending_retired()?,
     })
-}
-
-fn processes(device: &Device<'_>) -> Result<Vec<Process>, NvmlError> {
-    let all = device.running_compute_processes()?;
-    let process = |p: nvml_wrapper::struct_wrappers::device::ProcessInfo| Process {
-        pid: p.pid,
-        name: None,
-        vram_bytes: match p.used_gpu_memory {
-            UsedGpuMemory::Used(bytes) => Some(bytes).filter(|bytes| plausible::check("vram_total_mb", *bytes).is_ok()),
-            UsedGpuMemory::Unavailable => None,
-        },
-    };
-    Ok(all.into_iter().take(MAX_PROCESSES).map(process).collect())
 }
 
 /// NVML refuses links beyond the last one. A GPU that refuses the first one has none.

@@ -118,6 +118,7 @@ fn everything() -> Value {
             "remapped_rows" => json!({"correctable": 1, "uncorrectable": 2, "pending": true, "failed": false}),
             "retired_pages" => json!({"single_bit": 1, "double_bit": 2, "pending": true}),
             "processes" => json!([{"pid": 1, "vram_bytes": null}]),
+            "mig" => json!([{"uuid": "MIG-1", "gpu_instance": 2, "vram_total_bytes": 3}]),
             flag if ["power_alarm", "ecc_enabled", "inforom_corrupt", "persistence_mode", "mig_mode"]
                 .contains(&flag) =>
             {

@@ -140,7 +140,13 @@ Gpu {
     GpuNoReadings "GPU_NO_READINGS" [Unknown]
         "Neither memory, temperature nor utilization can be read: its health is unknown.",
         "When one of them can be read.",
-        "Try a newer driver. MIG parents and boards that NVML does not support report nothing.";
+        "Try a newer driver. Boards that NVML does not support report nothing.";
+    MigNoInstance "MIG_NO_INSTANCE" [Unhealthy, Degraded]
+        "MIG is on, and the GPU has no instance: nothing can compute on it. Degraded in a container, which may just not \
+         have been given one.",
+        "When an instance is listed, or MIG is off.",
+        "Create an instance (`nvidia-smi mig -cgi PROFILE -C`), or turn MIG off (`nvidia-smi -i N -mig 0`). In a \
+         container: give it an instance (NVIDIA_VISIBLE_DEVICES).";
     FieldReadError "FIELD_READ_ERROR" [Degraded]
         "A reading fails that worked before or that every GPU has, or any with \"unknown error\" (NVML 999). An impossible \
          value (4294967295 %, 3.7 MW) counts as a failure.",
@@ -151,7 +157,7 @@ Gpu {
         "When NVML is restarted and finds it valid.",
         "Contact the vendor. Do not trust its ECC counters and serial number.";
     VramBelowMin "VRAM_BELOW_MIN" [Unhealthy]
-        "The GPU has less VRAM than GPU_MIN_VRAM_GB.",
+        "The GPU, or in MIG mode its largest instance, has less VRAM than GPU_MIN_VRAM_GB.",
         "When it has that much.",
         "Use the intended GPU, or lower GPU_MIN_VRAM_GB.";
 }

@@ -70,7 +70,21 @@ fn room_is_on_one_healthy_gpu_with_memory_of_its_own() {
     assert!(!room(&[free(0, 999), free(1, 999)]));
     assert!(!room(&[Gpu { vram_free_bytes: None, ..gpu(0) }]));
     assert!(!room(&[Gpu { unified_memory: true, ..free(0, 9000) }]));
-    assert!(!room(&[Gpu { mig_mode: Some(true), ..free(0, 9000) }]));
+    // In MIG mode the memory of the whole GPU says nothing, and any instance may be the one that Ollama uses.
+    let instance = |used: Option<u64>| MigInstance {
+        uuid: used.map(|used| format!("MIG-{used}")),
+        vram_total_bytes: Some(2000),
+        vram_used_bytes: used,
+        ..MigInstance::default()
+    };
+    let mig = |all: &[Option<u64>]| Gpu {
+        mig_mode: Some(true),
+        mig: Some(all.iter().copied().map(instance).collect()),
+        ..free(0, 9000)
+    };
+    assert!(!room(&[Gpu { mig: None, ..mig(&[]) }]) && !room(&[mig(&[])]));
+    assert!(room(&[mig(&[Some(1000)])]) && room(&[mig(&[Some(1000), Some(0)])]));
+    assert!(!room(&[mig(&[Some(1000), Some(1001)])]) && !room(&[mig(&[Some(1000), None])]));
     let lost = GpuError { kind: GpuErrorKind::Lost, message: String::new() };
     assert!(!room(&[Gpu { error: Some(lost), ..free(0, 9000) }]));
     // An unhealthy reason of its own: a remapped row that failed.
@@ -107,6 +121,18 @@ fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
     assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Slow)])), expect);
     let GpuState::Sample(silent) = sample(&[gpu(0), gpu(1)]) else { unreachable!() };
     assert_eq!(of(GpuState::Sample(GpuSample { driver_version: None, ..silent })), expect);
+    // Another MIG instance. A list that fails for a moment does not change it.
+    let mig = |uuid: &str| {
+        let mig = Some(vec![MigInstance { uuid: Some(uuid.into()), ..MigInstance::default() }]);
+        Gpu { mig_mode: Some(true), mig, ..gpu(1) }
+    };
+    let sliced = "GPU-0,GPU-1,MIG-1 driver 570.86 ollama 0.12.3";
+    assert_eq!(of(sample(&[gpu(0), mig("MIG-1")])), sliced);
+    let mut failing = Gpu { mig: None, ..mig("") };
+    failing.slow_gaps.failed.insert("mig".into(), crate::gpu::sample::Failure::default());
+    assert_eq!(of(sample(&[gpu(0), failing])), sliced);
+    assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Slow)])), sliced);
+    assert_eq!(of(sample(&[gpu(0), mig("MIG-2")])), sliced.replace("MIG-1", "MIG-2"));
     // A GPU less, and another Ollama.
     assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Lost)])), "GPU-0 driver 570.86 ollama 0.12.3");
     store.put_ollama(OllamaState { reach: Reach::Up { version: "0.13".into() }, ..up });

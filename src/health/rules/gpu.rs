@@ -3,6 +3,7 @@
 use super::facts::Facts;
 use super::findings::Findings;
 use super::{heat, presence};
+use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::{Class, Kind};
@@ -74,8 +75,14 @@ fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Verdict::Unknown,
             Some(gpu),
             format!("GPU {}: no memory, temperature or utilization reported; its health is unknown", gpu.index),
-            "Try a newer driver. MIG parents and boards that NVML does not support report nothing.",
+            "Try a newer driver. Boards that NVML does not support report nothing.",
         );
+    }
+    if gpu.lacks_instance() {
+        let place = findings.place;
+        let severity = if place == Place::Host { Verdict::Unhealthy } else { Verdict::Degraded };
+        let message = format!("GPU {}: MIG is on, and there is no instance: nothing can compute on it", gpu.index);
+        findings.add(Code::MigNoInstance, severity, Some(gpu), message, place.give_an_instance(gpu));
     }
 }
 
@@ -257,11 +264,14 @@ fn board(gpu: &Gpu, min_vram_bytes: Option<u64>, findings: &mut Findings<'_>) {
         let action = "Use a stronger power supply, or a lower power mode (`nvpmodel`).";
         findings.add(Code::PowerAlarm, Verdict::Degraded, Some(gpu), message, action);
     }
-    if let (Some(total), Some(min)) = (gpu.vram_total_bytes, min_vram_bytes)
+    // Without an instance there is another reason.
+    if let (Some(total), Some(min)) = (gpu.model_memory().filter(|_| !gpu.lacks_instance()), min_vram_bytes)
         && total < min
     {
         let gigabytes = |bytes: u64| (bytes as f64 / 1e8).round() / 10.0;
-        let message = format!("GPU {index}: {} GB of VRAM, below GPU_MIN_VRAM_GB={}", gigabytes(total), gigabytes(min));
+        let of = if gpu.mig_mode == Some(true) { " in its largest MIG instance" } else { "" };
+        let message =
+            format!("GPU {index}: {} GB of VRAM{of}, below GPU_MIN_VRAM_GB={}", gigabytes(total), gigabytes(min));
         let action = "Use the intended GPU, or lower GPU_MIN_VRAM_GB.";
         findings
             .add(Code::VramBelowMin, Verdict::Unhealthy, Some(gpu), message, action)

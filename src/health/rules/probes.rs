@@ -4,6 +4,7 @@ use super::driver::any_usable;
 use super::facts::Facts;
 use super::findings::Findings;
 use crate::gpu::holders;
+use crate::gpu::sample::Gpu;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::{self, Loaded};
@@ -41,7 +42,8 @@ fn loaded(facts: &Facts<'_>, row: &KeeperRow) -> Option<Loaded> {
 
 /// By Ollama's list, or by what the GPUs did during the probes of a model that the list has on a GPU.
 fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    if !any_usable(facts.gpu) {
+    // Without a MIG instance nothing runs on a GPU, which has a reason of its own.
+    if !any_usable(facts.gpu) || facts.gpu.gpus().iter().filter(|gpu| gpu.usable()).all(Gpu::lacks_instance) {
         return;
     }
     let on_cpu = |loaded: Option<Loaded>| loaded.is_some_and(|loaded| loaded.vram_bytes == 0);

@@ -63,9 +63,11 @@ fn vram_mismatch(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     if let Some((claimed, used)) =
         history::vram_mismatch(sample, facts.ollama).filter(|_| facts.history.vram_mismatch())
     {
+        let in_mig_mode = sample.gpus.iter().any(|gpu| gpu.memories().next().is_some());
         let message = format!(
-            "Ollama reports {} MiB of VRAM for its models, but the GPUs show only {} MiB in use{}",
+            "Ollama reports {} MiB of VRAM for its models, but {} only {} MiB in use{}",
             claimed >> 20,
+            if in_mig_mode { "the MIG instances that it can use show" } else { "the GPUs show" },
             used >> 20,
             holders::clause(&sample.gpus)
         );

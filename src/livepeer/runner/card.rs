@@ -13,7 +13,8 @@ const MOST_METADATA: usize = 1024;
 /// Characters of a GPU's name.
 const MOST_NAME: usize = 64;
 
-/// A GPU as the registry shows it. Clients find it by its name; other unknown values are left out.
+/// A GPU as the registry shows it: in MIG mode the largest instance, which is what a model can have. Clients find it by its
+/// name; other unknown values are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Card {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,10 +39,12 @@ impl Cards {
             return;
         }
         let card = |gpu: &crate::gpu::sample::Gpu| {
-            let vram_mb = gpu.vram_total_bytes.map(|bytes| bytes >> 20);
-            Some(Card { id: gpu.uuid.clone(), name: gpu.name.clone()?, vram_mb })
+            let vram_mb = gpu.model_memory().map(|bytes| bytes >> 20);
+            Some(Card { id: gpu.uuid.clone(), name: gpu.model_gpu()?, vram_mb })
         };
-        self.all = sample.gpus.iter().filter(|gpu| gpu.usable()).filter_map(card).collect();
+        // Nothing runs on a GPU in MIG mode without an instance.
+        let offered = sample.gpus.iter().filter(|gpu| gpu.usable() && !gpu.lacks_instance());
+        self.all = offered.filter_map(card).collect();
         self.driver = sample.driver_version.as_deref().map(short);
     }
 

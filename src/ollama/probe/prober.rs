@@ -102,9 +102,10 @@ fn look(first: Option<GpuSample>, answered: &Answered, later: impl FnOnce() -> O
     }
 }
 
-/// A driver may take a sample only once a second, and a fast GPU answers in a tenth of one.
+/// A driver may take a sample only once a second, and a fast GPU answers in a tenth of one. In MIG mode it takes none.
 fn is_early(sample: &GpuSample) -> bool {
-    let activities = || sample.gpus.iter().filter_map(|gpu| gpu.activity);
+    let supported = || sample.gpus.iter().filter(|gpu| gpu.utilization_percent.is_some());
+    let activities = || supported().filter_map(|gpu| gpu.activity);
     activities().next().is_some() && activities().all(|activity| activity.utilization_percent.is_none())
 }
 
@@ -144,6 +145,10 @@ fn a_gpu_is_idle_only_when_the_driver_had_time_to_list_its_work() {
     };
     let eval = Duration::from_secs(1);
     let answered = Answered { total: eval, eval, tokens_written: 16, ..Answered::default() };
+    let mig = seen(None).map(|sample| {
+        let gpus = sample.gpus.into_iter().map(|gpu| Gpu { utilization_percent: None, ..gpu }).collect();
+        GpuSample { gpus, ..GpuSample::default() }
+    });
     let percent = |first, later: Option<Option<u32>>| {
         let late = || later.map(seen).expect("one look was enough");
         look(seen(first), &answered, late).percent()
@@ -155,4 +160,5 @@ fn a_gpu_is_idle_only_when_the_driver_had_time_to_list_its_work() {
     assert_eq!(percent(None, Some(Some(97))), Some(97));
     assert_eq!(percent(Some(15), None), None, "unknown, and not for want of samples");
     assert_eq!(look(None, &answered, || seen(Some(97))), Witness::Unknown);
+    assert_eq!(look(mig, &answered, || unreachable!("it is not read again")), Witness::Unknown);
 }

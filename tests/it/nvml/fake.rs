@@ -14,7 +14,7 @@
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
 //! - `gpu1.sleep=MS`: how long that call takes; `hang` never returns
 //! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, or for texts `hex:` and bytes; `gpu*.READING` is that of all GPUs. The READINGs
-//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs` and `fake/activity.rs`
+//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs`, `fake/activity.rs` and `fake/mig.rs`
 //!
 //! It was compared with real parts: its functions and what nvmlInit_v2 returns without a driver with NVIDIA's own
 //! libraries 340.108, 390.157, 418.226, 450.248, 460.106, 470.256, 525.147, 535.274, 550.163 and 555.58 (`real_nvml.rs`);
@@ -33,6 +33,8 @@ pub mod activity;
 pub mod device;
 #[path = "fake/events.rs"]
 pub mod events;
+#[path = "fake/mig.rs"]
+pub mod mig;
 
 const INVALID_ARGUMENT: c_int = 2;
 const SUCCESS: c_int = 0;
@@ -78,13 +80,18 @@ fn misbehave(how: &str) {
     }
 }
 
+/// The GPU behind a handle, which may be that of one of its MIG instances.
 fn index_of(handle: *mut c_void) -> usize {
-    handle as usize - 1
+    (handle as usize & 0xffff) - 1
 }
 
 /// A reading of the GPU behind `handle`: its text, or an NVML error.
 fn reading(handle: *mut c_void, name: &str, default: &str) -> Result<String, c_int> {
     let index = index_of(handle);
+    let name = match mig::slot(handle) {
+        None => name.to_owned(),
+        Some(slot) => mig::key(handle, slot, name)?,
+    };
     let set = setting(&format!("gpu{index}.{name}")).or_else(|| setting(&format!("gpu*.{name}")));
     let value = set.unwrap_or_else(|| default.to_owned());
     match value.strip_prefix("err:") {

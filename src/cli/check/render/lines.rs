@@ -1,17 +1,28 @@
 //! The lines below the first: GPUs and reasons.
 
-use super::report::{Gpu, Reason};
+use super::report::{Gpu, MigInstance, Reason};
 use crate::health::verdict::Verdict;
 
 /// NVML's names are shorter; those of another worker may not be.
 const MAX_NAME: usize = 96;
+/// No GPU has more.
+const MAX_INSTANCES: usize = 64;
 
-/// `GPU 0 NVIDIA L40S: 41 °C, 63 W of 350 W, 7012 of 46068 MiB, 3 %`
+/// `GPU 0 NVIDIA L40S: 41 °C, 63 W of 350 W, 7012 of 46068 MiB, 3 %`. Below it its MIG instances, each as
+/// `  MIG 3g.40gb MIG-c7384736-…: 17 of 40448 MiB`.
 pub(super) fn of_gpus(gpus: &[Gpu]) -> impl Iterator<Item = String> {
-    gpus.iter().enumerate().map(|(at, gpu)| {
-        let name =
-            gpu.name.as_ref().map_or_else(String::new, |name| format!(" {}", crate::sys::text::start(name, MAX_NAME)));
-        format!("{}{name}: {}", label(at, gpu), readings(gpu))
+    let short = |text: &Option<String>| {
+        text.as_ref().map_or_else(String::new, |text| format!(" {}", crate::sys::text::start(text, MAX_NAME)))
+    };
+    let instance = move |one: &MigInstance| {
+        let memory = of(one.vram_used_mb, one.vram_total_mb, " MiB", "", " MiB in use");
+        let memory = memory.unwrap_or_else(|| "no readings".into());
+        format!("  MIG{}{}: {memory}", short(&one.profile), short(&one.uuid))
+    };
+    gpus.iter().enumerate().flat_map(move |(at, gpu)| {
+        let mut lines = vec![format!("{}{}: {}", label(at, gpu), short(&gpu.name), readings(gpu))];
+        lines.extend(gpu.mig.iter().flatten().take(MAX_INSTANCES).map(instance));
+        lines
     })
 }
 
@@ -25,15 +36,6 @@ fn readings(gpu: &Gpu) -> String {
     if let Some(why) = &gpu.error {
         return format!("no readings: {why}");
     }
-    let part = |value: Option<f64>, unit: &str| value.map(|value| format!("{value:.0}{unit}"));
-    let of = |value: Option<f64>, limit: Option<f64>, unit: &str, between: &str, alone: &str| match (value, limit) {
-        (None, None) => None,
-        (Some(value), None) => Some(format!("{value:.0}{alone}")),
-        (value, Some(limit)) => {
-            let value = part(value, "").unwrap_or_else(|| "-".into());
-            Some(format!("{value}{between} of {limit:.0}{unit}"))
-        }
-    };
     let all = [
         part(gpu.temperature_c, " °C"),
         of(gpu.power_w, gpu.power_limit_w, " W", " W", " W"),
@@ -42,6 +44,21 @@ fn readings(gpu: &Gpu) -> String {
     ];
     let all: Vec<String> = all.into_iter().flatten().collect();
     if all.is_empty() { "no readings".into() } else { all.join(", ") }
+}
+
+fn part(value: Option<f64>, unit: &str) -> Option<String> {
+    value.map(|value| format!("{value:.0}{unit}"))
+}
+
+fn of(value: Option<f64>, limit: Option<f64>, unit: &str, between: &str, alone: &str) -> Option<String> {
+    match (value, limit) {
+        (None, None) => None,
+        (Some(value), None) => Some(format!("{value:.0}{alone}")),
+        (value, Some(limit)) => {
+            let value = part(value, "").unwrap_or_else(|| "-".into());
+            Some(format!("{value}{between} of {limit:.0}{unit}"))
+        }
+    }
 }
 
 /// One reason, and its GPU as people see it.

@@ -38,7 +38,18 @@ pub(super) struct Gpu {
     pub(super) vram_used_mb: Option<f64>,
     pub(super) vram_total_mb: Option<f64>,
     pub(super) utilization_percent: Option<f64>,
+    pub(super) mig: Option<Vec<MigInstance>>,
     pub(super) error: Option<String>,
+}
+
+/// A MIG instance of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MigInstance {
+    pub(super) uuid: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) vram_used_mb: Option<f64>,
+    pub(super) vram_total_mb: Option<f64>,
 }
 
 #[derive(Deserialize)]

@@ -128,7 +128,7 @@ fn a_gpu_that_does_not_work_during_probes_is_a_reason() {
 fn who_holds_the_memory_is_named_where_a_model_lacks_it() {
     let process = |pid, name: Option<&str>, mib: u64| {
         let (name, vram_bytes) = (name.map(str::to_owned), Some(mib << 20));
-        crate::gpu::value::Process { pid, name, vram_bytes }
+        crate::gpu::value::Process { pid, name, vram_bytes, ..Default::default() }
     };
     let check = |processes: &[crate::gpu::value::Process], case: Case, code, message: &str, action: &str| {
         let gpu = sample(vec![Gpu { processes: Some(processes.to_vec()), ..gpu() }]);

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
-use crate::{INVALID_ARGUMENT, SUCCESS, index_of, numbers, put, reading, setting, text};
+use crate::{INVALID_ARGUMENT, SUCCESS, index_of, mig, numbers, put, reading, setting, text};
 
 pub const INSUFFICIENT_SIZE: c_int = 7;
 const NOT_SUPPORTED: &str = "err:3";
@@ -36,12 +36,16 @@ number! {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetName(handle: *mut c_void, out: *mut c_char, length: c_uint) -> c_int {
-    text(reading(handle, "name", &format!("Fake RTX {}", index_of(handle))), out, length)
+    let default = if mig::slot(handle).is_some() { NOT_SUPPORTED.into() } else { format!("Fake RTX {}", index_of(handle)) };
+    text(reading(handle, "name", &default), out, length)
 }
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetUUID(handle: *mut c_void, out: *mut c_char, length: c_uint) -> c_int {
-    let default = format!("GPU-00000000-0000-0000-0000-{:012}", index_of(handle));
+    let default = match mig::slot(handle) {
+        None => format!("GPU-00000000-0000-0000-0000-{:012}", index_of(handle)),
+        Some(slot) => format!("MIG-00000000-0000-0000-{slot:04}-{:012}", index_of(handle)),
+    };
     text(reading(handle, "uuid", &default), out, length)
 }
 
@@ -103,7 +107,8 @@ pub struct Memory2 {
 /// `memory`: MiB of `total/used/reserved/free`. Without the last free is what is left of the total; the last two may be
 /// left out.
 fn memory(handle: *mut c_void) -> Result<[u64; 4], c_int> {
-    let all = numbers::<u64>(handle, "memory", "24576/7012/512")?;
+    let default = mig::memory(handle).unwrap_or_else(|| "24576/7012/512".into());
+    let all = numbers::<u64>(handle, "memory", &default)?;
     let &[total, used, ..] = &all[..] else { return Err(INVALID_ARGUMENT) };
     let reserved = all.get(2).copied().unwrap_or(0);
     let free = all.get(3).copied().unwrap_or(total.saturating_sub(used + reserved));
@@ -341,22 +346,29 @@ pub struct Process {
     compute_instance: c_uint,
 }
 
-/// `processes`: `pid:MiB`, parted by commas; `pid:-` where the driver does not say how much. By default it is a number that no
-/// process of this machine has: the kernel gives none above 4194304.
+/// `processes`: `pid:MiB`, parted by commas; `pid:-` where the driver does not say how much, and `pid:MiB:2/0` on compute
+/// instance 0 of GPU instance 2. By default it is a number that no process of this machine has: the kernel gives none above
+/// 4194304.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
     handle: *mut c_void,
     count: *mut c_uint,
     out: *mut Process,
 ) -> c_int {
-    let text = match reading(handle, "processes", "4200042:6321") {
+    let own = mig::of(handle);
+    let default = if mig::slot(handle).is_some() { "" } else { "4200042:6321" };
+    let text = match reading(handle, "processes", default) {
         Ok(text) => text,
         Err(code) => return code,
     };
     let parse = |one: &str| {
         let (pid, mib) = one.split_once(':')?;
+        let (mib, instance) = mib.split_once(':').unwrap_or((mib, ""));
         let used = if mib == "-" { u64::MAX } else { mib.parse::<u64>().ok()? << 20 };
-        Some(Process { pid: pid.parse().ok()?, used, gpu_instance: u32::MAX, compute_instance: u32::MAX })
+        let ids: Vec<u32> = instance.split('/').filter_map(|id| id.parse().ok()).collect();
+        let ids = own.as_ref().map_or(ids, |own| vec![own[0] as u32, own[1] as u32]);
+        let id = |at: usize| ids.get(at).copied().unwrap_or(u32::MAX);
+        Some(Process { pid: pid.parse().ok()?, used, gpu_instance: id(0), compute_instance: id(1) })
     };
     let all: Vec<Process> = text.split(',').filter_map(parse).collect();
     let room = unsafe { std::mem::replace(&mut *count, all.len() as c_uint) };
@@ -367,13 +379,6 @@ pub extern "C" fn nvmlDeviceGetComputeRunningProcesses_v3(
         unsafe { out.add(i).write(process) };
     }
     SUCCESS
-}
-
-/// `mig`: 1 while it is cut into slices.
-#[unsafe(no_mangle)]
-pub extern "C" fn nvmlDeviceGetMigMode(handle: *mut c_void, now: *mut c_uint, pending: *mut c_uint) -> c_int {
-    put(handle, "mig", NOT_SUPPORTED, pending);
-    put(handle, "mig", NOT_SUPPORTED, now)
 }
 
 /// `nvlinks`: 1 for each that is up, 0 for each that is not, parted by slashes.
