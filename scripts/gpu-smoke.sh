@@ -107,7 +107,27 @@ ecc_uncorrected_volatile ecc.errors.uncorrected.volatile.total 0
 ecc_uncorrected_aggregate ecc.errors.uncorrected.aggregate.total 0
 persistence_mode persistence_mode same
 mig_mode mig.mode.current same
+remapped_rows_correctable remapped_rows.correctable 0
+remapped_rows_uncorrectable remapped_rows.uncorrectable 0
+remapped_rows_pending remapped_rows.pending same
+remapped_rows_failed remapped_rows.failure same
+spare_rows_max remapped_rows.histogram.max 0
+spare_rows_high remapped_rows.histogram.high 0
+spare_rows_partial remapped_rows.histogram.partial 0
+spare_rows_low remapped_rows.histogram.low 0
+spare_rows_none remapped_rows.histogram.none 0
+sram_threshold_exceeded ecc.errors.uncorrected.aggregate.sram.thresholdExceeded same
+fabric_state fabric.state same
+fabric_status fabric.status same
 FIELDS
+
+# What nvidia-smi shows in its long form alone: our name, the heading that the line stands below ("-": any), its words.
+cat >"$work/lines" <<'LINES'
+channel_repair_pending|-|Channel Repair Pending|same
+tpc_repair_pending|-|TPC Repair Pending|same
+unrepairable_memory|-|Unrepairable Memory|same
+memory_power_w|GPU Memory Power Readings|Average Power Draw|75
+LINES
 
 # A driver that does not know a field rejects the whole query.
 nvidia-smi --help-query-gpu >"$work/known" 2>/dev/null || fail "nvidia-smi failed: $(cat "$work/known")"
@@ -122,6 +142,34 @@ done <"$work/fields"
 nvidia-smi --query-gpu="$query" --format=csv,noheader,nounits >"$work/theirs" ||
     fail "nvidia-smi failed: $(cat "$work/theirs")"
 [ -s "$work/theirs" ] || fail "nvidia-smi lists no GPU"
+
+# The long form as further fields of each GPU, in the same order.
+nvidia-smi -q >"$work/long" 2>/dev/null || fail "nvidia-smi -q failed: $(cat "$work/long")"
+awk -F '|' '{ words = $3; gsub(/ /, "_", words); print $1, words, $4 }' "$work/lines" >>"$work/asked"
+awk -v gpus="$(wc -l <"$work/theirs")" '
+    FNR == NR { n++; split($0, part, "|"); below[n] = part[2]; words[n] = part[3]; next }
+    /^GPU / { gpu++ }
+    {
+        name = $0
+        sub(/ *:.*/, "", name)
+        sub(/^ */, "", name)
+        sub(/ *$/, "", name)
+        value = $0
+        if (sub(/^[^:]*: */, "", value) == 0) { heading = name; next }
+        sub(/ [A-Za-z()%]*$/, "", value)
+        for (i = 1; i <= n; i++)
+            if (name == words[i] && (below[i] == "-" || below[i] == heading)) found[gpu, i] = value
+    }
+    END {
+        for (gpu = 1; gpu <= gpus; gpu++) {
+            line = ""
+            for (i = 1; i <= n; i++) line = line ", " ((gpu, i) in found ? found[gpu, i] : "N/A")
+            print substr(line, 2)
+        }
+    }
+' "$work/lines" "$work/long" >"$work/further"
+paste -d , "$work/theirs" "$work/further" >"$work/both"
+mv "$work/both" "$work/theirs"
 sampled || fail "the worker no longer lists a GPU"
 curl -sS -m 5 "$url/metrics" >"$work/metrics"
 
@@ -144,8 +192,15 @@ awk -v work="$work" '
             key = "gpu" gpu "_" mine[i]
             have = key in ours ? ours[key] : "-"
             if (theirs ~ /N\/A|Not Supported|Insufficient|Unknown Error/) theirs = "-"
-            if (theirs == "Enabled") theirs = "true"
-            if (theirs == "Disabled") theirs = "false"
+            if (theirs == "Enabled" || theirs == "Yes") theirs = "true"
+            if (theirs == "Disabled" || theirs == "No") theirs = "false"
+            if (mine[i] ~ /^fabric_/) {
+                # Some drivers repeat the name.
+                sub(/^(state|status) +/, "", theirs)
+                gsub(/ /, "_", theirs)
+            }
+            # The number of banks without the word.
+            if (mine[i] ~ /^spare_rows_/) sub(/ bank.*/, "", theirs)
             if (mine[i] == "performance_state") sub(/^P/, "", theirs)
             # nvidia-smi shows one of several fans.
             if (mine[i] == "fan_percent") sub(/ .*/, "", have)
@@ -195,6 +250,12 @@ else
     rc=1
 fi
 
+echo "not compared, because they are means since the last sample:"
+awk -F = '
+    /^gpu[0-9]+_([a-z]+_activity_percent|pcie_[a-z]+_mib_per_second|processes[0-9]+_(pid|name|utilization_percent))=/ {
+        print "  " $1, $2
+    }
+' "$work/ours"
 echo "microseconds of each call in the last sample, summed over the GPUs:"
 sed -n 's/^agent_net_collect_call_seconds{call="\([^"]*\)"} \(.*\)/\1 \2/p' "$work/metrics" |
     awk '{ printf "  %-28s %.0f\n", $1, $2 * 1e6; all += $2 } END { printf "  %-28s %.0f\n", "all", all * 1e6 }'

@@ -6,9 +6,9 @@ use crate::http::reply::Reply;
 /// Compressed by build.rs.
 pub(crate) const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/status.html.gz"));
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"XdXPruAUlpR8bFet8psbFqy8zPrP7oahdYqwZttpTtw=\"";
+const ETAG: &str = "\"iSqnUIk9ObnwP0TgrKWfyzdD7BkesHbtv6tOrt+Ttio=\"";
 const STYLE: &str = "kLsfhjYQiTnqBPllnW8Lxx6LDIW7mCHExL2FEiIkJAY=";
-const SCRIPT: &str = "ldhR8ERqPO3Y+TAF9pcw1uZNaKTMGK6hnwY69qz7T5Q=";
+const SCRIPT: &str = "fE3P6fZB81m2W0BRcVTf5vF5d24V+bYhPMPMKlG5AIU=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::mig_instance::MigInstance;
 use super::readings::Gpu;
-use super::value::{MigInstance, Process};
+use super::value::Process;
 use crate::sys::json::MIB;
 use crate::sys::order;
 
@@ -181,6 +182,7 @@ fn in_mig_mode_an_instance_is_what_a_model_needs_room_in() {
         name: Some(name.into()),
         vram_bytes: Some(mib * MIB),
         mig_uuid: on.map(str::to_owned),
+        ..Process::default()
     };
     let instance = |uuid: &str, gpu_instance, used: Option<u64>| MigInstance {
         uuid: Some(uuid.into()),

@@ -1,7 +1,8 @@
 //! What a model can have of a GPU in MIG mode: one instance, and never the whole GPU.
 
+use super::mig_instance::MigInstance;
 use super::readings::Gpu;
-use super::value::{MigInstance, Process};
+use super::value::Process;
 
 impl Gpu {
     /// MIG is on, and no instance of the GPU is here: nothing can compute on it.

@@ -4,6 +4,7 @@ pub(crate) mod activity;
 pub(crate) mod amd_cards;
 pub(crate) mod bus;
 pub(crate) mod client;
+pub(crate) mod fabric;
 pub(crate) mod failure;
 #[cfg(feature = "nvml")]
 pub(crate) mod helper;
@@ -14,6 +15,7 @@ pub(crate) mod kmsg;
 pub(crate) mod legacy;
 pub(crate) mod merge;
 pub(crate) mod mig;
+pub(crate) mod mig_instance;
 pub(crate) mod pci;
 pub(crate) mod place;
 pub(crate) mod plausible;

@@ -19,6 +19,23 @@ pub(crate) fn check(name: &str, value: impl Into<i128>) -> Result<(), String> {
     }
 }
 
+/// The value of a share or a rate, if the reading `name` can have it. Rounding may take it over the greatest one by less
+/// than half.
+///
+/// # Errors
+/// As [`check`].
+#[cfg(any(feature = "nvml", test))]
+pub(crate) fn check_decimal(name: &str, value: f64) -> Result<f64, String> {
+    let reading = readings::find(name);
+    let (least, greatest) = reading.and_then(|reading| reading.range).unwrap_or((i64::MIN, i64::MAX));
+    let (least, greatest) = (least as f64, greatest as f64);
+    // NaN is in no range.
+    if (least..greatest + 0.5).contains(&value) {
+        return Ok(value.min(greatest));
+    }
+    Err(impossible(value, reading.map_or("", |reading| reading.unit.word())))
+}
+
 /// Most fans of one card.
 #[cfg(any(feature = "nvml", test))]
 pub(crate) const MAX_FANS: u32 = 16;
@@ -86,4 +103,16 @@ fn both_ends_of_every_range_are_plausible_and_nothing_beyond() {
             assert_eq!(check(name, value).is_ok(), good, "{name}: {value}");
         }
     }
+}
+
+#[test]
+fn a_share_is_a_number_from_0_to_100() {
+    let name = "sm_activity_percent";
+    for (value, expect) in [(0.0, 0.0), (37.25, 37.25), (100.0, 100.0), (100.4, 100.0)] {
+        assert_eq!(check_decimal(name, value), Ok(value.min(expect)), "{value}");
+    }
+    for value in [100.5, -0.1, 1e300, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert_eq!(check_decimal(name, value), Err(format!("{value} % is impossible")));
+    }
+    assert_eq!(check_decimal("pcie_sent_mib_per_second", 54_321.5), Ok(54_321.5));
 }

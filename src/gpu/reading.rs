@@ -5,7 +5,7 @@ use std::borrow::Cow;
 #[cfg(test)]
 use schemars::{Schema, SchemaGenerator};
 
-use super::value::{Labeled, Unit, Value};
+use super::value::{self, Labeled, Unit, Value};
 use crate::sys::exposition::{Family, counter, gauge};
 
 /// How often a reading is read.
@@ -135,6 +135,12 @@ impl<G> Row<G> {
     pub(crate) const fn gauge(self, name: &'static str) -> Self {
         let help = self.doc;
         self.metric(gauge(name, UUID, help), &[], Source::Number)
+    }
+
+    /// 1 while it is true.
+    pub(crate) const fn flag(self, name: &'static str) -> Self {
+        let help = self.doc;
+        self.metric(gauge(name, UUID, help), &[], Source::One(value::is_set))
     }
 
     pub(crate) const fn counter(self, name: &'static str) -> Self {

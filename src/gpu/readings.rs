@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::activity::Activity;
 use super::failure::{Gaps, GpuError};
+use super::mig_instance::MigInstance;
 use super::reading::{Metric, Row, fast, fixed, slow};
-use super::value::{self, MigInstance, Process, RemappedRows, Reported, RetiredPages, Unit};
+use super::value::{self, Process, RemappedRows, Reported, RetiredPages, SpareRows, Unit};
 use super::vendor::Vendor;
 use crate::sys::explanation::{Explanation, Names};
 use crate::sys::exposition::{Family, counter, gauge};
@@ -26,6 +27,8 @@ const MAX_COUNT: i64 = u32::MAX as i64 - 1;
 const CENTURY_NS: i64 = 100 * 366 * 86_400 * 1_000_000_000;
 /// The largest board at work for thirty years.
 const MAX_ENERGY_MJ: i64 = MAX_POWER_MW * 86_400 * 366 * 30;
+/// Eight times what 16 lanes of PCIe 6 carry in a second.
+const MAX_PCIE_MIB: i64 = 1_000_000;
 /// 16 TiB.
 const MAX_MEMORY: i64 = 16 << 40;
 
@@ -56,6 +59,16 @@ const REMAP_STATE: &[Metric] = &[
 ];
 const RETIRED_PAGES: Family =
     gauge("agent_net_gpu_retired_pages", &["uuid", "type"], "Retired memory pages, by kind of error.");
+const SPARE_ROWS: Family = gauge(
+    "agent_net_gpu_spare_row_banks",
+    &["uuid", "left"],
+    "Memory banks by the spare rows that they have left: max, high, partial, low, none.",
+);
+const PCIE_RATE: Family = gauge(
+    "agent_net_gpu_pcie_bytes_per_second",
+    &["uuid", "direction"],
+    "PCIe traffic: sent by the GPU, received by it.",
+);
 const LINK_GENERATION: Family =
     gauge("agent_net_gpu_pcie_link_generation", &["uuid", "state"], "PCIe generation, current and max.");
 const LINK_WIDTH: Family =
@@ -168,6 +181,9 @@ readings! {
             .series(THRESHOLD, &["memory_max"]);
     power_mw: Option<u32> = fast("power_w", Unit::Milliwatts, "Power draw.").core().range(0, MAX_POWER_MW)
         .gauge("agent_net_gpu_power_watts");
+    memory_power_mw: Option<u32> =
+        slow("memory_power_w", Unit::Milliwatts, "Power draw of the memory, a mean of about a second.")
+            .range(0, MAX_POWER_MW).gauge("agent_net_gpu_memory_power_watts");
     power_limit_mw: Option<u32> =
         fast("power_limit_w", Unit::Milliwatts, "Power limit in force.").range(1, MAX_POWER_MW)
             .gauge("agent_net_gpu_power_limit_watts");
@@ -184,6 +200,22 @@ readings! {
     memory_utilization_percent: Option<u32> = fast(
         "memory_utilization_percent", Unit::Percent, "Share of the time in which memory was read or written.",
     ).range(0, 100).gauge("agent_net_gpu_memory_utilization_ratio");
+    sm_activity_percent: Option<f64> = fast(
+        "sm_activity_percent", Unit::Percent,
+        "Share of the compute units (SMs) at work since the last sample (GPM, Hopper and later).",
+    ).range(0, 100).gauge("agent_net_gpu_sm_activity_ratio");
+    tensor_activity_percent: Option<f64> = fast(
+        "tensor_activity_percent", Unit::Percent, "Share of the tensor cores at work since the last sample (GPM).",
+    ).range(0, 100).gauge("agent_net_gpu_tensor_activity_ratio");
+    dram_activity_percent: Option<f64> = fast(
+        "dram_activity_percent", Unit::Percent, "Share of the memory bandwidth in use since the last sample (GPM).",
+    ).range(0, 100).gauge("agent_net_gpu_dram_activity_ratio");
+    pcie_sent_mib_per_second: Option<f64> = fast(
+        "pcie_sent_mib_per_second", Unit::Throughput, "PCIe traffic from the GPU since the last sample (GPM).",
+    ).range(0, MAX_PCIE_MIB).series(PCIE_RATE, &["sent"]);
+    pcie_received_mib_per_second: Option<f64> = fast(
+        "pcie_received_mib_per_second", Unit::Throughput, "PCIe traffic to the GPU since the last sample (GPM).",
+    ).range(0, MAX_PCIE_MIB).series(PCIE_RATE, &["received"]);
     graphics_clock_mhz: Option<u32> =
         fast("graphics_clock_mhz", Unit::Megahertz, "Graphics clock.").range(0, MAX_CLOCK_MHZ)
             .series(CLOCK, &["graphics"]);
@@ -230,6 +262,17 @@ readings! {
             .counter("agent_net_gpu_pcie_replays_total");
     nvlinks_active: Option<u32> = slow("nvlinks_active", Unit::Of(""), "NVLinks that are up.")
         .gauge("agent_net_gpu_nvlinks_active");
+    fabric_state: Option<String> = slow(
+        "fabric_state", Unit::Of(""),
+        "Registration with the NVLink fabric of a machine with NVSwitches: not_started, in_progress, completed.",
+    );
+    fabric_status: Option<String> = slow(
+        "fabric_status", Unit::Of(""), "Result of that registration once it is completed: success, or NVML's error.",
+    );
+    fabric_health: Option<String> = slow(
+        "fabric_health", Unit::Of(""),
+        "Health of its fabric: healthy, unhealthy or limited capacity, then what is wrong (newer drivers).",
+    );
     ecc_enabled: Option<bool> = slow("ecc_enabled", Unit::Of(""), "True while ECC is on.");
     ecc_uncorrected_volatile: Option<u64> = slow(
         "ecc_uncorrected_volatile", Unit::Of("errors"),
@@ -242,9 +285,27 @@ readings! {
         "remapped_rows", Unit::Of("rows"),
         "Remapped memory rows, and whether a remap is pending or has failed (Ampere and later).",
     ).range(0, 1 << 24).each(REMAPPED_ROWS, value::kinds).more(REMAP_STATE);
+    spare_rows: Option<SpareRows> = slow(
+        "spare_rows", Unit::Of("banks"),
+        "Memory banks by the spare rows that they have left for row remaps (Ampere and later).",
+    ).range(1, 1 << 24).each(SPARE_ROWS, value::banks);
     retired_pages: Option<RetiredPages> = slow(
         "retired_pages", Unit::Of("pages"), "Retired memory pages, and whether one is pending (before Ampere).",
     ).range(0, 1 << 20).each(RETIRED_PAGES, value::kinds);
+    sram_threshold_exceeded: Option<bool> = slow(
+        "sram_threshold_exceeded", Unit::Of(""),
+        "True once the on-chip memory (SRAM) had more uncorrectable errors than NVIDIA tolerates. Some drivers report it to \
+         root alone.",
+    ).flag("agent_net_gpu_sram_threshold_exceeded");
+    channel_repair_pending: Option<bool> =
+        slow("channel_repair_pending", Unit::Of(""), "True while the repair of a memory channel waits for a reset.")
+            .flag("agent_net_gpu_channel_repair_pending");
+    tpc_repair_pending: Option<bool> =
+        slow("tpc_repair_pending", Unit::Of(""), "True while the repair of a compute unit (TPC) waits for a reset.")
+            .flag("agent_net_gpu_tpc_repair_pending");
+    unrepairable_memory: Option<bool> =
+        slow("unrepairable_memory", Unit::Of(""), "True if the memory has errors beyond repair (Hopper and later).")
+            .flag("agent_net_gpu_unrepairable_memory");
     inforom_corrupt: Option<bool> =
         fixed("inforom_corrupt", Unit::Of(""), "True if the infoROM, the board's own data, is corrupted.");
     vbios_version: Option<String> = fixed("vbios_version", Unit::Of(""), "Version of the video BIOS.");

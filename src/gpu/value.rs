@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::mig_instance::{MigInstance, MigRow};
 use crate::sys::exposition::flag;
 use crate::sys::json::MIB;
 use crate::sys::order;
@@ -23,6 +24,8 @@ pub(crate) enum Unit {
     Millijoules,
     Percent,
     Megahertz,
+    /// MiB a second.
+    Throughput,
     /// Shown in seconds.
     Nanoseconds,
     /// Bits of [`THROTTLES`], shown by name.
@@ -45,6 +48,7 @@ pub(crate) enum Value<'a> {
     Seconds(BTreeMap<&'a str, f64>),
     Rows(RemappedRows),
     Pages(RetiredPages),
+    Spares(SpareRows),
     Processes(Vec<ProcessRow<'a>>),
     Mig(Vec<MigRow<'a>>),
 }
@@ -78,6 +82,19 @@ pub(crate) struct RemappedRows {
     pub(crate) failed: bool,
 }
 
+/// Memory banks by the spare rows that they have left for row remaps (Ampere and later).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct SpareRows {
+    /// Banks with all of their spare rows.
+    pub(crate) max: u32,
+    pub(crate) high: u32,
+    pub(crate) partial: u32,
+    pub(crate) low: u32,
+    /// Banks whose next broken row cannot be remapped.
+    pub(crate) none: u32,
+}
+
 /// Memory pages that are no longer used (before Ampere).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -102,6 +119,8 @@ pub(crate) struct Process {
     /// UUID of the MIG instance that it runs on; None: on none, or on one that is not listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mig_uuid: Option<String>,
+    /// Mean since the last slow reading; None: unknown.
+    pub(crate) utilization_percent: Option<u32>,
 }
 
 /// The same in the report.
@@ -115,40 +134,8 @@ pub(crate) struct ProcessRow<'a> {
     vram_mb: Option<u64>,
     /// UUID of the MIG instance that it runs on; null outside MIG mode and where the driver does not report it.
     mig_uuid: Option<&'a str>,
-}
-
-/// A part of a GPU in MIG mode, with compute units of its own. Its memory is that of its GPU instance, which several
-/// compute instances can share.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct MigInstance {
-    pub(crate) uuid: Option<String>,
-    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
-    pub(crate) profile: Option<String>,
-    pub(crate) gpu_instance: Option<u32>,
-    pub(crate) compute_instance: Option<u32>,
-    pub(crate) sm_count: Option<u32>,
-    pub(crate) vram_total_bytes: Option<u64>,
-    pub(crate) vram_used_bytes: Option<u64>,
-}
-
-/// The same in the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MigInstance"))]
-pub(crate) struct MigRow<'a> {
-    /// `MIG-…`, as CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES take it.
-    uuid: Option<&'a str>,
-    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
-    profile: Option<&'a str>,
-    /// Id of its GPU instance on this GPU. Instances with the same one share their memory.
-    gpu_instance: Option<u32>,
-    /// Id of its compute instance in that GPU instance.
-    compute_instance: Option<u32>,
-    /// Number of streaming multiprocessors.
-    sm_count: Option<u32>,
-    /// MiB of its GPU instance.
-    vram_total_mb: Option<u64>,
-    vram_used_mb: Option<u64>,
+    /// Share of the GPU's compute units that it used, a mean since the last slow readings; null: unknown.
+    utilization_percent: Option<u32>,
 }
 
 /// Processes beyond this many are not listed.
@@ -181,6 +168,7 @@ impl Unit {
             Self::Millijoules => "mJ",
             Self::Percent => "%",
             Self::Megahertz => "MHz",
+            Self::Throughput => "MiB/s",
             Self::Nanoseconds => "ns",
             Self::ThrottleBits => "",
             Self::Of(word) => word,
@@ -208,6 +196,7 @@ impl Unit {
             Self::Milliwatts | Self::Millijoules => number / 1000.0,
             Self::Percent => number / 100.0,
             Self::Megahertz => number * 1e6,
+            Self::Throughput => number * MIB as f64,
             Self::Nanoseconds => number / 1e9,
             _ => number,
         }
@@ -220,7 +209,7 @@ impl Unit {
             Self::Milliwatts => "W",
             Self::Millijoules => "J",
             Self::Nanoseconds => "s",
-            Self::Celsius | Self::Percent | Self::Megahertz => self.word(),
+            Self::Celsius | Self::Percent | Self::Megahertz | Self::Throughput => self.word(),
             Self::ThrottleBits | Self::Of(_) => "",
         }
     }
@@ -255,6 +244,20 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u32, i32, u64);
 
+/// A share or a rate, which is shown with one decimal.
+impl Reported for Option<f64> {
+    #[cfg(test)]
+    type Shown = Self;
+
+    fn shown(&self, _: Unit) -> Option<Value<'_>> {
+        self.map(|number| Value::Decimal((number * 10.0).round() / 10.0))
+    }
+
+    fn number(&self) -> Option<f64> {
+        *self
+    }
+}
+
 /// Types that are shown as they are, or by a simple expression.
 macro_rules! shown_as {
     ($($type:ty => $shown:ty: $value:expr;)+) => {$(
@@ -276,6 +279,7 @@ shown_as! {
     (i32, i32) => String: |(major, minor)| Value::Text(format!("{major}.{minor}").into());
     RemappedRows => RemappedRows: |rows| Value::Rows(*rows);
     RetiredPages => RetiredPages: |pages| Value::Pages(*pages);
+    SpareRows => SpareRows: |rows| Value::Spares(*rows);
     Vec<Process> => Vec<ProcessRow<'static>>: |all| Value::Processes(all.iter().map(ProcessRow::new).collect());
     Vec<MigInstance> => Vec<MigRow<'static>>: |all| Value::Mig(all.iter().map(MigRow::new).collect());
 }
@@ -298,21 +302,7 @@ impl<'a> ProcessRow<'a> {
             name: process.name.as_deref(),
             vram_mb: process.vram_bytes.map(|bytes| bytes / MIB),
             mig_uuid: process.mig_uuid.as_deref(),
-        }
-    }
-}
-
-impl<'a> MigRow<'a> {
-    fn new(instance: &'a MigInstance) -> Self {
-        let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
-        Self {
-            uuid: instance.uuid.as_deref(),
-            profile: instance.profile.as_deref(),
-            gpu_instance: instance.gpu_instance,
-            compute_instance: instance.compute_instance,
-            sm_count: instance.sm_count,
-            vram_total_mb: mib(instance.vram_total_bytes),
-            vram_used_mb: mib(instance.vram_used_bytes),
+            utilization_percent: process.utilization_percent,
         }
     }
 }
@@ -344,6 +334,19 @@ pub(crate) fn kinds(value: &Value<'_>) -> Labeled {
         Value::Pages(pages) => two([("single_bit", pages.single_bit), ("double_bit", pages.double_bit)]),
         _ => Vec::new(),
     }
+}
+
+/// Memory banks, by what they have left.
+pub(crate) fn banks(value: &Value<'_>) -> Labeled {
+    let Value::Spares(rows) = value else { return Vec::new() };
+    let all =
+        [("max", rows.max), ("high", rows.high), ("partial", rows.partial), ("low", rows.low), ("none", rows.none)];
+    all.map(|(name, n)| (name.into(), f64::from(n))).into()
+}
+
+/// A flag as a number.
+pub(crate) fn is_set(value: &Value<'_>) -> Option<f64> {
+    if let Value::Flag(is) = value { Some(flag(*is)) } else { None }
 }
 
 pub(crate) fn remap_pending(value: &Value<'_>) -> Option<f64> {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::severity::Verdict;
 use super::snapshot_store::SnapshotStore;
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::sample::{FaultKind, Gpu, GpuSample};
 use crate::gpu::state::GpuState;
-use crate::gpu::value::MigInstance;
 use crate::gpu::wire::ActivityAsk;
 use crate::ollama::probe::watch::GpuWatch;
 use crate::ollama::probe::witness::WORKS_PERCENT;

@@ -57,6 +57,7 @@ pub(crate) struct Track {
     pub(crate) dead: Streak<2>,
     pub(crate) replays: Replays,
     pub(crate) nvlink_ever: bool,
+    pub(crate) awaits_fabric: Lasting,
     /// Pages were retired while it was watched.
     pub(crate) retired_rise: bool,
     retired: Option<u32>,
@@ -148,6 +149,7 @@ impl Track {
     }
 
     fn see_slow(&mut self, gpu: &Gpu, at: Duration) {
+        self.awaits_fabric.see(at, gpu.awaits_fabric());
         self.nvlink_ever |= gpu.nvlinks_active.is_some_and(|links| links > 0);
         match (gpu.pcie_width, gpu.pcie_width_max) {
             // At idle a link may be narrower; it counts only under load.
@@ -229,6 +231,32 @@ impl<const N: u32> Streak<N> {
 
     pub(crate) fn held(self) -> bool {
         self.held
+    }
+}
+
+/// A condition counts once it has lasted this long: a machine with NVSwitches registers its GPUs while it starts.
+const LASTING: Duration = Duration::from_secs(300);
+
+/// For how long a condition has been seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lasting {
+    since: Option<Duration>,
+    lasted: Duration,
+}
+
+impl Lasting {
+    fn see(&mut self, at: Duration, raised: bool) {
+        self.since = if raised { self.since.or(Some(at)) } else { None };
+        self.lasted = self.since.map_or(Duration::ZERO, |since| at.saturating_sub(since));
+    }
+
+    pub(crate) fn held(self) -> bool {
+        self.lasted >= LASTING
+    }
+
+    /// Whole minutes.
+    pub(crate) fn minutes(self) -> u64 {
+        self.lasted.as_secs() / 60
     }
 }
 

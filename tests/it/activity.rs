@@ -1,78 +1,17 @@
 //! What the GPUs did during a probe, by the helper itself: its protocol on stdin, the fake library below it.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
 use crate::gpus;
-use crate::harness::{TIMEOUT, command, folder, wait_for};
+use crate::harness::{command, folder, wait_for};
+use crate::helper::Helper;
 use crate::model_store::metric;
 use crate::nvml::FakeNvml;
 use crate::probes::{MODEL, probe_of, probes};
 use crate::readings::has_valgrind;
 use crate::scheduler::Scheduler;
 use crate::scheduler::model::Model;
-
-/// A helper of its own; killed on drop.
-struct Helper {
-    child: Child,
-    stdin: ChildStdin,
-    lines: Receiver<Value>,
-    asks: u64,
-}
-
-impl Helper {
-    fn start(nvml: &FakeNvml) -> Self {
-        Self::of(command(env!("CARGO_BIN_EXE_agent-net-nvml")), nvml)
-    }
-
-    fn of(mut program: Command, nvml: &FakeNvml) -> Self {
-        program.envs(nvml.settings()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = program.spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(serde_json::from_str(&line).unwrap());
-            }
-        });
-        let hello: Value = lines.recv_timeout(TIMEOUT).unwrap();
-        assert_eq!(hello["protocol"], 5);
-        Self { child, stdin, lines, asks: 0 }
-    }
-
-    /// A sample; `activity`: `mark` or `since_mark`.
-    fn ask(&mut self, activity: Option<&str>) -> Value {
-        self.asks += 1;
-        let mut wanted = json!({"slow": false, "events": false});
-        if let Some(activity) = activity {
-            wanted["activity"] = activity.into();
-        }
-        writeln!(self.stdin, "{}", json!({"id": self.asks, "ask": {"sample": wanted}})).unwrap();
-        let mut answer = self.lines.recv_timeout(TIMEOUT).unwrap();
-        assert_eq!(answer["id"], self.asks);
-        answer["answer"]["Ok"].take()
-    }
-
-    /// What the GPUs did between `before` and `after`, with the whole sample.
-    fn activity(&mut self, nvml: &FakeNvml, before: &str, after: &str) -> Value {
-        nvml.set(before);
-        self.ask(Some("mark"));
-        nvml.set(after);
-        self.ask(Some("since_mark"))
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 const BEFORE: &str = "gpu0.samples=1000:90,2000:3\ngpu0.used_by=1500:4242:80\ngpu0.energy=1000000";
 
@@ -106,8 +45,8 @@ fn what_came_since_the_mark_is_reported() {
 
 #[test]
 fn ordinary_samples_and_those_without_a_mark_have_no_activity() {
-    // It would hang.
-    let nvml = FakeNvml::new("gpu0.samples=hang\ngpu0.used_by=hang");
+    // It would hang. Without processes nothing is asked about them.
+    let nvml = FakeNvml::new("gpu0.samples=hang\ngpu0.used_by=hang\ngpu0.processes=");
     let mut helper = Helper::start(&nvml);
     for ask in [None, Some("since_mark"), None] {
         let sample = helper.ask(ask);
@@ -232,7 +171,7 @@ fn a_driver_that_hangs_in_these_calls_is_not_asked_again() {
     let mut scheduler = Scheduler::new(3, vec![Model::generating(MODEL)]);
     scheduler.scale = 50;
     let (fake, _scheduler) = FakeOllama::by(scheduler);
-    let nvml = FakeNvml::new("gpu0.samples=hang");
+    let nvml = FakeNvml::new("gpu0.samples=hang\ngpu0.processes=");
     let [library, settings] = nvml.settings();
     let worker = probes(&fake, &[library, settings, ("EXPECTED_GPUS", "1")]);
     let reinits = || metric(&worker, "agent_net_nvml_reinits_total");

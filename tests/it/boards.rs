@@ -88,11 +88,13 @@ fn moment(file: &'static str, which: usize) -> Moment {
 }
 
 /// The MiB of each process, which the fake numbers from 101 on, or MiB and the number of its MIG instance.
+/// `nvidia-smi -q` does not show how much each uses of the GPU.
 fn processes(sizes: &Value) -> Value {
     let sizes = sizes.as_array().expect("a list").iter().zip(101..);
     let process = |(size, pid): (&Value, usize)| {
         let (mib, on) = size.as_array().map_or((size, &Value::Null), |both| (&both[0], &both[1]));
-        json!({"pid": pid, "name": NAMES[pid % NAMES.len()], "vram_mb": mib, "mig_uuid": on.as_u64().map(mig_uuid)})
+        json!({"pid": pid, "name": NAMES[pid % NAMES.len()], "vram_mb": mib, "mig_uuid": on.as_u64().map(mig_uuid),
+            "utilization_percent": null})
     };
     sizes.map(process).collect()
 }

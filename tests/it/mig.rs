@@ -101,7 +101,7 @@ fn a_container_that_was_given_one_instance_sees_it_and_its_processes() {
     let rows = json!([row(1, [3, 0], 60, None, [40_448, 9000])]);
     let report = worker.report_when("the instance", is_listed(rows));
     assert!(lacks(&report, "vram_total_mb") && lacks(&report, "vram_used_mb"), "{report:#}");
-    let rows = |pid: u32, mib: u32| json!({"pid": pid, "name": null, "vram_mb": mib, "mig_uuid": uuid(1)});
+    let rows = |pid: u32, mib: u32| json!({"pid": pid, "name": null, "vram_mb": mib, "mig_uuid": uuid(1), "utilization_percent": null});
     assert_eq!(report["gpus"][0]["processes"], json!([rows(101, 7000), rows(102, 900)]));
     stays_ok(&worker);
 }
@@ -139,7 +139,7 @@ fn memory_is_read_at_each_sample_and_a_list_that_changed_at_once() {
     nvml.set(&format!("{PARENT}{one}"));
     let listed = json!([row(1, [3, 0], 60, Some("3g.40gb"), [40_448, 12_000])]);
     let report = worker.report_when("one instance", is_listed(listed));
-    let process = |pid, mib, on: Option<String>| json!({"pid": pid, "name": null, "vram_mb": mib, "mig_uuid": on});
+    let process = |pid, mib, on: Option<String>| json!({"pid": pid, "name": null, "vram_mb": mib, "mig_uuid": on, "utilization_percent": null});
     let processes = json!([process(101, 11_000, Some(uuid(1))), process(102, 1, None)]);
     assert_eq!((&report["gpus"][0]["processes"], verdict(&report)), (&processes, "ok"));
     // Another one got its number, and its handle.

@@ -13,21 +13,29 @@ const NEEDED: [&str; 4] = ["libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.
 /// The compiled fake; its file name is libnvidia-ml.so.1.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let library = harness::folder("nvml").join("libnvidia-ml.so.1");
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort"]);
-        rustc.args(["-C", "link-arg=-Wl,-soname,libnvidia-ml.so.1", "-C", "link-arg=-Wl,--no-as-needed"]);
-        for name in NEEDED {
-            let found = Command::new("cc").arg(format!("-print-file-name={name}")).output().expect("cc runs");
-            let path = String::from_utf8(found.stdout).expect("a path");
-            rustc.arg("-C").arg(format!("link-arg={}", path.trim()));
-        }
-        rustc.arg("-o").arg(&library).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/nvml/fake.rs"));
-        let output = rustc.output().expect("rustc runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        library
-    })
+    LIBRARY.get_or_init(|| compiled("nvml", &[]))
+}
+
+/// The same without the functions of newer drivers.
+pub fn old_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| compiled("nvml-old", &["--cfg", "old"]))
+}
+
+fn compiled(name: &str, options: &[&str]) -> PathBuf {
+    let library = harness::folder(name).join("libnvidia-ml.so.1");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort"]).args(options);
+    rustc.args(["-C", "link-arg=-Wl,-soname,libnvidia-ml.so.1", "-C", "link-arg=-Wl,--no-as-needed"]);
+    for name in NEEDED {
+        let found = Command::new("cc").arg(format!("-print-file-name={name}")).output().expect("cc runs");
+        let path = String::from_utf8(found.stdout).expect("a path");
+        rustc.arg("-C").arg(format!("link-arg={}", path.trim()));
+    }
+    rustc.arg("-o").arg(&library).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/nvml/fake.rs"));
+    let output = rustc.output().expect("rustc runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
 }
 
 /// One test's fake.

@@ -18,7 +18,7 @@ pub fn helper(name: &str, gpus: &Value) -> PathBuf {
     std::fs::write(path.with_extension("json"), answer).expect("the answer can be written");
     let script = format!(
         r#"#!/bin/sh
-echo '{{"protocol":5,"version":"{}"}}'
+echo '{{"protocol":6,"version":"{}"}}'
 answer=$(cat "$0.json")
 while read -r line; do
   id=${{line#*'"id":'}}

@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
-use crate::gpus::{is_ok, start};
+use crate::gpus::{has, is_ok, start};
 use crate::harness::{Worker, folder, run, skip};
 use crate::http;
 use crate::jobs::job;
@@ -192,8 +192,9 @@ fn opened(path: &str, mut answer: Value) -> Value {
     }
     if path == "/gpu" {
         answer["gpus"][0]["processes"] = json!([
-            {"pid": 4242, "name": "ollama", "vram_mb": 6321}, {"pid": 7, "name": null, "vram_mb": null},
-            {"pid": 8, "name": "<b>x</b>", "vram_mb": 0}
+            {"pid": 4242, "name": "ollama", "vram_mb": 6321, "utilization_percent": 37},
+            {"pid": 7, "name": null, "vram_mb": null, "utilization_percent": null},
+            {"pid": 8, "name": "<b>x</b>", "vram_mb": 0, "utilization_percent": 0}
         ]);
         answer["gpus"][0]["mig"] = json!([
             {"uuid": "MIG-1", "profile": "1g.10gb", "vram_total_mb": 9984, "vram_used_mb": 9},
@@ -213,7 +214,7 @@ fn opened(path: &str, mut answer: Value) -> Value {
 }
 
 /// Of the first GPU, as [`opened`] shows it.
-const DETAILS: [(&str, &str); 15] = [
+const DETAILS: [(&str, &str); 19] = [
     ("Graphics clock", "210 of 2520&nbsp;MHz"),
     ("Memory clock", "unknown of 9001&nbsp;MHz"),
     ("P-state", "unknown"),
@@ -228,15 +229,22 @@ const DETAILS: [(&str, &str); 15] = [
     ("ECC", "on"),
     ("Uncorrectable ECC errors", "0 since driver load, 0 in total"),
     ("Remapped rows", "unknown"),
+    ("Spare rows", "max in 2560 banks, none in 1 banks"),
+    ("Repairs pending", "compute unit"),
+    ("Errors beyond repair", "no"),
+    ("NVLink fabric", "in progress"),
     ("MIG mode", "not supported"),
 ];
+
+const NEWER: &str =
+    "gpus=2\ngpu0.fans=2\ngpu0.spares=2560/0/0/0/1\ngpu0.repair=0/1\ngpu0.unrepairable=0\ngpu0.fabric=2/0/0/0";
 
 /// The details of the first GPU are opened, and a refresh comes after that.
 #[test]
 fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu0.fans=2"));
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(NEWER));
     let worker = start(&ollama, &nvml, &[]);
-    worker.report_when("verdict ok", is_ok);
+    worker.report_when("degraded", has("REPAIR_PENDING"));
     let Some(dom) = rendered(relay(worker.addr, opened), "page-details") else { return };
     assert!(dom.contains(r#"data-seen="connected: true, open: true, focus: true""#), "{dom}");
     let details: Vec<&str> = dom.split("<details").skip(1).map(|all| all.split("</details>").next().unwrap()).collect();
@@ -249,11 +257,11 @@ fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
     // The refresh has reached them.
     assert!(details[0].contains("PCI address</dt><dd>look ") && !details[0].contains("look 0"), "{}", details[0]);
     for row in [
-        r#"<th scope="row">4242</th><td>ollama</td><td class="number">6321 MiB</td>"#,
-        r#"<th scope="row">7</th><td>unknown</td><td class="number">unknown</td>"#,
         r#"<th scope="row">1g.10gb</th><td>MIG-1</td><td class="number">9 MiB</td><td class="number">9984 MiB</td>"#,
         r#"<th scope="row">unknown</th><td>unknown</td><td class="number">unknown</td><td class="number">unknown</td>"#,
-        r#"<th scope="row">8</th><td>&lt;b&gt;x&lt;/b&gt;</td><td class="number">0 MiB</td>"#,
+        r#"<th scope="row">4242</th><td>ollama</td><td class="number">6321 MiB</td><td class="number">37 %</td>"#,
+        r#"<th scope="row">7</th><td>unknown</td><td class="number">unknown</td><td class="number">unknown</td>"#,
+        r#"<th scope="row">8</th><td>&lt;b&gt;x&lt;/b&gt;</td><td class="number">0 MiB</td><td class="number">0 %</td>"#,
     ] {
         assert!(details[0].contains(row), "{row} is not in {}", details[0]);
     }

@@ -52,11 +52,17 @@ const FAKED: &[(&str, &str, &str)] = &[
     ("memory_temperature_c", "memory_temperature={}", "55"),
     ("memory_temperature_max_c", "memory_max={}", "101"),
     ("power_w", "power={}", "61000"),
+    ("memory_power_w", "memory_power={}", "35000"),
     ("power_limit_w", "limit={}", "340000"),
     ("power_limit_default_w", "default_limit={}", "330000"),
     ("energy_j", "energy={}", "7000"),
     ("utilization_percent", "utilization={}/1", "17"),
     ("memory_utilization_percent", "utilization=1/{}", "18"),
+    ("sm_activity_percent", "gpm={}/0/0/0/0", "61"),
+    ("tensor_activity_percent", "gpm=0/{}/0/0/0", "62"),
+    ("dram_activity_percent", "gpm=0/0/{}/0/0", "63"),
+    ("pcie_sent_mib_per_second", "gpm=0/0/0/{}/0", "6400"),
+    ("pcie_received_mib_per_second", "gpm=0/0/0/0/{}", "6500"),
     ("graphics_clock_mhz", "clocks={}/405", "1100"),
     ("graphics_clock_max_mhz", "clocks_max={}/9001", "2200"),
     ("memory_clock_mhz", "clocks=210/{}", "3300"),
@@ -72,11 +78,19 @@ const FAKED: &[(&str, &str, &str)] = &[
     ("pcie_width_max", "pcie_width_max={}", "12"),
     ("pcie_replays", "replays={}", "13"),
     ("nvlinks_active", "nvlinks={}/1/0", "1"),
+    ("fabric_state", "fabric={}/0/0/0", "2"),
+    ("fabric_status", "fabric=3/{}/0/0", "9"),
+    ("fabric_health", "fabric=3/0/0/{}", "3"),
     ("ecc_enabled", "ecc={}", "1"),
     ("ecc_uncorrected_volatile", "ecc_errors={}/0", "14"),
     ("ecc_uncorrected_aggregate", "ecc_errors=0/{}", "15"),
     ("remapped_rows", "rows={}/0/0/0", "16"),
+    ("spare_rows", "spares={}/0/0/0/0", "2560"),
     ("retired_pages", "retired_pending=0\nretired={}/0", "19"),
+    ("sram_threshold_exceeded", "sram={}", "1"),
+    ("channel_repair_pending", "repair={}/0", "1"),
+    ("tpc_repair_pending", "repair=0/{}", "1"),
+    ("unrepairable_memory", "unrepairable={}", "1"),
     ("inforom_corrupt", "inforom={}", ""),
     ("vbios_version", "vbios={}", "1.2.3"),
     ("compute_capability", "compute={}/0", "7"),
@@ -87,7 +101,14 @@ const FAKED: &[(&str, &str, &str)] = &[
 ];
 
 /// What no NVML GPU has.
-const NEVER: &[&str] = &["power_alarm"];
+const NEVER: &[&str] = &[
+    "power_alarm",
+    "gtt_total_mb",
+    "gtt_used_mb",
+    "hotspot_temperature_c",
+    "hotspot_temperature_slowdown_c",
+    "fan_rpm",
+];
 
 /// The lines of one GPU whose reading has this value, or this error.
 fn lines(gpu: usize, name: &str, value: &str) -> String {
@@ -112,13 +133,20 @@ fn worker(values: &[(&str, String)]) -> (Worker, FakeNvml, FakeOllama) {
     (worker, nvml, ollama)
 }
 
-/// Its GPUs, all of them read.
+/// Its GPUs, all of them read, with a value or a reason for each reading. Some take two samples.
 fn gpus(worker: &Worker, count: usize) -> Vec<Value> {
+    let settled = |gpu: &Value| FAKED.iter().all(|(name, ..)| !gpu[name].is_null() || is_explained(gpu, name));
     let report = worker.report_when("all GPUs", |report| {
         let gpus = report["gpus"].as_array().unwrap();
-        gpus.len() == count && gpus.iter().all(|gpu| gpu["error"].is_null())
+        gpus.len() == count && gpus.iter().all(|gpu| gpu["error"].is_null() && settled(gpu))
     });
     report["gpus"].as_array().unwrap().clone()
+}
+
+/// Why a reading is null: it is in a list, or there is no result yet.
+fn is_explained(gpu: &Value, name: &str) -> bool {
+    let registering = ["not_started", "in_progress"].map(Value::from).contains(&gpu["fabric_state"]);
+    is_named(gpu, "unsupported", name) || is_named(gpu, "failed", name) || name == "fabric_status" && registering
 }
 
 fn is_named(gpu: &Value, list: &str, name: &str) -> bool {
@@ -163,9 +191,8 @@ fn every_reading_of_the_table_reaches_the_report_its_lines_and_the_metrics() {
     let (text, metrics) = (worker.get("/gpu?format=text"), worker.get("/metrics"));
     for reading in table {
         let name = reading.name.as_str();
-        let explained = |gpu: &&Value| is_named(gpu, "unsupported", name) || is_named(gpu, "failed", name);
         assert!(
-            gpus.iter().filter(|gpu| gpu[name].is_null()).all(|gpu| explained(&gpu)),
+            gpus.iter().filter(|gpu| gpu[name].is_null()).all(|gpu| is_explained(gpu, name)),
             "{name} is null for no reason"
         );
         if NEVER.contains(&name) {
@@ -198,7 +225,8 @@ fn every_reading_takes_the_values_of_its_range_and_no_others() {
     let below = at_the_ends(|least, _| Some(least - 1).filter(|_| least != 0));
     let is_threshold = |name: &str| ["slowdown_c", "shutdown_c", "max_c"].iter().any(|end| name.ends_with(end));
     let is_margin = |name: &str| name.contains("margin");
-    become_of(&below, |name| Some(if is_threshold(name) && !is_margin(name) { "unsupported" } else { "failed" }));
+    let is_absent = |name: &str| is_threshold(name) && !is_margin(name) || name == "spare_rows";
+    become_of(&below, |name| Some(if is_absent(name) { "unsupported" } else { "failed" }));
 }
 
 #[test]

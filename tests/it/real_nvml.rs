@@ -113,29 +113,61 @@ fn nvidias_own_libraries_load_in_the_image() {
     }
 }
 
-/// Newer than the newest library that Debian has.
-const NEWER: [&str; 1] = ["nvmlDeviceGetMarginTemperature"];
+/// Newer than the newest library that Debian has, 555.58: from 570, 580 and 590.
+const NEWER: [&str; 3] =
+    ["nvmlDeviceGetMarginTemperature", "nvmlDeviceGetRepairStatus", "nvmlDeviceGetUnrepairableMemoryFlag_v1"];
+
+/// Functions that older drivers lack, and the first branch of those in Debian that has them.
+const SINCE: [(&str, u32); 11] = [
+    ("nvmlDeviceGetSamples", 340),
+    ("nvmlDeviceGetFieldValues", 390),
+    ("nvmlDeviceGetProcessUtilization", 390),
+    ("nvmlDeviceGetRowRemapperHistogram", 450),
+    ("nvmlDeviceGetGpuFabricInfo", 525),
+    ("nvmlGpmQueryDeviceSupport", 525),
+    ("nvmlGpmSampleGet", 525),
+    ("nvmlGpmMigSampleGet", 525),
+    ("nvmlGpmMetricsGet", 525),
+    ("nvmlDeviceGetSramEccErrorStatus", 535),
+    ("nvmlDeviceGetGpuFabricInfoV", 550),
+];
+
+/// What a library exports; None without readelf.
+fn functions(library: &Path) -> Option<BTreeSet<String>> {
+    if Command::new("readelf").arg("--version").output().is_err() {
+        skip("readelf is missing");
+        return None;
+    }
+    let (status, out, err) = run(Command::new("readelf").args(["--wide", "--dyn-syms"]).arg(library));
+    assert!(status.success(), "{err}");
+    let symbols = out.lines().filter(|line| !line.contains(" UND ")).filter_map(|line| line.split_whitespace().nth(7));
+    let names = symbols.filter_map(|symbol| symbol.split('@').next()).filter(|name| name.starts_with("nvml"));
+    Some(names.map(str::to_owned).collect())
+}
 
 /// A misspelt function in the fake would test a call that fails on every real machine.
 #[test]
 fn the_fake_has_no_function_that_nvidias_own_library_lacks() {
     let Some(libraries) = libraries() else { return };
-    let functions = |library: &Path| {
-        let mut readelf = Command::new("readelf");
-        let (status, out, err) = run(readelf.args(["--wide", "--dyn-syms"]).arg(library));
-        assert!(status.success(), "{err}");
-        let symbols =
-            out.lines().filter(|line| !line.contains(" UND ")).filter_map(|line| line.split_whitespace().nth(7));
-        let names = symbols.filter_map(|symbol| symbol.split('@').next()).filter(|name| name.starts_with("nvml"));
-        names.map(str::to_owned).collect::<BTreeSet<_>>()
-    };
-    if Command::new("readelf").arg("--version").output().is_err() {
-        skip("readelf is missing");
-        return;
-    }
     let (version, newest) = libraries.last().unwrap();
-    let (fake, real) = (functions(nvml::library()), functions(newest));
+    let (Some(fake), Some(real)) = (functions(nvml::library()), functions(newest)) else { return };
     assert!(fake.len() > 30 && real.len() > 300, "{} and {}", fake.len(), real.len());
     let unknown: Vec<_> = fake.difference(&real).filter(|name| !NEWER.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), "{version} has no {unknown:?}");
+}
+
+/// The fake without them stands for the older drivers.
+#[test]
+fn older_libraries_lack_the_functions_of_newer_ones() {
+    let Some(libraries) = libraries() else { return };
+    for (version, library) in &libraries {
+        let Some(has) = functions(library) else { return };
+        let branch: u32 = version.split('.').next().unwrap().parse().unwrap();
+        for (name, first) in SINCE {
+            assert_eq!(has.contains(name), branch >= first, "{version}: {name}");
+        }
+    }
+    let Some(old) = functions(nvml::old_library()) else { return };
+    let lacks = SINCE.iter().filter(|(name, _)| !old.contains(*name)).map(|(_, first)| *first);
+    assert!(lacks.clone().count() >= 8 && lacks.min() == Some(450), "{old:?}");
 }

@@ -99,6 +99,13 @@ pub const OF_ONE_GPU: &[Row] = &[
     ("gpu0.rows=0/1/0/1", "ROW_REMAP_FAILED", "unhealthy", None),
     ("gpu0.rows=0/1/1/0", "ROW_REMAP_PENDING", "degraded", None),
     ("gpu0.rows=0/512/0/0", "ROW_REMAP_MANY", "degraded", Some((512.0, 512.0))),
+    ("gpu0.spares=2559/0/0/0/1", "ROW_REMAP_MANY", "degraded", Some((1.0, 0.0))),
+    ("gpu0.unrepairable=1", "MEMORY_UNREPAIRABLE", "unhealthy", None),
+    ("gpu0.sram=1", "SRAM_THRESHOLD", "unhealthy", None),
+    ("gpu0.repair=1/0", "REPAIR_PENDING", "degraded", None),
+    ("gpu0.repair=0/1", "REPAIR_PENDING", "degraded", None),
+    ("gpu0.fabric=3/999/0/0", "FABRIC_UNHEALTHY", "unhealthy", None),
+    ("gpu0.fabric=3/0/0/2", "FABRIC_UNHEALTHY", "unhealthy", None),
     ("gpu0.retired=1/0\ngpu0.retired_pending=1", "RETIRED_PENDING", "degraded", None),
     ("gpu0.retired=40/23\ngpu0.retired_pending=0", "RETIRED_LIMIT", "unhealthy", Some((63.0, 63.0))),
     ("gpu0.pcie_width=8\ngpu0.pstate=0", "PCIE_WIDTH_LOW", "degraded", Some((8.0, 16.0))),
@@ -109,21 +116,22 @@ pub const OF_ONE_GPU: &[Row] = &[
 #[test]
 fn what_a_gpu_says_of_itself_is_raised_and_cleared() {
     let root = machine("rules-gpu");
-    let scene = Scene::new(&root, "", &[("GPU_MAX_TEMP_C", "80"), ("GPU_MIN_VRAM_GB", "20")]);
+    let newer = "gpu0.sram=0\ngpu0.repair=0/0\ngpu0.unrepairable=0\ngpu0.spares=2560/0/0/0/0\ngpu0.fabric=3/0/0/1";
+    let scene = Scene::new(&root, newer, &[("GPU_MAX_TEMP_C", "80"), ("GPU_MIN_VRAM_GB", "20")]);
     for (library, code, severity, numbers) in OF_ONE_GPU {
         scene.is_well();
-        scene.nvml.set(library);
+        scene.nvml.set(&format!("{newer}\n{library}"));
         let reason = scene.says(code, severity);
         assert_eq!(reason["gpu"], UUID, "{library}: {reason:#}");
         let found = reason["value"].as_f64().zip(reason["threshold"].as_f64());
         assert_eq!(found, *numbers, "{library}: {reason:#}");
-        scene.nvml.set("");
+        scene.nvml.set(newer);
     }
     scene.is_well();
     // Repeated transfers are counted from one sample to the next; a driver that is reloaded counts from 0.
-    scene.nvml.set("gpu0.replays=100");
+    scene.nvml.set(&format!("{newer}\ngpu0.replays=100"));
     assert_eq!(scene.says("PCIE_REPLAY", "degraded")["gpu"], UUID);
-    scene.nvml.set("");
+    scene.nvml.set(newer);
     scene.is_well();
 }
 

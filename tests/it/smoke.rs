@@ -10,6 +10,11 @@ use crate::nvml::FakeNvml;
 /// Exit code and output beside an nvidia-smi that knows these fields and prints these lines; with -L those that begin
 /// as its list does.
 fn smoke(name: &str, nvml: &FakeNvml, fields: &[&str], lines: &str) -> (i32, String) {
+    smoke_with(name, nvml, fields, lines, "")
+}
+
+/// `long`: what its option -q prints.
+fn smoke_with(name: &str, nvml: &FakeNvml, fields: &[&str], lines: &str, long: &str) -> (i32, String) {
     let folder = folder(name);
     let fields = fields.iter().map(|field| format!("\\\"{field}\\\"\\n")).collect::<String>();
     let (instances, lines): (Vec<&str>, Vec<&str>) =
@@ -17,6 +22,7 @@ fn smoke(name: &str, nvml: &FakeNvml, fields: &[&str], lines: &str) -> (i32, Str
     let (instances, lines) = (instances.join("\n"), lines.join("\n"));
     let script = format!(
         "#!/bin/sh\ncase $1 in\n--help-query-gpu) printf \"{fields}\" ;;\n-L) cat <<'END'\n{instances}\nEND\n;;\n\
+         -q) cat <<'END'\n{long}\nEND\n;;\n\
          *) cat <<'END'\n{lines}\nEND\n;;\nesac\n"
     );
     let smi = folder.join("nvidia-smi");
@@ -72,5 +78,67 @@ fn mig_instances_are_compared_as_well() {
     ] {
         let (rc, out) = smoke("smoke-mig-other", &nvml, &["uuid"], &other);
         assert!(rc == 1 && out.contains("MIG instances DIFFER"), "{out}");
+    }
+}
+
+/// In the form of the captures of `boards.rs`.
+const LONG: &str = "\
+==============NVSMI LOG==============
+
+GPU 00000000:01:00.0
+    Product Name                                       : x
+    ECC Errors
+        Channel Repair Pending                         : No
+        TPC Repair Pending                             : Yes
+        Unrepairable Memory                            : No
+    GPU Power Readings
+        Average Power Draw                             : 63.20 W
+    GPU Memory Power Readings
+        Average Power Draw                             : 43.19 W
+        Instantaneous Power Draw                       : N/A
+    Module Power Readings
+        Average Power Draw                             : N/A
+
+GPU 00000000:02:00.0
+    ECC Errors
+        Channel Repair Pending                         : N/A
+    GPU Memory Power Readings
+        Average Power Draw                             : N/A";
+
+#[test]
+fn readings_of_newer_drivers_are_compared() {
+    let nvml = FakeNvml::new(
+        "gpus=2\ngpu0.repair=0/1\ngpu0.unrepairable=0\ngpu0.memory_power=43190\ngpu0.sram=0\ngpu0.fabric=3/0/0/0\n\
+         gpu0.spares=2560/0/0/0/1\ngpu0.gpm=37.5/1/2/3/4\ngpu0.rows=1/2/1/0\ngpu1.rows=err:3",
+    );
+    // As nvidia-smi lists them.
+    let fields = [
+        "remapped_rows.uncorrectable",
+        "remapped_rows.pending",
+        "remapped_rows.histogram.max",
+        "remapped_rows.histogram.none",
+        "ecc.errors.uncorrected.aggregate.sram.thresholdExceeded",
+        "fabric.state",
+        "fabric.status",
+    ];
+    let good = "0, 2, Yes, 2560, 1, No, state  Completed, Success\n1, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]";
+    let (rc, out) = smoke_with("smoke-newer", &nvml, &fields, good, LONG);
+    assert!(rc == 0 && out.contains("0 readings differ"), "{out}");
+    for row in ["memory_power_w", "tpc_repair_pending", "fabric_state"] {
+        assert!(out.lines().any(|line| line.contains(row) && line.contains(" ok ")), "{row}: {out}");
+    }
+    for (n, (smi, long)) in [
+        (good.replace("No,", "Yes,"), LONG.to_owned()),
+        (good.replace("2560", "2559"), LONG.to_owned()),
+        (good.replace("Completed", "In Progress"), LONG.to_owned()),
+        (good.to_owned(), LONG.replace("Pending                             : Yes", "Pending : No")),
+        (good.to_owned(), LONG.replace("43.19", "243.19")),
+        (good.to_owned(), LONG.replace("Unrepairable Memory                            : No", "Other : No")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (rc, out) = smoke_with(&format!("smoke-newer-{n}"), &nvml, &fields, &smi, &long);
+        assert!(rc == 1 && out.contains("1 readings differ"), "{n}: {out}");
     }
 }

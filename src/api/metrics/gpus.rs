@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::mig;
 use crate::gpu::holders::holders;
 use crate::gpu::readings::{self, Gpu};
+use crate::gpu::value::{Process, Unit};
 use crate::gpu::xid::Xid;
 use crate::health::snapshot::Snapshot;
 use crate::health::uptime::WINDOWS;
@@ -24,6 +25,10 @@ metrics! {
     PROCESS_MEMORY = gauge(
         "agent_net_gpu_process_memory_bytes", &["uuid", "pid", "name"],
         "Memory of each compute process, where the driver reports it; the name is empty without the host's /proc."
+    );
+    PROCESS_USE = gauge(
+        "agent_net_gpu_process_utilization_ratio", &["uuid", "pid", "name"],
+        "Share of the GPU's compute units that each process used, a mean since the last slow readings."
     );
     XID_ERRORS = counter("agent_net_gpu_xid_errors_total", &["uuid", "xid"], "XID errors by number.");
     // A timestamp, because the first event of a new series is invisible to increase().
@@ -109,6 +114,21 @@ fn processes(out: &mut Exposition, gpus: &[(&Gpu, String)]) {
         &PROCESS_MEMORY,
         rows.iter().map(|(uuid, pid, holder)| {
             (vec![uuid.as_str(), pid.as_str(), holder.name.unwrap_or_default()], Some(holder.bytes as f64))
+        }),
+    );
+    let mut rows: Vec<(&str, String, &Process)> = Vec::new();
+    for (gpu, uuid) in gpus {
+        for process in gpu.processes.iter().flatten() {
+            if !rows.iter().any(|(gpu, _, listed)| gpu == uuid && listed.pid == process.pid) {
+                rows.push((uuid, process.pid.to_string(), process));
+            }
+        }
+    }
+    out.samples(
+        &PROCESS_USE,
+        rows.iter().map(|(uuid, pid, process)| {
+            let labels = vec![*uuid, pid.as_str(), process.name.as_deref().unwrap_or_default()];
+            (labels, process.utilization_percent.map(|percent| Unit::Percent.exposed(percent.into())))
         }),
     );
 }

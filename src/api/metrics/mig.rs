@@ -1,8 +1,8 @@
 //! The MIG instances, in the form and with the labels of nvidia_gpu_exporter: an identity for each, and the memory once for
 //! each GPU instance, because its compute instances share it.
 
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::readings::Gpu;
-use crate::gpu::value::MigInstance;
 use crate::sys::exposition::{Exposition, Family, gauge, info, metrics};
 
 /// Of an identity.

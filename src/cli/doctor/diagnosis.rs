@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::config::limits::Limits;
 use crate::gpu::host_facts::{Access, HostFacts, Node};
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
-use crate::gpu::value::MigInstance;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{Code, Reason, Verdict};
 use crate::ollama::models::{self, Model};

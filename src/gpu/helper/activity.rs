@@ -58,7 +58,9 @@ fn utilization_samples(device: &Device<'_>, since: u64, times: &mut Times) -> Op
 }
 
 fn process_samples(device: &Device<'_>, since: u64, times: &mut Times) -> Option<Samples> {
-    read("process_utilization", times, || raw::process_utilization(device, since))
+    read("process_utilization", times, || {
+        Ok(raw::process_utilization(device, since)?.into_iter().map(|sample| (sample.at, sample.percent)).collect())
+    })
 }
 
 /// The list, if the driver has it. Why it does not have one says nothing of the GPU's health: the log is dropped.
@@ -88,7 +90,7 @@ fn busiest(since: u64, list: &[(u64, i64)]) -> Option<u32> {
     list.iter().filter(|(at, _)| *at > since).filter_map(|(_, percent)| plausible(*percent)).max()
 }
 
-fn plausible(percent: i64) -> Option<u32> {
+pub(super) fn plausible(percent: i64) -> Option<u32> {
     u32::try_from(percent).ok().filter(|percent| *percent <= 100)
 }
 

@@ -10,11 +10,15 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 
 use super::activity::Mark;
+use super::fabric::FabricVersion;
+use super::final_calls::FinalCalls;
+use super::gpm::Gpm;
 use super::mig::Instances;
+use super::process_use::ProcessUse;
 use super::reading_log::{self, ReadingLog, Times, micros};
 use super::threads::{self, Reading};
 use super::words::words;
-use super::{fixed, processes, raw, readings};
+use super::{fixed, memory_health, processes, raw, readings};
 use crate::gpu::reading::Kind;
 use crate::gpu::readings::READINGS;
 use crate::gpu::sample::{Gaps, Gpu, GpuError};
@@ -36,6 +40,18 @@ pub(super) struct Device {
     /// None before the first.
     mark: Option<Mark>,
     instances: Instances,
+    newer: Newer,
+}
+
+/// What the calls of newer drivers need from one reading to the next.
+#[derive(Default)]
+struct Newer {
+    finals: FinalCalls,
+    fabric: FabricVersion,
+    gpm: Gpm,
+    processes: ProcessUse,
+    /// Whether MIG was on: with it a GPU has other calls.
+    mig: Option<bool>,
 }
 
 /// The driver's events of one GPU.
@@ -47,8 +63,15 @@ enum Events {
 
 impl Device {
     pub(super) fn new(nvml: &'static Nvml, index: u32) -> Self {
-        let (gpu, instances) = (Gpu { index, ..Gpu::default() }, Instances::default());
-        Self { nvml, gpu, retries: None, events: Events::Untried, mark: None, instances }
+        Self {
+            nvml,
+            gpu: Gpu { index, ..Gpu::default() },
+            retries: None,
+            events: Events::Untried,
+            mark: None,
+            instances: Instances::default(),
+            newer: Newer::default(),
+        }
     }
 
     fn readings(&mut self, device: &nvml_wrapper::Device<'static>, wanted: Wanted, times: &mut Times) -> Gpu {
@@ -56,6 +79,7 @@ impl Device {
         self.identify(device, &mut log);
         clear(&mut self.gpu, Kind::Fast);
         readings::fast(device, &mut self.gpu, &mut log);
+        self.newer.gpm.read(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
         self.gpu.gaps = log.gaps_of(Kind::Fast, &self.gpu);
         let is_listed = self.instances.refresh(&mut self.gpu, &mut log);
         if log.error.is_none() {
@@ -94,6 +118,7 @@ impl Device {
             readings::slow(device, &mut self.gpu, log);
             self.instances.list(device, &mut self.gpu, log);
             processes::read(device, self.instances.handles(), &mut self.gpu, log);
+            self.newer.slow(device, &mut self.gpu, log);
             self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);
         }
         if first || wanted || fixed_again {
@@ -164,6 +189,7 @@ impl threads::Device for Device {
             }
             Some(Err(why)) => {
                 self.mark = None;
+                self.newer.gpm.interrupt();
                 let error = GpuError { kind: reading_log::refusal(&why), message: words(&why) };
                 Gpu { error: Some(error), ..self.gpu.identity() }
             }
@@ -171,6 +197,20 @@ impl threads::Device for Device {
         };
         let gpu = Gpu { read_us: Some(micros(start)), ..gpu };
         Reading { gpu, xids, listening: matches!(self.events, Events::Heard(_)), times }
+    }
+}
+
+impl Newer {
+    fn slow(&mut self, device: &nvml_wrapper::Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
+        if self.mig.is_some() && gpu.mig_mode.is_some() && self.mig != gpu.mig_mode {
+            *self = Self::default();
+        }
+        self.mig = gpu.mig_mode.or(self.mig);
+        memory_health::read(device, gpu, &mut self.finals, log);
+        self.fabric.read(device, gpu, &mut self.finals, log);
+        if let Some(processes) = &mut gpu.processes {
+            self.processes.read(device, processes, &mut self.finals, log);
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use nvml_wrapper::struct_wrappers::device::DeviceAttributes;
 
 use super::reading_log::ReadingLog;
 use super::{raw, readings};
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::plausible;
 use crate::gpu::readings::Gpu;
-use crate::gpu::value::MigInstance;
 use crate::sys::json::MIB;
 
 /// The instances of one GPU that are read at each sample.

@@ -4,9 +4,14 @@
 mod activity;
 mod amd;
 mod device;
+mod fabric;
+mod final_calls;
 mod fixed;
+mod gpm;
 mod library;
+mod memory_health;
 mod mig;
+mod process_use;
 mod processes;
 mod raw;
 mod read;

@@ -6,9 +6,10 @@ use nvml_wrapper::struct_wrappers::device::ProcessInfo;
 
 use super::raw;
 use super::reading_log::ReadingLog;
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::plausible;
 use crate::gpu::readings::Gpu;
-use crate::gpu::value::{MAX_PROCESSES, MigInstance, Process};
+use crate::gpu::value::{MAX_PROCESSES, Process};
 
 const NAMES: [&str; 1] = ["processes"];
 
@@ -48,12 +49,12 @@ fn list(
     let all: Vec<ProcessInfo> = log.at("compute_processes", names, || device.running_compute_processes())?;
     let process = |p: ProcessInfo| Process {
         pid: p.pid,
-        name: None,
         vram_bytes: match p.used_gpu_memory {
             UsedGpuMemory::Used(bytes) => Some(bytes).filter(|bytes| plausible::check("vram_total_mb", *bytes).is_ok()),
             UsedGpuMemory::Unavailable => None,
         },
         mig_uuid: mig_uuid(&p),
+        ..Process::default()
     };
     Some(all.into_iter().take(MAX_PROCESSES).map(process).collect())
 }

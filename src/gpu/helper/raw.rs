@@ -1,6 +1,9 @@
 //! The calls that nvml-wrapper does not wrap, or not for all values. The only unsafe code of this program.
 #![allow(unsafe_code)]
 
+pub(super) mod gpm;
+pub(super) mod health;
+
 use std::ffi::{CStr, c_char, c_uint};
 use std::{mem, ptr};
 
@@ -204,11 +207,20 @@ pub(super) fn utilization_samples(device: &Device<'_>, since: u64) -> Result<Vec
     written.map(|sample| Ok((sample.timeStamp, integer(value_kind, sample.sampleValue)?))).collect()
 }
 
-/// Timestamps and SM utilization of processes that are newer than the driver's timestamp `since`, in microseconds.
+/// The SM utilization of a process at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProcessSample {
+    /// Microseconds, by the driver's clock.
+    pub(super) at: u64,
+    pub(super) pid: u32,
+    pub(super) percent: i64,
+}
+
+/// The samples of processes that are newer than the driver's timestamp `since`, in microseconds.
 ///
 /// # Errors
 /// NVML's, `NotFound` where no process used the GPU, and `InsufficientSize` beyond [`MAX_UTILIZED`].
-pub(super) fn process_utilization(device: &Device<'_>, since: u64) -> Result<Vec<(u64, i64)>, NvmlError> {
+pub(super) fn process_utilization(device: &Device<'_>, since: u64) -> Result<Vec<ProcessSample>, NvmlError> {
     let call = nvml_sym(device.nvml().lib().nvmlDeviceGetProcessUtilization.as_ref())?;
     let mut count = 0;
     // SAFETY: as above.
@@ -219,7 +231,9 @@ pub(super) fn process_utilization(device: &Device<'_>, since: u64) -> Result<Vec
     let mut count = c_uint::try_from(processes.len()).unwrap_or_default();
     // SAFETY: as above.
     nvml_try(unsafe { call(device.handle(), processes.as_mut_ptr(), &raw mut count, since) })?;
-    Ok(processes.iter().take(count as usize).map(|process| (process.timeStamp, process.smUtil.into())).collect())
+    let sample =
+        |p: &c::nvmlProcessUtilizationSample_t| ProcessSample { at: p.timeStamp, pid: p.pid, percent: p.smUtil.into() };
+    Ok(processes.iter().take(count as usize).map(sample).collect())
 }
 
 /// Length of an array for the elements that a call without an array counted, and for some that come before the next call.

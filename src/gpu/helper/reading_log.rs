@@ -24,13 +24,15 @@ pub(super) fn micros(start: Instant) -> u64 {
 pub(super) struct ReadingLog<'a> {
     pub(super) times: &'a mut Times,
     gaps: Gaps,
+    /// Readings that are not known yet: nothing is wrong with them.
+    pending: Vec<String>,
     /// The whole GPU does not answer.
     pub(super) error: Option<GpuError>,
 }
 
 impl<'a> ReadingLog<'a> {
     pub(super) fn new(times: &'a mut Times) -> Self {
-        Self { times, gaps: Gaps::default(), error: None }
+        Self { times, gaps: Gaps::default(), pending: Vec::new(), error: None }
     }
 
     /// The value of `call` for the one reading `name`, if it is plausible.
@@ -94,8 +96,10 @@ impl<'a> ReadingLog<'a> {
     /// Why readings of this kind have no value. Those that no call was made for are unsupported.
     pub(super) fn gaps_of(&mut self, kind: Kind, gpu: &Gpu) -> Gaps {
         let mut gaps = mem::take(&mut self.gaps);
+        let pending = mem::take(&mut self.pending);
         for reading in READINGS.iter().filter(|reading| reading.kind == kind && (reading.shown)(gpu).is_none()) {
-            if !gaps.failed.contains_key(reading.name) && !gaps.unsupported.iter().any(|name| name == reading.name) {
+            let is_in = |list: &[String]| list.iter().any(|name| name == reading.name);
+            if !gaps.failed.contains_key(reading.name) && !is_in(&gaps.unsupported) && !is_in(&pending) {
                 gaps.unsupported.push(reading.name.to_owned());
             }
         }
@@ -114,6 +118,20 @@ impl<'a> ReadingLog<'a> {
     /// `of_device`: the device is at fault, whatever the reading.
     pub(super) fn fail_as(&mut self, name: &str, words: String, of_device: bool) {
         self.gaps.failed.insert(name.to_owned(), Failure { words, of_device });
+    }
+
+    /// NVML's flag: 0 or 1.
+    pub(super) fn flag(&mut self, name: &str, value: u32) -> Option<bool> {
+        if value > 1 {
+            self.fail(name, &plausible::impossible(value, ""));
+            return None;
+        }
+        Some(value == 1)
+    }
+
+    /// A reading that has no value yet.
+    pub(super) fn pending(&mut self, name: &str) {
+        self.pending.push(name.to_owned());
     }
 
     pub(super) fn unsupported(&mut self, name: &str) {

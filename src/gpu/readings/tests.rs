@@ -66,6 +66,7 @@ fn names_say_their_units_and_stand_once() {
             "J" => "_j",
             "%" => "_percent",
             "MHz" => "_mhz",
+            "MiB/s" => "_mib_per_second",
             "s" => "_seconds",
             _ => "",
         };
@@ -93,6 +94,18 @@ fn every_metric_of_a_reading_has_as_many_labels_as_its_family() {
     assert!(READINGS.iter().all(|reading| (reading.shown)(&gpu).is_none()));
 }
 
+const FLAGS: [&str; 9] = [
+    "power_alarm",
+    "ecc_enabled",
+    "inforom_corrupt",
+    "persistence_mode",
+    "mig_mode",
+    "sram_threshold_exceeded",
+    "channel_repair_pending",
+    "tpc_repair_pending",
+    "unrepairable_memory",
+];
+
 /// A GPU of which every reading is known.
 fn everything() -> Value {
     let Value::Object(fields) = serde_json::to_value(Gpu::default()).unwrap() else { unreachable!() };
@@ -111,7 +124,8 @@ fn everything() -> Value {
     ];
     let known = |(field, value): (String, Value)| {
         let value = match field.as_str() {
-            "vbios_version" => json!("95.02"),
+            "vbios_version" | "fabric_state" | "fabric_status" | "fabric_health" => json!("95.02"),
+            "spare_rows" => json!({"max": 1, "high": 2, "partial": 3, "low": 4, "none": 5}),
             "compute_capability" => json!([8, 9]),
             "throttle_ns" => json!({"hw": 1_500_000_000}),
             "fan_percent" => json!([30, 40]),
@@ -119,11 +133,7 @@ fn everything() -> Value {
             "retired_pages" => json!({"single_bit": 1, "double_bit": 2, "pending": true}),
             "processes" => json!([{"pid": 1, "vram_bytes": null}]),
             "mig" => json!([{"uuid": "MIG-1", "gpu_instance": 2, "vram_total_bytes": 3}]),
-            flag if ["power_alarm", "ecc_enabled", "inforom_corrupt", "persistence_mode", "mig_mode"]
-                .contains(&flag) =>
-            {
-                json!(true)
-            }
+            flag if FLAGS.contains(&flag) => json!(true),
             other if own.contains(&other) || other == "error" => value,
             _ => json!(42),
         };

@@ -137,6 +137,11 @@ Gpu {
         "NVML gives no access to this GPU, for a reason that the message names as nvml.h does.",
         "When it answers.",
         "Check `dmesg` and `nvidia-smi`. A reboot usually fixes this. INSUFFICIENT_POWER: attach its power cables.";
+    FabricUnhealthy "FABRIC_UNHEALTHY" [Unhealthy]
+        "The GPU could not be registered with the NVLink fabric of its machine, has waited for that for 5 minutes without a \
+         process on it, or the fabric is unhealthy. CUDA programs fail (error 802) until the GPU is registered.",
+        "When the GPU is registered and its fabric is healthy.",
+        "Check the service `nvidia-fabricmanager` on the host. It must be active and have the driver's version.";
     GpuNoReadings "GPU_NO_READINGS" [Unknown]
         "Neither memory, temperature nor utilization can be read: its health is unknown.",
         "When one of them can be read.",
@@ -184,12 +189,24 @@ Memory {
         "Row remapping failed: no spare memory rows left.",
         "Only with another board.",
         "Replace the board (RMA).";
+    MemoryUnrepairable "MEMORY_UNREPAIRABLE" [Unhealthy]
+        "The memory has errors that neither remapped rows nor repairs can fix.",
+        "Only with another board.",
+        "Replace the board (RMA).";
+    SramThreshold "SRAM_THRESHOLD" [Unhealthy]
+        "The GPU's on-chip memory (SRAM) has had more uncorrectable errors than NVIDIA tolerates.",
+        "Only with another board.",
+        "Replace the board (RMA): NVIDIA's field diagnostic would fail.";
+    RepairPending "REPAIR_PENDING" [Degraded]
+        "The repair of a memory channel or of a compute unit (TPC) is pending. It takes effect at the next GPU reset.",
+        "After a reset. It is not raised beside MEMORY_UNREPAIRABLE and SRAM_THRESHOLD.",
+        "Run `nvidia-smi -i N -r` when the GPU is idle.";
     RowRemapPending "ROW_REMAP_PENDING" [Degraded]
         "A row remap is pending. It takes effect at the next GPU reset.",
         "After a reset.",
         "Run `nvidia-smi -i N -r` when the GPU is idle.";
     RowRemapMany "ROW_REMAP_MANY" [Degraded]
-        "512 or more memory rows were remapped after uncorrectable errors.",
+        "512 or more memory rows were remapped after uncorrectable errors, or a memory bank has no spare row left.",
         "Only with another board.",
         "Plan to replace the board (RMA) before its spare rows are used up.";
     RetiredPending "RETIRED_PENDING" [Degraded]

@@ -2,22 +2,16 @@
 
 use super::facts::Facts;
 use super::findings::Findings;
-use super::{heat, presence};
+use super::{fabric, heat, memory, presence};
 use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
 use crate::gpu::xid::{Class, Kind};
-use crate::health::history::{self, Track};
+use crate::health::history::Track;
 use crate::health::verdict::{Code, Verdict};
 
 /// An XID warning clears after this long; a fatal XID does if nothing contradicts it.
 const XID_LASTS_S: f64 = 600.0;
-/// DCGM's limit of uncorrectable row remappings.
-const MANY_REMAPS: u32 = 512;
-/// NVIDIA replaces boards with this many retired pages,
-const RETIRED_LIMIT: u32 = 63;
-/// or with more double-bit ones than this if they keep rising.
-const RETIRED_DOUBLE_LIMIT: u32 = 15;
 /// PCIe replays a minute and lane of a healthy link, by generation (a bit error rate of 1e-12).
 const REPLAYS_PER_LANE: [f64; 6] = [0.15, 0.30, 0.48, 0.96, 1.92, 3.84];
 
@@ -38,9 +32,8 @@ pub(super) fn gpu_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         presence::slow(gpu, track, findings);
         readings(gpu, track, findings);
         recovery(gpu, findings);
-        ecc(gpu, findings);
-        remapped_rows(gpu, findings);
-        retired_pages(gpu, track, findings);
+        memory::memory_reasons(gpu, track, findings);
+        fabric::fabric_reasons(gpu, track, findings);
         heat::heat_reasons(gpu, track, facts.limits.max_temp_c, findings);
         link(gpu, track, findings);
         board(gpu, facts.limits.min_vram_bytes, findings);
@@ -167,73 +160,6 @@ const FATAL_XID_CLEARS: &str = "Clears after 10 minutes if the driver requests n
                                 immediately with `agent-net ack`.";
 /// Older drivers have no recovery action: only the operator, or a reload of the driver, can say that the GPU works again.
 const FATAL_XID_STAYS: &str = "Then run `agent-net ack`: this driver does not report that a GPU has recovered.";
-
-fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
-    let Some(errors) = gpu.ecc_uncorrected_volatile.filter(|n| *n > 0) else { return };
-    let message = format!("GPU {}: {errors} uncorrectable ECC errors since driver load", gpu.index);
-    let action = format!("{}. If they return, replace the board (RMA).", findings.place.stop_and_reset(gpu));
-    findings.add(Code::EccUncorrected, Verdict::Unhealthy, Some(gpu), message, action).numbers(errors as f64, 0);
-}
-
-fn remapped_rows(gpu: &Gpu, findings: &mut Findings<'_>) {
-    let index = gpu.index;
-    let Some(rows) = gpu.remapped_rows else { return };
-    if rows.failed {
-        findings.add(
-            Code::RowRemapFailed,
-            Verdict::Unhealthy,
-            Some(gpu),
-            format!("GPU {index}: row remapping failed, no spare rows left"),
-            "Replace the board (RMA).",
-        );
-    }
-    if rows.pending {
-        findings.add(
-            Code::RowRemapPending,
-            Verdict::Degraded,
-            Some(gpu),
-            format!("GPU {index}: a row remap is pending; it takes effect at the next GPU reset"),
-            format!("Run {} when the GPU is idle.", findings.place.reset(gpu)),
-        );
-    }
-    if rows.uncorrectable >= MANY_REMAPS {
-        findings
-            .add(
-                Code::RowRemapMany,
-                Verdict::Degraded,
-                Some(gpu),
-                format!("GPU {index}: {} rows remapped after uncorrectable errors", rows.uncorrectable),
-                "Plan to replace the board (RMA) before its spare rows are used up.",
-            )
-            .numbers(rows.uncorrectable, MANY_REMAPS);
-    }
-}
-
-fn retired_pages(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
-    let index = gpu.index;
-    let Some(pages) = gpu.retired_pages else { return };
-    if pages.pending {
-        findings.add(
-            Code::RetiredPending,
-            Verdict::Degraded,
-            Some(gpu),
-            format!("GPU {index}: a page retirement is pending; it takes effect at the next reboot"),
-            format!("{} when the GPU is idle.", findings.place.reboot()),
-        );
-    }
-    let total = history::total(pages);
-    if total >= RETIRED_LIMIT || (track.retired_rise && pages.double_bit > RETIRED_DOUBLE_LIMIT) {
-        findings
-            .add(
-                Code::RetiredLimit,
-                Verdict::Unhealthy,
-                Some(gpu),
-                format!("GPU {index}: {total} pages retired, {} after double-bit errors", pages.double_bit),
-                "Replace the board (RMA).",
-            )
-            .numbers(total, RETIRED_LIMIT);
-    }
-}
 
 const RESEAT: &str = "Reseat the card. Check the riser and the slot.";
 

@@ -2,10 +2,12 @@
 //! and NVIDIA's XID catalogue.
 
 mod driver;
+mod fabric;
 mod facts;
 mod findings;
 mod gpu;
 mod heat;
+mod memory;
 mod presence;
 mod probes;
 mod service;

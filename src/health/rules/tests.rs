@@ -22,6 +22,7 @@ use crate::ollama::state::OllamaState;
 use crate::ollama::state::Reach;
 
 mod machine;
+mod memory;
 mod mig;
 mod probes;
 mod xids;

@@ -14,7 +14,11 @@
 //! - `gpu1.handle=15`: what nvmlDeviceGetHandleByIndex_v2 returns for that GPU
 //! - `gpu1.sleep=MS`: how long that call takes; `hang` never returns
 //! - `gpu1.READING=VALUE`, or `gpu1.READING=err:3` for an NVML error, or for texts `hex:` and bytes; `gpu*.READING` is that of all GPUs. The READINGs
-//!   and their defaults, those of a boring workstation card, stand in `fake/device.rs`, `fake/activity.rs` and `fake/mig.rs`
+//!   and their defaults, those of a boring workstation card, stand in the files of `fake/`
+//!
+//! - `calls=FILE`: a line for each reading that is asked for, `gpu0.READING`
+//!
+//! Compiled with `--cfg old` it is a library before R450, which lacks the functions of `fake/gpm.rs` and `fake/health.rs`.
 //!
 //! It was compared with real parts: its functions and what nvmlInit_v2 returns without a driver with NVIDIA's own
 //! libraries 340.108, 390.157, 418.226, 450.248, 460.106, 470.256, 525.147, 535.274, 550.163 and 555.58 (`real_nvml.rs`);
@@ -35,6 +39,12 @@ pub mod device;
 pub mod events;
 #[path = "fake/mig.rs"]
 pub mod mig;
+#[cfg(not(old))]
+#[path = "fake/gpm.rs"]
+pub mod gpm;
+#[cfg(not(old))]
+#[path = "fake/health.rs"]
+pub mod health;
 
 const INVALID_ARGUMENT: c_int = 2;
 const SUCCESS: c_int = 0;
@@ -92,6 +102,10 @@ fn reading(handle: *mut c_void, name: &str, default: &str) -> Result<String, c_i
         None => name.to_owned(),
         Some(slot) => mig::key(handle, slot, name)?,
     };
+    if let Some(file) = setting("calls") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        writeln!(file, "gpu{index}.{name}").unwrap();
+    }
     let set = setting(&format!("gpu{index}.{name}")).or_else(|| setting(&format!("gpu*.{name}")));
     let value = set.unwrap_or_else(|| default.to_owned());
     match value.strip_prefix("err:") {

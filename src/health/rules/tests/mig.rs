@@ -1,7 +1,7 @@
 //! Rows about GPUs in MIG mode.
 
 use super::*;
-use crate::gpu::value::MigInstance;
+use crate::gpu::mig_instance::MigInstance;
 
 const GIB: u64 = 1 << 30;
 
@@ -76,6 +76,7 @@ fn what_ollama_reports_is_compared_with_the_instances() {
         name: Some(name.into()),
         vram_bytes: Some(GIB),
         mig_uuid: Some(format!("MIG-{id}")),
+        ..Default::default()
     };
     let crowded = |name| Gpu {
         processes: Some(vec![process(name, 1), process("python3", 2)]),

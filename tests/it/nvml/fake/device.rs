@@ -262,6 +262,8 @@ pub extern "C" fn nvmlDeviceGetFieldValues(handle: *mut c_void, count: c_int, va
             // Where the counters stood before or will stand: power smoothing, which this GPU does not have.
             193 => (SIGNED_INT, signed("tlimit_shutdown")),
             196 => (SIGNED_INT, signed("tlimit_max")),
+            // `memory_power`: milliwatts of the memory.
+            185 if field.scope == 2 => (UNSIGNED_INT, part("memory_power", NOT_SUPPORTED, 0)),
             _ => (UNSIGNED_INT, Err(3)),
         };
         field.kind = kind;

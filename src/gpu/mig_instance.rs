@@ -1,0 +1,54 @@
+//! A part of a GPU in MIG mode, and how the report shows it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::json::MIB;
+
+/// A part of a GPU in MIG mode, with compute units of its own. Its memory is that of its GPU instance, which several
+/// compute instances can share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct MigInstance {
+    pub(crate) uuid: Option<String>,
+    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
+    pub(crate) profile: Option<String>,
+    pub(crate) gpu_instance: Option<u32>,
+    pub(crate) compute_instance: Option<u32>,
+    pub(crate) sm_count: Option<u32>,
+    pub(crate) vram_total_bytes: Option<u64>,
+    pub(crate) vram_used_bytes: Option<u64>,
+}
+
+/// The same in the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MigInstance"))]
+pub(crate) struct MigRow<'a> {
+    /// `MIG-…`, as CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES take it.
+    uuid: Option<&'a str>,
+    /// `1g.10gb`, `1g.10gb+me`, or `1c.3g.40gb` for a part of a GPU instance.
+    profile: Option<&'a str>,
+    /// Id of its GPU instance on this GPU. Instances with the same one share their memory.
+    gpu_instance: Option<u32>,
+    /// Id of its compute instance in that GPU instance.
+    compute_instance: Option<u32>,
+    /// Number of streaming multiprocessors.
+    sm_count: Option<u32>,
+    /// MiB of its GPU instance.
+    vram_total_mb: Option<u64>,
+    vram_used_mb: Option<u64>,
+}
+
+impl<'a> MigRow<'a> {
+    pub(super) fn new(instance: &'a MigInstance) -> Self {
+        let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
+        Self {
+            uuid: instance.uuid.as_deref(),
+            profile: instance.profile.as_deref(),
+            gpu_instance: instance.gpu_instance,
+            compute_instance: instance.compute_instance,
+            sm_count: instance.sm_count,
+            vram_total_mb: mib(instance.vram_total_bytes),
+            vram_used_mb: mib(instance.vram_used_bytes),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Which file each reading comes from, and what is made of one that is missing, fails, or holds nonsense.
+
+use serde_json::{Value, json};
+
+use super::{check, failure, lacks, read};
+use crate::fake_amd::boards::{RX_6900_XT, RX_7900_XTX};
+use crate::fake_amd::more_boards::{MI250X, MI300A};
+use crate::fake_amd::{EINVAL, EIO, FakeAmd, NOTHING, idle_ollama};
+use crate::gpus::is_ok;
+
+/// The readings of a card that has them all: file, text, name, value.
+fn all() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    vec![
+        ("gpu_busy_percent", "81", "utilization_percent", json!(81)),
+        ("mem_busy_percent", "72", "memory_utilization_percent", json!(72)),
+        ("mem_info_vram_total", "17179869184", "vram_total_mb", json!(16384)),
+        ("mem_info_vram_used", "1048576000", "vram_used_mb", json!(1000)),
+        ("mem_info_gtt_total", "2097152000", "gtt_total_mb", json!(2000)),
+        ("mem_info_gtt_used", "104857600", "gtt_used_mb", json!(100)),
+        ("vbios_version", "113-TEST-1", "vbios_version", json!("113-TEST-1")),
+        ("pcie_replay_count", "6", "pcie_replays", json!(6)),
+        ("S/current_link_speed", "5.0 GT/s PCIe", "pcie_generation", json!(2)),
+        ("S/current_link_width", "4", "pcie_width", json!(4)),
+        ("H/temp1_input", "41000", "temperature_c", json!(41)),
+        ("H/temp1_crit", "97000", "temperature_slowdown_c", json!(97)),
+        ("H/temp1_emergency", "103000", "temperature_shutdown_c", json!(103)),
+        ("H/temp2_input", "47000", "hotspot_temperature_c", json!(47)),
+        ("H/temp2_crit", "107000", "hotspot_temperature_slowdown_c", json!(107)),
+        ("H/temp3_input", "52000", "memory_temperature_c", json!(52)),
+        ("H/temp3_crit", "104000", "memory_temperature_max_c", json!(104)),
+        ("H/power1_average", "123000000", "power_w", json!(123.0)),
+        ("H/power1_cap", "250000000", "power_limit_w", json!(250.0)),
+        ("H/power1_cap_default", "260000000", "power_limit_default_w", json!(260.0)),
+        ("H/fan1_input", "1600", "fan_percent", json!([50])),
+        ("H/freq1_input", "2100000000", "graphics_clock_mhz", json!(2100)),
+        ("H/freq2_input", "1250000000", "memory_clock_mhz", json!(1250)),
+        ("ras/umc_err_count", "ue: 0\nce: 7\nde: 3", "ecc_uncorrected_volatile", json!(0)),
+    ]
+}
+
+/// With every one of those files.
+fn rich() -> FakeAmd {
+    let machine = FakeAmd::new(&[RX_7900_XTX]);
+    all().iter().for_each(|(file, text, ..)| machine.card(0).set(file, text));
+    machine
+}
+
+#[test]
+fn each_reading_has_its_file() {
+    let (machine, ollama) = (rich(), idle_ollama());
+    let report = machine.start(&ollama, &[]).report_when("a reading", read);
+    let expect: serde_json::Map<_, _> = all().into_iter().map(|(_, _, name, value)| (name.to_owned(), value)).collect();
+    check(&report["gpus"][0], &Value::Object(expect));
+}
+
+#[test]
+fn a_file_that_is_missing_is_unsupported() {
+    let (machine, ollama) = (rich(), idle_ollama());
+    all().iter().for_each(|(file, ..)| machine.card(0).remove(file));
+    machine.card(0).remove("H/fan1_max");
+    machine.card(0).remove("H/pwm1");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    for (file, _, name, _) in all() {
+        assert!(lacks(&report["gpus"][0], name), "{file}, {name}: {report:#}");
+    }
+    assert_eq!(report["gpus"][0]["failed"], json!({}));
+}
+
+#[test]
+fn a_file_that_fails_is_a_failed_reading() {
+    let (machine, ollama) = (rich(), idle_ollama());
+    all().iter().for_each(|(file, ..)| machine.card(0).fail(file, EIO));
+    machine.card(0).fail("H/pwm1", EIO);
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    for (_, _, name, _) in all() {
+        assert!(!failure(&report["gpus"][0], name).is_empty());
+    }
+}
+
+/// Each row is a file, its text, and the reading that fails then.
+#[test]
+fn nonsense_is_never_a_number() {
+    let rows = [
+        ("gpu_busy_percent", "65535", "utilization_percent"),
+        ("mem_busy_percent", "4294967295", "memory_utilization_percent"),
+        ("mem_info_vram_total", "18446744073709551615", "vram_total_mb"),
+        ("mem_info_vram_used", "lots", "vram_used_mb"),
+        ("mem_info_gtt_used", "-1", "gtt_used_mb"),
+        ("pcie_replay_count", "18446744073709551615", "pcie_replays"),
+        ("S/current_link_speed", "Unknown", "pcie_generation"),
+        ("S/current_link_width", "255", "pcie_width"),
+        ("H/temp1_input", "4294967295", "temperature_c"),
+        ("H/temp2_input", "65535000", "hotspot_temperature_c"),
+        ("H/temp3_input", "512 degrees", "memory_temperature_c"),
+        ("H/power1_average", "4294967295", "power_w"),
+        ("H/power1_cap", "garbage", "power_limit_w"),
+        ("H/freq1_input", "65535000000", "graphics_clock_mhz"),
+        ("H/freq2_input", "0x10", "memory_clock_mhz"),
+        ("ras/umc_err_count", "Query currently inaccessible", "ecc_uncorrected_volatile"),
+    ];
+    let (machine, ollama) = (rich(), idle_ollama());
+    rows.iter().for_each(|(file, text, _)| machine.card(0).set(file, text));
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    for (file, text, name) in rows {
+        let why = failure(&report["gpus"][0], name);
+        assert!(!why.is_empty(), "{file}={text}");
+    }
+    // Bytes that are no text, and a file that is too long, are no better.
+    machine.card(0).set("gpu_busy_percent", &"9".repeat(100_000));
+    machine.card(0).set("H/power1_average", "12\u{fffd}");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    for name in ["utilization_percent", "power_w"] {
+        let why = failure(&report["gpus"][0], name);
+        assert!(why.len() < 300, "{why}");
+    }
+}
+
+/// Neither a value nor a fault of the card.
+#[test]
+fn a_sensor_that_is_not_there_is_not_zero() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let card = machine.card(0);
+    card.set("H/temp3_input", "0");
+    card.set("H/power1_cap", "");
+    card.set("unique_id", NOTHING);
+    card.set("vbios_version", "");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let gpu = &report["gpus"][0];
+    assert_eq!(gpu["uuid"], "PCI-0000:03:00.0");
+    for name in ["memory_temperature_c", "power_limit_w", "vbios_version"] {
+        assert!(lacks(gpu, name), "{name}: {gpu:#}");
+    }
+}
+
+#[test]
+fn power_is_in_one_of_two_files() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let (card, worker) = (machine.card(0), machine.start(&ollama, &[]));
+    let is = |watts: f64| move |r: &Value| r["gpus"][0]["power_w"] == watts;
+    worker.report_when("the average", is(68.0));
+    card.set("H/power1_input", "99000000");
+    card.set("H/power1_average", "70000000");
+    worker.report_when("the average, not the moment", is(70.0));
+    card.remove("H/power1_average");
+    worker.report_when("the moment", is(99.0));
+    card.set("H/power1_input", "0");
+    worker.report_when("a card that takes nothing", is(0.0));
+    card.fail("H/power1_input", EINVAL);
+    worker.report_when("no power", |r| r["gpus"][0]["power_w"].is_null());
+}
+
+#[test]
+fn fans_are_measured_or_set() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let (card, worker) = (machine.card(0), machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]));
+    let is = |percent: u32| move |r: &Value| r["gpus"][0]["fan_percent"] == json!([percent]);
+    card.set("H/fan1_input", "800");
+    card.set("H/pwm1", "255");
+    worker.report_when("the speed", is(25));
+    card.remove("H/fan1_max");
+    worker.report_when("what was set", is(100));
+    card.remove("H/fan1_input");
+    card.set("H/pwm1", "51");
+    worker.report_when("what was set", is(20));
+    card.remove("H/pwm1");
+    worker.report_when("no fan", |r| lacks(&r["gpus"][0], "fan_percent"));
+}
+
+#[test]
+fn sensors_are_known_by_their_labels() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let card = machine.card(0);
+    for (number, label) in [("1", "mem"), ("2", "edge"), ("3", "junction")] {
+        card.set(&format!("H/temp{number}_label"), label);
+    }
+    card.set("H/freq1_label", "mclk");
+    card.set("H/freq2_label", "sclk");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let gpu = &report["gpus"][0];
+    for (name, value) in [
+        ("temperature_c", 61),
+        ("temperature_slowdown_c", 110),
+        ("hotspot_temperature_c", 68),
+        ("memory_temperature_c", 53),
+        ("memory_temperature_max_c", 100),
+        ("graphics_clock_mhz", 772),
+        ("memory_clock_mhz", 73),
+    ] {
+        assert_eq!(gpu[name], value, "{name}: {gpu:#}");
+    }
+    // Without an edge sensor the hottest spot is the temperature, and its limits are the limits.
+    let machine = FakeAmd::new(&[MI300A]);
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let gpu = &report["gpus"][0];
+    assert_eq!((&gpu["temperature_c"], &gpu["temperature_slowdown_c"]), (&json!(43), &json!(100)), "{gpu:#}");
+}
+
+#[test]
+fn the_sensors_of_others_are_not_the_cards() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let card = machine.card(0);
+    for (folder, name) in [("hwmon0", "ucsi_source_psy"), ("hwmon1", "amdgpu_other"), ("hwmon9", "nvme")] {
+        for (file, text) in [("name", name), ("temp1_label", "edge"), ("temp1_input", "99000")] {
+            card.set(&format!("hwmon/{folder}/{file}"), text);
+        }
+        card.set(&format!("hwmon/{folder}/power1_average"), "999000000");
+    }
+    let report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
+    assert_eq!((&report["gpus"][0]["temperature_c"], &report["gpus"][0]["power_w"]), (&json!(53), &json!(68.0)));
+}
+
+#[test]
+fn names_come_from_the_card_or_from_the_list_of_libdrm() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_7900_XTX, MI250X]), idle_ollama());
+    let list = "# List of AMDGPU IDs\n1.0.0\n73BF,\tC1,\tAMD Radeon RX 6800 XT\n73BF,\tC0,\tAMD Radeon RX 6900 XT\n\
+        744C,\tCC,\tAMD Radeon RX 7900 GRE\n7408,\t01,\tAMD Instinct of the list";
+    machine.write("usr/share/libdrm/amdgpu.ids", list);
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let names: Vec<_> = report["gpus"].as_array().unwrap().iter().map(|gpu| gpu["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["AMD Radeon RX 6900 XT", "AMD GPU 1002:744c", "AMD Instinct MI250X"]);
+}
+
+#[test]
+fn the_version_is_that_of_the_driver_or_of_the_kernel() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());
+    machine.write("sys/module/amdgpu/version", "6.8.5");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    assert_eq!(report["driver_version"], "6.8.5");
+}
+
+#[test]
+fn errors_of_memory_are_summed() {
+    let (machine, ollama) = (FakeAmd::new(&[MI250X]), idle_ollama());
+    let card = machine.card(0);
+    card.set("ras/umc_err_count", "ue: 3\nce: 90\nde: 1");
+    card.set("ras/gfx_err_count", "ue: 2\nce: 4");
+    let pages = "0x00000a01 : 0x00001000 : R\n0x00000a02 : 0x00001000 : R\n0x00000a07 : 0x00001000 : P";
+    card.set("ras/gpu_vram_bad_pages", pages);
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
+    let report = worker.report_when("a GPU", read);
+    let gpu = &report["gpus"][0];
+    assert_eq!((&gpu["ecc_enabled"], &gpu["ecc_uncorrected_volatile"]), (&json!(true), &json!(5)), "{gpu:#}");
+    assert_eq!(gpu["retired_pages"]["pending"], true, "{gpu:#}");
+    // One that cannot be read makes the sum unknown.
+    for (text, errno) in [("Query currently inaccessible", None), ("ue: 3\nce: 90\nde: 1", Some(EINVAL))] {
+        card.set("ras/umc_err_count", text);
+        errno.into_iter().for_each(|errno| card.fail("ras/umc_err_count", errno));
+        let report =
+            worker.report_when("a failure", |r| r["gpus"][0]["failed"]["ecc_uncorrected_volatile"].is_string());
+        assert!(report["gpus"][0]["ecc_uncorrected_volatile"].is_null());
+        card.heal("ras/umc_err_count");
+        card.set("ras/umc_err_count", "ue: 0\nce: 0\nde: 0");
+        worker.report_when("the sum", |r| r["gpus"][0]["ecc_uncorrected_volatile"] == 2);
+    }
+}
+
+#[test]
+fn the_most_that_a_link_can_do_is_what_card_and_slot_can() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    // An extension cable: the card's port can do more than the processor's.
+    machine.card(0).set("R/max_link_speed", "8.0 GT/s PCIe");
+    machine.card(0).set("R/max_link_width", "8");
+    machine.card(0).set("S/current_link_speed", "8.0 GT/s PCIe");
+    machine.card(0).set("S/current_link_width", "8");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let gpu = &report["gpus"][0];
+    let link = ["pcie_generation", "pcie_generation_max", "pcie_width", "pcie_width_max"].map(|name| &gpu[name]);
+    assert_eq!(link, [&json!(3), &json!(3), &json!(8), &json!(8)], "{gpu:#}");
+}

@@ -1,0 +1,177 @@
+//! Which cards a machine has, and those of NVIDIA beside them.
+
+use serde_json::{Value, json};
+
+use super::read;
+use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
+use crate::fake_amd::more_boards::RX_580;
+use crate::fake_amd::{FakeAmd, NOTHING, idle_ollama};
+use crate::gpus::{has, is_ok};
+use crate::harness::{codes, verdict};
+use crate::nvml::FakeNvml;
+
+fn slots(report: &Value) -> Vec<&str> {
+    report["gpus"].as_array().unwrap().iter().map(|gpu| gpu["pci_bus_id"].as_str().unwrap_or("?")).collect()
+}
+
+#[test]
+fn cards_stand_by_their_place_on_the_bus() {
+    let boards = [RX_6900_XT, RX_6600, RX_580];
+    let (machine, ollama) = (FakeAmd::new(&boards), idle_ollama());
+    let report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
+    assert_eq!(slots(&report), ["0000:03:00.0", "0000:07:00.0", "0000:0b:00.0"]);
+    let indices: Vec<_> = report["gpus"].as_array().unwrap().iter().map(|gpu| &gpu["index"]).collect();
+    assert_eq!((indices, &report["gpu_count"]), (vec![&json!(0), &json!(1), &json!(2)], &json!(3)));
+}
+
+#[test]
+fn a_gpu_in_the_processor_is_listed_where_it_is_alone_or_wanted() {
+    let ollama = idle_ollama();
+    let both = FakeAmd::new(&[RX_6900_XT, RADEON_780M]);
+    let report = both.start(&ollama, &[]).report_when("verdict ok", is_ok);
+    assert_eq!((slots(&report), &report["gpu_count"]), (vec!["0000:03:00.0"], &json!(1)));
+    let report = both.start(&ollama, &[("AMD_GPUS", "all")]).report_when("verdict ok", is_ok);
+    assert_eq!(slots(&report), ["0000:03:00.0", "0000:c4:00.0"]);
+    let report = both.start(&ollama, &[("AMD_GPUS", "off")]).report_when("a verdict", |r| !codes(r).is_empty());
+    assert_eq!((&report["gpus"], &report["gpu_count"]), (&json!([]), &json!(0)));
+    // Nor beside a card of NVIDIA.
+    let (mixed, nvml) = (FakeAmd::new(&[RADEON_780M]), FakeNvml::new(""));
+    mixed.add_nvidia();
+    let report = mixed.start(&ollama, &nvml.settings()).report_when("verdict ok", is_ok);
+    assert_eq!((&report["gpu_count"], &report["gpus"][0]["vendor"]), (&json!(1), &json!("nvidia")));
+    let all = [&nvml.settings()[..], &[("AMD_GPUS", "all")]].concat();
+    let report = mixed.start(&ollama, &all).report_when("two GPUs", |r| r["gpu_count"] == 2);
+    assert_eq!(report["gpus"][1]["vendor"], "amd");
+}
+
+/// Discrete by more than the name of the memory's vendor, which older kernels do not show.
+#[test]
+fn a_card_is_not_taken_for_a_part_of_the_processor() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6600, RX_6900_XT]), idle_ollama());
+    machine.card(0).remove("mem_info_vram_vendor");
+    let report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
+    assert_eq!(slots(&report).len(), 2);
+    assert_eq!(report["gpus"][0]["unified_memory"], false);
+}
+
+/// A container that has one of two cards sees both in sysfs.
+#[test]
+fn a_card_without_a_node_is_not_this_workers() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    for node in machine.card(0).nodes() {
+        std::fs::remove_file(format!("{}/{node}", machine.root())).unwrap();
+    }
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    assert_eq!(slots(&report), ["0000:07:00.0"]);
+    // Without any node it is sysfs that counts: readings need none.
+    let machine = FakeAmd::new(&[RX_6900_XT, RX_6600]);
+    std::fs::remove_dir_all(format!("{}/dev/dri", machine.root())).unwrap();
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    assert_eq!(slots(&report).len(), 2);
+}
+
+#[test]
+fn what_is_not_a_card_of_amdgpu_is_left_out() {
+    // Card 1 has another driver, card 2 is part of another one, card 3 belongs to a virtual machine.
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_580, RX_7900_XTX, RX_6600]), idle_ollama());
+    machine.card(1).remove("driver");
+    machine.link(&machine.card(1).path("driver"), "sys/bus/pci/drivers/radeon");
+    machine.link(&machine.card(2).path("physfn"), &machine.card(0).folder());
+    machine.card(3).remove("driver");
+    machine.link(&machine.card(3).path("driver"), "sys/bus/pci/drivers/vfio-pci");
+    // A card of another maker, and one that shows no driver.
+    for (name, vendor) in [("card8", "0x8086"), ("card9", "0x1002")] {
+        let device = format!("sys/devices/pci0000:00/0000:00:02.{}", &name[4..]);
+        machine.write(&format!("{device}/vendor"), vendor);
+        machine.write(&format!("{device}/drm/{name}/dev"), "226:9");
+        machine.link(&format!("{device}/drm/{name}/device"), &device);
+        machine.link(&format!("sys/class/drm/{name}"), &format!("{device}/drm/{name}"));
+    }
+    machine.write("sys/class/drm/card", NOTHING);
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    assert_eq!((slots(&report), &report["gpu_count"]), (vec!["0000:03:00.0"], &json!(1)));
+}
+
+#[test]
+fn a_card_that_is_pulled_is_missed_until_it_is_back() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    // The one before the other: the other one must not be taken for it.
+    machine.card(0).unplug();
+    let report = worker.report_when("GPU_COUNT_LOW", has("GPU_COUNT_LOW"));
+    assert_eq!((verdict(&report), &report["gpu_count"]), ("unhealthy", &json!(1)), "{report:#}");
+    let there = |gpu: &&Value| gpu["error"].is_null();
+    let gpus: Vec<_> = report["gpus"].as_array().unwrap().iter().filter(there).collect();
+    assert_eq!(
+        (gpus.len(), &gpus[0]["pci_bus_id"], &gpus[0]["temperature_c"]),
+        (1, &json!("0000:07:00.0"), &json!(28))
+    );
+    machine.card(0).replug();
+    let report = worker.report_when("verdict ok", is_ok);
+    assert_eq!(
+        (slots(&report), &report["gpus"][0]["temperature_c"]),
+        (vec!["0000:03:00.0", "0000:07:00.0"], &json!(56))
+    );
+}
+
+/// The only card: its helper stays, and it comes back.
+#[test]
+fn the_last_card_comes_back_as_well() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    machine.card(0).unplug();
+    let report = worker.report_when("a missing GPU", |r| verdict(r) == "unhealthy");
+    assert_eq!(report["gpu_count"], 0, "{report:#}");
+    machine.card(0).replug();
+    worker.report_when("verdict ok", is_ok);
+}
+
+#[test]
+fn one_list_has_the_gpus_of_both_makers() {
+    let (machine, ollama, nvml) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama(), FakeNvml::new("gpus=2"));
+    machine.add_nvidia();
+    let report = machine.start(&ollama, &nvml.settings()).report_when("verdict ok", is_ok);
+    let gpus = report["gpus"].as_array().unwrap();
+    let row = |gpu: &Value| (gpu["index"].as_u64().unwrap(), gpu["vendor"].as_str().unwrap().to_owned());
+    let rows: Vec<_> = gpus.iter().map(row).collect();
+    let expect = ["nvidia", "nvidia", "amd", "amd"].map(str::to_owned);
+    assert_eq!(rows, (0..).zip(expect).collect::<Vec<_>>());
+    assert_eq!((&report["gpu_count"], &report["driver_version"]), (&json!(4), &json!("550.54.14")));
+    let source = report["source"].as_str().unwrap();
+    assert!(source.contains("nvml") && source.contains("amdgpu"), "{source}");
+    assert_eq!((&gpus[0]["temperature_c"], &gpus[2]["temperature_c"]), (&json!(41), &json!(56)));
+}
+
+#[test]
+fn a_faulty_nvml_does_not_hide_the_other_maker() {
+    let (machine, ollama, nvml) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama(), FakeNvml::new("init=999"));
+    machine.add_nvidia();
+    let worker = machine.start(&ollama, &nvml.settings());
+    let report = worker.report_when("NVML_INIT_UNKNOWN", has("NVML_INIT_UNKNOWN"));
+    assert_ne!(verdict(&report), "ok");
+    let report = worker.report_when("the other card", |r| r["gpus"][0]["vendor"] == "amd");
+    assert_eq!((&report["gpus"][0]["temperature_c"], &report["gpus"][0]["error"]), (&json!(56), &Value::Null));
+    nvml.set("");
+    let report = worker.report_when("verdict ok", is_ok);
+    assert_eq!((&report["gpu_count"], &report["gpus"][1]["vendor"]), (&json!(2), &json!("amd")));
+    // And hangs alone: the helper of AMD is another one.
+    nvml.set("at_sample=hang");
+    let report = worker.report_when("NVML that hangs", |r| verdict(r) != "ok");
+    let amd = report["gpus"].as_array().unwrap().iter().find(|gpu| gpu["vendor"] == "amd").unwrap();
+    assert_eq!((&amd["temperature_c"], &amd["error"]), (&json!(56), &Value::Null), "{report:#}");
+}
+
+#[test]
+fn a_faulty_card_does_not_hide_the_other_maker() {
+    let (machine, ollama, nvml) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama(), FakeNvml::new(""));
+    machine.add_nvidia();
+    let worker = machine.start(&ollama, &nvml.settings());
+    worker.report_when("verdict ok", is_ok);
+    machine.card(0).hang("gpu_busy_percent");
+    let report = worker.report_when("a card that hangs", |r| r["gpus"][1]["error"].is_string());
+    assert_eq!((&report["gpus"][0]["vendor"], &report["gpus"][0]["temperature_c"]), (&json!("nvidia"), &json!(41)));
+    machine.card(0).heal("gpu_busy_percent");
+    worker.report_when("verdict ok", is_ok);
+}

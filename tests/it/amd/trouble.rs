@@ -1,0 +1,121 @@
+//! Cards that hang, are busy with a reset, or are slow, and what reading them costs.
+
+use serde_json::{Value, json};
+
+use super::{failure, read};
+use crate::fake_amd::boards::{RX_6600, RX_6900_XT, RX_7900_XTX};
+use crate::fake_amd::more_boards::{MI250X, RX_580};
+use crate::fake_amd::{EBUSY, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
+use crate::gpus::{has, is_ok};
+use crate::harness::{codes, verdict, wait_for};
+
+#[test]
+fn a_file_that_hangs_delays_its_own_card_alone() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    machine.card(0).hang("H/temp2_input");
+    let slow = |r: &Value| codes(r).iter().any(|code| matches!(*code, "GPU_SLOW" | "DRIVER_STUCK"));
+    let report = worker.report_when("a GPU that hangs", slow);
+    assert_ne!(verdict(&report), "ok");
+    assert!(report["gpus"][0]["error"].is_string(), "{report:#}");
+    assert_eq!(report["gpus"][0]["uuid"], "GPU-5d1a7c0d3b2f4e61");
+    // What the other one does is still seen.
+    machine.card(1).set("H/temp1_input", "39000");
+    let report = worker.report_when("the other card", |r| r["gpus"][1]["temperature_c"] == 39);
+    assert_eq!(report["gpus"][1]["verdict"], "ok");
+    machine.card(0).heal("H/temp2_input");
+    worker.report_when("verdict ok", is_ok);
+}
+
+/// A new helper does not know the card, and must not wait for it either.
+#[test]
+fn a_card_that_hangs_from_the_start() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    machine.card(0).hang("mem_info_vram_total");
+    let worker = machine.start(&ollama, &[]);
+    let report = worker.report_when("the other card", |r| r["gpus"][1]["temperature_c"] == 28);
+    assert!(report["gpus"][0]["error"].is_string() && verdict(&report) != "ok", "{report:#}");
+    machine.card(0).heal("mem_info_vram_total");
+    worker.report_when("verdict ok", is_ok);
+}
+
+/// Each errno that a driver gives while it resets its card; the card is awake.
+#[test]
+fn a_card_that_is_reset_has_failed_readings() {
+    for errno in [EBUSY, EPERM] {
+        let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+        let worker = machine.start(&ollama, &[]);
+        worker.report_when("verdict ok", is_ok);
+        let card = machine.card(0);
+        let files: Vec<&str> = RX_7900_XTX.files.iter().map(|(file, _)| *file).filter(|file| wakes(file)).collect();
+        files.iter().for_each(|file| card.fail(file, errno));
+        let failed = |r: &Value| r["gpus"][0]["failed"]["temperature_c"].is_string();
+        let report = worker.report_when("failed readings", failed);
+        let gpu = &report["gpus"][0];
+        for name in ["utilization_percent", "temperature_c", "power_w", "graphics_clock_mhz"] {
+            let why = failure(gpu, name);
+            assert!(why.contains("reset"), "{name}: {why}");
+        }
+        assert_eq!((&gpu["asleep"], &gpu["vram_total_mb"]), (&json!(false), &json!(24560)), "{gpu:#}");
+        assert_ne!(verdict(&report), "ok");
+        assert!(!has("GPU_LOST")(&report), "{report:#}");
+        files.iter().for_each(|file| card.heal(file));
+        worker.report_when("verdict ok", is_ok);
+    }
+}
+
+#[test]
+fn one_failed_reading_is_no_dead_card() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_580]), idle_ollama());
+    machine.card(0).fail("H/temp1_input", ENODEV);
+    let worker = machine.start(&ollama, &[]);
+    let report = worker.report_when("FIELD_READ_ERROR", has("FIELD_READ_ERROR"));
+    assert_eq!((verdict(&report), &report["gpu_count"]), ("degraded", &json!(1)), "{report:#}");
+    failure(&report["gpus"][0], "temperature_c");
+    machine.card(0).heal("H/temp1_input");
+    worker.report_when("verdict ok", is_ok);
+}
+
+/// The names of the files that the helper opened for card 0, as often as it did.
+fn opened(machine: &FakeAmd) -> Vec<String> {
+    machine.card(0).opened(&machine.opened())
+}
+
+#[test]
+fn a_sample_opens_each_file_once_and_slow_ones_rarely() {
+    for board in [RX_580, MI250X, RX_7900_XTX] {
+        let (machine, ollama) = (FakeAmd::new(&[board]), idle_ollama());
+        let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1h")]);
+        worker.report_when("a reading", read);
+        let count = |all: &[String], file: &str| all.iter().filter(|other| *other == file).count();
+        let all = wait_for("twelve samples", || {
+            let all = opened(&machine);
+            (count(&all, "gpu_busy_percent") >= 12).then_some(all)
+        });
+        let samples = count(&all, "gpu_busy_percent");
+        // The read takes a second.
+        assert_eq!(count(&all, "pcie_bw"), 0);
+        for file in all.iter().filter(|file| !file.starts_with("S/")) {
+            // A card is looked at when it is found; the sample under way may have opened some already.
+            assert!(count(&all, file) <= samples + 3, "{file}: {} in {samples} samples", count(&all, file));
+        }
+        let rare =
+            ["unique_id", "vbios_version", "H/temp1_crit", "ras/umc_err_count", "pcie_replay_count", "H/fan1_input"];
+        for file in rare.iter().filter(|file| board.files.iter().any(|(other, _)| other == *file)) {
+            let times = count(&all, file);
+            assert!((1..=3).contains(&times), "{file}: {times} in {samples} samples");
+        }
+    }
+}
+
+#[test]
+fn the_helper_ends_with_the_worker() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    let helpers = worker.helpers();
+    assert_eq!(helpers.len(), 1, "one helper, and none for NVML");
+    worker.stop();
+    wait_for("its end", || rustix::process::test_kill_process(helpers[0]).is_err().then_some(()));
+}
