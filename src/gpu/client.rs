@@ -3,6 +3,7 @@
 
 mod process;
 mod reads;
+mod release;
 
 use std::collections::BTreeMap;
 use std::io::Write;

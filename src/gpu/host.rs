@@ -12,6 +12,7 @@ use super::bus;
 use super::legacy::Legacy;
 use super::pci::PciId;
 use super::place::Place;
+use super::runtime_power::{SuspendableCard, suspendable_cards};
 use crate::gpu::host_facts::Node;
 use crate::gpu::host_facts::{Access, HostFacts};
 use crate::sys::order;
@@ -76,6 +77,12 @@ pub(crate) fn count_cards(root: &Path) -> Option<u32> {
     u32::try_from(cards(root)?.len()).ok()
 }
 
+/// Whether this process was given all of the machine's cards of NVIDIA's driver: a container sees the others on the bus.
+pub(crate) fn has_all_cards(root: &Path, cards: usize) -> bool {
+    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
+    !in_container(&mounts) || device_nodes(&root.join("dev")).is_some_and(|nodes| nodes as usize == cards)
+}
+
 #[cfg(test)]
 const DEVICES: &str = "sys/bus/pci/devices";
 
@@ -89,12 +96,16 @@ pub(crate) fn driver(root: &Path) -> Option<String> {
     fs::read_to_string(root.join("proc/driver/nvidia/version")).ok()
 }
 
-/// All of NVIDIA's device nodes, by name.
+/// NVIDIA's device nodes, by name. Those of GPUs are left out while one sleeps: opening one would wake it.
 pub(crate) fn nodes(root: &Path) -> Vec<Node> {
+    let asleep = suspendable_cards(root).iter().any(SuspendableCard::is_asleep);
     let entries = fs::read_dir(root.join("dev")).into_iter().flatten().flatten();
     let mut all: Vec<Node> = entries
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok().filter(|name| name.starts_with("nvidia"))?;
+            if asleep && is_gpu_node(&name) {
+                return None;
+            }
             let meta = entry.metadata().ok().filter(|meta| !meta.is_dir())?;
             let access = access(&entry.path());
             Some(Node { name, mode: meta.mode(), uid: meta.uid(), gid: meta.gid(), access })
@@ -143,11 +154,12 @@ fn driver_of(device: &Path) -> Option<String> {
 
 /// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read.
 fn device_nodes(dev: &Path) -> Option<u32> {
-    let is_gpu = |name: &str| {
-        name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let nodes = fs::read_dir(dev).ok()?.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu));
+    let nodes = fs::read_dir(dev).ok()?.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu_node));
     u32::try_from(nodes.count()).ok()
+}
+
+fn is_gpu_node(name: &str) -> bool {
+    name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Only the kernel's own /dev is a devtmpfs; a container gets one that was made for it.

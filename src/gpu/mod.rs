@@ -22,8 +22,11 @@ pub(crate) mod plausible;
 pub(crate) mod process_names;
 pub(crate) mod reading;
 pub(crate) mod readings;
+pub(crate) mod runtime_power;
 pub(crate) mod sample;
+pub(crate) mod sleep;
 pub(crate) mod state;
+pub(crate) mod suspendable;
 
 pub(crate) mod tegra;
 pub(crate) mod value;

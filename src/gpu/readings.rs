@@ -309,6 +309,11 @@ readings! {
     inforom_corrupt: Option<bool> =
         fixed("inforom_corrupt", Unit::Of(""), "True if the infoROM, the board's own data, is corrupted.");
     vbios_version: Option<String> = fixed("vbios_version", Unit::Of(""), "Version of the video BIOS.");
+    addressing_mode: Option<String> = fixed(
+        "addressing_mode", Unit::Of(""),
+        "How the GPU sees the CPU's memory: none, hmm (pages move between two memories) or ats (one page table). From \
+         driver 580 on.",
+    );
     compute_capability: Option<(i32, i32)> =
         fixed("compute_capability", Unit::Of(""), "CUDA compute capability, such as 8.9.").range(0, 1000);
     persistence_mode: Option<bool> = slow("persistence_mode", Unit::Of(""), "True while persistence mode is on.");

@@ -13,6 +13,7 @@ use super::pci::PciId;
 use super::readings;
 pub(crate) use super::readings::Gpu;
 pub(crate) use super::value::{HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SW_THERMAL};
+use super::vendor::Vendor;
 
 /// How long a helper's first answer may take: the helper starts and initializes NVML. Without persistence mode, which keeps
 /// the driver loaded, that takes 6 to 25 s. A helper that is killed before then would start over each time.
@@ -29,7 +30,7 @@ pub(crate) struct GpuSample {
     pub(crate) nvml_version: Option<String>,
     /// `12.4`
     pub(crate) cuda_version: Option<String>,
-    /// The path that was loaded; None: the readings do not come from NVML.
+    /// The path that was loaded; None: the readings do not come from NVML, or the GPUs sleep and it was not loaded yet.
     pub(crate) library: Option<String>,
     pub(crate) gpus: Vec<Gpu>,
     /// The slow readings are new in this sample.
@@ -50,6 +51,11 @@ pub(crate) struct XidEvent {
 }
 
 impl GpuSample {
+    /// NVML has GPUs in it, awake or asleep.
+    pub(crate) fn is_of_nvml(&self) -> bool {
+        self.library.is_some() || self.gpus.iter().any(|gpu| gpu.asleep && gpu.vendor == Vendor::Nvidia)
+    }
+
     /// Index and utilization of the busiest GPU; None where none reports its utilization.
     pub(crate) fn busiest(&self) -> Option<(u32, u32)> {
         let usable = self.gpus.iter().filter(|gpu| gpu.usable());

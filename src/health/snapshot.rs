@@ -57,7 +57,7 @@ impl Snapshot {
 
     /// Who the answer comes from: `nvml` or `tegra` (a board's sysfs), `ollama`, both with a +, or `none`.
     pub(crate) fn source(&self) -> &'static str {
-        let tegra = self.gpu.sample().is_some_and(|sample| sample.library.is_none());
+        let tegra = self.gpu.sample().is_some_and(|sample| !sample.is_of_nvml());
         match (self.gpu.sample().is_some(), matches!(self.ollama.reach, Reach::Up { .. })) {
             (true, true) if tegra => "tegra+ollama",
             (true, false) if tegra => "tegra",

@@ -9,6 +9,7 @@ use crate::gpu::kmsg::Kmsg;
 use crate::gpu::merge::merge;
 use crate::gpu::process_names::{ProcessNames, boot_seconds};
 use crate::gpu::state::GpuState;
+use crate::gpu::suspendable::SuspendableGpus;
 use crate::gpu::tegra::Tegra;
 use crate::gpu::wire::ActivityAsk;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub(super) enum Source {
 pub(super) struct Helpers {
     config: Config,
     root: PathBuf,
-    nvidia: Option<Gpus>,
+    nvidia: Option<SuspendableGpus>,
     amd: Option<Gpus>,
     names: ProcessNames,
     looked: Instant,
@@ -80,7 +81,8 @@ impl Helpers {
         }
         let is_nvidia = || config.nvml_lib.is_some() || host::count_cards(&self.root).is_none_or(|cards| cards > 0);
         if self.nvidia.is_none() && (self.amd.is_none() || is_nvidia()) {
-            self.nvidia = Some(new(Reads::Nvml { library: config.nvml_lib.clone() }));
+            let gpus = new(Reads::Nvml { library: config.nvml_lib.clone() });
+            self.nvidia = Some(SuspendableGpus::new(gpus, &self.root, config.faults.time_scale));
         }
         self.looked = Instant::now();
     }
@@ -88,6 +90,7 @@ impl Helpers {
     fn sample(&mut self, events: bool, activity: Option<ActivityAsk>) -> (GpuState, u64) {
         if self.looked.elapsed() >= LOOK_INTERVAL {
             self.look();
+            self.nvidia.iter_mut().for_each(SuspendableGpus::look);
         }
         let nvidia = self.nvidia.as_mut().map(|gpus| {
             let asked = boot_seconds();
@@ -98,7 +101,8 @@ impl Helpers {
             state
         });
         let amd = self.amd.as_mut().map(|gpus| gpus.sample(false, None));
-        let reinits = [&self.nvidia, &self.amd].into_iter().flatten().map(Gpus::reinits).sum();
+        let reinits =
+            self.nvidia.as_ref().map_or(0, SuspendableGpus::reinits) + self.amd.as_ref().map_or(0, Gpus::reinits);
         let state = match (nvidia, amd) {
             (Some(nvidia), Some(amd)) => merge(nvidia, amd),
             (one, other) => one.or(other).unwrap_or(GpuState::Pending),

@@ -119,6 +119,7 @@ mod scheduler_faults;
 mod scheduler_recordings;
 mod scripts;
 mod sdk;
+mod sleep;
 mod smoke;
 mod smuggling;
 mod stack;

@@ -60,6 +60,11 @@ impl FakeNvml {
         std::fs::rename(&new, &self.file).expect("and put in place");
     }
 
+    /// How often the library was initialized. One that was not touches no GPU.
+    pub fn inits(&self) -> u64 {
+        std::fs::metadata(self.file.with_extension("inits")).map_or(0, |meta| meta.len())
+    }
+
     pub fn file(&self) -> &Path {
         &self.file
     }

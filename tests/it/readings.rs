@@ -42,7 +42,7 @@ fn every_reading_of_every_gpu_is_reported() {
         gpu1.recovery=0\ngpu1.rows=3/2/0/0\ngpu1.retired=5/1\ngpu1.retired_pending=0\ngpu1.ecc_errors=0/4\ngpu1.mig=0\n\
         gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13\n\
         gpu1.sram=0\ngpu1.repair=0/0\ngpu1.unrepairable=0\ngpu1.spares=9/8/7/6/0\ngpu1.fabric=3/0/1/3\n\
-        gpu1.memory_power=43190\ngpu1.gpm=1/2/3/4/5";
+        gpu1.memory_power=43190\ngpu1.gpm=1/2/3/4/5\ngpu1.addressing=0";
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
     let worker = start(&ollama, &nvml, &[]);
     let mut report = worker.report_when("verdict ok", is_ok);
@@ -104,6 +104,7 @@ fn every_reading_of_every_gpu_is_reported() {
         ("fabric_status", json!("success")),
         ("fabric_health", json!("limited capacity: reduced bandwidth")),
         ("memory_power_w", json!(43.2)),
+        ("addressing_mode", json!("none")),
     ] {
         assert_eq!(gpu[name], expect, "{name}");
     }
@@ -111,6 +112,41 @@ fn every_reading_of_every_gpu_is_reported() {
     assert_eq!((&report["driver_version"], &report["nvml_version"]), (&json!("550.54.14"), &json!("12.550.54.14")));
     assert_eq!(report["cuda_version"], "12.4");
     assert!(report["read_us"].as_u64().is_some_and(|us| us > 0), "{report:#}");
+}
+
+#[test]
+fn whose_memory_it_is_is_what_the_driver_says() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let main = meminfo.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024;
+    #[track_caller]
+    fn check(lines: &str, expect: [Value; 3]) {
+        let (ollama, nvml) =
+            (FakeOllama::new(), FakeNvml::new(&lines.replace("; ", "\ngpu0.").replacen("", "gpu0.", 1)));
+        let gpu = start(&ollama, &nvml, &[]).report_when("a GPU", read)["gpus"][0].take();
+        let seen = ["unified_memory", "vram_total_mb", "addressing_mode"].map(|name| gpu[name].clone());
+        assert_eq!(seen, expect, "{lines}: {gpu:#}");
+    }
+    let main = || json!(main);
+    for absent in ["memory=err:3", "memory=0/0"] {
+        // A part whose name says nothing.
+        check(&format!("name=NVIDIA N1X; addressing=2; {absent}"), [json!(true), main(), json!("ats")]);
+        check(&format!("name=NVIDIA GB10; addressing=2; {absent}"), [json!(true), main(), json!("ats")]);
+        check(&format!("name=NVIDIA Thor; addressing=0; {absent}"), [json!(true), main(), json!("none")]);
+        check(&format!("name=NVIDIA Thor; addressing=err:3; {absent}"), [json!(true), main(), Value::Null]);
+        check(
+            &format!("name=NVIDIA GB10 look-alike; addressing=1; {absent}"),
+            [json!(false), Value::Null, json!("hmm")],
+        );
+        check(&format!("name=NVIDIA L4; addressing=0; {absent}"), [json!(false), Value::Null, json!("none")]);
+    }
+    let own = || json!(98304);
+    check("name=NVIDIA GH200 480GB; addressing=2; memory=98304/500", [json!(false), own(), json!("ats")]);
+    check("name=NVIDIA GeForce RTX 5090; addressing=1; memory=98304/500", [json!(false), own(), json!("hmm")]);
+    check("name=NVIDIA GeForce RTX 3090; memory=98304/500", [json!(false), own(), Value::Null]);
+    // A driver that reports the machine's memory as the GPU's.
+    let all = format!("memory={}/500", main());
+    check(&format!("name=NVIDIA GB10; addressing=2; {all}"), [json!(true), main(), json!("ats")]);
+    check(&format!("name=NVIDIA GeForce RTX 5090; addressing=1; {all}"), [json!(false), main(), json!("hmm")]);
 }
 
 #[test]

@@ -93,6 +93,7 @@ const FAKED: &[(&str, &str, &str)] = &[
     ("unrepairable_memory", "unrepairable={}", "1"),
     ("inforom_corrupt", "inforom={}", ""),
     ("vbios_version", "vbios={}", "1.2.3"),
+    ("addressing_mode", "addressing={}", "1"),
     ("compute_capability", "compute={}/0", "7"),
     ("persistence_mode", "persistence={}", "1"),
     ("mig_mode", "mig={}", "0"),

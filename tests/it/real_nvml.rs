@@ -114,8 +114,12 @@ fn nvidias_own_libraries_load_in_the_image() {
 }
 
 /// Newer than the newest library that Debian has, 555.58: from 570, 580 and 590.
-const NEWER: [&str; 3] =
-    ["nvmlDeviceGetMarginTemperature", "nvmlDeviceGetRepairStatus", "nvmlDeviceGetUnrepairableMemoryFlag_v1"];
+const NEWER: [&str; 4] = [
+    "nvmlDeviceGetAddressingMode",
+    "nvmlDeviceGetMarginTemperature",
+    "nvmlDeviceGetRepairStatus",
+    "nvmlDeviceGetUnrepairableMemoryFlag_v1",
+];
 
 /// Functions that older drivers lack, and the first branch of those in Debian that has them.
 const SINCE: [(&str, u32); 11] = [

@@ -8,14 +8,15 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_TEMPERATURE_GPU_MAX_TLIMIT, NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT,
 };
 
-use super::raw;
 use super::reading_log::ReadingLog;
+use super::{raw, unified};
 use crate::gpu::sample::Gpu;
 
 pub(super) fn read(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     thresholds(device, gpu, log);
     margins(device, gpu, log);
     board(device, gpu, log);
+    unified::addressing(device, gpu, log);
 }
 
 /// Degrees Celsius.

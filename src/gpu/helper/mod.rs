@@ -19,6 +19,7 @@ mod reader;
 mod reading_log;
 mod readings;
 mod threads;
+mod unified;
 mod words;
 
 use std::env;

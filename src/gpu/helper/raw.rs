@@ -1,6 +1,7 @@
 //! The calls that nvml-wrapper does not wrap, or not for all values. The only unsafe code of this program.
 #![allow(unsafe_code)]
 
+pub(super) mod addressing;
 pub(super) mod gpm;
 pub(super) mod health;
 

@@ -18,8 +18,8 @@ use nvml_wrapper::sys_exports::field_id::{
     NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_UNC,
 };
 
-use super::raw;
 use super::reading_log::ReadingLog;
+use super::{raw, unified};
 use crate::gpu::plausible;
 use crate::gpu::readings::Gpu;
 use crate::gpu::value::{RemappedRows, RetiredPages};
@@ -27,8 +27,6 @@ use crate::sys::meminfo;
 
 /// No GPU has more.
 const MAX_NVLINKS: u32 = 18;
-/// Parts without memory of their own, by what their names contain.
-const UNIFIED: [&str; 5] = ["GB10", "Thor", "Orin", "Xavier", "Tegra"];
 
 const MEMORY: [&str; 3] = ["vram_total_mb", "vram_used_mb", "vram_free_mb"];
 
@@ -82,14 +80,16 @@ pub(super) fn memory_info(device: &Device<'_>) -> Result<(u64, u64, u64, Option<
 }
 
 fn memory(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
+    unified::addressing_at_first(device, gpu, log);
+    let unified = unified::is_shared(gpu, None, || None);
     gpu.unified_memory = false;
-    let unified = gpu.name.as_ref().is_some_and(|name| UNIFIED.iter().any(|part| name.contains(part)));
     let read = log.at("memory_info", &MEMORY, || match memory_info(device) {
         Err(NvmlError::NotSupported) if unified => Ok(None),
         other => other.map(Some),
     });
     match read {
         Some(Some((total, used, free, reserved))) if total > 0 => {
+            gpu.unified_memory = unified::is_shared(gpu, Some(total), || main_memory().map(|(total, _)| total));
             gpu.vram_total_bytes = log.plausible("vram_total_mb", total);
             match plausible::check_memory(total, [used, free, reserved.unwrap_or(0)]) {
                 Ok(()) => {
@@ -100,7 +100,7 @@ fn memory(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
                 Err(why) => MEMORY[1..].iter().for_each(|name| log.fail(name, &why)),
             }
         }
-        Some(_) if unified => main_memory(gpu, log),
+        Some(_) if unified => use_main_memory(gpu, log),
         Some(_) => MEMORY.iter().for_each(|name| log.fail(name, "the driver reports 0 bytes of memory")),
         None => {}
     }
@@ -110,16 +110,20 @@ fn memory(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
 }
 
 /// The machine's main memory, of a GPU that has no other.
-fn main_memory(gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
+fn use_main_memory(gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     gpu.unified_memory = true;
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    match meminfo::parse(&text) {
+    match main_memory() {
         Some((total, free)) => {
             (gpu.vram_total_bytes, gpu.vram_free_bytes) = (Some(total), Some(free));
             gpu.vram_used_bytes = Some(total.saturating_sub(free));
         }
         None => MEMORY.iter().for_each(|name| log.fail(name, "/proc/meminfo cannot be read")),
     }
+}
+
+/// Bytes in total and available.
+fn main_memory() -> Option<(u64, u64)> {
+    meminfo::parse(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
 /// The throttle counters, in the numbering of NVML 12: nvml-wrapper translates it for drivers from 580.82 on.

@@ -124,7 +124,7 @@ fn everything() -> Value {
     ];
     let known = |(field, value): (String, Value)| {
         let value = match field.as_str() {
-            "vbios_version" | "fabric_state" | "fabric_status" | "fabric_health" => json!("95.02"),
+            "vbios_version" | "addressing_mode" | "fabric_state" | "fabric_status" | "fabric_health" => json!("95.02"),
             "spare_rows" => json!({"max": 1, "high": 2, "partial": 3, "low": 4, "none": 5}),
             "compute_capability" => json!([8, 9]),
             "throttle_ns" => json!({"hw": 1_500_000_000}),

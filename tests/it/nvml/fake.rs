@@ -33,6 +33,8 @@ use std::time::Duration;
 
 #[path = "fake/activity.rs"]
 pub mod activity;
+#[path = "fake/addressing.rs"]
+pub mod addressing;
 #[path = "fake/device.rs"]
 pub mod device;
 #[path = "fake/events.rs"]
@@ -152,9 +154,18 @@ fn text(value: Result<String, c_int>, out: *mut c_char, length: c_uint) -> c_int
     SUCCESS
 }
 
+/// Adds a byte to the file that FAKE_NVML names, with `.inits` behind it.
+fn count_init() {
+    if let Ok(path) = std::env::var("FAKE_NVML") {
+        let inits = std::fs::OpenOptions::new().append(true).create(true).open(format!("{path}.inits"));
+        inits.unwrap().write_all(b"x").unwrap();
+    }
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlInit_v2() -> c_int {
     read_settings();
+    count_init();
     if let Some(how) = setting("at_init") {
         misbehave(&how);
     }
