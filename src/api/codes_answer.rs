@@ -49,6 +49,7 @@ fn html() -> String {
             html.push_str(&format!("<h3 id=\"{name}\"><a href=\"#{name}\">{name}</a></h3>\n<dl>"));
             for (term, text) in [
                 ("Severity", entry.severities().as_str()),
+                ("Vendors", entry.vendors().as_str()),
                 ("Meaning", meaning),
                 ("Clears", clears),
                 ("Action", action),

@@ -36,7 +36,7 @@ pub(crate) struct Version<'a> {
 pub(crate) struct Hardware<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
-    /// By NVML's index.
+    /// By the GPU's index.
     gpu_info: BTreeMap<u32, GpuInfo<'a>>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Hardware<'a> {
 pub(crate) struct HardwareStats<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
-    /// By NVML's index.
+    /// By the GPU's index.
     gpu_stats: BTreeMap<u32, GpuStats<'a>>,
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct Report<'a> {
     total_models: usize,
     /// Unix seconds of this answer.
     timestamp: f64,
-    /// Usable GPUs by NVML; without NVML: 1 if Ollama holds a model in VRAM, else 0.
+    /// Usable GPUs; where none can be read: 1 if Ollama holds a model in VRAM, else 0.
     gpu_count: usize,
     #[cfg_attr(test, schemars(with = "Health<'static>"))]
     health: Part<'a>,
@@ -105,8 +105,8 @@ pub(crate) struct Report<'a> {
     heartbeat: Option<&'a HeartbeatRow>,
     /// Milliseconds since the GPUs were read.
     sample_age_ms: u64,
-    /// Sources of the readings: nvml, tegra, ollama, joined by +, or none.
-    source: &'static str,
+    /// Sources of the readings: nvml, amdgpu, tegra, ollama, joined by +, or none.
+    source: String,
     /// Of Agent-Net.
     version: &'static str,
     #[serde(skip)]
@@ -341,14 +341,14 @@ impl Report<'_> {
             capability: &'static str,
             agent_id: Option<&'a str>,
             timestamp: f64,
-            source: &'static str,
+            source: &'a str,
             verdict: Verdict,
         }
         crate::sys::json::ascii(&crate::sys::json::json(&Metadata {
             capability: CAPABILITY,
             agent_id: self.agent_id,
             timestamp: self.timestamp,
-            source: self.source,
+            source: &self.source,
             verdict: self.verdict,
         }))
     }

@@ -156,21 +156,21 @@ impl Gpus {
 
     fn failed(&mut self, fault: GpuFault) -> GpuState {
         let since = self.fault.as_ref().map(|(since, _)| *since).or(self.unanswered).unwrap_or_else(Instant::now);
-        let gpus = self.known.iter().map(|gpu| gpu.silent(&fault.detail)).collect();
+        let gpus = self.known.iter().map(|gpu| gpu.silent_for(since.elapsed(), &fault.detail)).collect();
         self.fault = Some((since, fault.clone()));
-        GpuState::Fault { fault, lasting_s: since.elapsed().as_secs_f64(), gpus }
+        GpuState::Fault { vendor: self.reads.vendor(), fault, lasting_s: since.elapsed().as_secs_f64(), gpus }
     }
 
     /// The helper has not answered yet. A fault of the driver or the helper stays until one does, and so does an error
     /// that took long before.
     fn starting(&mut self) -> GpuState {
-        let started = self.process.as_ref().map_or_else(Instant::now, |process| process.started);
+        let lasting = self.process.as_ref().map_or(Duration::ZERO, |process| process.started.elapsed());
         let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperMissing) || kind.of_helper();
         if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
             return self.failed(fault.clone());
         }
-        let gpus = self.known.iter().map(|gpu| gpu.silent("the driver is starting")).collect();
-        GpuState::Starting { lasting_s: started.elapsed().as_secs_f64(), gpus }
+        let gpus = self.known.iter().map(|gpu| gpu.silent_for(lasting, "the driver is starting")).collect();
+        GpuState::Starting { vendor: self.reads.vendor(), lasting_s: lasting.as_secs_f64(), gpus }
     }
 
     /// Sets how long each GPU that does not answer has been silent.
@@ -332,9 +332,9 @@ impl Gpus {
         self.fails_slowly = first && answer.is_err() && took >= START_QUIET;
         let sample = answer?;
         if first && took >= SLOW_START && self.reads.vendor() == Vendor::Nvidia {
+            let seconds = took.as_secs();
             log::warn!(
-                "The NVIDIA driver took {} s to start: it starts again for each program unless nvidia-persistenced runs on the host",
-                took.as_secs()
+                "The NVIDIA driver took {seconds} s to start: it starts again for each program unless nvidia-persistenced runs on the host"
             );
         }
         if sample.slow_fresh {

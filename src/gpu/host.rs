@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use super::amd_cards::{self, AmdGpus};
 use super::bus;
 use super::legacy::Legacy;
 use super::pci::PciId;
@@ -47,7 +48,8 @@ fn place_of(root: &Path, kubernetes: bool, contained: bool) -> Place {
 }
 
 /// Looks at the host below `root`, which is `/` or where the host's own /dev, /proc and /sys are mounted.
-pub(crate) fn look(root: &Path) -> HostFacts {
+/// `amd`: AMD_GPUS.
+pub(crate) fn look(root: &Path, amd: AmdGpus) -> HostFacts {
     let wsl = is_wsl(root);
     let cards = cards(root).filter(|_| !wsl);
     let count = |wanted: fn(&Card) -> bool| {
@@ -65,6 +67,8 @@ pub(crate) fn look(root: &Path) -> HostFacts {
         unbound: all().filter(|card| card.driver.is_none()).filter_map(|card| card.place).collect(),
         other_drivers,
         legacy: Legacy::default(),
+        amd_gpus: u32::try_from(amd_cards::cards(root, amd).len()).unwrap_or(u32::MAX),
+        amd_unbound: if amd == AmdGpus::Off { Vec::new() } else { amd_unbound(root) },
         device_nodes: device_nodes(&root.join("dev")),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
         place: *PLACE,
@@ -81,6 +85,11 @@ pub(crate) fn count_cards(root: &Path) -> Option<u32> {
 pub(crate) fn has_all_cards(root: &Path, cards: usize) -> bool {
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     !in_container(&mounts) || device_nodes(&root.join("dev")).is_some_and(|nodes| nodes as usize == cards)
+}
+
+/// There is a card for NVIDIA's driver, or the bus cannot be seen.
+pub(crate) fn has_cards_for_nvidia(root: &Path) -> bool {
+    cards(root).is_none_or(|cards| cards.iter().any(Card::for_nvidia))
 }
 
 #[cfg(test)]
@@ -134,8 +143,41 @@ impl Card {
 /// Display controllers of NVIDIA; None where the bus cannot be seen. Their number separates "no GPU in the machine" from "no
 /// GPU given to the container".
 fn cards(root: &Path) -> Option<Vec<Card>> {
-    let devices = bus::display_controllers(root, bus::NVIDIA)?;
-    Some(devices.iter().map(|device| Card { place: place(device), driver: driver_of(device) }).collect())
+    let devices = bus::devices(root, bus::NVIDIA, &["0x03"])?;
+    Some(devices.iter().map(|device| card(device)).collect())
+}
+
+fn card(device: &Path) -> Card {
+    Card { place: place(device), driver: driver_of(device) }
+}
+
+/// A short file without the line's end; empty where it cannot be read.
+fn read(device: &Path, file: &str) -> String {
+    fs::read_to_string(device.join(file)).unwrap_or_default().trim().to_owned()
+}
+
+/// Cards of AMD that no driver has, and that are reserved for none. A GPU in the processor is not one: who does not want
+/// it leaves it without a driver. Accelerators (class 0x12) are cards, and what is behind the switch that AMD builds into
+/// its cards since Vega.
+fn amd_unbound(root: &Path) -> Vec<PciId> {
+    const SWITCHES: [(&str, &str); 2] = [("0x1002", "0x1478"), ("0x1022", "0x1470")];
+    let is_card = |device: &Path| {
+        let upstream = || {
+            let device = fs::canonicalize(device).ok()?;
+            let bridge = device.parent()?.parent()?;
+            Some((read(bridge, "vendor"), read(bridge, "device")))
+        };
+        let in_switch = |(vendor, id): (String, String)| SWITCHES.contains(&(vendor.as_str(), id.as_str()));
+        read(device, "class").starts_with("0x12") || upstream().is_some_and(in_switch)
+    };
+    let mut unbound: Vec<PciId> = bus::devices(root, bus::AMD, &["0x03", "0x12"])
+        .unwrap_or_default()
+        .iter()
+        .filter(|device| driver_of(device).is_none() && is_card(device))
+        .filter_map(|device| place(device))
+        .collect();
+    order::sort(&mut unbound);
+    unbound
 }
 
 fn place(device: &Path) -> Option<PciId> {
@@ -231,12 +273,51 @@ fn only_nvidia_display_controllers_count() {
             link("../0000:00:00.0", "physfn");
         }
     }
-    let host = look(&root);
+    let host = look(&root, AmdGpus::Auto);
     assert_eq!((count_cards(&root), host.pci_gpus, host.pci_gpus_for_nvidia), (Some(8), Some(8), Some(2)));
     assert_eq!(host.unbound, [PciId::parse("0000:07:00.0").unwrap()]);
     assert_eq!(host.other_drivers, ["nouveau", "nvidiafb", "pci-stub", "vfio-pci", "xen-pciback"]);
     fs::remove_dir_all(&root).unwrap();
-    assert_eq!((count_cards(&root), look(&root).pci_gpus_for_nvidia), (None, None));
+    assert_eq!((count_cards(&root), look(&root, AmdGpus::Auto).pci_gpus_for_nvidia), (None, None));
+}
+
+#[test]
+fn cards_of_amd_count_when_they_have_no_driver() {
+    let root = tree("amd-pci");
+    let bus = root.join(DEVICES);
+    fs::create_dir_all(&bus).unwrap();
+    // Vendor, device, class and driver; empty: none.
+    let device = |path: &str, [vendor, id, class, driver]: [&str; 4]| {
+        let device = root.join("sys/devices/pci0000:00").join(path);
+        fs::create_dir_all(&device).unwrap();
+        for (file, text) in [("vendor", vendor), ("device", id), ("class", class)] {
+            fs::write(device.join(file), format!("{text}\n")).unwrap();
+        }
+        if !driver.is_empty() {
+            std::os::unix::fs::symlink(format!("../drivers/{driver}"), device.join("driver")).unwrap();
+        }
+        std::os::unix::fs::symlink(&device, bus.join(device.file_name().unwrap())).unwrap();
+    };
+    // Behind the switch in the card, bound and unbound; of a virtual machine; in the processor; an accelerator.
+    for (root_port, driver) in [(1, ""), (2, "amdgpu"), (3, "vfio-pci")] {
+        let port = format!("0000:00:0{root_port}.0");
+        let upstream = format!("{port}/0000:{root_port}1:00.0");
+        device(&port, ["0x1022", "0x1634", "0x060400", "pcieport"]);
+        device(&upstream, ["0x1002", "0x1478", "0x060400", "pcieport"]);
+        let downstream = format!("{upstream}/0000:{root_port}2:00.0");
+        device(&downstream, ["0x1002", "0x1479", "0x060400", "pcieport"]);
+        device(&format!("{downstream}/0000:{root_port}3:00.0"), ["0x1002", "0x73bf", "0x030000", driver]);
+        device(&format!("{downstream}/0000:{root_port}3:00.1"), ["0x1002", "0xab28", "0x040300", ""]);
+    }
+    device("0000:00:08.1", ["0x1022", "0x14eb", "0x060400", "pcieport"]);
+    device("0000:00:08.1/0000:c4:00.0", ["0x1002", "0x15bf", "0x030000", ""]);
+    device("0000:00:09.0", ["0x1022", "0x1634", "0x060400", "pcieport"]);
+    device("0000:00:09.0/0000:05:00.0", ["0x1002", "0x74a1", "0x120000", ""]);
+    let places = ["0000:05:00.0", "0000:13:00.0"].map(|place| PciId::parse(place).unwrap());
+    let host = look(&root, AmdGpus::Auto);
+    assert_eq!((host.amd_unbound.as_slice(), host.pci_gpus), (&places[..], Some(0)));
+    assert_eq!(look(&root, AmdGpus::Off).amd_unbound, []);
+    fs::remove_dir_all(&root).unwrap();
 }
 
 #[test]

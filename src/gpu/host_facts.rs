@@ -19,6 +19,10 @@ pub(crate) struct HostFacts {
     pub(crate) other_drivers: Vec<String>,
     /// Cards that the installed driver ignores, as far as the kernel's log can be read.
     pub(crate) legacy: Legacy,
+    /// GPUs of the driver amdgpu that AMD_GPUS chooses.
+    pub(crate) amd_gpus: u32,
+    /// Cards of AMD without any driver; none with AMD_GPUS=off.
+    pub(crate) amd_unbound: Vec<PciId>,
     /// /dev/nvidia0 and so on: the GPUs that were given to this container.
     pub(crate) device_nodes: Option<u32>,
     /// /dev was made for a container. The PCI bus then also shows GPUs of other containers.
@@ -35,19 +39,31 @@ impl HostFacts {
         self.pci_gpus_for_nvidia.map(|gpus| gpus.saturating_sub(ignored))
     }
 
-    /// Why NVIDIA's driver has no card: begins with a semicolon, or is empty.
-    pub(crate) fn without_driver(&self) -> String {
-        let legacy = self.legacy.because();
-        match (legacy.is_empty(), self.other_drivers.is_empty()) {
-            (true, false) => format!("; other drivers have NVIDIA's cards: {}", self.other_drivers.join(", ")),
-            _ => legacy,
-        }
+    /// All GPUs on the PCI bus that a driver should have.
+    pub(crate) fn all_gpus_on_bus(&self) -> Option<u32> {
+        let unbound = u32::try_from(self.amd_unbound.len()).unwrap_or(u32::MAX);
+        Some(self.gpus_on_bus()?.saturating_add(self.amd_gpus).saturating_add(unbound))
     }
 
-    /// What to do when NVIDIA's driver is not loaded.
+    /// Why the drivers have no card: begins with a semicolon, or is empty.
+    pub(crate) fn without_driver(&self) -> String {
+        let mut why = self.legacy.because();
+        if why.is_empty() && !self.other_drivers.is_empty() {
+            why = format!("; other drivers have NVIDIA's cards: {}", self.other_drivers.join(", "));
+        }
+        if let Some(place) = self.amd_unbound.first() {
+            why.push_str(&format!("; no driver has the AMD GPU at {place}"));
+        }
+        why
+    }
+
+    /// What to do when no driver has the GPU.
     pub(crate) fn load_driver(&self) -> Cow<'static, str> {
         let on_the_host = self.place.on_the_host();
-        if !self.legacy.sentences().is_empty() {
+        if self.pci_gpus == Some(0) && !self.amd_unbound.is_empty() {
+            format!("Load the driver{on_the_host} (`modprobe amdgpu`). If that fails, `dmesg`{on_the_host} says why.")
+                .into()
+        } else if !self.legacy.sentences().is_empty() {
             format!("Install the driver that the card needs{on_the_host}: the installed one ignores it.").into()
         } else if self.pci_gpus_for_nvidia == Some(0) && !self.other_drivers.is_empty() {
             "Give the card to NVIDIA's driver on the host: blacklist nouveau or nvidiafb and reboot, or take it back from \

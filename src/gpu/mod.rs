@@ -2,6 +2,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod amd_cards;
+pub(crate) mod amd_log;
 pub(crate) mod bus;
 pub(crate) mod client;
 pub(crate) mod fabric;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::readings::Gpu;
+use super::vendor::Vendor;
 
 /// Where the worker runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,13 +43,27 @@ impl Place {
         self.smi(gpu, "-r")
     }
 
-    /// The first half of every reset.
+    /// The first half of every reset; begins an action. Only few of AMD's boards can be reset by hand.
     pub(crate) fn stop_and_reset(self, gpu: &Gpu) -> String {
-        format!("Stop all processes using this GPU, then run {}", self.reset(gpu))
+        match gpu.vendor {
+            Vendor::Nvidia => format!("Stop all processes using this GPU, then run {}", self.reset(gpu)),
+            Vendor::Amd => self.reboot().into(),
+        }
     }
 
-    pub(crate) fn check_logs(self) -> String {
-        format!("Check `dmesg` and `nvidia-smi`{}.", self.on_the_host())
+    /// The same, or a reboot.
+    pub(crate) fn reset_or_reboot(self, gpu: &Gpu) -> String {
+        self.stop_and_reset(gpu) + gpu.vendor.pick(" or reboot", "")
+    }
+
+    pub(crate) fn check_logs(self, vendor: Vendor) -> String {
+        format!("Check `dmesg`{}{}.", vendor.pick(" and `nvidia-smi`", ""), self.on_the_host())
+    }
+
+    /// The driver does not respond.
+    pub(crate) fn driver_hangs(self, vendor: Vendor) -> String {
+        let when = vendor.pick("if nvidia-smi hangs too", "if it stays so");
+        format!("{} {} {when}.", self.check_logs(vendor), self.reboot())
     }
 
     pub(crate) fn reboot(self) -> &'static str {

@@ -58,9 +58,13 @@ impl GpuSample {
 
     /// Index and utilization of the busiest GPU; None where none reports its utilization.
     pub(crate) fn busiest(&self) -> Option<(u32, u32)> {
-        let usable = self.gpus.iter().filter(|gpu| gpu.usable());
-        usable.filter_map(|gpu| Some((gpu.index, gpu.utilization_percent?))).max_by_key(|(_, percent)| *percent)
+        busiest(self.gpus.iter().filter(|gpu| gpu.usable()))
     }
+}
+
+/// Index and utilization of the busiest of these; None where none reports its utilization.
+pub(crate) fn busiest<'a>(gpus: impl Iterator<Item = &'a Gpu>) -> Option<(u32, u32)> {
+    gpus.filter_map(|gpu| Some((gpu.index, gpu.utilization_percent?))).max_by_key(|(_, percent)| *percent)
 }
 
 impl Gpu {
@@ -106,6 +110,11 @@ impl Gpu {
         Self { error, ..self.identity() }
     }
 
+    /// The same, and for how long.
+    pub(crate) fn silent_for(&self, lasting: Duration, message: &str) -> Self {
+        Self { read_us: u64::try_from(lasting.as_micros()).ok(), ..self.silent(message) }
+    }
+
     /// NVML gave a handle, and the GPU responds.
     pub(crate) fn usable(&self) -> bool {
         self.error.is_none()
@@ -116,9 +125,9 @@ impl Gpu {
         self.error.as_ref().is_none_or(|error| error.kind != GpuErrorKind::NotGiven)
     }
 
-    /// It has been asked and has not responded yet.
+    /// It has been asked and has not responded yet, or its reader has not.
     pub(crate) fn is_slow(&self) -> bool {
-        self.error.as_ref().is_some_and(|error| error.kind == GpuErrorKind::Slow)
+        self.error.as_ref().is_some_and(|error| matches!(error.kind, GpuErrorKind::Slow | GpuErrorKind::NoAnswer))
     }
 
     /// It has no reading that its health could be judged by: nor has one of its MIG instances.

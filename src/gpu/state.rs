@@ -1,6 +1,7 @@
 //! What is known of the GPUs at one moment.
 
-use super::sample::{Gpu, GpuFault, GpuSample};
+use super::sample::{Gpu, GpuFault, GpuSample, busiest};
+use super::vendor::Vendor;
 
 /// What is known of the GPUs.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,6 +10,8 @@ pub(crate) enum GpuState {
     Pending,
     /// The reader starts, and with it perhaps the driver.
     Starting {
+        /// Whose driver.
+        vendor: Vendor,
         /// Seconds since it was started.
         lasting_s: f64,
         /// Those of its last good sample, without their readings, and the GPUs of other readers.
@@ -16,6 +19,8 @@ pub(crate) enum GpuState {
     },
     Sample(GpuSample),
     Fault {
+        /// Whose driver it concerns.
+        vendor: Vendor,
         fault: GpuFault,
         /// Seconds since the first of the faults that follow each other without a good sample between.
         lasting_s: f64,
@@ -31,6 +36,24 @@ impl GpuState {
             Self::Sample(sample) => &sample.gpus,
             Self::Starting { gpus, .. } | Self::Fault { gpus, .. } => gpus,
         }
+    }
+
+    /// Whose driver fails or starts.
+    pub(crate) fn vendor(&self) -> Vendor {
+        match self {
+            Self::Pending | Self::Sample(_) => Vendor::default(),
+            Self::Starting { vendor, .. } | Self::Fault { vendor, .. } => *vendor,
+        }
+    }
+
+    /// GPUs that respond, those of the other driver included.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Gpu> {
+        self.gpus().iter().filter(|gpu| gpu.usable())
+    }
+
+    /// Index and utilization of the busiest GPU; None where none reports its utilization.
+    pub(crate) fn busiest(&self) -> Option<(u32, u32)> {
+        busiest(self.usable())
     }
 
     pub(crate) fn sample(&self) -> Option<&GpuSample> {

@@ -23,11 +23,17 @@ impl Vendor {
         }
     }
 
+    pub(crate) fn is_amd(self) -> bool {
+        self == Self::Amd
+    }
+
+    /// The text for one of NVIDIA's GPUs, or for one of AMD's.
+    pub(crate) fn pick<T>(self, nvidia: T, amd: T) -> T {
+        if self.is_amd() { amd } else { nvidia }
+    }
+
     /// What does not respond when its GPUs do not.
     pub(crate) fn driver(self) -> &'static str {
-        match self {
-            Self::Nvidia => "NVML",
-            Self::Amd => "the driver amdgpu",
-        }
+        self.pick("NVML", "the driver amdgpu")
     }
 }

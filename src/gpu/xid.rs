@@ -7,6 +7,7 @@
 mod catalogue;
 mod kernel;
 
+use super::amd_log::AmdLog;
 use super::pci::PciId;
 use crate::sys::json::millis;
 
@@ -59,6 +60,8 @@ const CLOCK_STEP_S: f64 = 1.0;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct XidLog {
     kinds: Vec<Kind>,
+    /// What amdgpu reports, which has no numbers.
+    pub(crate) amd: AmdLog,
     /// The Unix time at which the monotonic clock was 0.
     zero: f64,
 }
@@ -93,6 +96,7 @@ impl XidLog {
 
     /// Settles all reports so far.
     pub(crate) fn settle(&mut self) {
+        self.amd.settle();
         self.settle_before(f64::INFINITY);
     }
 

@@ -21,6 +21,7 @@ fn find(name: &str) -> Option<Explanation> {
     let entry = TABLE.iter().find(|entry| entry.name.eq_ignore_ascii_case(name))?;
     let fields = [
         ("severity", entry.severities()),
+        ("vendors", entry.vendors()),
         ("group", entry.group_name().into()),
         ("meaning", entry.meaning.into()),
         ("clears", entry.clears.into()),

@@ -103,7 +103,7 @@ impl GpuWatch for SampledGpus {
             let id = gpu.id();
             latest.reasons.iter().any(|r| r.severity == Verdict::Unhealthy && r.gpu.as_ref() == Some(&id))
         };
-        usable(&latest.gpu).any(|gpu| has_free(gpu, bytes) && !sick(gpu))
+        latest.gpu.usable().any(|gpu| has_free(gpu, bytes) && !sick(gpu))
     }
 
     fn identity(&self) -> String {
@@ -116,10 +116,6 @@ impl GpuWatch for SampledGpus {
     }
 }
 
-fn usable(gpus: &GpuState) -> impl Iterator<Item = &Gpu> {
-    gpus.gpus().iter().filter(|gpu| gpu.usable())
-}
-
 /// Why a probe would disturb others or show nothing. `busiest`: index and utilization of the last samples.
 fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
     match gpus {
@@ -127,11 +123,11 @@ fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
         GpuState::Starting { .. } => Some("the driver is starting".into()),
         GpuState::Fault { fault, gpus, .. } => match fault.kind {
             FaultKind::Stuck => Some("the driver does not respond".into()),
-            // There is nothing to read here, and a model can run all the same.
+            // There is nothing else to read here, and a model can run all the same.
             FaultKind::LibMissing | FaultKind::HelperMissing | FaultKind::NoPermission | FaultKind::DriverNotLoaded
-                if gpus.is_empty() =>
+                if gpus.iter().all(Gpu::usable) =>
             {
-                None
+                busiest.and_then(in_use)
             }
             _ => Some("the GPUs cannot be read".into()),
         },

@@ -10,6 +10,7 @@ use crate::gpu::readings::is_core;
 use crate::gpu::sample::{
     Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ, SW_THERMAL,
 };
+use crate::gpu::state::GpuState;
 use crate::ollama::state::OllamaState;
 use crate::sys::order;
 
@@ -36,6 +37,10 @@ pub(crate) struct History {
     tracks: BTreeMap<String, Track>,
     /// The most GPUs that NVML has listed and that this process may use.
     pub(crate) most_gpus: usize,
+    /// A GPU of AMD was listed.
+    pub(crate) amd_ever: bool,
+    /// When the slow readings of a fault's GPUs were last counted.
+    counted: Duration,
     /// PCI addresses of all GPUs seen so far.
     known: BTreeSet<PciId>,
     vram_mismatch: Streak,
@@ -46,6 +51,8 @@ pub(crate) struct History {
 pub(crate) struct Track {
     pub(crate) hot: Streak,
     pub(crate) above_max: Streak,
+    /// The hottest place of the chip is at its limit.
+    pub(crate) hot_spot: Streak,
     pub(crate) narrow: Streak,
     pub(crate) thermal: Slowdown,
     pub(crate) brake: Slowdown,
@@ -66,20 +73,40 @@ pub(crate) struct Track {
 }
 
 impl History {
-    /// Adds a sample. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any monotonic clock.
+    /// Adds a state. `max_temp_c`: GPU_MAX_TEMP_C. `at`: any monotonic clock.
+    pub(crate) fn see_state(&mut self, gpu: &GpuState, ollama: &OllamaState, max_temp_c: Option<u32>, at: Duration) {
+        match gpu {
+            GpuState::Sample(sample) => self.see(sample, ollama, max_temp_c, at),
+            // Those of the other driver. A fault does not say which readings are new.
+            _ => {
+                let fresh = at.saturating_sub(self.counted) >= MINUTE;
+                if fresh {
+                    self.counted = at;
+                }
+                gpu.usable().for_each(|gpu| self.see_gpu(gpu, fresh, max_temp_c, at));
+            }
+        }
+    }
+
+    /// Adds a sample.
     pub(crate) fn see(&mut self, sample: &GpuSample, ollama: &OllamaState, max_temp_c: Option<u32>, at: Duration) {
         self.most_gpus = self.most_gpus.max(sample.given());
         for gpu in &sample.gpus {
-            if self.known.len() < MAX_TRACKS {
-                self.known.extend(gpu.pci());
-            }
-            let id = gpu.id();
-            if self.tracks.len() < MAX_TRACKS || self.tracks.contains_key(&id) {
-                self.tracks.entry(id).or_default().see(gpu, sample.slow_fresh, max_temp_c, at);
-            }
+            self.see_gpu(gpu, sample.slow_fresh, max_temp_c, at);
         }
         let mismatch = vram_mismatch(sample, ollama).is_some();
         self.vram_mismatch.see(mismatch, !mismatch);
+    }
+
+    fn see_gpu(&mut self, gpu: &Gpu, slow_fresh: bool, max_temp_c: Option<u32>, at: Duration) {
+        self.amd_ever |= gpu.vendor.is_amd();
+        if self.known.len() < MAX_TRACKS {
+            self.known.extend(gpu.pci());
+        }
+        let id = gpu.id();
+        if self.tracks.len() < MAX_TRACKS || self.tracks.contains_key(&id) {
+            self.tracks.entry(id).or_default().see(gpu, slow_fresh, max_temp_c, at);
+        }
     }
 
     pub(crate) fn of(&self, gpu: &Gpu) -> Option<&Track> {
@@ -108,8 +135,9 @@ pub(crate) fn vram_mismatch(sample: &GpuSample, ollama: &OllamaState) -> Option<
     if sample.gpus.is_empty() || !ollama.lists_known {
         return None;
     }
-    // A GPU without this reading could hold it all. Shared memory says little: a model's mapped file counts as free.
-    let own = |g: &Gpu| holders::used_for_models(g).filter(|_| !g.unified_memory);
+    // A GPU without this reading could hold it all. Shared memory says little: a model's mapped file counts as free. Of
+    // AMD's the driver says what the GPU itself uses of it.
+    let own = |g: &Gpu| holders::used_for_models(g).filter(|_| !g.unified_memory || g.vendor.is_amd());
     let used: u64 = sample.gpus.iter().map(own).sum::<Option<u64>>()?;
     (claimed > 1 << 30 && used < claimed / 2).then_some((claimed, used))
 }
@@ -118,6 +146,8 @@ impl Track {
     fn see(&mut self, gpu: &Gpu, slow_fresh: bool, max_temp_c: Option<u32>, at: Duration) {
         let over = heat(gpu).map(|heat| heat.over);
         self.hot.see(over.is_some_and(|o| o >= 0), over.is_none_or(|o| o <= -HYSTERESIS_C));
+        let over = hot_spot(gpu).map(|heat| heat.over);
+        self.hot_spot.see(over.is_some_and(|o| o >= 0), over.is_none_or(|o| o <= -HYSTERESIS_C));
         let over = max_temp_c.and_then(|max| Some(degrees(gpu.temperature_c?) - degrees(max)));
         self.above_max.see(over.is_some_and(|o| o > 0), over.is_none_or(|o| o <= -HYSTERESIS_C));
         let bit = |mask: u64| gpu.throttle_bits.map(|bits| bits & mask != 0);
@@ -128,7 +158,8 @@ impl Track {
         let alone = |bits: u64| bits & (HW_SLOWDOWN | HW_THERMAL | HW_POWER_BRAKE | IDLE) == HW_SLOWDOWN;
         let working = gpu.utilization_percent.is_none_or(|percent| percent > 0);
         self.hardware.see(at, gpu.throttle_bits.map(|bits| alone(bits) && working), None);
-        if !gpu.usable() {
+        // One that sleeps has no readings that could fail.
+        if !gpu.usable() || gpu.asleep {
             return;
         }
         let slow = gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ);
@@ -152,9 +183,9 @@ impl Track {
         self.awaits_fabric.see(at, gpu.awaits_fabric());
         self.nvlink_ever |= gpu.nvlinks_active.is_some_and(|links| links > 0);
         match (gpu.pcie_width, gpu.pcie_width_max) {
-            // At idle a link may be narrower; it counts only under load.
+            // At idle a link may be narrower; it counts only under load. That of an AMD card's slot keeps its width.
             (Some(now), Some(max)) if now < max && !gpu.unified_memory => {
-                if gpu.performance_state.is_some_and(|state| state <= 2) {
+                if gpu.vendor.is_amd() || gpu.performance_state.is_some_and(|state| state <= 2) {
                     self.narrow.see(true, false);
                 }
             }
@@ -189,6 +220,12 @@ pub(crate) struct Heat {
     pub(crate) over: i32,
 }
 
+/// The hottest place of the chip throttles the GPU from its own limit on. Just below it works as it should.
+pub(crate) fn hot_spot(gpu: &Gpu) -> Option<Heat> {
+    let (temperature, limit) = (degrees(gpu.hotspot_temperature_c?), degrees(gpu.hotspot_temperature_slowdown_c?));
+    Some(Heat { limit, over: temperature - limit })
+}
+
 /// The limit is the specified maximum, else (newer parts) the margin to it, else just below where the GPU slows
 /// down, else 90 °C.
 pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
@@ -201,7 +238,10 @@ pub(crate) fn heat(gpu: &Gpu) -> Option<Heat> {
         let over = at_max.saturating_sub(1).saturating_sub(margin);
         return Some(Heat { limit: temperature.saturating_sub(over), over });
     }
-    Some(by_limit(gpu.temperature_slowdown_c.map_or(HOT_C, |slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C)))
+    let below_slowdown = gpu.temperature_slowdown_c.map(|slowdown| degrees(slowdown) - BELOW_SLOWDOWN_C);
+    // AMD's cards have a limit. A GPU in the processor has none, and runs at more than 90 °C by design.
+    let unknown = (!gpu.vendor.is_amd()).then_some(HOT_C);
+    below_slowdown.or(unknown).map(by_limit)
 }
 
 /// The margin to the thermal limit. A margin of 0 or less counts only together with heat or a thermal slowdown.

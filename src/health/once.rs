@@ -16,6 +16,7 @@ use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::sample::{FaultKind, Gpu, GpuFault};
 use crate::gpu::state::GpuState;
+use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::KernelEvent;
 use crate::health::rules;
 use crate::health::snapshot::Snapshot;
@@ -121,7 +122,7 @@ impl Once {
         self.store.publish_the_first_anyway();
         let latest = self.store.latest().unwrap_or_else(|| unreachable!("it was published"));
         let mut snapshot = Snapshot::clone(&latest);
-        rules::settle(&mut snapshot.reasons, *PLACE);
+        rules::settle(&mut snapshot.reasons, &snapshot.gpu, *PLACE);
         snapshot
     }
 
@@ -177,7 +178,7 @@ impl Once {
             Err(RecvTimeoutError::Disconnected) => {
                 let detail = "no thread can be started to read the GPUs; raise ulimit -u".into();
                 let fault = GpuFault { kind: FaultKind::HelperMissing, detail };
-                Some((GpuState::Fault { fault, lasting_s: 0.0, gpus: Vec::new() }, 0))
+                Some((GpuState::Fault { vendor: Vendor::Nvidia, fault, lasting_s: 0.0, gpus: Vec::new() }, 0))
             }
         }
     }
@@ -192,7 +193,8 @@ impl Once {
         let detail = format!("the driver did not answer within {time}");
         let gpus = self.store.gpu().gpus().iter().map(|gpu| gpu.silent(&detail)).collect();
         let fault = GpuFault { kind: FaultKind::Stuck, detail };
-        GpuState::Fault { fault, lasting_s: timeout.as_secs_f64(), gpus }
+        let vendor = self.store.vendor();
+        GpuState::Fault { vendor, fault, lasting_s: timeout.as_secs_f64(), gpus }
     }
 }
 
@@ -203,7 +205,7 @@ fn watch(config: &Config, asked: &Receiver<()>, sender: &mpsc::SyncSender<Readin
     let mut source = Source::find(config);
     while asked.recv().is_ok() {
         let events = log.as_mut().ok().map(|log| log.read());
-        let host = host_facts(root, log.as_ref().ok());
+        let host = host_facts(root, config.amd_gpus, log.as_ref().ok());
         let (gpu, reinits) = source.sample(false, None);
         if sender.send(Reading { host, events, gpu, reinits }).is_err() {
             return;

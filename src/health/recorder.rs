@@ -136,6 +136,8 @@ fn seen(snapshot: &Snapshot, max_age: Duration) -> Seen {
         _ if snapshot.at.elapsed() > max_age => Seen::Nothing,
         (_, Verdict::Unhealthy) => Seen::Down,
         (GpuState::Sample(_), Verdict::Ok | Verdict::Degraded) => Seen::Up,
+        // All expected GPUs are those of the other driver.
+        (GpuState::Fault { .. }, Verdict::Ok) if snapshot.gpu.usable().next().is_some() => Seen::Up,
         // A fault that has just begun: they were not read.
         _ => Seen::Nothing,
     }

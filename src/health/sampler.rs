@@ -5,6 +5,7 @@ use super::gpu_watch::{GpuAsk, SampledGpus};
 use super::snapshot_store::SnapshotStore;
 use super::source::{Source, host_facts};
 use crate::config::Config;
+use crate::gpu::amd_cards::AmdGpus;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::state::GpuState;
 use crate::gpu::wire::ActivityAsk;
@@ -65,8 +66,8 @@ pub(crate) fn start(store: &Arc<SnapshotStore>, config: &Config) -> io::Result<S
         }),
     )?;
     let look_every = (interval * HOST_SAMPLES).min(HOST_INTERVAL);
-    let mut log = log.ok();
-    spawn("kernel", Box::new(move |store| watch_kernel(store, &root, log.as_mut(), look_every)))?;
+    let (mut log, amd) = (log.ok(), config.amd_gpus);
+    spawn("kernel", Box::new(move |store| watch_kernel(store, &root, amd, log.as_mut(), look_every)))?;
     spawn(
         "first-snapshot",
         Box::new(|store| {
@@ -121,14 +122,14 @@ pub(super) fn watch_gpus(
 }
 
 /// Reads the kernel's log and looks at devices, on its own thread: a device may hang when it is opened.
-fn watch_kernel(store: &SnapshotStore, root: &Path, mut log: Option<&mut Kmsg>, look_every: Duration) {
+fn watch_kernel(store: &SnapshotStore, root: &Path, amd: AmdGpus, mut log: Option<&mut Kmsg>, look_every: Duration) {
     let mut looked: Option<Instant> = None;
     loop {
         if let Some(log) = log.as_deref_mut() {
             store.put_kernel_events(&log.read());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
-            store.put_host(host_facts(root, log.as_deref()));
+            store.put_host(host_facts(root, amd, log.as_deref()));
             looked = Some(Instant::now());
         }
         thread::sleep(KERNEL_INTERVAL);

@@ -1,5 +1,7 @@
 //! One moment of the machine: what the GPUs and Ollama said last, and what follows from it.
 
+use crate::gpu::pci::PciId;
+use crate::gpu::sample::GpuSample;
 use crate::gpu::state::GpuState;
 use crate::gpu::state::XidSource;
 use crate::ollama::keeper::row::KeeperRow;
@@ -37,6 +39,8 @@ pub(crate) struct Snapshot {
     pub(crate) reasons: Vec<Reason>,
     pub(crate) uptime: Windows,
     pub(crate) xids: Vec<Xid>,
+    /// Resets of AMD GPUs by their driver.
+    pub(crate) resets: Vec<(PciId, u64)>,
     pub(crate) xid_source: XidSource,
     pub(crate) counts: Counts,
 }
@@ -51,20 +55,22 @@ impl Snapshot {
     pub(crate) fn gpu_count(&self) -> usize {
         match &self.gpu {
             GpuState::Sample(sample) => sample.gpus.iter().filter(|g| g.usable()).count(),
-            _ => usize::from(self.ollama.vram_bytes() > 0),
+            other => other.usable().count().max(usize::from(self.ollama.vram_bytes() > 0)),
         }
     }
 
-    /// Who the answer comes from: `nvml` or `tegra` (a board's sysfs), `ollama`, both with a +, or `none`.
-    pub(crate) fn source(&self) -> &'static str {
-        let tegra = self.gpu.sample().is_some_and(|sample| !sample.is_of_nvml());
-        match (self.gpu.sample().is_some(), matches!(self.ollama.reach, Reach::Up { .. })) {
-            (true, true) if tegra => "tegra+ollama",
-            (true, false) if tegra => "tegra",
-            (true, true) => "nvml+ollama",
-            (true, false) => "nvml",
-            (false, true) => "ollama",
-            (false, false) => "none",
-        }
+    /// Who the answer comes from: `nvml`, `amdgpu`, `tegra` (a board's sysfs) and `ollama`, joined by +, or `none`.
+    pub(crate) fn source(&self) -> String {
+        let sample = self.gpu.sample();
+        let nvml = sample.is_some_and(GpuSample::is_of_nvml);
+        let amd = self.gpu.usable().any(|gpu| gpu.vendor.is_amd());
+        let parts = [
+            (nvml, "nvml"),
+            (amd, "amdgpu"),
+            (sample.is_some() && !nvml && !amd, "tegra"),
+            (matches!(self.ollama.reach, Reach::Up { .. }), "ollama"),
+        ];
+        let parts: Vec<&str> = parts.into_iter().filter(|(is, _)| *is).map(|(_, part)| part).collect();
+        if parts.is_empty() { "none".into() } else { parts.join("+") }
     }
 }

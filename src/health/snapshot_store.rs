@@ -12,6 +12,7 @@ use crate::gpu::host_facts::HostFacts;
 use crate::gpu::kmsg::monotonic_seconds;
 use crate::gpu::sample::{FaultKind, GpuSample};
 use crate::gpu::state::{GpuState, XidSource};
+use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::{self, KernelEvent, XidLog};
 use crate::ollama::keeper_thread::Keepers;
 use crate::ollama::state::OllamaState;
@@ -106,6 +107,12 @@ impl SnapshotStore {
         self.lock().gpu.clone()
     }
 
+    /// Whose driver is asked, as far as it is known.
+    pub(super) fn vendor(&self) -> Vendor {
+        let amd_alone = |host: &HostFacts| host.pci_gpus == Some(0) && host.amd_gpus > 0;
+        if self.lock().host.as_ref().is_some_and(amd_alone) { Vendor::Amd } else { Vendor::Nvidia }
+    }
+
     /// Times that NVML was started again.
     pub(super) fn reinits(&self) -> u64 {
         self.lock().counts.reinits
@@ -166,13 +173,16 @@ impl SnapshotStore {
     fn put_sample(&self, gpu: GpuState, reinits: u64, counts: bool) {
         let now = unix_now();
         let mut state = self.lock();
-        if let GpuState::Sample(sample) = &gpu {
-            if counts {
-                let StoreState { history, recent, ollama, busiest, .. } = &mut *state;
-                history.see(sample, ollama, self.limits.max_temp_c, self.started.elapsed());
-                recent.see(&sample.gpus, self.started.elapsed());
-                *busiest = [sample.busiest(), busiest[0]];
+        if counts {
+            let StoreState { history, recent, ollama, busiest, .. } = &mut *state;
+            history.see_state(&gpu, ollama, self.limits.max_temp_c, self.started.elapsed());
+            // A total fault adds nothing.
+            if gpu.sample().is_some() || gpu.usable().next().is_some() {
+                recent.see(gpu.gpus(), self.started.elapsed());
+                *busiest = [gpu.busiest(), busiest[0]];
             }
+        }
+        if let GpuState::Sample(sample) = &gpu {
             state.counts.last_success = Some(now);
             let reloaded = std::mem::take(&mut state.no_driver);
             // The kernel's log has all of them, with their times.
@@ -221,6 +231,7 @@ impl SnapshotStore {
         for (event, at) in events {
             match event {
                 KernelEvent::Xid { pci, number, class } => state.xids.record(*pci, *number, *class, *at),
+                KernelEvent::Amd { pci, said } => state.xids.amd.record(*pci, *said, *at),
                 KernelEvent::DriverLoaded => state.xids.settle_before(*at),
             }
         }
@@ -268,6 +279,7 @@ impl SnapshotStore {
             reasons,
             uptime: state.uptime,
             xids: state.xids.all(),
+            resets: state.xids.amd.resets(),
             xid_source: match (state.kernel_log, listening) {
                 (true, _) => XidSource::Kmsg,
                 (false, true) => XidSource::Nvml,

@@ -1,7 +1,7 @@
 //! Where readings come from: a helper for each driver or a Tegra board, and what the host shows without them.
 
 use crate::config::Config;
-use crate::gpu::amd_cards;
+use crate::gpu::amd_cards::{self, AmdGpus};
 use crate::gpu::client::{Gpus, Reads};
 use crate::gpu::host;
 use crate::gpu::host_facts::HostFacts;
@@ -70,8 +70,8 @@ impl Helpers {
         helpers
     }
 
-    /// Without a card of AMD, NVML says what is wrong. Beside one it is asked where there is a card of NVIDIA, or where it
-    /// was named.
+    /// Without a card of AMD, NVML says what is wrong. Beside one it is asked where there is a card for NVIDIA's driver, or
+    /// where it was named.
     fn look(&mut self) {
         let config = &self.config;
         let new = |reads| Gpus::new(reads, config.nvml_helper.clone(), config.slow_interval, config.faults.time_scale);
@@ -79,7 +79,7 @@ impl Helpers {
         if is_amd && self.amd.is_none() {
             self.amd = Some(new(Reads::Amd { root: config.host_root.clone(), wanted: config.amd_gpus }));
         }
-        let is_nvidia = || config.nvml_lib.is_some() || host::count_cards(&self.root).is_none_or(|cards| cards > 0);
+        let is_nvidia = || config.nvml_lib.is_some() || host::has_cards_for_nvidia(&self.root);
         if self.nvidia.is_none() && (self.amd.is_none() || is_nvidia()) {
             let gpus = new(Reads::Nvml { library: config.nvml_lib.clone() });
             self.nvidia = Some(SuspendableGpus::new(gpus, &self.root, config.faults.time_scale));
@@ -100,7 +100,7 @@ impl Helpers {
             }
             state
         });
-        let amd = self.amd.as_mut().map(|gpus| gpus.sample(false, None));
+        let amd = self.amd.as_mut().map(|gpus| gpus.sample(false, activity));
         let reinits =
             self.nvidia.as_ref().map_or(0, SuspendableGpus::reinits) + self.amd.as_ref().map_or(0, Gpus::reinits);
         let state = match (nvidia, amd) {
@@ -112,6 +112,7 @@ impl Helpers {
 }
 
 /// What the host shows without NVML, the kernel's log included.
-pub(crate) fn host_facts(root: &Path, log: Option<&Kmsg>) -> HostFacts {
-    HostFacts { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..host::look(root) }
+/// `amd`: AMD_GPUS.
+pub(crate) fn host_facts(root: &Path, amd: AmdGpus, log: Option<&Kmsg>) -> HostFacts {
+    HostFacts { legacy: log.map(|log| log.legacy().clone()).unwrap_or_default(), ..host::look(root, amd) }
 }

@@ -129,7 +129,7 @@ fn a_driver_that_does_not_answer_in_time_is_unhealthy() {
         assert_eq!(rc, 2, "{out}");
         assert!(first_line(&out).starts_with("agent-net unhealthy (DRIVER_STUCK): no GPU could be read"), "{out}");
         assert!(out.contains(&format!("the driver did not answer within {words}\n  -> Check `dmesg`")), "{out}");
-        assert_eq!(err, if time == "3" { "waiting for the NVIDIA driver (up to 3 s) ...\n" } else { "" });
+        assert_eq!(err, if time == "3" { "waiting for the GPUs' driver (up to 3 s) ...\n" } else { "" });
     }
     // It is Ollama that is slow: the driver has nothing to do with it.
     nvml.set("");

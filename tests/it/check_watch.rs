@@ -93,7 +93,7 @@ fn it_follows_the_verdict_with_one_helper_until_it_is_interrupted() {
     let mut err = BufReader::new(watch.0.stderr.take().expect("piped"));
     let mut line = String::new();
     err.read_line(&mut line).unwrap();
-    assert_eq!(line, "waiting for the NVIDIA driver (up to 30 s) ...\n");
+    assert_eq!(line, "waiting for the GPUs' driver (up to 30 s) ...\n");
     kill_process(Pid::from_child(&watch.0), Signal::INT).unwrap();
     assert_eq!(wait_for("the end", || watch.0.try_wait().unwrap()).code(), Some(3));
 }

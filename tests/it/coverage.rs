@@ -20,6 +20,7 @@ const COVERED: &[(&str, &str, &str)] = &[
     ("NVML_HELPER_MISSING", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
     ("NVML_HELPER_FAILED", "what_the_library_and_its_helper_do_is_raised_and_cleared", "same"),
     ("DRIVER_STARTING", "a_driver_that_starts_slowly_is_unknown_and_comes_up", "same"),
+    ("GPU_RESET", "resets_are_held_and_cleared_as_the_log_says", "what_the_drivers_log_says"),
     ("GPU_SLOW", "one_slow_gpu_keeps_no_other_from_being_read", "same"),
     ("GPU_READ_FAILED", "a_dead_gpu_is_unhealthy", "same"),
     ("MIG_NO_INSTANCE", "a_gpu_without_an_instance_and_a_list_that_fails_have_reasons", "same"),

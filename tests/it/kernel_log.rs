@@ -14,7 +14,7 @@ use crate::harness::wait_for;
 use crate::rules::{Scene, UUID};
 
 /// A machine without containers, where each GPU that the log names is ours.
-fn bare_machine(name: &str) -> PathBuf {
+pub fn bare_machine(name: &str) -> PathBuf {
     let root = machine(name);
     fs::create_dir_all(root.join("proc/self")).unwrap();
     fs::write(root.join("proc/self/mountinfo"), "25 1 0:5 / /dev rw,nosuid - devtmpfs udev rw\n").unwrap();
@@ -22,7 +22,7 @@ fn bare_machine(name: &str) -> PathBuf {
 }
 
 /// One record of this moment.
-fn kernel_says(root: &Path, text: &str) {
+pub fn kernel_says(root: &Path, text: &str) {
     write_record(root, &format!("4,1200,{},-;{text}\n", now_us()));
 }
 

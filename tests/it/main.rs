@@ -12,6 +12,7 @@ mod ack;
 mod activity;
 mod agents;
 mod amd;
+mod amd_log;
 mod bad_input;
 mod beats;
 mod boards;

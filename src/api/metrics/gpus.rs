@@ -16,8 +16,12 @@ use crate::sys::order;
 metrics! {
     INFO = info(
         "agent_net_gpu_info",
-        &["uuid", "index", "name", "pci_bus_id", "driver_version", "cuda_version", "unified_memory"],
+        &["uuid", "vendor", "index", "name", "pci_bus_id", "driver_version", "cuda_version", "unified_memory"],
         "Identity of the GPU."
+    );
+    ASLEEP = gauge("agent_net_gpu_asleep", &["uuid"], "1 while the GPU sleeps and is not read.");
+    RESETS = counter(
+        "agent_net_gpu_resets_total", &["uuid"], "Resets of an AMD GPU by its driver, by the kernel's log."
     );
     HEALTH = gauge("agent_net_gpu_health", &["uuid", "verdict"], "1 for the current verdict of the GPU.");
     REASON =
@@ -81,6 +85,7 @@ fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
     let rows = gpus.iter().zip(&indices).map(|((gpu, uuid), index)| {
         let labels = vec![
             uuid.as_str(),
+            gpu.vendor.name(),
             index.as_str(),
             gpu.name.as_deref().unwrap_or_default(),
             gpu.pci_bus_id.as_deref().unwrap_or_default(),
@@ -91,6 +96,11 @@ fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
         (labels, Some(1.0))
     });
     out.samples(&INFO, rows);
+    let usable = gpus.iter().filter(|(gpu, _)| gpu.usable());
+    out.samples(&ASLEEP, usable.map(|(gpu, uuid)| (vec![uuid.as_str()], Some(flag(gpu.asleep)))));
+    let resets = |gpu: &Gpu| snapshot.resets.iter().find(|(pci, _)| gpu.pci() == Some(*pci)).map(|(_, n)| *n as f64);
+    let of_amd = gpus.iter().filter(|(gpu, _)| gpu.vendor.is_amd());
+    out.samples(&RESETS, of_amd.map(|(gpu, uuid)| (vec![uuid.as_str()], resets(gpu))));
 }
 
 fn verdicts(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {

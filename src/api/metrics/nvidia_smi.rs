@@ -78,7 +78,8 @@ pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
     // That exporter writes UUIDs without their beginning. A lying driver's may be the same then.
     let short = |uuid: &str| uuid.to_ascii_lowercase().trim_start_matches("gpu-").to_owned();
     let mut seen = BTreeSet::new();
-    let all = distinct(snapshot).into_iter().map(|(gpu, uuid)| (gpu, short(&uuid)));
+    let all =
+        distinct(snapshot).into_iter().filter(|(gpu, _)| !gpu.vendor.is_amd()).map(|(gpu, uuid)| (gpu, short(&uuid)));
     let gpus: Vec<(&Gpu, String)> = all.filter(|(_, uuid)| seen.insert(uuid.clone())).collect();
     identity(out, snapshot, &gpus);
     for (family, read) in PER_GPU {

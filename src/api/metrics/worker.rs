@@ -51,7 +51,7 @@ fn build_info(out: &mut Exposition, source: &str) {
 /// How reading the GPUs goes.
 pub(super) fn readings(out: &mut Exposition, snapshot: &Snapshot, limits: &Limits) {
     let sample = snapshot.gpu.sample();
-    build_info(out, snapshot.source());
+    build_info(out, &snapshot.source());
     out.single(&UP, Some(flag(sample.is_some())));
     out.single(&GPUS, Some(snapshot.gpu_count() as f64));
     out.single(&GPUS_EXPECTED, limits.expected_gpus.map(f64::from));

@@ -85,7 +85,7 @@ impl Asker {
         // Both are asked at the same time: neither takes the other's.
         thread::spawn(move || sender.send(checks::ask_ollama(&ollama)));
         let mut own = self.own.take().unwrap_or_else(|| Once::new(&self.config));
-        let waiting = self.waiting("the NVIDIA driver");
+        let waiting = self.waiting("the GPUs' driver");
         own.read(self.options.timeout);
         drop(waiting);
         let waiting = self.waiting(&format!("Ollama at {base}"));

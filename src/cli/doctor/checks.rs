@@ -11,6 +11,7 @@ use super::{heartbeat, notify, probes};
 use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
+use crate::gpu::amd_cards;
 use crate::gpu::host;
 use crate::gpu::kmsg::Kmsg;
 use crate::gpu::tegra::Tegra;
@@ -84,7 +85,7 @@ fn machine(config: &Config) -> Vec<Finding> {
     // Its XIDs are found with the readings.
     log.as_mut().map(|log| log.read());
     let seen = Machine {
-        host: source::host_facts(root, log.as_ref()),
+        host: source::host_facts(root, config.amd_gpus, log.as_ref()),
         driver: host::driver(root),
         board: Tegra::detect(root).map(|board| board.model().to_owned()),
         wsl: host::is_wsl(root),
@@ -98,13 +99,17 @@ fn gpus(config: &Config) -> Vec<Finding> {
 }
 
 fn kernel_log(config: &Config) -> Vec<Finding> {
-    vec![match Kmsg::open(Path::new(&config.host_root)) {
-        Ok(_) => Finding::pass("xids", "kernel log readable: all XID errors are visible"),
-        Err(why) => Finding::pass(
-            "xids",
-            format!("kernel log not readable ({why}): XID errors come from NVML, which misses some"),
-        ),
-    }]
+    let root = Path::new(&config.host_root);
+    let amd = !amd_cards::cards(root, config.amd_gpus).is_empty();
+    let detail = match Kmsg::open(root) {
+        Ok(_) if amd => "kernel log readable: all XID errors, and those of amdgpu, are visible".into(),
+        Ok(_) => "kernel log readable: all XID errors are visible".into(),
+        Err(why) => {
+            let amd = if amd { "; hangs and resets of AMD GPUs are not seen" } else { "" };
+            format!("kernel log not readable ({why}): XID errors come from NVML, which misses some{amd}")
+        }
+    };
+    vec![Finding::pass("xids", detail)]
 }
 
 fn ollama(config: &Config) -> Vec<Finding> {

@@ -9,11 +9,12 @@ use crate::gpu::host_facts::{Access, HostFacts, Node};
 use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
+use crate::gpu::vendor::Vendor;
 use crate::health::snapshot::Snapshot;
 use crate::health::verdict::{Code, Reason, Verdict};
 use crate::ollama::models::{self, Model};
 use crate::ollama::state::{OllamaState, Reach};
-use crate::sys::text::{one_line, sentence};
+use crate::sys::text::{counted, one_line, sentence};
 
 /// Ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -114,11 +115,19 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     let bus = on_bus.map_or_else(|| "the PCI bus cannot be read".into(), |n| format!("{n} NVIDIA GPUs on the PCI bus"));
     let why = host.without_driver();
     let none_expected = limits.expected_gpus == Some(0);
+    let mut all = Vec::new();
+    if host.amd_gpus > 0 {
+        all.push(Finding::pass("driver", format!("amdgpu, {}", counted(host.amd_gpus as usize, "GPU"))));
+        if found.is_none() && host.pci_gpus_for_nvidia == Some(0) {
+            return all;
+        }
+    }
     let driver = match (found, on_bus) {
         (Some(version), _) => Finding::pass("driver", format!("kernel module {version}; {bus}{why}")),
         (None, _) if none_expected => Finding::pass("driver", "not loaded; EXPECTED_GPUS=0 expects no GPU"),
         (None, Some(0)) => {
-            Finding::fail("driver", "no NVIDIA GPU on the PCI bus, and no NVIDIA driver loaded", give_a_gpu)
+            let detail = format!("no NVIDIA GPU on the PCI bus, and no NVIDIA driver loaded{why}");
+            Finding::fail("driver", detail, host.give_a_gpu())
         }
         (None, Some(n)) => Finding::fail(
             "driver",
@@ -132,7 +141,7 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
         ),
     };
     let without = driver.grade != Grade::Pass || none_expected;
-    let mut all = vec![driver];
+    all.push(driver);
     if machine.nodes.is_empty() && !without {
         all.push(Finding::fail("devices", "no /dev/nvidia* device: the worker has no GPU", give_a_gpu));
     }
@@ -169,7 +178,7 @@ fn node_finding(nodes: &[&Node], place: Place) -> Finding {
         Access::Untested => fail(" disappeared during the check", place.give_a_gpu().into()),
         Access::Revoked => fail(": access was revoked (cgroup)", place.regain_access()),
         Access::Refused(why) => fail(&format!(" cannot be opened: {why}"), place.join_group(nodes[0].gid).into()),
-        Access::Failed(why) => fail(&format!(" cannot be opened: {why}"), place.check_logs().into()),
+        Access::Failed(why) => fail(&format!(" cannot be opened: {why}"), place.check_logs(Vendor::Nvidia).into()),
     }
 }
 
@@ -196,7 +205,7 @@ fn shown(number: Option<u64>) -> String {
     number.map_or_else(|| "?".into(), |number| number.to_string())
 }
 
-/// NVML, each GPU, and the reasons about them.
+/// What was read, each GPU, and the reasons about them.
 pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
     let mut all = Vec::new();
     if let Some(sample) = snapshot.gpu.sample() {
@@ -206,32 +215,37 @@ pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
             version("NVML", &sample.nvml_version),
             version("CUDA", &sample.cuda_version),
         ];
-        let from = sample.library.as_deref().unwrap_or("the board's /sys");
+        let amd = sample.gpus.iter().any(|gpu| gpu.vendor.is_amd());
+        let others = if amd { "amdgpu" } else { "the board's /sys" };
+        let from = match &sample.library {
+            Some(library) if amd => format!("{library} and {others}"),
+            library => library.clone().unwrap_or_else(|| others.into()),
+        };
         let versions: String = versions.into_iter().flatten().collect();
         all.push(Finding::pass(
             "readings",
             format!("{from}{versions}; {} GPUs read in {:.1} ms", sample.gpus.len(), sample.read_us as f64 / 1000.0),
         ));
-        for gpu in sample.gpus.iter().filter(|gpu| gpu.usable()) {
-            all.push(Finding::pass(
+    }
+    for gpu in snapshot.gpu.usable() {
+        all.push(Finding::pass(
+            "gpu",
+            format!(
+                "{} {}: {}, {} of {} MiB in use",
+                gpu.index,
+                gpu.name.as_deref().unwrap_or("without a name"),
+                if gpu.asleep { "asleep".into() } else { shown(gpu.temperature_c.map(u64::from)) + " °C" },
+                mib(gpu.vram_used_bytes),
+                mib(gpu.vram_total_bytes)
+            ),
+        ));
+        all.extend(gpu.mig.iter().flatten().map(|one| instance(gpu, one)));
+        if gpu.persistence_mode == Some(false) {
+            all.push(Finding::warn(
                 "gpu",
-                format!(
-                    "{} {}: {} °C, {} of {} MiB in use",
-                    gpu.index,
-                    gpu.name.as_deref().unwrap_or("without a name"),
-                    shown(gpu.temperature_c.map(u64::from)),
-                    mib(gpu.vram_used_bytes),
-                    mib(gpu.vram_total_bytes)
-                ),
+                format!("{}: persistence mode is off: the driver starts again for each program", gpu.index),
+                format!("Run {}, or enable nvidia-persistenced.", place.smi(gpu, "-pm 1")),
             ));
-            all.extend(gpu.mig.iter().flatten().map(|one| instance(gpu, one)));
-            if gpu.persistence_mode == Some(false) {
-                all.push(Finding::warn(
-                    "gpu",
-                    format!("{}: persistence mode is off: the driver starts again for each program", gpu.index),
-                    format!("Run {}, or enable nvidia-persistenced.", place.smi(gpu, "-pm 1")),
-                ));
-            }
         }
     }
     all.extend(snapshot.reasons.iter().filter(|r| r.code.of_gpus()).map(reason));

@@ -2,6 +2,7 @@ use super::merge;
 use crate::gpu::failure::{FaultKind, GpuFault};
 use crate::gpu::sample::{Gpu, GpuSample};
 use crate::gpu::state::GpuState;
+use crate::gpu::vendor::Vendor;
 
 fn gpus(names: &[&str]) -> Vec<Gpu> {
     (0..).zip(names).map(|(index, name)| Gpu { index, name: Some((*name).to_owned()), ..Gpu::default() }).collect()
@@ -14,11 +15,11 @@ fn sample(names: &[&str]) -> GpuState {
 fn fault(names: &[&str]) -> GpuState {
     let fault = GpuFault { kind: FaultKind::Stuck, detail: "x".into() };
     let gpus = gpus(names).iter().map(|gpu| gpu.silent("x")).collect();
-    GpuState::Fault { fault, lasting_s: 1.0, gpus }
+    GpuState::Fault { vendor: Vendor::Nvidia, fault, lasting_s: 1.0, gpus }
 }
 
 fn starting(names: &[&str]) -> GpuState {
-    GpuState::Starting { lasting_s: 1.0, gpus: gpus(names) }
+    GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 1.0, gpus: gpus(names) }
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! Parses what NVIDIA's driver writes to the kernel's log.
+//! Parses what NVIDIA's driver writes to the kernel's log, and has the lines of amdgpu parsed.
 
 use super::catalogue::{self, Class, OFF_THE_BUS};
+use crate::gpu::amd_log::{self, Said};
 use crate::gpu::legacy::{Legacy, LegacyLog};
 use crate::gpu::pci::PciId;
 
@@ -12,7 +13,12 @@ pub(crate) enum KernelEvent {
         number: u32,
         class: Class,
     },
-    /// The driver was loaded. Its time is the start of the load: earlier errors are settled.
+    /// The driver amdgpu; None: the line names no GPU.
+    Amd {
+        pci: Option<PciId>,
+        said: Said,
+    },
+    /// NVIDIA's driver was loaded. Its time is the start of the load: earlier errors are settled.
     DriverLoaded,
 }
 
@@ -54,7 +60,9 @@ impl KernelLog {
         if line.contains("nvidia-nvlink: ") && line.contains("Nvlink Core") {
             self.load_began = Some(micros);
         }
-        let (_, said) = line.split_once("NVRM: ")?;
+        let Some((_, said)) = line.split_once("NVRM: ") else {
+            return amd_log::said(line).map(|(pci, said)| (KernelEvent::Amd { pci, said }, micros));
+        };
         if said.starts_with("loading NVIDIA") {
             return Some((KernelEvent::DriverLoaded, self.load_began(micros)));
         }

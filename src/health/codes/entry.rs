@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::gpu::vendor::Vendor;
 use crate::health::severity::Verdict;
 
 /// One reason code.
@@ -15,6 +16,8 @@ pub(crate) struct Entry {
     /// The usual one first.
     pub(super) severities: &'static [Verdict],
     pub(super) group: Group,
+    /// Whose GPUs it is about.
+    pub(super) vendors: &'static [Vendor],
     /// What the code means.
     pub(crate) meaning: &'static str,
     /// When the reason is gone.
@@ -27,6 +30,11 @@ impl Entry {
     /// `degraded, unhealthy`
     pub(crate) fn severities(&self) -> String {
         self.severities.iter().map(|severity| severity.name()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// `nvidia, amd`
+    pub(crate) fn vendors(&self) -> String {
+        self.vendors.iter().map(|vendor| vendor.name()).collect::<Vec<_>>().join(", ")
     }
 
     pub(crate) fn is_of(&self, group: Group) -> bool {
@@ -83,4 +91,4 @@ pub(crate) const ORDER: &str = "Severities from best to worst: ok, unknown, degr
 
 /// What N is in the commands of actions; it stands below [`ORDER`].
 pub(crate) const N: &str = "N in a command is the GPU's index on the host, or its PCI bus ID: a container counts only its \
-                            own GPUs.";
+                            own GPUs. Commands of nvidia-smi are for NVIDIA's GPUs: an AMD GPU is reset by a reboot.";

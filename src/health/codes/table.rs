@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::entry::{Entry, Group};
+use crate::gpu::vendor::Vendor;
 use crate::health::severity::Verdict::{self, Degraded, Unhealthy, Unknown};
 
 /// One macro, because a const array cannot declare the enum whose order it must have.
@@ -24,6 +25,7 @@ macro_rules! table {
             help: concat!("/codes#", $name),
             severities: { const ALL: &[Verdict] = &$severities; ALL },
             group: Group::$group,
+            vendors: vendors(Code::$code),
             meaning: $means,
             clears: $clears,
             action: $action,
@@ -43,13 +45,14 @@ Driver {
         "At the next sample.",
         "If it persists, restart the worker: its sampler is stuck.";
     NoGpu "NO_GPU" [Unhealthy]
-        "No NVIDIA GPU on the PCI bus and no NVML library, or NVML reports no GPUs.",
+        "No GPU of NVIDIA on the PCI bus, no NVML library and no GPU of the driver amdgpu. Or the drivers report no GPUs.",
         "When a GPU is found.",
-        "In a container: pass it a GPU (`compose/gpu.yaml` or `--gpus all`). On a host: install the NVIDIA driver. \
-         No GPU expected? Set EXPECTED_GPUS=0.";
+        "In a container: pass it a GPU (`compose/gpu.yaml` or `--gpus all`). On a host: install the NVIDIA driver, or \
+         load amdgpu. No GPU expected? Set EXPECTED_GPUS=0.";
     GpuCountLow "GPU_COUNT_LOW" [Unhealthy]
         "Fewer usable GPUs than EXPECTED_GPUS. Without it: fewer than the container was given, than the PCI bus shows, \
-         or than were seen before. Virtual functions, cards of other drivers and legacy cards do not count.",
+         or than were seen before. Virtual functions, cards of other drivers and legacy cards do not count, nor does a GPU \
+         in an AMD processor without a driver.",
         "When all of them are usable, or after `agent-net ack`.",
         "Look for the missing GPU in `nvidia-smi` and `dmesg`. If you removed it on purpose, set EXPECTED_GPUS or run \
          `agent-net ack`.";
@@ -115,8 +118,8 @@ Gpu {
         "When it answers within 2 s.",
         "Check `dmesg`. Enable persistence mode (`nvidia-smi -pm 1`). Check the riser and the slot.";
     GpuLost "GPU_LOST" [Unhealthy]
-        "The GPU fell off the bus or out of the container. It stays in the list.",
-        "When it answers.",
+        "The GPU fell off the bus or out of the container. It stays in the list, unless only the kernel's log says so.",
+        "When it answers. By the log: when the driver has started it again, or after `agent-net ack`.",
         "Reboot. If the GPU drops off again, check its power cables and reseat it.";
     GpuReadFailed "GPU_READ_FAILED" [Unhealthy]
         "Two or more of memory, temperature, power and utilization fail with \"unknown error\" (NVML 999) or \"lost\" in \
@@ -126,16 +129,22 @@ Gpu {
          cables and reseat it.";
     ResetRequired "RESET_REQUIRED" [Unhealthy, Degraded]
         "The driver requests a reset or a reboot (recovery action 1, 2, 4, 6, 7 or an unknown one). Degraded for 5, a \
-         restart of IMEX.",
-        "When the driver requests nothing.",
+         restart of IMEX. AMD: the driver could not reset a GPU that hung.",
+        "When the driver requests nothing. AMD: when a reset succeeds, or after `agent-net ack`.",
         "Do what the message asks for: stop all processes using this GPU, then run `nvidia-smi -i N -r` or reboot.";
+    GpuReset "GPU_RESET" [Degraded]
+        "The driver amdgpu reported a hung job or firmware, or that it reset the GPU or one of its queues, in the last 10 \
+         minutes. A reset of the GPU ends all jobs on it.",
+        "10 minutes after the last report, or after `agent-net ack`.",
+        "Check `dmesg` for the program that hung. Restart Ollama if the message says that the memory was lost.";
     DrainP2p "DRAIN_P2P" [Degraded]
         "The driver requests a peer-to-peer drain (recovery action 3).",
         "When the driver requests nothing.",
         "Let multi-GPU jobs finish, then reset the GPU: `nvidia-smi -i N -r`.";
     GpuHandleError "GPU_HANDLE_ERROR" [Unhealthy]
-        "NVML gives no access to this GPU, for a reason that the message names as nvml.h does.",
-        "When it answers.",
+        "NVML gives no access to this GPU, for a reason that the message names as nvml.h does. AMD: the driver could not \
+         start it.",
+        "When it answers. AMD: when the driver has started it, or after `agent-net ack`.",
         "Check `dmesg` and `nvidia-smi`. A reboot usually fixes this. INSUFFICIENT_POWER: attach its power cables.";
     FabricUnhealthy "FABRIC_UNHEALTHY" [Unhealthy]
         "The GPU could not be registered with the NVLink fabric of its machine, has waited for that for 5 minutes without a \
@@ -162,7 +171,7 @@ Gpu {
         "When NVML is restarted and finds it valid.",
         "Contact the vendor. Do not trust its ECC counters and serial number.";
     VramBelowMin "VRAM_BELOW_MIN" [Unhealthy]
-        "The GPU, or in MIG mode its largest instance, has less VRAM than GPU_MIN_VRAM_GB.",
+        "The GPU, or in MIG mode its largest instance, has less VRAM than GPU_MIN_VRAM_GB. A GPU in an AMD processor also counts the main memory that it may use.",
         "When it has that much.",
         "Use the intended GPU, or lower GPU_MIN_VRAM_GB.";
 }
@@ -182,8 +191,8 @@ Xid {
 
 Memory {
     EccUncorrected "ECC_UNCORRECTED" [Unhealthy]
-        "Uncorrectable ECC errors since the driver was loaded.",
-        "When the counter is 0 after a reset.",
+        "Uncorrectable ECC errors since the driver was loaded. AMD: also by the kernel's log, where there is no counter.",
+        "When the counter is 0 after a reset. By the log: when the driver is loaded again, or after `agent-net ack`.",
         "Stop all processes using this GPU, then run `nvidia-smi -i N -r`. If they return, replace the board (RMA).";
     RowRemapFailed "ROW_REMAP_FAILED" [Unhealthy]
         "Row remapping failed: no spare memory rows left.",
@@ -214,7 +223,8 @@ Memory {
         "After a reboot.",
         "Reboot when the GPU is idle.";
     RetiredLimit "RETIRED_LIMIT" [Unhealthy]
-        "63 or more memory pages are retired, or more than 15 after double-bit errors and rising.",
+        "63 or more memory pages are retired, or more than 15 after double-bit errors and rising. AMD: the driver reports \
+         that the board's limit is reached.",
         "Only with another board.",
         "Replace the board (RMA).";
 }
@@ -222,12 +232,13 @@ Memory {
 Heat {
     TempCritical "TEMP_CRITICAL" [Unhealthy]
         "The GPU is within 2 °C of its shutdown temperature, or over its thermal limit and throttled by the hardware. A \
-         margin alone counts from 80 °C on, or with a thermal slowdown.",
+         margin alone counts from 80 °C on, or with a thermal slowdown. AMD: also for 10 minutes after the driver reported \
+         such heat.",
         "When it is cooler.",
         "Stop its workload and fix the cooling.";
     TempHigh "TEMP_HIGH" [Degraded]
         "3 samples in a row above its specified maximum. Where it has none: within 3 °C of its slowdown temperature, \
-         else from 90 °C on.",
+         else from 90 °C on; a GPU in an AMD processor has no such limit. Or its hot spot is at its limit.",
         "2 °C below the limit.",
         "Check fans, dust and airflow, and the intake air temperature.";
     TempAboveMax "TEMP_ABOVE_MAX" [Degraded]
@@ -235,8 +246,8 @@ Heat {
         "2 °C below GPU_MAX_TEMP_C.",
         "Improve the cooling, or raise GPU_MAX_TEMP_C.";
     MemTempHigh "MEM_TEMP_HIGH" [Degraded]
-        "The memory is above its specified maximum temperature.",
-        "At or below the maximum.",
+        "The memory is above its specified maximum temperature. AMD: at or above its critical one.",
+        "When it is cooler.",
         "Fix the cooling. The memory thermal pads may be worn.";
     HwThermalSlowdown "HW_THERMAL_SLOWDOWN" [Degraded]
         "The hardware throttled the GPU because of heat for 60 % of 5 minutes, or for 30 s of a minute.",
@@ -259,7 +270,7 @@ Heat {
 
 Pcie {
     PcieWidthLow "PCIE_WIDTH_LOW" [Degraded]
-        "3 readings under load (P-state 0 to 2) with fewer PCIe lanes than card and slot have.",
+        "3 readings under load (P-state 0 to 2; AMD: any 3 readings) with fewer PCIe lanes than card and slot have.",
         "When it uses all lanes.",
         "Reseat the card. Check the riser and the slot.";
     PcieReplay "PCIE_REPLAY" [Degraded]
@@ -330,6 +341,35 @@ Uptime {
         "Find the gaps: GET /uptime?window=30d lists the minutes.";
 }
 
+}
+
+/// Whose GPUs a code is about. A code of the machine is about all of them.
+const fn vendors(code: Code) -> &'static [Vendor] {
+    match code {
+        Code::GpuReset => &[Vendor::Amd],
+        Code::GpuAccessLost
+        | Code::NvmlLibMissing
+        | Code::DriverNotLoaded
+        | Code::DriverLibMismatch
+        | Code::NvmlNoPermission
+        | Code::NvmlInitUnknown
+        | Code::DrainP2p
+        | Code::InforomCorrupt
+        | Code::XidFatal
+        | Code::XidWarn
+        | Code::RowRemapFailed
+        | Code::RowRemapPending
+        | Code::RowRemapMany
+        | Code::MigNoInstance
+        | Code::SramThreshold
+        | Code::RepairPending
+        | Code::FabricUnhealthy
+        | Code::HwThermalSlowdown
+        | Code::HwPowerBrake
+        | Code::HwSlowdown
+        | Code::PowerAlarm => &[Vendor::Nvidia],
+        _ => &[Vendor::Nvidia, Vendor::Amd],
+    }
 }
 
 impl Code {

@@ -8,9 +8,9 @@ fn the_reference_has_the_codes() {
     for group in Group::ALL {
         let rows = of_group(group).map(|entry| {
             let name = format!("<a id=\"{0}\"></a>`{0}`", entry.name);
-            vec![name, entry.severities(), entry.meaning.to_owned()]
+            vec![name, entry.severities(), entry.vendors(), entry.meaning.to_owned()]
         });
-        let rows = markdown(&["code", "severity", "meaning"], rows);
+        let rows = markdown(&["code", "severity", "GPUs of", "meaning"], rows);
         text.push_str(&format!("\n### {}\n\n{rows}\n\n", group.name()));
         for entry in of_group(group) {
             text.push_str(&format!("- `{}`. Clears: {} To do: {}\n", entry.name, entry.clears, entry.action));

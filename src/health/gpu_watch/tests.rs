@@ -6,6 +6,7 @@ use std::thread;
 use super::*;
 use crate::gpu::activity::Activity;
 use crate::gpu::sample::{GpuError, GpuErrorKind, GpuFault};
+use crate::gpu::vendor::Vendor;
 use crate::health::sampler::watch_gpus;
 use crate::health::verdict::Code;
 
@@ -19,7 +20,7 @@ fn sample(gpus: &[Gpu]) -> GpuState {
 }
 
 fn fault(kind: FaultKind, gpus: Vec<Gpu>) -> GpuState {
-    GpuState::Fault { fault: GpuFault { kind, detail: String::new() }, lasting_s: 1.0, gpus }
+    GpuState::Fault { vendor: Vendor::Nvidia, fault: GpuFault { kind, detail: String::new() }, lasting_s: 1.0, gpus }
 }
 
 fn store() -> Arc<SnapshotStore> {
@@ -48,12 +49,17 @@ fn work_of_others_and_a_driver_that_does_not_respond_keep_a_probe_away() {
     assert_eq!(busy(sample(&[Gpu { error: Some(lost), ..at(Some(99)) }])), None);
     assert_eq!(busy(sample(&[Gpu { error: Some(slow), ..gpu(2) }])).as_deref(), Some("GPU 2 does not respond"));
     assert_eq!(busy(sample(&[])), None);
-    let starting = GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() };
+    let starting = GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 1.0, gpus: Vec::new() };
     assert_eq!(busy(starting).as_deref(), Some("the driver is starting"));
     assert_eq!(busy(fault(FaultKind::Stuck, Vec::new())).as_deref(), Some("the driver does not respond"));
     assert_eq!(busy(fault(FaultKind::HelperFailed, Vec::new())).as_deref(), Some("the GPUs cannot be read"));
     assert_eq!(busy(fault(FaultKind::LibMissing, Vec::new())), None);
-    assert_eq!(busy(fault(FaultKind::LibMissing, vec![gpu(0)])).as_deref(), Some("the GPUs cannot be read"));
+    let known = fault(FaultKind::LibMissing, vec![gpu(0).silent("x")]);
+    assert_eq!(busy(known).as_deref(), Some("the GPUs cannot be read"));
+    // Another driver's GPUs are read all the same.
+    assert_eq!(busy(fault(FaultKind::LibMissing, vec![at(Some(19))])), None);
+    let works = fault(FaultKind::LibMissing, vec![at(Some(20))]);
+    assert_eq!(busy(works).as_deref(), Some("GPU 0 is in use: 20 %"));
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn a_usual_speed_belongs_to_gpus_driver_and_ollama_in_any_order() {
     store.put_ollama(OllamaState { reach: Reach::Down("x".to_owned().into()), ..up.clone() });
     assert_eq!(watch.identity(), expect);
     assert_eq!(of(fault(FaultKind::Stuck, vec![gpu(0).silent("x"), gpu(1).silent("x")])), expect);
-    assert_eq!(of(GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() }), expect);
+    assert_eq!(of(GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 1.0, gpus: Vec::new() }), expect);
     let failed = |kind| GpuError { kind, message: String::new() };
     let second = |kind| Gpu { error: Some(failed(kind)), ..gpu(1) };
     assert_eq!(of(sample(&[gpu(0), second(GpuErrorKind::Slow)])), expect);

@@ -42,6 +42,7 @@ fn well() -> Snapshot {
         reasons: Vec::new(),
         uptime: Windows::default(),
         xids: Vec::new(),
+        resets: Vec::new(),
         xid_source: XidSource::None,
         counts: Counts::default(),
     }

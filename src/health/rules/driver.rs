@@ -7,6 +7,7 @@ use super::findings::Findings;
 use crate::gpu::host_facts::Access;
 use crate::gpu::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuFault, GpuSample};
 use crate::gpu::state::GpuState;
+use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::Class;
 use crate::health::verdict::{Code, Verdict};
 
@@ -32,9 +33,10 @@ pub(super) fn driver_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
                 "Wait a few seconds. If it persists, the driver is not responding.",
             );
         }
-        GpuState::Starting { lasting_s, .. } => {
-            let message = format!("The NVIDIA driver has been starting for {} s", lasting_s.floor());
-            let action = format!("Wait up to a minute. {KEEP_LOADED}");
+        GpuState::Starting { vendor, lasting_s, .. } => {
+            let driver = vendor.pick("The NVIDIA driver", "The reader of the driver amdgpu");
+            let message = format!("{driver} has been starting for {} s", lasting_s.floor());
+            let action = format!("Wait up to a minute.{}", vendor.pick(format!(" {KEEP_LOADED}").as_str(), ""));
             findings
                 .add(Code::DriverStarting, Verdict::Unknown, None, message, action)
                 .numbers(lasting_s.floor(), FIRST_ANSWER.as_secs_f64());
@@ -74,9 +76,16 @@ fn access(facts: &Facts<'_>, findings: &mut Findings<'_>) {
 fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let host = facts.host;
     let counted = sample.gpus.len();
+    // Without a library only the driver amdgpu is read, or a board.
+    let vendor = if sample.library.is_none() && (host.amd_gpus > 0 || facts.history.amd_ever) {
+        Vendor::Amd
+    } else {
+        Vendor::Nvidia
+    };
     let none_expected = facts.limits.expected_gpus == Some(0);
     if counted == 0 && !none_expected {
-        return no_gpu("NVML works but reports no GPUs", facts, findings);
+        let what = vendor.pick("NVML works but reports no GPUs", "The driver amdgpu has no GPUs any more");
+        return no_gpu(what, facts, findings);
     }
     let given = sample.given();
     if given == 0 && !none_expected {
@@ -86,25 +95,30 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let (have, want, why) = match facts.limits.expected_gpus {
         // The operator's number overrules any guess.
-        Some(expected) => (usable(sample), expected as usize, "EXPECTED_GPUS"),
+        Some(expected) => (usable(&sample.gpus), expected as usize, "EXPECTED_GPUS"),
         None => {
             // The bus shows all GPUs; a container's devices and the past show only those that may be used.
             let (have, want, place) = if host.in_container {
-                (given, host.device_nodes, "GPUs given to this container")
+                let nodes = host.device_nodes.unwrap_or(0);
+                (given, nodes.saturating_add(host.amd_gpus), "GPUs given to this container")
             } else {
-                (counted, host.gpus_on_bus(), "GPUs on the PCI bus")
+                (counted, host.all_gpus_on_bus().unwrap_or(0), "GPUs on the PCI bus")
             };
-            let shown = (have, want.unwrap_or(0) as usize, place);
+            let shown = (have, want as usize, place);
             let before = (given, facts.history.most_gpus, "GPUs seen before");
             let missing = |(have, want, _): &(usize, usize, _)| (want.saturating_sub(*have), *want);
             if missing(&before) > missing(&shown) { before } else { shown }
         }
     };
     if have < want {
-        let message = format!("{have} of {want} GPUs usable (expected from: {why})");
+        let mut message = format!("{have} of {want} GPUs usable (expected from: {why})");
+        if let Some(place) = host.amd_unbound.first() {
+            message.push_str(&format!("; no driver has the AMD GPU at {place}"));
+        }
         let action = format!(
-            "Look for the missing GPU in `nvidia-smi` and `dmesg`{}. If you removed it on purpose, set EXPECTED_GPUS or \
+            "Look for the missing GPU in {}`dmesg`{}. If you removed it on purpose, set EXPECTED_GPUS or \
              run `agent-net ack`.",
+            vendor.pick("`nvidia-smi` and ", ""),
             findings.place.on_the_host()
         );
         findings
@@ -114,8 +128,8 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
 }
 
 /// GPUs that can be used; a slow one counts.
-fn usable(sample: &GpuSample) -> usize {
-    sample.gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow()).count()
+fn usable(gpus: &[Gpu]) -> usize {
+    gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow()).count()
 }
 
 /// Why access to the first of them is refused.
@@ -132,7 +146,7 @@ pub(super) fn any_given(state: &GpuState) -> bool {
 /// EXPECTED_GPUS is set, and that many can be used.
 pub(super) fn enough(facts: &Facts<'_>) -> bool {
     let expected = facts.limits.expected_gpus.zip(facts.gpu.sample());
-    expected.is_some_and(|(expected, sample)| usable(sample) >= expected as usize)
+    expected.is_some_and(|(expected, sample)| usable(&sample.gpus) >= expected as usize)
 }
 
 /// Fatal errors of GPUs that are not in the list. In a container the log also has those of other containers' GPUs.
@@ -169,11 +183,18 @@ fn meaning(
     facts: &Facts<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<(Code, Verdict, Cow<'static, str>)> {
-    let none_expected = facts.limits.expected_gpus == Some(0);
-    let (pci_gpus, place) = (facts.host.pci_gpus, findings.place);
+    let (pci_gpus, place, vendor) = (facts.host.pci_gpus, findings.place, facts.gpu.vendor());
     let lasting = if lasting_s >= STUCK_UNHEALTHY_S { Verdict::Unhealthy } else { Verdict::Degraded };
     Some(match fault.kind {
-        FaultKind::LibMissing | FaultKind::DriverNotLoaded if none_expected => return None,
+        // EXPECTED_GPUS are there without NVIDIA's, or it is 0.
+        FaultKind::LibMissing | FaultKind::DriverNotLoaded
+            if facts.limits.expected_gpus.is_some_and(|expected| facts.gpu.usable().count() >= expected as usize) =>
+        {
+            return None;
+        }
+        FaultKind::LibMissing | FaultKind::DriverNotLoaded if pci_gpus == Some(0) && any_usable(facts.gpu) => {
+            (Code::NvmlLibMissing, Verdict::Unknown, "Unset NVML_LIB: only AMD GPUs are in this machine.".into())
+        }
         FaultKind::LibMissing | FaultKind::DriverNotLoaded if pci_gpus == Some(0) => {
             if facts.ollama.vram_bytes() == 0 {
                 let what = format!("No NVIDIA GPU on the PCI bus, and NVML could not be loaded: {}", fault.detail);
@@ -184,7 +205,9 @@ fn meaning(
             (
                 Code::NvmlLibMissing,
                 Verdict::Unknown,
-                "Monitor the GPU that Ollama uses by other means: it is not an NVIDIA GPU, and Agent-Net cannot read its health.".into(),
+                "Monitor the GPU that Ollama uses by other means: it is not an NVIDIA GPU, and not one of the driver amdgpu \
+                 that AMD_GPUS lets the worker read."
+                    .into(),
             )
         }
         FaultKind::LibMissing => (
@@ -198,6 +221,7 @@ fn meaning(
         FaultKind::InitUnknown => (Code::NvmlInitUnknown, Verdict::Unhealthy, place.regain_access()),
         FaultKind::InitFailed => {
             let action = format!("Run `nvidia-smi`{}. If that fails too, reboot.", place.on_the_host());
+            let action = vendor.pick(action, place.driver_hangs(vendor));
             (Code::NvmlInitFailed, Verdict::Unhealthy, action.into())
         }
         FaultKind::HelperMissing => (
@@ -215,15 +239,11 @@ fn meaning(
             .into(),
         ),
         FaultKind::HelperOfOtherBuild => (Code::NvmlHelperFailed, lasting, ONE_BUILD.into()),
-        FaultKind::Stuck => (
-            Code::DriverStuck,
-            lasting,
-            format!("{} {} if nvidia-smi hangs too.", place.check_logs(), place.reboot()).into(),
-        ),
+        FaultKind::Stuck => (Code::DriverStuck, lasting, place.driver_hangs(vendor).into()),
     })
 }
 
 /// A GPU can be used now.
 pub(super) fn any_usable(state: &GpuState) -> bool {
-    matches!(state, GpuState::Sample(sample) if sample.gpus.iter().any(Gpu::usable))
+    state.usable().next().is_some()
 }

@@ -24,6 +24,12 @@ impl<'a> Findings<'a> {
         self.all.iter().any(|reason| reason.code == code)
     }
 
+    /// The same about this GPU.
+    pub(super) fn has_of(&self, code: Code, gpu: Option<&Gpu>) -> bool {
+        let gpu = gpu.map(Gpu::id);
+        self.all.iter().any(|reason| reason.code == code && reason.gpu == gpu)
+    }
+
     pub(super) fn worst_first(mut self) -> Vec<Reason> {
         order::sort_by_key(&mut self.all, |reason| std::cmp::Reverse(reason.severity));
         self.all

@@ -2,7 +2,7 @@
 
 use super::facts::Facts;
 use super::findings::Findings;
-use super::{fabric, heat, memory, presence};
+use super::{amd, fabric, heat, memory, presence};
 use crate::gpu::place::Place;
 use crate::gpu::sample::Gpu;
 use crate::gpu::state::GpuState;
@@ -21,34 +21,38 @@ pub(super) fn gpu_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     for gpu in facts.gpu.gpus() {
         let track = facts.history.of(gpu).unwrap_or(&fresh);
         xids(gpu, track, facts, findings);
-        // In a fault of one driver the GPUs of the other one still have readings.
-        if !answered && !gpu.usable() {
-            continue;
-        }
-        if let Some(error) = &gpu.error {
-            presence::error_reason(gpu, error, facts, findings);
-            continue;
-        }
-        presence::slow(gpu, track, findings);
-        readings(gpu, track, findings);
-        recovery(gpu, findings);
-        memory::memory_reasons(gpu, track, findings);
-        fabric::fabric_reasons(gpu, track, findings);
-        heat::heat_reasons(gpu, track, facts.limits.max_temp_c, findings);
-        link(gpu, track, findings);
-        board(gpu, facts.limits.min_vram_bytes, findings);
+        of_one(gpu, track, answered, facts, findings);
+        amd::of_gpu(gpu, facts, findings);
     }
+}
+
+fn of_one(gpu: &Gpu, track: &Track, answered: bool, facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    // In a fault of one driver the GPUs of the other one still have readings.
+    if !answered && !gpu.usable() {
+        return;
+    }
+    if let Some(error) = &gpu.error {
+        presence::error_reason(gpu, error, facts, findings);
+        return;
+    }
+    presence::slow(gpu, track, findings);
+    readings(gpu, track, findings);
+    recovery(gpu, findings);
+    memory::memory_reasons(gpu, track, findings);
+    fabric::fabric_reasons(gpu, track, findings);
+    heat::heat_reasons(gpu, track, facts.limits.max_temp_c, findings);
+    link(gpu, track, findings);
+    board(gpu, facts.limits.min_vram_bytes, findings);
 }
 
 fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
     if track.dead.held() {
         let failed = gpu.failed().filter(|(_, why)| why.of_device);
         let failed: Vec<String> = failed.map(|(name, why)| format!("{name} ({})", why.words)).collect();
-        let message = format!("GPU {}: NVML finds it but cannot read it: {}", gpu.index, failed.join(", "));
-        let action = format!(
-            "{} or reboot. If it returns, check its power cables and reseat it.",
-            findings.place.stop_and_reset(gpu)
-        );
+        let driver = gpu.vendor.driver();
+        let message = format!("GPU {}: {driver} finds it but cannot read it: {}", gpu.index, failed.join(", "));
+        let action =
+            format!("{}. If it returns, check its power cables and reseat it.", findings.place.reset_or_reboot(gpu));
         findings.add(Code::GpuReadFailed, Verdict::Unhealthy, Some(gpu), message, action);
     }
     let faults = gpu.failed().filter(|(name, why)| track.is_fault(name, why));
@@ -59,7 +63,7 @@ fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Verdict::Degraded,
             Some(gpu),
             format!("GPU {}: some readings fail: {}", gpu.index, fields.join(", ")),
-            format!("{} Unsupported readings are not errors.", findings.place.check_logs()),
+            format!("{} Unsupported readings are not errors.", findings.place.check_logs(gpu.vendor)),
         );
     }
     if gpu.says_nothing() {
@@ -68,7 +72,8 @@ fn readings(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             Verdict::Unknown,
             Some(gpu),
             format!("GPU {}: no memory, temperature or utilization reported; its health is unknown", gpu.index),
-            "Try a newer driver. Boards that NVML does not support report nothing.",
+            gpu.vendor
+                .pick("Try a newer driver. Boards that NVML does not support report nothing.", "Try a newer kernel."),
         );
     }
     if gpu.lacks_instance() {
@@ -145,7 +150,7 @@ fn xids(gpu: &Gpu, track: &Track, facts: &Facts<'_>, findings: &mut Findings<'_>
     if !fatal.is_empty() {
         let reports_recovery = gpu.recovery_action.is_some() || all_clear.is_some();
         let then = if reports_recovery { FATAL_XID_CLEARS } else { FATAL_XID_STAYS };
-        let action = format!("{} or reboot. {then}", findings.place.stop_and_reset(gpu));
+        let action = format!("{}. {then}", findings.place.reset_or_reboot(gpu));
         findings.add(Code::XidFatal, Verdict::Unhealthy, Some(gpu), message(&fatal), action);
     }
     if !warnings.is_empty() {

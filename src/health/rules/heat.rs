@@ -16,13 +16,20 @@ pub(super) fn heat_reasons(gpu: &Gpu, track: &Track, max_temp_c: Option<u32>, fi
         let action = "Check fans, dust and airflow, and the intake air temperature.";
         findings.add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, heat.limit);
     }
+    let hot_spot = history::hot_spot(gpu).filter(|_| track.hot_spot.held() && !track.hot.held());
+    if let (Some(temperature), Some(heat)) = (gpu.hotspot_temperature_c, hot_spot) {
+        let message =
+            format!("GPU {index}: hot spot at {temperature} °C, where it throttles (limit {} °C)", heat.limit);
+        let action = "Check fans, dust and airflow. The thermal paste may be worn.";
+        findings.add(Code::TempHigh, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, heat.limit);
+    }
     if let (Some(temperature), Some(max)) = (gpu.temperature_c, max_temp_c.filter(|_| track.above_max.held())) {
         let message = format!("GPU {index}: {temperature} °C, above GPU_MAX_TEMP_C={max}");
         let action = "Improve the cooling, or raise GPU_MAX_TEMP_C.";
         findings.add(Code::TempAboveMax, Verdict::Degraded, Some(gpu), message, action).numbers(temperature, max);
     }
     if let (Some(temperature), Some(max)) = (gpu.memory_temperature_c, gpu.memory_temperature_max_c)
-        && temperature > max
+        && (temperature > max || gpu.vendor.is_amd() && temperature == max)
     {
         let message = format!("GPU {index}: memory at {temperature} °C (specified maximum {max} °C)");
         let action = "Fix the cooling. The memory thermal pads may be worn.";

@@ -111,6 +111,10 @@ fn retired_pages(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
             format!("{} when the GPU is idle.", findings.place.reboot()),
         );
     }
+    // AMD's driver has a limit for each board, and logs when it is reached.
+    if gpu.vendor.is_amd() {
+        return;
+    }
     let total = history::total(pages);
     if total >= RETIRED_LIMIT || (track.retired_rise && pages.double_bit > RETIRED_DOUBLE_LIMIT) {
         findings

@@ -11,7 +11,7 @@ use crate::health::verdict::{Code, Verdict};
 /// The reason for a GPU's own error.
 pub(super) fn error_reason(gpu: &Gpu, error: &GpuError, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     match error.kind {
-        GpuErrorKind::Slow => silent(gpu, error, findings),
+        GpuErrorKind::Slow | GpuErrorKind::NoAnswer => silent(gpu, error, findings),
         GpuErrorKind::NotGiven => not_given(gpu, &error.message, facts, findings),
         kind => {
             let (code, action) = no_answer(kind, gpu, findings.place);
@@ -30,21 +30,21 @@ fn no_answer(kind: GpuErrorKind, gpu: &Gpu, place: Place) -> (Code, String) {
                 format!("{}. If the GPU drops off again, check its power cables and reseat it.", place.reboot());
             (Code::GpuLost, action)
         }
-        GpuErrorKind::ResetRequired => (Code::ResetRequired, format!("{} or reboot.", place.stop_and_reset(gpu))),
+        GpuErrorKind::ResetRequired => (Code::ResetRequired, format!("{}.", place.reset_or_reboot(gpu))),
         GpuErrorKind::NoPower => handle(
             "Switch the machine off and attach all power cables of the card. Check that the power supply is strong enough."
                 .into(),
         ),
         GpuErrorKind::NotReady => {
-            handle(format!("Wait a minute: it may still be starting. If it persists: {}", place.check_logs()))
+            handle(format!("Wait a minute: it may still be starting. If it persists: {}", place.check_logs(gpu.vendor)))
         }
         GpuErrorKind::Stale => handle(format!(
-            "Wait: NVML is restarted automatically. If it persists, the driver was unloaded or upgraded, or lost the GPU: \
+            "Wait: the driver's library is loaded again automatically. If it persists, the driver was unloaded or upgraded, or lost the GPU: \
              check `dmesg`{} and reboot.",
             place.on_the_host()
         )),
         GpuErrorKind::Slow | GpuErrorKind::NotGiven | GpuErrorKind::Other | GpuErrorKind::NoAnswer => {
-            handle(format!("{} A reboot usually fixes this.", place.check_logs()))
+            handle(format!("{} A reboot usually fixes this.", place.check_logs(gpu.vendor)))
         }
     }
 }
@@ -69,9 +69,7 @@ fn not_given(gpu: &Gpu, why: &str, facts: &Facts<'_>, findings: &mut Findings<'_
 fn silent(gpu: &Gpu, error: &GpuError, findings: &mut Findings<'_>) {
     let seconds = gpu.read_us.map_or(0.0, |us| (us as f64 / 1e6).floor());
     let (code, severity, action) = if seconds >= STUCK_UNHEALTHY_S {
-        let place = findings.place;
-        let action = format!("{} {} if nvidia-smi hangs too.", place.check_logs(), place.reboot());
-        (Code::DriverStuck, Verdict::Unhealthy, action)
+        (Code::DriverStuck, Verdict::Unhealthy, findings.place.driver_hangs(gpu.vendor))
     } else {
         let action = format!("Wait. If it returns: {}", persistence(gpu, findings));
         (Code::GpuSlow, Verdict::Unknown, action)
@@ -93,5 +91,8 @@ pub(super) fn slow(gpu: &Gpu, track: &Track, findings: &mut Findings<'_>) {
 
 fn persistence(gpu: &Gpu, findings: &Findings<'_>) -> String {
     let place = findings.place;
+    if gpu.vendor.is_amd() {
+        return place.check_logs(gpu.vendor);
+    }
     format!("Check `dmesg`{} and enable persistence mode ({}).", place.on_the_host(), place.smi(gpu, "-pm 1"))
 }

@@ -97,8 +97,10 @@ fn slow(facts: &Facts<'_>, findings: &mut Findings<'_>) {
         format!("{cure}Free VRAM, or use a smaller model or context: Ollama runs a part of the model on the CPU.")
     } else {
         let host = findings.place.on_the_host();
+        let amd = facts.gpu.usable().all(|gpu| gpu.vendor.is_amd());
+        let smi = if amd { String::new() } else { format!(" with `nvidia-smi`{host}") };
         format!(
-            "Look for heat, power limits and other programs on the GPU with `nvidia-smi`{host}. See `probe` of the model in \
+            "Look for heat, power limits and other programs on the GPU{smi}. See `probe` of the model in \
              GET /gpu."
         )
     };

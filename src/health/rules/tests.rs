@@ -11,6 +11,7 @@ use crate::gpu::pci::PciId;
 use crate::gpu::sample::Gpu;
 use crate::gpu::sample::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample};
 use crate::gpu::state::GpuState;
+use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::XidLog;
 use crate::health::codes;
 use crate::health::history::History;
@@ -21,6 +22,7 @@ use crate::ollama::models::{Loaded, Model};
 use crate::ollama::state::OllamaState;
 use crate::ollama::state::Reach;
 
+mod amd;
 mod machine;
 mod memory;
 mod mig;
@@ -152,7 +154,12 @@ fn sample(gpus: Vec<Gpu>) -> GpuState {
 }
 
 fn fault(kind: FaultKind, lasting_s: f64) -> GpuState {
-    GpuState::Fault { fault: GpuFault { kind, detail: "why".into() }, lasting_s, gpus: Vec::new() }
+    GpuState::Fault {
+        vendor: Vendor::Nvidia,
+        fault: GpuFault { kind, detail: "why".into() },
+        lasting_s,
+        gpus: Vec::new(),
+    }
 }
 
 /// One GPU that says this, seen often enough for every streak.
@@ -187,7 +194,7 @@ fn gpus_as_a_whole() {
     // It is slow, not missing.
     let limits = Limits { expected_gpus: Some(1), ..Case::default().limits };
     Case { gpu: sample(vec![silent(3)]), limits, ..Case::default() }.check(&[(GpuSlow, Unknown)]);
-    let starting = GpuState::Starting { lasting_s: 7.9, gpus: vec![gpu().silent("starting")] };
+    let starting = GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 7.9, gpus: vec![gpu().silent("starting")] };
     Case { gpu: starting, ..Case::default() }.check(&[(DriverStarting, Unknown)]);
     row(vec![Gpu { temperature_c: None, ..gpu() }], &[(GpuNoReadings, Unknown)]);
     Case { gpu: GpuState::Pending, ..Case::default() }.check(&[(NoSample, Unknown)]);

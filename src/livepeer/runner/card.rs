@@ -40,7 +40,9 @@ impl Cards {
         }
         let card = |gpu: &crate::gpu::sample::Gpu| {
             let vram_mb = gpu.model_memory().map(|bytes| bytes >> 20);
-            Some(Card { id: gpu.uuid.clone(), name: gpu.model_gpu()?, vram_mb })
+            // A place on the bus is not unique between machines.
+            let id = gpu.uuid.clone().filter(|id| !id.starts_with("PCI-"));
+            Some(Card { id, name: gpu.model_gpu()?, vram_mb })
         };
         // Nothing runs on a GPU in MIG mode without an instance.
         let offered = sample.gpus.iter().filter(|gpu| gpu.usable() && !gpu.lacks_instance());
@@ -134,6 +136,7 @@ mod tests {
 
     use super::*;
     use crate::gpu::sample::{Gpu, GpuSample};
+    use crate::gpu::vendor::Vendor;
 
     fn gpu(index: u32, name: &str) -> Gpu {
         Gpu {
@@ -157,7 +160,7 @@ mod tests {
         let first = json!({"id": "GPU-0", "name": "A", "vram_mb": 24576});
         assert_eq!(serde_json::to_value(cards.first()).unwrap(), first);
         cards.see(&GpuState::Pending);
-        cards.see(&GpuState::Starting { lasting_s: 1.0, gpus: Vec::new() });
+        cards.see(&GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 1.0, gpus: Vec::new() });
         assert_eq!(serde_json::to_value(cards.first()).unwrap(), first);
         // A sample without GPUs is one: they are gone.
         cards.see(&GpuState::Sample(GpuSample::default()));
@@ -167,6 +170,9 @@ mod tests {
             ..GpuSample::default()
         }));
         assert_eq!(serde_json::to_value(cards.first()).unwrap(), json!({"name": "B"}));
+        let by_place = Gpu { uuid: Some("PCI-0000:03:00.0".into()), ..gpu(0, "C") };
+        cards.see(&GpuState::Sample(GpuSample { gpus: vec![by_place], ..GpuSample::default() }));
+        assert_eq!(serde_json::to_value(cards.first()).unwrap(), json!({"name": "C", "vram_mb": 24576}));
     }
 
     #[test]

@@ -37,6 +37,7 @@ fn readings(gpu: &Gpu) -> String {
         return format!("no readings: {why}");
     }
     let all = [
+        gpu.asleep.then(|| "asleep".into()),
         part(gpu.temperature_c, " °C"),
         of(gpu.power_w, gpu.power_limit_w, " W", " W", " W"),
         of(gpu.vram_used_mb, gpu.vram_total_mb, " MiB", "", " MiB in use"),

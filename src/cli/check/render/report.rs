@@ -40,6 +40,7 @@ pub(super) struct Gpu {
     pub(super) utilization_percent: Option<f64>,
     pub(super) mig: Option<Vec<MigInstance>>,
     pub(super) error: Option<String>,
+    pub(super) asleep: bool,
 }
 
 /// A MIG instance of it.

@@ -62,6 +62,7 @@ fn a_gpu_is_a_line() {
         "GPU 3: - W of 350 W, - of 46068 MiB, 0 %",
     );
     check(r#"{"index":3,"power_w":9.6,"vram_used_mb":0}"#, "GPU 3: 10 W, 0 MiB in use");
+    check(r#"{"index":1,"asleep":true,"vram_used_mb":38,"vram_total_mb":16368}"#, "GPU 1: asleep, 38 of 16368 MiB");
     check(r#"{"name":"A"}"#, "GPU 0 A: no readings");
     check(r#"{"name":"A","error":"gone"}"#, "GPU 0 A: no readings: gone");
     // A name is text of a driver, or of whoever answers at a URL.

@@ -25,6 +25,8 @@ pub(super) struct Reader {
     root: PathBuf,
     wanted: AmdGpus,
     cards: Vec<AmdCard>,
+    /// A card was there: if it is lost, the GPU in the processor does not take its place.
+    had_card: bool,
     gpus: Threads,
 }
 
@@ -33,12 +35,16 @@ impl Reader {
     pub(super) fn of(arguments: &[String]) -> Option<Self> {
         let [first, root, wanted] = arguments else { return None };
         let wanted = AmdGpus::parse(wanted).filter(|_| first == wire::AMD_GPUS)?;
-        Some(Self { root: root.into(), wanted, cards: Vec::new(), gpus: Threads::default() })
+        Some(Self { root: root.into(), wanted, cards: Vec::new(), had_card: false, gpus: Threads::default() })
     }
 
     /// Finds the cards again. A thread that hangs in the driver stays with the card that it reads.
     fn look(&mut self) -> Result<(), GpuFault> {
-        let cards = amd_cards::cards(&self.root, self.wanted);
+        let mut cards = amd_cards::cards(&self.root, self.wanted);
+        self.had_card |= cards.iter().any(|card| !card.integrated);
+        if self.had_card && self.wanted == AmdGpus::Auto {
+            cards.retain(|card| !card.integrated);
+        }
         if cards != self.cards {
             self.gpus = Threads::default();
             for (index, card) in (0..).zip(&cards) {

@@ -267,7 +267,7 @@ fn a_helper_of_another_build_is_replaced() {
     let case = Case { gpu: fault(FaultKind::HelperOfOtherBuild, 0.0), ..Case::default() };
     let mut reasons = case.reasons(&[], NOW);
     assert!(reasons[0].action.starts_with("Install agent-net and agent-net-nvml from one build."), "{reasons:?}");
-    settle(&mut reasons, Place::Host);
+    settle(&mut reasons, &case.gpu, Place::Host);
     assert!(reasons[0].action.starts_with("Install agent-net and agent-net-nvml from one build."), "{reasons:?}");
     assert_eq!(reasons[0].severity, Unhealthy);
 }
