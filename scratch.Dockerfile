@@ -3,32 +3,49 @@
 #   docker build -f scratch.Dockerfile -t agent-net .
 #       builds the binaries in a Rust container
 #   scripts/build-static.sh && docker build -f scratch.Dockerfile --build-arg SOURCE=prebuilt -t agent-net .
-#       packs this machine's dist/rootfs without pulling an image
+#       packs dist/rootfs without pulling an image
 #   docker buildx build -f scratch.Dockerfile --platform linux/amd64,linux/arm64 -t NAME --push .
-#       for both architectures
+#       for both architectures. The Rust container always runs on this machine's architecture and cross-builds for the
+#       other one, since an emulated compiler takes ten times as long
+#   scripts/build-static.sh --arch arm64 && docker build -f scratch.Dockerfile --platform linux/arm64 \
+#       --build-arg SOURCE=prebuilt -t agent-net:arm64 .
+#       packs dist/rootfs-arm64, on an amd64 machine
 #
 # /usr/share/sbom/agent-net.cdx.json lists the contents with versions.
 #
-# All need BuildKit, which skips the unused stage: set DOCKER_BUILDKIT=1 before Docker 23.
+# All need BuildKit, which skips the unused stages: set DOCKER_BUILDKIT=1 before Docker 23.
 
 ARG SOURCE=build
 
-FROM rust:1.95-bookworm AS build
+FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
+ARG BUILDARCH
 ARG TARGETARCH
 RUN apt-get update \
     && apt-get install -y --no-install-recommends musl-tools \
+        $([ "$BUILDARCH" = "$TARGETARCH" ] || echo "crossbuild-essential-$TARGETARCH qemu-user-static") \
     && rm -rf /var/lib/apt/lists/*
-RUN rustup target add "$(uname -m)-unknown-linux-musl"
+RUN cpu=$([ "$TARGETARCH" = arm64 ] && echo aarch64 || echo x86_64) \
+    && rustup target add "$cpu-unknown-linux-musl" "$cpu-unknown-linux-gnu"
 WORKDIR /agent-net
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY scripts/build-static.sh scripts/
+COPY scripts/build-static scripts/build-static
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/agent-net/target,id=agent-net-$TARGETARCH \
-    scripts/build-static.sh && mv dist/rootfs /rootfs
+    --mount=type=cache,target=/agent-net/target,id=agent-net-$BUILDARCH-$TARGETARCH \
+    scripts/build-static.sh --arch "$TARGETARCH" && mv dist/rootfs* /rootfs
 
-FROM scratch AS prebuilt
+# What build-static.sh has made for the target: it names the file system of another architecture after it.
+FROM scratch AS own
 COPY dist/rootfs /rootfs
+FROM scratch AS other
+ARG TARGETARCH
+COPY dist/rootfs-$TARGETARCH /rootfs
+FROM own AS amd64-on-amd64
+FROM own AS arm64-on-arm64
+FROM other AS arm64-on-amd64
+FROM other AS amd64-on-arm64
+FROM ${TARGETARCH}-on-${BUILDARCH} AS prebuilt
 
 FROM ${SOURCE} AS rootfs
 

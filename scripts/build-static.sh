@@ -1,8 +1,13 @@
 #!/bin/sh
 # Builds both binaries and assembles dist/rootfs/, the image's file system.
 #
-# Usage: scripts/build-static.sh [--server-only]
-#   --server-only  build only the static server, as dist/agent-net, and no file system
+# Usage: scripts/build-static.sh [--arch amd64|arm64] [--server-only] [--fake-nvml]
+#   --arch ARCH    build for this architecture (default: this machine's). For another one the file system is
+#                  dist/rootfs-ARCH
+#   --server-only  build only the static server, as dist/agent-net (for another architecture dist/agent-net-ARCH), and
+#                  no file system
+#   --fake-nvml    with another architecture: also build the tests' simulated NVML libraries, as
+#                  dist/fake-nvml-ARCH/nvml/libnvidia-ml.so.1 and that of an older driver in nvml-old
 #
 # The server is linked statically against musl, in the first of these ways that the machine offers. The script reports
 # on stderr which one it took:
@@ -11,6 +16,15 @@
 #      linker where it has one
 #   3. Debian's rustc-web, cargo-web and rust-web-src, which build the standard library from source
 # The helper is a glibc program. The glibc files it needs are copied from this machine.
+#
+# For another architecture it needs that architecture's C compiler for glibc (gcc-aarch64-linux-gnu), and takes the first
+# of these ways for each program:
+#   1. the targets of rustup (`rustup target add aarch64-unknown-linux-musl aarch64-unknown-linux-gnu`), with the linker
+#      that Rust brings for the server
+#   2. Debian's rustc-web, cargo-web and rust-web-src, with Zig as C compiler and linker for musl. Without a command zig
+#      it installs a fixed version from PyPI into the target folder
+# The glibc files come from this machine's Debian or Ubuntu mirror, so that they are as new as those of an own build.
+# Without a mirror they are those of the C compiler, which may lack security updates.
 #
 # Exit codes: 0 built and checked, 1 failed or a tool is missing, 64 usage
 set -eu
@@ -33,20 +47,50 @@ need() {
     command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install $2"
 }
 
+wrong() {
+    say "$* (see --help)"
+    exit 64
+}
+
+case $(uname -m) in
+x86_64) own_arch=amd64 ;;
+aarch64) own_arch=arm64 ;;
+*) own_arch=$(uname -m) ;;
+esac
+arch=$own_arch
 server_only=false
-for arg in "$@"; do
-    case $arg in
+fake_nvml=false
+while [ "$#" -gt 0 ]; do
+    case $1 in
+    --arch)
+        [ "$#" -gt 1 ] || wrong "--arch needs a value: amd64 or arm64"
+        arch=$2
+        shift
+        ;;
+    --arch=*) arch=${1#*=} ;;
     --server-only) server_only=true ;;
+    --fake-nvml) fake_nvml=true ;;
     -h | --help)
         usage
         exit 0
         ;;
-    *)
-        say "unknown argument: $arg (see --help)"
-        exit 64
-        ;;
+    *) wrong "unknown argument: $1" ;;
     esac
+    shift
 done
+case $arch in
+amd64) cpu=x86_64 ;;
+arm64) cpu=aarch64 ;;
+*) wrong "--arch $arch: must be amd64 or arm64" ;;
+esac
+cross=false
+suffix=
+if [ "$arch" != "$own_arch" ]; then
+    cross=true
+    suffix=-$arch
+elif $fake_nvml; then
+    wrong "--fake-nvml is for another architecture: the tests build this machine's libraries themselves"
+fi
 
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -57,13 +101,9 @@ case $built in
 *) built=$root/$built ;;
 esac
 
-arch=$(uname -m)
-case $arch in
-x86_64 | aarch64) ;;
-*) fail "$arch is not supported: use x86_64 or aarch64" ;;
-esac
-musl=$arch-unknown-linux-musl
-triplet=$arch-linux-gnu
+musl=$cpu-unknown-linux-musl
+gnu=$cpu-unknown-linux-gnu
+triplet=$cpu-linux-gnu
 
 need cargo "Rust, for example with rustup"
 need rustc "Rust, for example with rustup"
@@ -77,118 +117,75 @@ static="$static -C force-frame-pointers=yes"
 # A table of jumps takes 8 bytes for each value: where they are few, comparisons are smaller.
 static="$static -C llvm-args=-min-jump-table-entries=12"
 
-has_target() {
-    libdir=$(rustc --print target-libdir --target "$musl" 2>/dev/null) || return 1
-    for std in "$libdir"/libstd-*.rlib; do
-        [ -f "$std" ] && return 0
-    done
-    return 1
-}
+# shellcheck source=scripts/build-static/programs.sh
+. scripts/build-static/programs.sh
 
-# Sets CC_x86_64_unknown_linux_musl and CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER.
-use_musl_gcc() {
-    need musl-gcc "the package musl-tools"
-    name=$(printf %s "$musl" | tr - _)
-    upper=$(printf %s "$name" | tr '[:lower:]' '[:upper:]')
-    linker="musl-gcc"
-    export "CC_$name=musl-gcc" "CARGO_TARGET_${upper}_LINKER=$linker"
-}
+# ---- the file system ----
 
-# A panic names the file that it is in. Without the folder of all crates before their names the server is smaller, and
-# every machine builds the same one.
-shorten_paths() {
-    cargo fetch --locked --target "$musl"
-    for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
-        case $crates in
-        # RUSTFLAGS is split at spaces.
-        *' '*) ;;
-        *) static="$static --remap-path-prefix=$crates=" ;;
-        esac
-    done
-}
-
-# LLVM's linker has one copy of functions that are equal. musl-gcc links without it, 40 KB larger.
-use_lld() {
-    [ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 0
-    linker="rust-lld"
-    export "CARGO_TARGET_${upper}_LINKER=$linker"
-    static="$static -C link-arg=--icf=all -C link-arg=-O2"
-}
-
-# std built from source needs -lunwind. LLVM's libunwind finds the frames of a musl program, so that a panic can be
-# caught. libgcc_eh does not. LLVM's was compiled for glibc with fortified stdio, which musl lacks.
-make_unwind_shim() {
-    shim=$built/shim
-    unwind=
-    for found in /usr/lib/llvm-*/lib/libunwind.a; do
-        [ -f "$found" ] && unwind=$found
-    done
-    [ -n "$unwind" ] || fail "LLVM's libunwind.a is missing: install the package libunwind-14-dev"
-    need ar "the package binutils"
-    mkdir -p "$shim"
-    cat >"$shim/chk.c" <<'C'
-#include <stdarg.h>
-#include <stdio.h>
-int __fprintf_chk(FILE *file, int flag, const char *format, ...)
-{
-    va_list args;
-    (void)flag;
-    va_start(args, format);
-    int written = vfprintf(file, format, args);
-    va_end(args);
-    return written;
-}
-C
-    musl-gcc -O2 -c "$shim/chk.c" -o "$shim/chk.o"
-    rm -f "$shim/libchk.a"
-    ar rcs "$shim/libchk.a" "$shim/chk.o"
-    printf 'INPUT(%s %s)\n' "$unwind" "$shim/libchk.a" >"$shim/libunwind.a"
-}
-
-build_server() {
-    shorten_paths
-    set -- build --locked --release --no-default-features --bin agent-net --target-dir "$built"
-    case $host in
-    *-linux-musl)
-        $server_only || fail "the helper needs glibc, which this machine lacks: build on Debian, or only the server with --server-only"
-        musl=$host
-        say "server: this machine's own musl compiler ($(rustc --version))"
-        RUSTFLAGS=$static cargo "$@" --target "$musl"
-        return
-        ;;
-    esac
-    use_musl_gcc
-    if has_target; then
-        use_lld
-        say "server: rustup's target $musl with musl-gcc and the linker $linker ($(rustc --version))"
-        RUSTFLAGS=$static cargo "$@" --target "$musl"
-    elif [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]; then
-        say "server: standard library from Debian's rust-web-src ($(/usr/bin/rustc --version))"
-        make_unwind_shim
-        # build-std needs a nightly compiler. RUSTC_BOOTSTRAP enables it on a stable one.
-        RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
-            RUSTFLAGS="-C link-self-contained=no -L native=$shim $static" \
-            /usr/bin/cargo "$@" --target "$musl" -Z build-std=std,panic_unwind
-    else
-        fail "no standard library for $musl: run \`rustup target add $musl\`, or on Debian 12 install rustc-web, cargo-web, rust-web-src and libunwind-14-dev"
+# Unpacks the newest glibc packages of the architecture into $glibc/root. apt uses the machine's sources, with lists and
+# a cache of its own. If the mirror cannot be reached, it keeps those of the last build.
+fetch_glibc() {
+    glibc=$built/glibc-$arch
+    if command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1; then
+        new=$glibc.new
+        rm -rf "$new"
+        mkdir -p "$new/lists/partial" "$new/cache/archives/partial" "$new/root"
+        # The machine's hooks would run after the update. The user _apt cannot read the target folder.
+        cat >"$new/apt.conf" <<CONF
+APT::Architecture "$arch";
+#clear APT::Architectures;
+APT::Architectures { "$arch"; };
+APT::Sandbox::User "root";
+#clear APT::Update;
+Dir::State::Lists "$new/lists";
+Dir::State::Status "/dev/null";
+Dir::Cache "$new/cache";
+Acquire::Languages "none";
+Acquire::Retries "1";
+Acquire::http::Timeout "20";
+Acquire::https::Timeout "20";
+CONF
+        if (cd "$new" && apt-get -c apt.conf -qq update 2>/dev/null &&
+            apt-get -c apt.conf -qq download libc6 libgcc-s1 libc-bin >/dev/null 2>&1); then
+            for package in "$new"/*.deb; do
+                dpkg-deb -x "$package" "$new/root"
+                # Lines of PATH PACKAGE VERSION.
+                dpkg-deb -c "$package" | sed -n 's,^-.* \./,/,p' |
+                    sed "s,\$, $(dpkg-deb -f "$package" Package) $(dpkg-deb -f "$package" Version),"
+            done >"$new/files"
+            rm -rf "$glibc" "$new/lists" "$new/cache" "$new"/*.deb
+            mv "$new" "$glibc"
+            return
+        fi
+        rm -rf "$new"
     fi
+    [ ! -f "$glibc/files" ] || say "warning: no mirror has libc6 for $arch: using the files of the last build"
 }
 
-check_server() {
-    headers=$(readelf -hlW "$1")
-    case $headers in
-    *'(Executable file)'*) ;;
-    *) fail "$1 is not a position-dependent executable; it would not start in an empty image" ;;
-    esac
-    case $headers in
-    *INTERP* | *DYNAMIC*) fail "$1 is linked dynamically; it would not start in an empty image" ;;
-    esac
+# find_library NAME: the path of a glibc file
+find_library() {
+    if $cross; then
+        found=$(find "$glibc/root" -type f -name "$1" 2>/dev/null | head -n 1)
+        [ -n "$found" ] || found=$("$gcc" -print-file-name="$1")
+    else
+        found=$(cc -print-file-name="$1")
+    fi
+    # cc prints the bare name if it does not find the file.
+    [ -f "$found" ] || fail "$1 is missing: install the packages libc6 and libgcc-s1"
+    printf %s "$found"
 }
 
-build_helper() {
-    need cc "the package build-essential"
-    say "helper: $host ($(rustc --version))"
-    cargo build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built"
+# package_of NAME: the package of a glibc file and its version, or nothing
+package_of() {
+    if ! $cross; then
+        owner=$(dpkg-query -S "*/$1" 2>/dev/null | sed -n "s/^\([^:,]*\).*$triplet.*/\1/p" | head -n 1)
+        [ -z "$owner" ] || dpkg-query -W -f '${Package} ${Version}' "$owner:$(dpkg --print-architecture)" 2>/dev/null
+    elif [ -f "$glibc/files" ]; then
+        sed -n "s,^[^ ]*/$1 ,,p" "$glibc/files" | head -n 1
+    else
+        owner=$(dpkg-query -S "$("$gcc" -print-file-name="$1")" 2>/dev/null | sed -n 's/^\([^:]*\):.*/\1/p' | head -n 1)
+        [ -z "$owner" ] || dpkg-query -W -f '${Package} ${Version}' "$owner" 2>/dev/null
+    fi
 }
 
 # The C library of the helper, and what libnvidia-ml.so.1 needs in addition: since glibc 2.34 dl, pthread and rt are
@@ -197,18 +194,39 @@ copy_glibc() {
     rootfs=$1
     interpreter=$(readelf -lW "$rootfs/agent-net-nvml" | sed -n 's/.*program interpreter: \(.*\)]/\1/p')
     [ -n "$interpreter" ] || fail "the helper has no interpreter: it must be a glibc program"
-    install -D -m 755 "$interpreter" "$rootfs$interpreter"
+    if $cross; then
+        install -D -m 755 "$(find_library "${interpreter##*/}")" "$rootfs$interpreter"
+    else
+        install -D -m 755 "$interpreter" "$rootfs$interpreter"
+    fi
     mkdir -p "$rootfs/lib/$triplet"
     for name in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1 libgcc_s.so.1; do
-        from=$(cc -print-file-name="$name")
-        # cc prints the bare name if it does not find the file.
-        [ -f "$from" ] || fail "$name is missing: install the packages libc6 and libgcc-s1"
+        from=$(find_library "$name")
         install -m 755 "$from" "$rootfs/lib/$triplet/$name"
     done
     readelf -dW "$rootfs/agent-net-nvml" | sed -n 's/.*(NEEDED).*\[\(.*\)]/\1/p' | while read -r name; do
         [ -f "$rootfs/lib/$triplet/$name" ] || [ "$name" = "${interpreter##*/}" ] ||
             fail "the helper needs $name, which is not in the image"
     done
+}
+
+# write_cache ROOTFS: creates its ld.so.cache. Where that fails, $no_cache says why. A foreign ldconfig runs by emulation:
+# each knows only the libraries of its own architecture.
+write_cache() {
+    if $cross; then
+        no_cache="that needs Debian's mirror and the package qemu-user-static"
+        ldconfig=$(find "$glibc/root" -type f -name ldconfig 2>/dev/null | head -n 1)
+        emulator=$(command -v "qemu-$cpu-static" || command -v "qemu-$cpu") || return 1
+        [ -n "$ldconfig" ] || return 1
+        set -- "$emulator" "$ldconfig" -X -r "$1"
+    else
+        no_cache="only root can create one here"
+        PATH=$PATH:/usr/sbin:/sbin
+        need ldconfig "the package libc-bin"
+        set -- ldconfig -X -r "$1"
+    fi
+    # -r changes the root directory, which needs root or a user namespace.
+    "$@" 2>/dev/null || unshare --user --map-root-user "$@" 2>/dev/null
 }
 
 # Files that NVIDIA's container tools look for. debian_version says which directory this loader searches. With
@@ -225,13 +243,10 @@ write_etc() {
     printf '%s\n' 'root:x:0:0:root:/:/nonexistent' 'agent-net:x:65532:65532:agent-net:/:/nonexistent' >"$rootfs/etc/passwd"
     printf '%s\n' 'root:x:0:' 'agent-net:x:65532:' >"$rootfs/etc/group"
     chmod 644 "$rootfs"/etc/ld.so.conf "$rootfs"/etc/passwd "$rootfs"/etc/group
-    PATH=$PATH:/usr/sbin:/sbin
-    need ldconfig "the package libc-bin"
-    # -r changes the root directory, which needs root or a user namespace.
-    if ldconfig -X -r "$rootfs" 2>/dev/null || unshare --user --map-root-user ldconfig -X -r "$rootfs" 2>/dev/null; then
+    if write_cache "$rootfs"; then
         chmod 644 "$rootfs/etc/ld.so.cache"
     else
-        say "warning: no ld.so.cache, since only root can create one here; NVIDIA container tools before 1.15 need it"
+        say "warning: no ld.so.cache, since $no_cache; NVIDIA container tools before 1.15 need it"
     fi
     # Only ldconfig uses its own cache.
     rm -rf "${rootfs:?}/var"
@@ -249,19 +264,21 @@ write_sbom() {
         printf '"metadata":{"component":{"type":"application","name":"agent-net","version":"%s"}},"components":[' "$version"
         {
             cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features --target "$musl"
-            cargo tree --locked --edges normal --prefix none --format '{p}'
+            cargo tree --locked --edges normal --prefix none --format '{p}' --target "$gnu"
         } | sed -n '/ (\//d;s/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
             printf '{"type":"library","name":"%s","version":"%s","purl":"pkg:cargo/%s@%s"},\n' \
                 "$crate" "$number" "$crate" "$number"
         done
         separator=
         find "$rootfs/lib" "$rootfs"/lib64 -type f 2>/dev/null | sort | while read -r file; do
-            owner=$(dpkg-query -S "*/${file##*/}" 2>/dev/null | sed -n "s/^\([^:,]*\).*$triplet.*/\1/p" | head -n 1)
-            number=$([ -z "$owner" ] || dpkg-query -W -f '${Version}' "$owner:$(dpkg --print-architecture)" 2>/dev/null)
+            package=$(package_of "${file##*/}")
+            owner=${package% *}
+            number=${package#* }
             sum=$(sha256sum "$file" | cut -d ' ' -f 1)
             printf '%s{"type":"file","name":"%s","version":"%s","hashes":[{"alg":"SHA-256","content":"%s"}]' \
                 "$separator" "${file#"$rootfs"}" "${number:-unknown}" "$sum"
-            [ -z "$owner" ] || printf ',"purl":"pkg:deb/debian/%s@%s"' "$owner" "$(printf %s "$number" | sed 's/+/%2B/g')"
+            [ -z "$owner" ] ||
+                printf ',"purl":"pkg:deb/debian/%s@%s?arch=%s"' "$owner" "$(printf %s "$number" | sed 's/+/%2B/g')" "$arch"
             printf '}'
             separator=',
 '
@@ -274,28 +291,41 @@ write_sbom() {
 build_server
 server=$built/$musl/release/agent-net
 check_server "$server"
+check_pages "$server"
 mkdir -p dist
 if $server_only; then
-    install -m 755 "$server" dist/agent-net
-    say "dist/agent-net: $(wc -c <dist/agent-net) bytes"
+    install -m 755 "$server" "dist/agent-net$suffix"
+    say "dist/agent-net$suffix: $(wc -c <"$server") bytes"
     exit 0
 fi
 
 build_helper
+helper=$built/release/agent-net-nvml
+! $cross || helper=$built/$gnu/release/agent-net-nvml
+! $cross || fetch_glibc
 # Assembled next to the old one, then moved into its place: an interrupted run leaves the old one.
-new=$root/dist/rootfs.new
+final=dist/rootfs$suffix
+new=$root/$final.new
 rm -rf "$new"
 umask 022
 mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/dev" "$new/sys" "$new/tmp" "$new/state"
 # A volume mounted on an empty folder takes over its mode, so that any user the worker runs as can write there.
 chmod 1777 "$new/tmp" "$new/state"
 install -m 755 "$server" "$new/agent-net"
-install -m 755 "$built/release/agent-net-nvml" "$new/agent-net-nvml"
+install -m 755 "$helper" "$new/agent-net-nvml"
 copy_glibc "$new"
+find "$new/agent-net-nvml" "$new/lib" -type f | while read -r file; do
+    check_pages "$file"
+done
 write_etc "$new"
 write_sbom "$new"
-rm -rf dist/rootfs
-mv "$new" dist/rootfs
+rm -rf "$final"
+mv "$new" "$final"
+if $fake_nvml; then
+    build_fake_nvml nvml
+    build_fake_nvml nvml-old --cfg old
+fi
 
-say "glibc $(ldd --version | sed -n '1s/.* //p') from $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
-say "server $(wc -c <dist/rootfs/agent-net) bytes, helper $(wc -c <dist/rootfs/agent-net-nvml) bytes, file system $(du -sb dist/rootfs | cut -f1) bytes"
+libc=$(package_of libc.so.6)
+say "glibc ${libc#* } from $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)"
+say "$final: server $(wc -c <"$final/agent-net") bytes, helper $(wc -c <"$final/agent-net-nvml") bytes, file system $(du -sb "$final" | cut -f1) bytes"

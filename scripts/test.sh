@@ -1,17 +1,21 @@
 #!/bin/sh
 # Installs what the tests need, if it may, and runs all of them: format, lints, scripts, Compose files, the static
-# build, the image, and finally cargo test, so that its summary ends the output.
+# build, the image, the build for arm64, and finally cargo test, so that its summary ends the output.
 #
-# Usage: scripts/test.sh [--quick]
-#   --quick  only format, lints and cargo test; skip the tests of the static build, the image, NVIDIA's own libraries and
-#            Livepeer's Python SDK
+# Usage: scripts/test.sh [--quick | --arm64]
+#   --quick  only format, lints and cargo test; skip the tests of the static build, the image, arm64, NVIDIA's own
+#            libraries and Livepeer's Python SDK
+#   --arm64  only the build for arm64 and its tests
+#
+# On an amd64 machine the core of the tests also runs with the programs for arm64, emulated by qemu-user. This shows
+# nothing about speed or real hardware.
 #
 # As root on Debian or Ubuntu it installs missing packages, and starts a Docker daemon if none responds (and stops it at
 # the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. Without
 # Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate and
 # Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager and NVIDIA's
-# libnvidia-ml of several driver branches. The SDK needs Python 3.12 or newer: on Debian 12 that of Debian 13 is
-# downloaded as well.
+# libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12 or newer: on Debian 12 that
+# of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the target folder.
 #
 # Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
 set -eu
@@ -39,9 +43,11 @@ has() {
 }
 
 quick=false
+only_arm64=false
 for arg in "$@"; do
     case $arg in
     --quick) quick=true ;;
+    --arm64) only_arm64=true ;;
     -h | --help)
         usage
         exit 0
@@ -91,11 +97,15 @@ want() {
     has "$1" || packages="$packages $2"
 }
 
+has_debian_std() {
+    [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ]
+}
+
 musl_std() {
     for std in "$(rustc --print target-libdir --target "$musl")"/libstd-*.rlib; do
         [ -f "$std" ] && return 0
     done
-    [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ]
+    has_debian_std
 }
 
 prepare_rust() {
@@ -221,16 +231,19 @@ own_apt() {
     "$program" -c "$run/apt/apt.conf" "$@"
 }
 
-# configure_own_apt COMPONENT RELEASE...: sets its sources to the mirror that the machine uses for Debian. A mirror may
-# lack one of the releases.
+# configure_own_apt ARCH COMPONENT RELEASE...: sets its sources to the mirror that the machine uses for Debian. A mirror
+# may lack one of the releases.
 configure_own_apt() {
-    component=$1
-    shift
+    arch=$1
+    component=$2
+    shift 2
     apt=$run/apt
     rm -rf "$apt"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
     # The machine's hooks would run after the update and change its own cache. The user _apt cannot read .run/.
     cat >"$apt/apt.conf" <<CONF
+APT::Architecture "$arch";
+APT::Architectures { "$arch"; };
 Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "/dev/null";
 Dir::State::Lists "$apt/lists";
@@ -273,7 +286,7 @@ unpack_python() {
     if ! has apt-get || ! has dpkg-deb; then
         return 1
     fi
-    configure_own_apt main trixie
+    configure_own_apt "$(dpkg --print-architecture)" main trixie
     mkdir -p "$sdk/debian" "$sdk/new" "$sdk/bin"
     (cd "$sdk/new" && own_apt apt-get -qq download python3.13-minimal libpython3.13-minimal libpython3.13-stdlib libc6 \
         libstdc++6 libgcc-s1 libssl3t64 libzstd1 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libuuid1 python3-pip-whl) ||
@@ -333,48 +346,49 @@ nvml_packages() {
         awk '{ newest[$1] = $3 "=" $2 } END { for (branch in newest) print newest[branch] }'
 }
 
-# Downloads the library of each branch to .run/nvml/lib/VERSION/libnvidia-ml.so.1.
+# download_nvml ARCH: downloads the library of each branch to $libraries/VERSION/libnvidia-ml.so.1
 download_nvml() {
     if ! has apt-get || ! has dpkg-deb; then
         return 1
     fi
-    say "downloading NVIDIA's libnvidia-ml"
+    say "downloading NVIDIA's libnvidia-ml for $1"
     # bookworm and trixie are stable and have four driver branches, so that a package that leaves the other releases
     # does not break the tests.
-    configure_own_apt non-free bookworm trixie sid experimental
+    configure_own_apt "$1" non-free bookworm trixie sid experimental
     for package in $(nvml_packages); do
-        new=$run/nvml/new
+        new=$libraries.new
         rm -rf "$new"
-        mkdir -p "$new" "$run/nvml/lib"
+        mkdir -p "$new" "$libraries"
         (cd "$new" && own_apt apt-get -qq download "$package" && dpkg-deb -x ./*.deb .) || continue
         find "$new/usr" -type f -name 'libnvidia-ml.so.*' | while read -r file; do
             version=${file##*/libnvidia-ml.so.}
             mkdir "$new/$version"
             mv "$file" "$new/$version/libnvidia-ml.so.1"
-            rm -rf "${run:?}/nvml/lib/$version"
-            mv "$new/$version" "$run/nvml/lib/"
+            rm -rf "${libraries:?}/$version"
+            mv "$new/$version" "$libraries/"
         done
         rm -rf "$new"
     done
 }
 
 nvml_versions() {
-    for library in "$run"/nvml/lib/*/libnvidia-ml.so.1; do
+    for library in "$libraries"/*/libnvidia-ml.so.1; do
         [ ! -f "$library" ] || basename "${library%/*}"
     done
 }
 
-# Sets AGENT_NET_NVML_LIBS if there are at least four branches. Downloads are kept for the next run.
+# prepare_nvml ARCH: sets AGENT_NET_NVML_LIBS if there are at least four branches. Downloads are kept for the next run.
 prepare_nvml() {
-    [ "$(nvml_versions | wc -l)" -ge 4 ] || download_nvml || :
+    libraries=$run/nvml/$1
+    [ "$(nvml_versions | wc -l)" -ge 4 ] || download_nvml "$1" || :
     # shellcheck disable=SC2046 # a list of words
-    set -- $(nvml_versions)
-    if [ "$#" -ge 4 ]; then
-        say "NVIDIA's libnvidia-ml: $*"
-        AGENT_NET_NVML_LIBS=$run/nvml/lib
+    set -- "$1" $(nvml_versions)
+    if [ "$#" -gt 4 ]; then
+        say "NVIDIA's libnvidia-ml for $*"
+        AGENT_NET_NVML_LIBS=$libraries
         export AGENT_NET_NVML_LIBS
     else
-        without "NVIDIA's libnvidia-ml cannot be downloaded from a Debian mirror (found: ${*:-none}): the tests with it are skipped"
+        without "NVIDIA's libnvidia-ml cannot be downloaded from a Debian mirror (found for $*): the tests with it are skipped"
     fi
 }
 
@@ -424,6 +438,103 @@ find_docker() {
     }
 }
 
+# ---- arm64 ----
+
+# What runs with the emulated programs: the core of the tests, as modules of tests/it/. Without amd, whose fake preloads a
+# library of this machine's architecture.
+emulated="activity:: bad_input:: boards:: check:: check_many:: cli:: codes:: compressed:: doctor:: framing:: gpus:: \
+image:: job_routes:: jobs:: metrics:: mig:: newer_drivers:: probe_gpus:: probe_rules:: readings:: real_nvml:: rules:: \
+smoke:: smuggling:: static_build:: tegra::"
+
+# Tests of these modules that cannot run emulated, each with its reason.
+not_emulated() {
+    cat <<'LIST'
+activity::memcheck_finds_nothing_in_these_calls: valgrind does not know programs of another architecture
+check::a_driver_that_crashes_gets_a_second_chance: an emulated program may need more than its 500 ms
+check_many::hundreds_are_asked_and_silent_ones_delay_no_other: an emulated program may need more than its 3 s for 500 threads
+image::a_device_that_the_container_may_no_longer_open_is_reported: a container of another architecture needs binfmt_misc of the machine
+image::check_and_doctor_work_in_the_container: a container of another architecture needs binfmt_misc of the machine
+image::errors_are_acknowledged_from_inside_the_container: a container of another architecture needs binfmt_misc of the machine
+image::little_memory_is_enough_for_all_connections: a container of another architecture needs binfmt_misc of the machine
+image::the_image_finds_nvml_where_nvidias_tools_put_it: a container of another architecture needs binfmt_misc of the machine
+image::the_image_runs_without_rights_and_stops_when_asked: a container of another architecture needs binfmt_misc of the machine
+image::the_test_above_would_notice_a_missing_file: a container of another architecture needs binfmt_misc of the machine
+image::the_uptime_outlives_the_container: a container of another architecture needs binfmt_misc of the machine
+newer_drivers::memcheck_finds_nothing_in_the_calls_of_newer_drivers: valgrind does not know programs of another architecture
+readings::memcheck_finds_nothing_in_the_helper: valgrind does not know programs of another architecture
+real_nvml::nvidias_own_libraries_load_in_the_image: a container of another architecture needs binfmt_misc of the machine
+rules::a_hang_from_the_start_is_reported_as_no_sample: its minute leaves an emulated helper no time to start
+rules::gpus_that_are_missing_are_noticed_by_all_that_shows_them: ack --pid sees qemu as the process's program
+rules::without_the_kernels_log_nvml_is_listened_to: ack --pid sees qemu as the process's program
+LIST
+}
+
+has_targets() {
+    for target in "$@"; do
+        rustup target list --installed 2>/dev/null | grep -q "^$target\$" || return 1
+    done
+}
+
+prepare_arm64() {
+    packages=
+    want aarch64-linux-gnu-gcc "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+    want qemu-aarch64-static qemu-user-static
+    want readelf binutils
+    # shellcheck disable=SC2086 # a list of words
+    [ -z "$packages" ] || install $packages || return 1
+    set -- aarch64-unknown-linux-musl aarch64-unknown-linux-gnu
+    if has_targets "$@" || { has rustup && rustup target add "$@" 2>/dev/null && has_targets "$@"; }; then
+        return 0
+    fi
+    # Zig for it comes from PyPI.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv || :
+    has_debian_std || install rustc-web cargo-web rust-web-src
+}
+
+# Builds for arm64 and runs the tests with the emulated programs, in a shell of its own because of the variables.
+test_arm64() (
+    scripts/build-static.sh --arch arm64 --fake-nvml
+    rootfs=$PWD/dist/rootfs-arm64
+    AGENT_NET_PROGRAMS=$run/arm64
+    AGENT_NET_STATIC=$rootfs/agent-net
+    mkdir -p "$AGENT_NET_PROGRAMS"
+    for name in agent-net agent-net-nvml; do
+        # It finds the loader and the C library in the file system.
+        printf '#!/bin/sh\nexec qemu-aarch64-static -L "%s" "%s/%s" "$@"\n' "$rootfs" "$rootfs" "$name" >"$AGENT_NET_PROGRAMS/$name"
+        chmod +x "$AGENT_NET_PROGRAMS/$name"
+    done
+    cp -r dist/fake-nvml-arm64/. "$AGENT_NET_PROGRAMS"
+    prepare_nvml arm64
+    if $builds_images; then
+        AGENT_NET_IMAGE=agent-net:test-arm64
+        DOCKER_BUILDKIT=1 $docker build -q -f scratch.Dockerfile --platform linux/arm64 --build-arg SOURCE=prebuilt \
+            -t "$AGENT_NET_IMAGE" .
+        export AGENT_NET_IMAGE
+    else
+        without "Docker cannot build images: the image for arm64 is not tested"
+    fi
+    export AGENT_NET_PROGRAMS AGENT_NET_STATIC
+    step "tests, emulated arm64"
+    not_emulated | while read -r line; do
+        say "not emulated: $line"
+    done
+    # shellcheck disable=SC2046,SC2086 # lists of words
+    cargo test --locked --test it -- --test-threads 4 $emulated $(not_emulated | sed 's/^\([^ ]*\): .*/--skip \1/')
+)
+
+arm64() {
+    step "arm64"
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "not an amd64 machine: arm64 is not cross-built"
+    elif prepare_arm64; then
+        builds_images=true
+        find_docker || builds_images=false
+        test_arm64
+    else
+        without "arm64 is not tested: install gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static, and the Rust targets aarch64-unknown-linux-musl and -gnu, or rustc-web, cargo-web and rust-web-src"
+    fi
+}
+
 # ---- the steps ----
 
 # The trap has no exit, so that the script's status is kept.
@@ -434,6 +545,10 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 prepare_rust
+if $only_arm64; then
+    arm64
+    exit
+fi
 prepare_monitoring
 $quick || prepare_rest
 
@@ -469,8 +584,8 @@ if ! $quick; then
 
     step "scripts"
     if has shellcheck && has dash; then
-        shellcheck -x scripts/*.sh tests/bench/*.sh .ci/run
-        for script in scripts/*.sh tests/bench/*.sh .ci/run; do
+        shellcheck -x scripts/*.sh scripts/build-static/*.sh tests/bench/*.sh .ci/run
+        for script in scripts/*.sh scripts/build-static/*.sh tests/bench/*.sh .ci/run; do
             dash -n "$script"
         done
     else
@@ -510,7 +625,7 @@ if ! $quick; then
     prepare_sdk
 
     step "NVIDIA's own libraries"
-    prepare_nvml
+    prepare_nvml "$(dpkg --print-architecture 2>/dev/null || echo amd64)"
 
     step "static build"
     if musl_std && has musl-gcc; then
@@ -535,6 +650,8 @@ if ! $quick; then
         without "the musl target is missing: the tests of the static binary and of the image are skipped"
     fi
 fi
+
+$quick || arm64
 
 step "tests"
 cargo test --locked

@@ -34,7 +34,7 @@ pub(crate) fn cards(root: &Path, wanted: AmdGpus) -> Vec<AmdCard> {
     let mut found: Vec<AmdCard> = found.filter(ours).collect();
     order::sort_by(&mut found, |a, b| a.slot.cmp(&b.slot));
     if wanted == AmdGpus::Auto && found.iter().any(|card| card.integrated) {
-        // Most processors of a desktop have one that nobody computes with.
+        // Most processors of a desktop have one, and models run on the card.
         let nvidia = || bus::devices(root, bus::NVIDIA, &["0x03"]).is_some_and(|all| !all.is_empty());
         if found.iter().any(|card| !card.integrated) || nvidia() {
             found.retain(|card| !card.integrated);

@@ -11,11 +11,10 @@ use crate::gpu::sample::{
     Failure, Gpu, GpuSample, HW_POWER_BRAKE, HW_SLOWDOWN, HW_THERMAL, IDLE, RetiredPages, SLOW_READ, SW_THERMAL,
 };
 use crate::gpu::state::GpuState;
+use crate::health::streak::{Lasting, Streak};
 use crate::ollama::state::OllamaState;
 use crate::sys::order;
 
-/// Samples in a row that raise a condition.
-const SAMPLES: u32 = 3;
 /// A condition of heat clears this far below its limit, in degrees Celsius.
 const HYSTERESIS_C: i32 = 2;
 /// Without any threshold of the GPU, this is hot.
@@ -254,50 +253,6 @@ pub(crate) fn credible_margin(gpu: &Gpu) -> Option<i32> {
 /// A signed temperature; the helper lets only plausible values through.
 pub(crate) fn degrees(celsius: u32) -> i32 {
     i32::try_from(celsius).unwrap_or(i32::MAX / 2)
-}
-
-/// Becomes true after N samples in a row, false as soon as the condition has cleared.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Streak<const N: u32 = SAMPLES> {
-    count: u32,
-    held: bool,
-}
-
-impl<const N: u32> Streak<N> {
-    fn see(&mut self, raised: bool, cleared: bool) {
-        self.count = if raised { self.count.saturating_add(1) } else { 0 };
-        self.held = self.count >= N || (self.held && !cleared);
-    }
-
-    pub(crate) fn held(self) -> bool {
-        self.held
-    }
-}
-
-/// A condition counts once it has lasted this long: a machine with NVSwitches registers its GPUs while it starts.
-const LASTING: Duration = Duration::from_secs(300);
-
-/// For how long a condition has been seen.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lasting {
-    since: Option<Duration>,
-    lasted: Duration,
-}
-
-impl Lasting {
-    fn see(&mut self, at: Duration, raised: bool) {
-        self.since = if raised { self.since.or(Some(at)) } else { None };
-        self.lasted = self.since.map_or(Duration::ZERO, |since| at.saturating_sub(since));
-    }
-
-    pub(crate) fn held(self) -> bool {
-        self.lasted >= LASTING
-    }
-
-    /// Whole minutes.
-    pub(crate) fn minutes(self) -> u64 {
-        self.lasted.as_secs() / 60
-    }
 }
 
 /// The window in which throttling is counted, and which must be clean before the condition clears.

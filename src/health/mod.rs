@@ -14,6 +14,7 @@ pub(crate) mod snapshot;
 pub(crate) mod snapshot_store;
 pub(crate) mod source;
 pub(crate) mod standing;
+pub(crate) mod streak;
 pub(crate) mod uptime;
 pub(crate) mod uptime_file;
 pub(crate) mod verdict;

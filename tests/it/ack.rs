@@ -15,6 +15,7 @@ use crate::gpus::is_ok;
 use crate::harness::{TIMEOUT, Worker, agent_net, codes, command, folder, run, wait_for};
 use crate::http;
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 /// `agent-net ack` with these arguments, for this folder: exit code, stdout, stderr.
 fn ack(dir: Option<&Path>, args: &[&str]) -> (Option<i32>, String, String) {
@@ -210,7 +211,7 @@ fn whoever_says_nothing_too_much_or_nonsense_delays_only_those_behind_it() {
 #[test]
 fn process_1_of_a_container_is_found() {
     let mut inside = command("unshare");
-    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc", env!("CARGO_BIN_EXE_agent-net")]);
+    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc", programs::server()]);
     if !command("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).status().is_ok_and(|s| s.success()) {
         println!("skipped: no namespaces may be made here");
         return;
@@ -224,7 +225,7 @@ fn process_1_of_a_container_is_found() {
         let pid = wait_for("process 1", || fs::read_to_string(&children).ok()?.trim().parse::<i32>().ok());
         let enter = |args: &[&str]| -> (ExitStatus, String, String) {
             let mut enter = command("nsenter");
-            enter.args(["--target", &pid.to_string(), "--pid", "--mount", env!("CARGO_BIN_EXE_agent-net"), "ack"]);
+            enter.args(["--target", &pid.to_string(), "--pid", "--mount", programs::server(), "ack"]);
             run(enter.args(args).env("STATE_DIR", state))
         };
         let (status, out, err) = enter(&[]);

@@ -51,7 +51,7 @@ fn alone(board: Board) -> Value {
     let (machine, ollama) = (FakeAmd::new(&[board]), idle_ollama());
     let mut report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
     assert_eq!((&report["gpu_count"], &report["source"]), (&json!(1), &json!("amdgpu+ollama")), "{report:#}");
-    assert_eq!(report["driver_version"], "6.11.0-29-generic");
+    assert_eq!(report["driver_version"], "Linux 6.11.0-29-generic");
     report["gpus"][0].take()
 }
 

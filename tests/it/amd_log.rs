@@ -118,7 +118,7 @@ fn a_flood_and_garbage_hide_nothing() {
     kernel_says(&root, &format!("amdgpu {CARD}: {}", "amdgpu: ".repeat(900)));
     kernel_says(&root, "amdgpu \u{1b}[2J: GPU reset(1) failed");
     kernel_says(&root, &format!("amdgpu {CARD}: This GPU is in BAD status."));
-    scene.says("RETIRED_LIMIT", "unhealthy");
+    scene.says("MEMORY_UNREPAIRABLE", "unhealthy");
     let hung = scene.says("GPU_RESET", "degraded");
     assert!(hung["message"].as_str().unwrap().ends_with(": 2000 hung jobs"), "{hung:#}");
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::fake_ollama::FakeOllama;
 use crate::harness::{Worker, agent_net, skip, verdict, wait_for};
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 /// A running `check --watch`; killed on drop.
 struct Watch(Child);
@@ -153,8 +154,7 @@ fn a_terminal_is_drawn_again() {
     }
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
     let worker = Worker::start(&[&[("OLLAMA_URL", ollama.url().as_str())], &nvml.settings()[..]].concat());
-    let line =
-        format!("{} check --watch --interval 100ms --url http://{}", env!("CARGO_BIN_EXE_agent-net"), worker.addr);
+    let line = format!("{} check --watch --interval 100ms --url http://{}", programs::server(), worker.addr);
     let mut script = crate::harness::command("script");
     script.args(["-qec", &line, "/dev/null"]).stdout(Stdio::piped()).stderr(Stdio::null());
     // The terminal ends with it, and the command with the terminal.

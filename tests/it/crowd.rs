@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use crate::harness::{TIMEOUT, Worker, command};
 use crate::http::{Connection, Response};
 use crate::jobs::{bytes, job};
+use crate::programs;
 
 /// Connections that the worker may have.
 const CONNECTIONS: usize = 512;
@@ -17,7 +18,7 @@ const CROWD: usize = 600;
 fn worker() -> Worker {
     let mut limited = command("/bin/sh");
     let files = format!("ulimit -n {} && exec \"$0\" \"$@\"", CONNECTIONS + 96);
-    limited.args(["-c", &files, env!("CARGO_BIN_EXE_agent-net")]);
+    limited.args(["-c", &files, programs::server()]);
     Worker::of(limited, &[])
 }
 

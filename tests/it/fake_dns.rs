@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{command, folder, lock};
+use crate::programs;
 
 /// What each question is answered with.
 #[derive(Debug, Clone, Copy)]
@@ -76,7 +77,7 @@ impl FakeDns {
         let script = r#"for file in resolv.conf nsswitch.conf; do
             [ ! -e "/etc/$file" ] || mount --bind "$1/$file" "/etc/$file" || exit 99
         done; shift; exec "$@""#;
-        let program = env!("CARGO_BIN_EXE_agent-net");
+        let program = programs::server();
         let mut command = command("unshare");
         command.args(["-m", "sh", "-c", script, "sh", &self.resolv_conf]).arg(program);
         command

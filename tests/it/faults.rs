@@ -22,6 +22,7 @@ use crate::harness::{Worker, agent_net, codes, folder, verdict, wait_for, wait_u
 use crate::http::Connection;
 use crate::jobs::{bytes, job};
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 use parts::Part;
 
@@ -73,7 +74,7 @@ impl Scene {
         let (state, helper, faults) = (dir.join("state"), dir.join("helper"), dir.join("faults"));
         fs::create_dir(&state).unwrap();
         fs::write(&faults, [0; 4096]).unwrap();
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_agent-net-nvml"), &helper).unwrap();
+        std::os::unix::fs::symlink(programs::helper(), &helper).unwrap();
         let port = |url: String| url.rsplit(':').next().unwrap().to_owned();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut settings = vec![

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, geteuid};
 use serde_json::Value;
 
 use crate::http::{self, Response};
+use crate::programs;
 
 /// How long a test waits for what must happen at some time. Generous: the machine may be busy.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -36,15 +37,22 @@ pub fn command(program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// `agent-net` as cargo built it.
+/// `agent-net`, with the helper that belongs to it.
 pub fn agent_net() -> Command {
-    command(env!("CARGO_BIN_EXE_agent-net"))
+    let mut command = command(programs::server());
+    command.envs(programs::environment());
+    command
 }
 
 /// The release server under test in the container tests, or None, with a line that says so.
 /// With CI=true it must be there: a skipped test may not look green.
 pub fn static_server() -> Option<PathBuf> {
     from_env("AGENT_NET_STATIC").map(PathBuf::from)
+}
+
+/// The command that runs `static_server`.
+pub fn static_command(path: &Path) -> Command {
+    if programs::others().is_some() { agent_net() } else { command(path) }
 }
 
 /// The value of a variable that `scripts/test.sh` sets, or None, with a line that says so.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{TIMEOUT, command};
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 /// A helper of its own; killed on drop.
 pub struct Helper {
@@ -20,7 +21,7 @@ pub struct Helper {
 
 impl Helper {
     pub fn start(nvml: &FakeNvml) -> Self {
-        Self::of(command(env!("CARGO_BIN_EXE_agent-net-nvml")), nvml)
+        Self::of(command(programs::helper()), nvml)
     }
 
     pub fn of(mut program: Command, nvml: &FakeNvml) -> Self {

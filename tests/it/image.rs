@@ -1,100 +1,39 @@
-//! The static server and the image as they are shipped: `scripts/build-static.sh` and `scratch.Dockerfile` make
-//! them, `scripts/test.sh` names them in AGENT_NET_STATIC and AGENT_NET_IMAGE.
+//! The image as it is shipped: `scratch.Dockerfile` makes it, `scripts/test.sh` names it in AGENT_NET_IMAGE.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process, thread};
+use std::{fs, process, thread};
 
 use serde_json::Value;
 
-use crate::harness::{self, Worker, from_env, static_server, wait_for, wait_until};
+use crate::harness::{self, from_env, static_server, wait_for, wait_until};
 use crate::http::{self, Connection, Response};
 use crate::nvml::{self, FakeNvml};
+use crate::static_build::{files_below, triplet};
 
 const JOB: &str = r#"{"agent_id":"demo-agent"}"#;
-
-pub fn triplet() -> String {
-    format!("{}-linux-gnu", env::consts::ARCH)
-}
-
-// ---- the static server ----
-
-#[test]
-fn the_static_server_needs_no_loader_and_is_small() {
-    let Some(path) = static_server() else { return };
-    let elf = fs::read(&path).unwrap();
-    let bytes = |at: usize, count: usize| {
-        elf[at..at + count].iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
-    };
-    assert_eq!((&elf[..4], elf[4], elf[5]), (&b"\x7fELF"[..], 2, 1), "a 64-bit little-endian ELF file");
-    // A position-independent one names an interpreter that an empty image lacks.
-    assert_eq!(bytes(16, 2), 2, "e_type is ET_EXEC");
-    let (table, size, count) = (bytes(32, 8), bytes(54, 2), bytes(56, 2));
-    let kinds: Vec<usize> = (0..count).map(|entry| bytes(table + entry * size, 4)).collect();
-    let (load, dynamic, interpreter) = (1, 2, 3);
-    assert!(kinds.contains(&load), "{kinds:?}");
-    assert!(!kinds.contains(&dynamic) && !kinds.contains(&interpreter), "{kinds:?}");
-    assert!(elf.len() <= 4_500_000, "{} bytes", elf.len());
-    let holds = |text: &[u8]| elf.windows(text.len()).any(|window| window == text);
-    assert!(!holds(b"nvmlInit"), "NVML is the helper's business");
-}
-
-#[test]
-fn the_static_server_has_no_async_runtime_and_loads_no_library() {
-    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut tree = Command::new(cargo);
-    tree.args(["tree", "--no-default-features", "--edges", "normal", "--locked", "--prefix", "none"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let (status, out, err) = harness::run(&mut tree);
-    assert!(status.success() && out.contains("rouille v"), "{out}{err}");
-    for crate_name in ["nvml-wrapper", "libloading", "tokio"] {
-        assert!(!out.lines().any(|line| line.starts_with(&format!("{crate_name} "))), "{crate_name} in\n{out}");
-    }
-}
-
-#[test]
-fn the_static_server_outlives_a_panic() {
-    let Some(path) = static_server() else { return };
-    // Whether a panic can be caught is decided by what the static program was linked with.
-    let worker = Worker::of(harness::command(path), &[("AGENT_NET_FAULT", "panic:boom")]);
-    let reply = worker.post("/gpu-check", r#"{"agent_id":"boom"}"#);
-    assert_eq!((reply.status, reply.code().as_str()), (500, "internal"));
-    assert_eq!(worker.post("/gpu-check", JOB).status, 200);
-}
-
-#[test]
-fn the_image_says_what_is_in_it() {
-    let Some(path) = static_server() else { return };
-    let rootfs = path.parent().unwrap();
-    let sbom = fs::read(rootfs.join("usr/share/sbom/agent-net.cdx.json")).expect("the list is there");
-    let sbom: Value = serde_json::from_slice(&sbom).expect("it is JSON");
-    assert_eq!((&sbom["bomFormat"], &sbom["specVersion"]), (&"CycloneDX".into(), &"1.5".into()));
-    let all = sbom["components"].as_array().unwrap();
-    let named =
-        |name: &str| all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not listed"));
-    for name in ["rouille", "ureq", "k256", "nvml-wrapper"] {
-        assert!(named(name)["purl"].as_str().unwrap().starts_with("pkg:cargo/"), "{name}");
-    }
-    let libc = named(&format!("/lib/{}/libc.so.6", triplet()));
-    assert_ne!(libc["version"], "unknown", "{libc}");
-    assert_eq!(libc["hashes"][0]["content"].as_str().map(str::len), Some(64), "{libc}");
-    let files = fs::read_dir(rootfs.join("lib").join(triplet())).unwrap().count();
-    let listed = all.iter().filter(|one| one["name"].as_str().unwrap().starts_with("/lib/")).count();
-    assert_eq!(listed, files);
-    for other in ["proptest", "tokio"] {
-        assert!(all.iter().all(|one| one["name"] != other), "{other}");
-    }
-}
-
-// ---- the image ----
 
 #[test]
 fn the_image_is_small() {
     let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
     let size: u64 = docker(&["image", "inspect", "--format", "{{.Size}}", &image]).trim().parse().unwrap();
     assert!(size <= 9_000_000, "{size} bytes");
+}
+
+/// Also that for an architecture whose programs cannot be started here.
+#[test]
+fn the_image_is_the_root_file_system_for_its_architecture() {
+    let (Some(image), Some(server)) = (from_env("AGENT_NET_IMAGE"), static_server()) else { return };
+    let architecture = if triplet().starts_with("aarch64") { "arm64" } else { "amd64" };
+    assert_eq!(docker(&["image", "inspect", "--format", "{{.Architecture}}", &image]).trim(), architecture);
+    let root = unpacked(&image);
+    for entry in files_below(server.parent().unwrap(), Path::new("")) {
+        let read = |root: &Path| fs::read(root.join(&entry)).unwrap_or_else(|why| panic!("{}: {why}", entry.display()));
+        assert!(read(&root) == read(server.parent().unwrap()), "{}", entry.display());
+    }
+    fs::remove_dir_all(root).unwrap();
 }
 
 #[test]
@@ -334,26 +273,31 @@ pub struct Image(pub String);
 impl Image {
     /// The same image without one file. Import needs neither a registry nor a builder.
     fn without(image: &str, file: &str) -> Self {
-        let folder = harness::folder(&unique("image"));
-        // Only containers can be exported; this one is never started.
-        let name = unique("export");
-        docker(&["create", "--name", &name, image]);
-        let exported = succeeds(client().current_dir(&folder).args(["export", "--output", "image.tar", &name]));
-        docker(&["rm", &name]);
-        assert!(exported, "docker export {name}");
-        // Unpacked and packed again, since `tar --delete` loses other members too.
-        fs::create_dir(folder.join("root")).unwrap();
-        let tar =
-            |args: &[&str]| assert!(succeeds(Command::new("tar").current_dir(&folder).args(args)), "tar {args:?}");
-        tar(&["--extract", "--file", "image.tar", "--directory", "root"]);
-        fs::remove_file(folder.join("root").join(file)).unwrap();
-        tar(&["--create", "--file", "less.tar", "--directory", "root", "."]);
+        let root = unpacked(image);
+        fs::remove_file(root.join(file)).unwrap();
+        let less = root.with_extension("tar").display().to_string();
+        assert!(succeeds(Command::new("tar").args(["--create", "--file", &less, "--directory"]).arg(&root).arg(".")));
         let made = Self(unique("image"));
-        let less = folder.join("less.tar").display().to_string();
         docker(&["import", "--change", r#"ENTRYPOINT ["/agent-net"]"#, &less, &made.0]);
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&root).unwrap();
+        fs::remove_file(less).unwrap();
         made
     }
+}
+
+/// The image's files in a folder.
+fn unpacked(image: &str) -> PathBuf {
+    let folder = harness::folder(&unique("root"));
+    // Only containers can be exported; this one is never started.
+    let name = unique("export");
+    let tar = folder.with_extension("exported").display().to_string();
+    docker(&["create", "--name", &name, image]);
+    let exported = succeeds(client().args(["export", "--output", &tar, &name]));
+    docker(&["rm", &name]);
+    assert!(exported, "docker export {name}");
+    assert!(succeeds(Command::new("tar").args(["--extract", "--file", &tar, "--directory"]).arg(&folder)), "tar");
+    fs::remove_file(tar).unwrap();
+    folder
 }
 
 impl Drop for Image {

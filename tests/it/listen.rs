@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::harness::{Worker, agent_net, command, run, wait_for};
 use crate::http;
+use crate::programs;
 
 /// Unset is what nearly everybody has.
 const UNSET: (&str, &str) = ("SERVER_HOST", "");
@@ -49,7 +50,7 @@ fn ipv4_is_served_whatever_the_kernel_is_set_to() {
             return;
         }
         let mut program = command("unshare");
-        let script = format!("{inside} && exec {} serve", env!("CARGO_BIN_EXE_agent-net"));
+        let script = format!("{inside} && exec {} serve", programs::server());
         program.args(["--net", "sh", "-c", &script]);
         let worker = Worker::of(program, &[UNSET]);
         let port = worker.addr.port().to_string();
@@ -57,7 +58,7 @@ fn ipv4_is_served_whatever_the_kernel_is_set_to() {
             wait_for("an answer", || {
                 let mut health = command("nsenter");
                 health.args(["--net", "--target", &worker.pid().as_raw_nonzero().to_string()]);
-                health.args([env!("CARGO_BIN_EXE_agent-net"), "health", "--server-host", host, "--server-port", &port]);
+                health.args([programs::server(), "health", "--server-host", host, "--server-port", &port]);
                 run(&mut health).0.success().then_some(())
             });
         }

@@ -12,6 +12,7 @@ use crate::fake_ollama::{Answer, FakeOllama, PS, TAGS, VERSION};
 use crate::harness::{Worker, command, run, wait_for};
 use crate::http::{Connection, Response};
 use crate::jobs::{beside, bytes, job};
+use crate::programs;
 
 /// A worker with room for one job, and a connection whose job waits for the first sample. A job waits only in the
 /// first 1.5 s: a machine that is too slow for that gets another try.
@@ -174,7 +175,7 @@ fn a_client_that_never_reads_does_not_affect_others() {
 #[test]
 fn more_connections_than_descriptors_end_nothing() {
     let mut limited = command("/bin/sh");
-    limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_agent-net")]);
+    limited.args(["-c", "ulimit -n 256 && exec \"$0\" \"$@\"", programs::server()]);
     let fake = FakeOllama::new();
     for (path, body) in [("/api/version", VERSION), ("/api/tags", TAGS), ("/api/ps", PS)] {
         // Each needs a descriptor of its own.
@@ -258,7 +259,7 @@ fn health_is_answered_while_all_jobs_wait() {
 #[test]
 fn too_few_open_files_are_reported() {
     let mut shell = command("/bin/sh");
-    shell.args(["-c", "ulimit -n 48; exec \"$0\"", env!("CARGO_BIN_EXE_agent-net")]).env("SERVER_PORT", "0");
+    shell.args(["-c", "ulimit -n 48; exec \"$0\"", programs::server()]).env("SERVER_PORT", "0");
     let (status, _, stderr) = run(&mut shell);
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("48 open files are allowed") && stderr.contains("ulimit -n"), "{stderr}");

@@ -11,6 +11,7 @@ use crate::fake_ollama::FakeOllama;
 use crate::harness::{Worker, command, wait_for};
 use crate::http::Connection;
 use crate::jobs::{bytes, job};
+use crate::programs;
 
 const LIMIT: u64 = 64 << 20;
 const CONNECTIONS: usize = 1000;
@@ -65,7 +66,7 @@ impl Scene {
         let (ollama, group) = (FakeOllama::new(), Group::new(name));
         let mut shell = command("/bin/sh");
         let enter = group.as_ref().map_or_else(String::new, |g| format!("echo $$ >{}/cgroup.procs && ", g.0.display()));
-        shell.args(["-c", &format!("{enter}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_agent-net")]);
+        shell.args(["-c", &format!("{enter}exec \"$0\" \"$@\""), programs::server()]);
         let url = ollama.url();
         let worker = Worker::of(shell, &[("OLLAMA_URL", url.as_str()), ("EXPECTED_GPUS", "0")]);
         wait_for("the first sample", || (worker.post("/gpu-check", &job("a")).status == 200).then_some(()));

@@ -12,6 +12,7 @@ use crate::doctor::machine;
 use crate::harness::{command, folder, wait_for};
 use crate::helper::Helper;
 use crate::nvml::{self, FakeNvml};
+use crate::programs;
 use crate::readings::has_valgrind;
 use crate::rules::{Scene, UUID};
 
@@ -112,7 +113,7 @@ fn a_gpu_that_does_not_remap_rows_is_not_asked_for_spare_ones() {
 #[test]
 fn functions_that_a_library_lacks_are_unsupported_readings() {
     let nvml = FakeNvml::new(ALL);
-    let mut program = command(env!("CARGO_BIN_EXE_agent-net-nvml"));
+    let mut program = command(programs::helper());
     program.env("NVML_LIB", nvml::old_library());
     let mut helper = Helper::of(program, &nvml);
     for _ in 0..2 {
@@ -350,7 +351,7 @@ fn memcheck_finds_nothing_in_the_calls_of_newer_drivers() {
     }
     let log = folder("memcheck-newer").join("log");
     let mut program = command("valgrind");
-    program.arg("-q").arg(format!("--log-file={}", log.display())).arg(env!("CARGO_BIN_EXE_agent-net-nvml"));
+    program.arg("-q").arg(format!("--log-file={}", log.display())).arg(programs::helper());
     let nvml = FakeNvml::new(ALL);
     let mut helper = Helper::of(program, &nvml);
     wait_for("a first sample", || helper.ask_slow()["gpus"][0]["error"].is_null().then_some(()));

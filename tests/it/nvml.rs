@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::harness;
+use crate::{harness, programs};
 
 /// What the real library names besides libc: empty since glibc 2.34, but it does not load without them.
 const NEEDED: [&str; 4] = ["libpthread.so.0", "libdl.so.2", "librt.so.1", "libm.so.6"];
@@ -23,6 +23,9 @@ pub fn old_library() -> &'static Path {
 }
 
 fn compiled(name: &str, options: &[&str]) -> PathBuf {
+    if let Some(folder) = programs::others() {
+        return folder.join(name).join("libnvidia-ml.so.1");
+    }
     let library = harness::folder(name).join("libnvidia-ml.so.1");
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-C", "panic=abort"]).args(options);

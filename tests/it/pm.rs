@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{agent_net, command, folder, run};
 use crate::pm_naive::{self, Flags};
+use crate::programs;
 use crate::wallet::Wallet;
 
 fn vectors() -> Value {
@@ -259,7 +260,7 @@ fn the_first_compose_files_work_in_the_first_era_only() {
 fn what_this_repository_ships_passes_in_every_era() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for timeout in [1, 2, 10, 59, 60, 61, 119, 120, 300, 599, 600] {
-        let mut check = command(env!("CARGO_BIN_EXE_agent-net"));
+        let mut check = command(programs::server());
         let (status, out, err) =
             run(check.args(["pm", "check", "--json", "--timeout", &timeout.to_string()]).current_dir(root));
         let found: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {err}"));
@@ -278,7 +279,7 @@ fn what_this_repository_ships_passes_in_every_era() {
         }
     }
     let empty = folder("pm-empty");
-    let mut check = command(env!("CARGO_BIN_EXE_agent-net"));
+    let mut check = command(programs::server());
     let (status, _, err) = run(check.args(["pm", "check"]).current_dir(&empty));
     assert_eq!(status.code(), Some(64));
     assert!(err.contains("nothing to check"), "{err}");

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use crate::harness::{agent_net, command, folder, run};
 use crate::pm::words;
+use crate::programs;
 
 const SECRET: &str = "a-secret-of-both";
 
 /// `pm check --json` in this repository with these variables: exit code, findings.
 fn check(variables: &[(&str, &str)], line: &str) -> (i32, Value) {
-    let mut check = command(env!("CARGO_BIN_EXE_agent-net"));
+    let mut check = command(programs::server());
     check.args(["pm", "check", "--json"]).args(words(line)).current_dir(env!("CARGO_MANIFEST_DIR"));
     let (status, out, err) = run(check.env("ORCH_SECRET", SECRET).envs(variables.iter().copied()));
     assert!(!out.contains(SECRET) && !err.contains(SECRET), "{out}{err}");
@@ -52,7 +53,7 @@ fn what_this_repository_ships_is_free_off_chain_and_paid_on_chain() {
             assert_ne!(row["ok"], json!(false), "{row}");
         }
     }
-    let mut ask = command(env!("CARGO_BIN_EXE_agent-net"));
+    let mut ask = command(programs::server());
     ask.args(["pm", "check"]).args(words(SHIPPED)).current_dir(env!("CARGO_MANIFEST_DIR")).envs([ONCHAIN]);
     let (code, err) = refused(ask.env("ORCH_SECRET", "x"));
     assert!(code == 64 && err.contains("add --eth-price, the price of an ETH"), "{code} {err}");

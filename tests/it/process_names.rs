@@ -13,6 +13,7 @@ use crate::doctor::machine;
 use crate::fake_ollama::FakeOllama;
 use crate::harness::{self, agent_net, run, skip, wait_for};
 use crate::nvml::FakeNvml;
+use crate::programs;
 use crate::rules::{Scene, UUID};
 
 /// Behind the name in /proc/PID/stat, with flags, and the start in hundredths of a second.
@@ -232,7 +233,7 @@ fn the_kernels_own_proc_names_processes_in_and_below_the_hosts_namespace() {
     let check = |enter: &[&str]| -> Value {
         let mut command = if enter.is_empty() { agent_net() } else { harness::command("unshare") };
         if !enter.is_empty() {
-            command.args(enter).arg(env!("CARGO_BIN_EXE_agent-net"));
+            command.args(enter).arg(programs::server());
         }
         command.args(["check", "--json"]).env("OLLAMA_URL", ollama.url()).envs(nvml.settings());
         let (_, out, err) = run(&mut command);

@@ -58,8 +58,8 @@ fn scopes() -> BTreeMap<&'static str, Vec<(String, String)>> {
     let mut helps: Vec<_> = commands().iter().map(|name| (format!("{} --help", name.join(" ")), help(name))).collect();
     helps.push(("--help".to_owned(), printed(&["--help"])));
     helps.push(("man".to_owned(), printed(&["man"])));
-    let scripts =
-        [files("scripts"), vec![("tests/bench/common.sh".to_owned(), read("tests/bench/common.sh"))]].concat();
+    let common = vec![("tests/bench/common.sh".to_owned(), read("tests/bench/common.sh"))];
+    let scripts = [files("scripts"), files("scripts/build-static"), common].concat();
     let compose = [files("compose"), files("compose/monitoring")].concat();
     let compose = compose.into_iter().filter(|(path, _)| !path.ends_with(".md"));
     let docker = std::iter::once(("scratch.Dockerfile".to_owned(), read("scratch.Dockerfile")));

@@ -10,6 +10,7 @@ use crate::fake_ollama::FakeOllama;
 use crate::gpus::{has, is_ok, start};
 use crate::harness::{Worker, agent_net, codes, folder, run, skip, verdict, wait_for};
 use crate::nvml::FakeNvml;
+use crate::programs;
 use crate::rules::OF_ONE_GPU;
 
 /// A GPU that has been read.
@@ -36,18 +37,24 @@ fn known(gpu: &Value) -> Value {
     Value::Object(known.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
-#[test]
-fn every_reading_of_every_gpu_is_reported() {
-    let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=4200001:100,4200002:-,4200003:200\ngpu1.power=99\n\
-        gpu1.recovery=0\ngpu1.rows=3/2/0/0\ngpu1.retired=5/1\ngpu1.retired_pending=0\ngpu1.ecc_errors=0/4\ngpu1.mig=0\n\
-        gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13\n\
-        gpu1.sram=0\ngpu1.repair=0/0\ngpu1.unrepairable=0\ngpu1.spares=9/8/7/6/0\ngpu1.fabric=3/0/1/3\n\
-        gpu1.memory_power=43190\ngpu1.gpm=1/2/3/4/5\ngpu1.addressing=0";
-    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
-    let worker = start(&ollama, &nvml, &[]);
-    let mut report = worker.report_when("verdict ok", is_ok);
-    assert!(report["gpus"][0]["read_ms"].take().is_u64());
-    let first = r#"{
+/// Each reading of the table that is null is named in `unsupported`, and no other one.
+#[track_caller]
+fn nulls_are_named(report: &Value) {
+    for (gpu, some) in [(0, "memory_temperature_c"), (1, "power_alarm")] {
+        let gpu = &report["gpus"][gpu];
+        let named: BTreeSet<&str> = gpu["unsupported"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let all = gpu.as_object().unwrap();
+        // Shares of the time between two samples are not known at the first one.
+        let is_share = |name: &str| name.ends_with("_activity_percent") || name.ends_with("_mib_per_second");
+        let other = |name: &str| ["error", "read_ms"].contains(&name) || is_share(name) && !named.contains(name);
+        let null = all.iter().filter(|(name, value)| value.is_null() && !other(name));
+        assert_eq!(named, null.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>());
+        assert!(named.contains(some) && !named.contains("temperature_c"), "{named:?}");
+    }
+}
+
+/// The fake's GPU, by its defaults.
+const FIRST: &str = r#"{
         "vendor": "nvidia", "index": 0, "uuid": "GPU-00000000-0000-0000-0000-000000000000", "name": "Fake RTX 0",
         "verdict": "ok", "pci_bus_id": "00000000:01:00.0", "unified_memory": false, "asleep": false,
         "vram_total_mb": 24576, "vram_used_mb": 7012, "vram_free_mb": 17052, "vram_reserved_mb": 512,
@@ -65,20 +72,21 @@ fn every_reading_of_every_gpu_is_reported() {
         "persistence_mode": true, "xids": [],
         "processes": [{"pid": 4200042, "name": null, "vram_mb": 6321, "mig_uuid": null, "utilization_percent": null}], "failed": {}
     }"#;
-    let first: Value = serde_json::from_str(first).unwrap();
+
+#[test]
+fn every_reading_of_every_gpu_is_reported() {
+    let second = "gpu1.temperature=77\ngpu1.memory=8192/8000\ngpu1.fans=2\ngpu1.processes=4200001:100,4200002:-,4200003:200\ngpu1.power=99\n\
+        gpu1.recovery=0\ngpu1.rows=3/2/0/0\ngpu1.retired=5/1\ngpu1.retired_pending=0\ngpu1.ecc_errors=0/4\ngpu1.mig=0\n\
+        gpu1.memory_temperature=66\ngpu1.nvlinks=1/0/1\ngpu1.throttle=68\ngpu1.persistence=0\ngpu1.margin=13\n\
+        gpu1.sram=0\ngpu1.repair=0/0\ngpu1.unrepairable=0\ngpu1.spares=9/8/7/6/0\ngpu1.fabric=3/0/1/3\n\
+        gpu1.memory_power=43190\ngpu1.gpm=1/2/3/4/5\ngpu1.addressing=0";
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&format!("gpus=2\n{second}")));
+    let worker = start(&ollama, &nvml, &[]);
+    let mut report = worker.report_when("verdict ok", is_ok);
+    assert!(report["gpus"][0]["read_ms"].take().is_u64());
+    let first: Value = serde_json::from_str(FIRST).unwrap();
     assert_eq!(known(&report["gpus"][0]), first, "{:#}", report["gpus"][0]);
-    // Each reading of the table that is null is named in `unsupported`, and no other one.
-    for (gpu, some) in [(0, "memory_temperature_c"), (1, "power_alarm")] {
-        let gpu = &report["gpus"][gpu];
-        let named: BTreeSet<&str> = gpu["unsupported"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let all = gpu.as_object().unwrap();
-        // Shares of the time between two samples are not known at the first one.
-        let is_share = |name: &str| name.ends_with("_activity_percent") || name.ends_with("_mib_per_second");
-        let other = |name: &str| ["error", "read_ms"].contains(&name) || is_share(name) && !named.contains(name);
-        let null = all.iter().filter(|(name, value)| value.is_null() && !other(name));
-        assert_eq!(named, null.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>());
-        assert!(named.contains(some) && !named.contains("temperature_c"), "{named:?}");
-    }
+    nulls_are_named(&report);
     let gpu = &report["gpus"][1];
     for (name, expect) in [
         ("temperature_c", json!(77)),
@@ -119,34 +127,34 @@ fn whose_memory_it_is_is_what_the_driver_says() {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
     let main = meminfo.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024;
     #[track_caller]
-    fn check(lines: &str, expect: [Value; 3]) {
+    fn check(lines: &str, expect: &[Value; 3]) {
         let (ollama, nvml) =
             (FakeOllama::new(), FakeNvml::new(&lines.replace("; ", "\ngpu0.").replacen("", "gpu0.", 1)));
         let gpu = start(&ollama, &nvml, &[]).report_when("a GPU", read)["gpus"][0].take();
         let seen = ["unified_memory", "vram_total_mb", "addressing_mode"].map(|name| gpu[name].clone());
-        assert_eq!(seen, expect, "{lines}: {gpu:#}");
+        assert_eq!(&seen, expect, "{lines}: {gpu:#}");
     }
     let main = || json!(main);
     for absent in ["memory=err:3", "memory=0/0"] {
         // A part whose name says nothing.
-        check(&format!("name=NVIDIA N1X; addressing=2; {absent}"), [json!(true), main(), json!("ats")]);
-        check(&format!("name=NVIDIA GB10; addressing=2; {absent}"), [json!(true), main(), json!("ats")]);
-        check(&format!("name=NVIDIA Thor; addressing=0; {absent}"), [json!(true), main(), json!("none")]);
-        check(&format!("name=NVIDIA Thor; addressing=err:3; {absent}"), [json!(true), main(), Value::Null]);
+        check(&format!("name=NVIDIA N1X; addressing=2; {absent}"), &[json!(true), main(), json!("ats")]);
+        check(&format!("name=NVIDIA GB10; addressing=2; {absent}"), &[json!(true), main(), json!("ats")]);
+        check(&format!("name=NVIDIA Thor; addressing=0; {absent}"), &[json!(true), main(), json!("none")]);
+        check(&format!("name=NVIDIA Thor; addressing=err:3; {absent}"), &[json!(true), main(), Value::Null]);
         check(
             &format!("name=NVIDIA GB10 look-alike; addressing=1; {absent}"),
-            [json!(false), Value::Null, json!("hmm")],
+            &[json!(false), Value::Null, json!("hmm")],
         );
-        check(&format!("name=NVIDIA L4; addressing=0; {absent}"), [json!(false), Value::Null, json!("none")]);
+        check(&format!("name=NVIDIA L4; addressing=0; {absent}"), &[json!(false), Value::Null, json!("none")]);
     }
     let own = || json!(98304);
-    check("name=NVIDIA GH200 480GB; addressing=2; memory=98304/500", [json!(false), own(), json!("ats")]);
-    check("name=NVIDIA GeForce RTX 5090; addressing=1; memory=98304/500", [json!(false), own(), json!("hmm")]);
-    check("name=NVIDIA GeForce RTX 3090; memory=98304/500", [json!(false), own(), Value::Null]);
+    check("name=NVIDIA GH200 480GB; addressing=2; memory=98304/500", &[json!(false), own(), json!("ats")]);
+    check("name=NVIDIA GeForce RTX 5090; addressing=1; memory=98304/500", &[json!(false), own(), json!("hmm")]);
+    check("name=NVIDIA GeForce RTX 3090; memory=98304/500", &[json!(false), own(), Value::Null]);
     // A driver that reports the machine's memory as the GPU's.
     let all = format!("memory={}/500", main());
-    check(&format!("name=NVIDIA GB10; addressing=2; {all}"), [json!(true), main(), json!("ats")]);
-    check(&format!("name=NVIDIA GeForce RTX 5090; addressing=1; {all}"), [json!(false), main(), json!("hmm")]);
+    check(&format!("name=NVIDIA GB10; addressing=2; {all}"), &[json!(true), main(), json!("ats")]);
+    check(&format!("name=NVIDIA GeForce RTX 5090; addressing=1; {all}"), &[json!(false), main(), json!("hmm")]);
 }
 
 #[test]
@@ -344,7 +352,7 @@ fn memcheck_finds_nothing_in_the_helper() {
     }
     let dir = folder("memcheck");
     let (log, helper) = (dir.join("log"), dir.join("helper"));
-    let program = env!("CARGO_BIN_EXE_agent-net-nvml");
+    let program = programs::helper();
     let script = format!("#!/bin/sh\nexec valgrind -q --log-file={}.%p {program}\n", log.display());
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();

@@ -69,6 +69,7 @@ fn without_mknod() -> Command {
     }
     let mut less = command("setpriv");
     less.args(["--bounding-set", "-mknod", "--inh-caps", "-mknod"]).arg(program.get_program());
+    less.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     less
 }
 

@@ -14,6 +14,7 @@ use crate::fake_ollama::{Answer, FakeOllama, PS, TAGS};
 use crate::gpus::{has, is_ok};
 use crate::harness::Worker;
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 pub const UUID: &str = "GPU-00000000-0000-0000-0000-000000000000";
 
@@ -169,7 +170,7 @@ fn a_corrupt_inforom_is_reported_until_nvml_restarts() {
 fn what_the_library_and_its_helper_do_is_raised_and_cleared() {
     let root = machine("rules-library");
     let helper = root.join("agent-net-nvml");
-    let link = || std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_agent-net-nvml"), &helper).unwrap();
+    let link = || std::os::unix::fs::symlink(programs::helper(), &helper).unwrap();
     let scene = Scene::new(&root, "", &[("NVML_HELPER", helper.to_str().unwrap())]);
     scene.says("NVML_HELPER_MISSING", "unknown");
     link();

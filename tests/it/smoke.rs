@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::harness::{command, folder, run};
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 /// Exit code and output beside an nvidia-smi that knows these fields and prints these lines; with -L those that begin
 /// as its list does.
@@ -31,9 +32,10 @@ fn smoke_with(name: &str, nvml: &FakeNvml, fields: &[&str], lines: &str, long: &
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
     let (status, out, err) = run(command(root.join("scripts/gpu-smoke.sh"))
-        .arg(env!("CARGO_BIN_EXE_agent-net"))
+        .arg(programs::server())
         .env("PATH", path)
         .env("OLLAMA_URL", "http://127.0.0.1:9")
+        .envs(programs::environment())
         .envs(nvml.settings()));
     (status.code().expect("it exits"), out + &err)
 }

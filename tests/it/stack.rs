@@ -13,8 +13,9 @@ use serde_json::Value;
 
 use crate::harness::{self, from_env, skip, wait_until};
 use crate::http::Connection;
-use crate::image::{Image, client, docker, one_card, triplet, unique};
+use crate::image::{Image, client, docker, one_card, unique};
 use crate::nvml::{self, FakeNvml};
+use crate::static_build::triplet;
 
 const MODEL: &str = "codellama:34b-instruct-q4_k_m";
 const SERVICES: [&str; 3] = ["agent-net", "ollama", "orchestrator"];

@@ -12,6 +12,7 @@ use crate::fake_ollama::FakeOllama;
 use crate::gpus::start;
 use crate::harness::{TIMEOUT, Worker, command, folder, lock, skip, wait_for};
 use crate::nvml::FakeNvml;
+use crate::programs;
 
 /// The receiving end of systemd. Compared with systemd's own by man/sd_notify.xml: names, keys, one datagram a message.
 pub struct FakeSystemd {
@@ -188,7 +189,7 @@ fn systemd_accepts_the_unit() {
     assert!(text.contains("\nType=notify\nNotifyAccess=main\nWatchdogSec="), "{text}");
     // The program need not be installed where the unit says.
     let copy = folder("systemd-unit").join("agent-net.service");
-    std::fs::write(&copy, text.replace("/usr/local/bin/agent-net", env!("CARGO_BIN_EXE_agent-net"))).unwrap();
+    std::fs::write(&copy, text.replace("/usr/local/bin/agent-net", programs::server())).unwrap();
     let Ok(output) = command("systemd-analyze").arg("verify").arg(&copy).output() else {
         return skip("systemd-analyze is missing");
     };

@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use crate::harness::{TIMEOUT, Worker, command, wait_for, without_new_threads};
 use crate::http::Connection;
 use crate::jobs::bytes;
+use crate::programs;
 
 /// What it says when it ends the process.
 const END: &str = "/health did not respond with 200 3 times in a row";
@@ -37,7 +38,7 @@ fn stranger(last: u8, worker: &Worker) -> Option<Connection> {
 #[test]
 fn a_worker_whose_connections_are_all_taken_by_strangers_lives() {
     let mut limited = command("/bin/sh");
-    limited.args(["-c", "ulimit -n 112 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_agent-net")]);
+    limited.args(["-c", "ulimit -n 112 && exec \"$0\" \"$@\"", programs::server()]);
     let worker = Worker::of(limited, &[("AGENT_NET_FAULT", "watched"), ("LOG_LEVEL", "debug")]);
     // Sixteen are the most, and idle ones of many addresses keep their places.
     let mut guests: Vec<Connection> = Vec::new();

@@ -199,7 +199,7 @@ Memory {
         "Only with another board.",
         "Replace the board (RMA).";
     MemoryUnrepairable "MEMORY_UNREPAIRABLE" [Unhealthy]
-        "The memory has errors that neither remapped rows nor repairs can fix.",
+        "The memory has errors that neither remapped rows nor repairs can fix. AMD: too many memory pages are bad.",
         "Only with another board.",
         "Replace the board (RMA).";
     SramThreshold "SRAM_THRESHOLD" [Unhealthy]
@@ -223,8 +223,7 @@ Memory {
         "After a reboot.",
         "Reboot when the GPU is idle.";
     RetiredLimit "RETIRED_LIMIT" [Unhealthy]
-        "63 or more memory pages are retired, or more than 15 after double-bit errors and rising. AMD: the driver reports \
-         that the board's limit is reached.",
+        "63 or more memory pages are retired, or more than 15 after double-bit errors and rising.",
         "Only with another board.",
         "Replace the board (RMA).";
 }
@@ -357,6 +356,7 @@ const fn vendors(code: Code) -> &'static [Vendor] {
         | Code::InforomCorrupt
         | Code::XidFatal
         | Code::XidWarn
+        | Code::RetiredLimit
         | Code::RowRemapFailed
         | Code::RowRemapPending
         | Code::RowRemapMany

@@ -105,7 +105,7 @@ fn nonsense_is_never_a_number() {
         let why = failure(&report["gpus"][0], name);
         assert!(!why.is_empty(), "{file}={text}");
     }
-    // Bytes that are no text, and a file that is too long, are no better.
+    // The same of bytes that are not text, and of a file that is too long.
     machine.card(0).set("gpu_busy_percent", &"9".repeat(100_000));
     machine.card(0).set("H/power1_average", "12\u{fffd}");
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);

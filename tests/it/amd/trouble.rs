@@ -66,7 +66,7 @@ fn a_card_that_is_reset_has_failed_readings() {
 }
 
 #[test]
-fn one_failed_reading_is_no_dead_card() {
+fn one_failed_reading_does_not_make_a_dead_card() {
     let (machine, ollama) = (FakeAmd::new(&[RX_580]), idle_ollama());
     machine.card(0).fail("H/temp1_input", ENODEV);
     let worker = machine.start(&ollama, &[]);

@@ -11,6 +11,7 @@ use super::{Fault, Meanwhile, Scene};
 use crate::fake_ollama::{Answer, PS, TAGS, VERSION};
 use crate::fake_orchestrator::Behavior;
 use crate::harness::{run, wait_for};
+use crate::programs;
 
 /// What a worker depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,7 +126,7 @@ impl Part {
             Self::GpuHelper => {
                 scene.nvml.set("");
                 let _ = fs::remove_file(&scene.helper);
-                symlink(env!("CARGO_BIN_EXE_agent-net-nvml"), &scene.helper).unwrap();
+                symlink(programs::helper(), &scene.helper).unwrap();
             }
             Self::Ollama => {
                 scene.ollama.start();

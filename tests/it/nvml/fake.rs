@@ -49,6 +49,7 @@ pub mod gpm;
 pub mod health;
 
 const INVALID_ARGUMENT: c_int = 2;
+const INSUFFICIENT_SIZE: c_int = 7;
 const SUCCESS: c_int = 0;
 
 struct State {
@@ -154,11 +155,11 @@ fn text(value: Result<String, c_int>, out: *mut c_char, length: c_uint) -> c_int
     SUCCESS
 }
 
-/// Adds a byte to the file that FAKE_NVML names, with `.inits` behind it.
+/// Adds a byte to the file that FAKE_NVML names, with `.inits` behind it. In a container nothing can be written there.
 fn count_init() {
     if let Ok(path) = std::env::var("FAKE_NVML") {
         let inits = std::fs::OpenOptions::new().append(true).create(true).open(format!("{path}.inits"));
-        inits.unwrap().write_all(b"x").unwrap();
+        let _ = inits.and_then(|mut inits| inits.write_all(b"x"));
     }
 }
 

@@ -26,6 +26,14 @@ pub(super) enum Missing {
     },
 }
 
+impl Missing {
+    /// A value that means nothing.
+    pub(super) fn value(path: &Path, text: &str) -> Self {
+        let start: String = text.chars().take(40).collect();
+        Self::Failed { words: format!("{}: {start:?}", name(path)), of_device: false, for_now: false }
+    }
+}
+
 /// The text without the white space around it.
 ///
 /// # Errors
@@ -67,14 +75,7 @@ fn name(path: &Path) -> String {
 /// As [`text`]; any other text is a failure.
 pub(super) fn number(path: &Path) -> Result<i64, Missing> {
     let text = text(path)?;
-    text.parse().map_err(|_| {
-        let start: String = text.chars().take(40).collect();
-        Missing::Failed {
-            words: format!("{}: {start:?} is not a number", name(path)),
-            of_device: false,
-            for_now: false,
-        }
-    })
+    text.parse().map_err(|_| Missing::value(path, &text))
 }
 
 /// The readings of one card, and what they lack.

@@ -15,18 +15,16 @@ const SPEEDS: [&str; 7] = ["2.5", "5.0", "8.0", "16.0", "32.0", "64.0", "128.0"]
 
 pub(super) fn read(device: &Path, gpu: &mut Gpu, files: &mut Files<'_, '_>) {
     let port = slot_port(device);
-    gpu.pcie_generation =
-        files.take("pcie_generation", generation(&port.join("current_link_speed"))).filter(|known| *known > 0);
-    gpu.pcie_width = files.take("pcie_width", width(&port.join("current_link_width"))).filter(|known| *known > 0);
+    gpu.pcie_generation = files.take("pcie_generation", generation(&port.join("current_link_speed")));
+    gpu.pcie_width = files.take("pcie_width", width(&port.join("current_link_width")));
     // The slot may have less than the card: what both have is the most.
     let other = port.parent().filter(|parent| is_bridge(parent));
     let most = |file: &str, read: fn(&Path) -> Result<u32, Missing>| {
         let own = read(&port.join(file))?;
-        Ok(other.and_then(|other| read(&other.join(file)).ok()).filter(|other| *other > 0).map_or(own, |o| own.min(o)))
+        Ok(other.and_then(|other| read(&other.join(file)).ok()).map_or(own, |other| own.min(other)))
     };
-    gpu.pcie_generation_max =
-        files.take("pcie_generation_max", most("max_link_speed", generation)).filter(|known| *known > 0);
-    gpu.pcie_width_max = files.take("pcie_width_max", most("max_link_width", width)).filter(|known| *known > 0);
+    gpu.pcie_generation_max = files.take("pcie_generation_max", most("max_link_speed", generation));
+    gpu.pcie_width_max = files.take("pcie_width_max", most("max_link_width", width));
 }
 
 /// The upstream port of the card's switch, else the card itself.
@@ -44,16 +42,17 @@ fn is_bridge(device: &Path) -> bool {
     files::text(&device.join("class")).is_ok_and(|class| class.starts_with("0x0604"))
 }
 
-/// `16.0 GT/s PCIe`; 0: not known.
+/// `16.0 GT/s PCIe`, or `Unknown`.
 fn generation(path: &Path) -> Result<u32, Missing> {
     let text = files::text(path)?;
     let speed = text.split(' ').next().unwrap_or_default();
     let at = SPEEDS.iter().position(|known| *known == speed);
-    Ok(at.and_then(|at| u32::try_from(at + 1).ok()).unwrap_or(0))
+    at.and_then(|at| u32::try_from(at + 1).ok()).ok_or_else(|| Missing::value(path, &text))
 }
 
-/// 0: not known; the kernel writes 0 or 255 for that.
+/// The kernel writes 0 or 255 for what it does not know.
 fn width(path: &Path) -> Result<u32, Missing> {
     let lanes = files::number(path)?;
-    Ok(u32::try_from(lanes).ok().filter(|lanes| *lanes <= 32).unwrap_or(0))
+    let known = u32::try_from(lanes).ok().filter(|lanes| (1..=32).contains(lanes));
+    known.ok_or_else(|| Missing::value(path, &lanes.to_string()))
 }

@@ -41,15 +41,12 @@ fn uncorrected(folder: &Path) -> Result<u64, Missing> {
     let mut sum = None;
     for path in counters {
         let text = match files::text(&path) {
-            Err(Missing::Unsupported) => continue,
+            // The driver's query failed.
+            Err(Missing::Unsupported) => return Err(Missing::value(&path, "")),
             text => text?,
         };
         let count = text.lines().find_map(|line| line.strip_prefix("ue:")?.trim().parse::<u64>().ok());
-        let Some(count) = count else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let start: String = text.chars().take(40).collect();
-            return Err(Missing::Failed { words: format!("{name}: {start:?}"), of_device: false, for_now: false });
-        };
+        let Some(count) = count else { return Err(Missing::value(&path, &text)) };
         sum = Some(sum.unwrap_or(0_u64).saturating_add(count));
     }
     sum.ok_or(Missing::Unsupported)

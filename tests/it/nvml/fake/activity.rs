@@ -11,7 +11,7 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::device::INSUFFICIENT_SIZE;
+use crate::INSUFFICIENT_SIZE;
 use crate::{INVALID_ARGUMENT, SUCCESS, misbehave, put, reading};
 
 const NOT_FOUND: c_int = 6;

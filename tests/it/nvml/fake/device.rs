@@ -2,9 +2,8 @@
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
-use crate::{INVALID_ARGUMENT, SUCCESS, index_of, mig, numbers, put, reading, setting, text};
+use crate::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, SUCCESS, index_of, mig, numbers, put, reading, setting, text};
 
-pub const INSUFFICIENT_SIZE: c_int = 7;
 const NOT_SUPPORTED: &str = "err:3";
 
 /// A function that gives one number: `name in the file`, default, C name.
