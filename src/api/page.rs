@@ -6,9 +6,9 @@ use crate::http::reply::Reply;
 /// Compressed by build.rs.
 pub(crate) const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/status.html.gz"));
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"j5FAnYG9vYFMoyVJXprMcjGkpKZo8miCTUlt6RRQlPA=\"";
-const STYLE: &str = "17hONTfEZj3HgDGIXHC9k3PP9ERgEEPPzl/NcuLpKIE=";
-const SCRIPT: &str = "qsTRh67yCPHc9dBfHycZYDhvi+f5nTbUBI7Z2Vk1ttE=";
+const ETAG: &str = "\"zLH9HiSVK+/EEqKmzrR7KnnocNgCTXPrqkZBZKfzZSs=\"";
+const STYLE: &str = "Yd6LIxVjgUlcErEq9DQLIT5VJowrC2vPoY+b5d7Tr90=";
+const SCRIPT: &str = "RPSgGvlKAejV4GvdqudLA4h5o/rwDhq4RtKJh7j3lXk=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

@@ -95,7 +95,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("GPU_SHORT_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last hour; less is degraded, 0: never"),
     setting("GPU_MEDIUM_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last 24 hours; less is degraded, 0: never"),
     setting("GPU_LONG_TERM_UPTIME_THRESHOLD", Gpu, "99.0", PERCENT, "uptime of the last 30 days; less is degraded, 0: never"),
-    setting("AMD_GPUS", Gpu, "auto", Choice(AmdGpus::NAMES), "which are read; auto: one in the processor only if there is no other GPU"),
+    setting("AMD_GPUS", Gpu, "auto", Choice(AmdGpus::NAMES), "which AMD GPUs are read; auto: one in a processor only if there is no other GPU"),
     setting("NVML_LIB", Gpu, "", File, "path of libnvidia-ml.so.1; default: found by search"),
     setting("NVML_HELPER", Gpu, "", File, "path of agent-net-nvml; default: next to agent-net, then PATH"),
     setting("HOST_ROOT", Gpu, "/", Folder, "folder with the machine's /dev, /proc and /sys"),

@@ -61,14 +61,14 @@ fn card(link: &Path) -> Option<AmdCard> {
     (is_amd && by_amdgpu && !bus::is_virtual(&device)).then_some(AmdCard { device, slot, integrated })
 }
 
-/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them.
+/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them. None of them is
+/// read: that could wake a card, or hang.
 fn is_integrated(device: &Path) -> bool {
     let has = |file: &str| device.join(file).exists();
-    let lanes = || fs::read_to_string(device.join("pp_dpm_pcie")).is_ok_and(|text| !text.trim().is_empty());
     let of_card = ["mem_info_vram_vendor", "board_info", "mem_busy_percent", "product_name"].into_iter().any(has)
         || hwmon(device)
             .is_some_and(|hwmon| ["temp2_input", "fan1_input"].iter().any(|file| hwmon.join(file).exists()));
-    !of_card && has("mem_info_gtt_total") && !lanes()
+    !of_card && has("mem_info_gtt_total")
 }
 
 /// The folder of its sensors.

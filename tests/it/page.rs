@@ -9,6 +9,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use crate::fake_amd::boards::RX_7900_XTX;
+use crate::fake_amd::{FakeAmd, idle_ollama};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL};
 use crate::gpus::{has, is_ok, start};
 use crate::harness::{Worker, folder, run, skip};
@@ -229,7 +231,7 @@ const DETAILS: [(&str, &str); 19] = [
     ("ECC", "on"),
     ("Uncorrectable ECC errors", "0 since driver load, 0 in total"),
     ("Remapped rows", "unknown"),
-    ("Spare rows", "max in 2560 banks, none in 1 banks"),
+    ("Banks by spare rows", "2560 max, 1 none"),
     ("Repairs pending", "compute unit"),
     ("Errors beyond repair", "no"),
     ("NVLink fabric", "in progress"),
@@ -257,14 +259,37 @@ fn the_details_of_a_gpu_are_shown_on_demand_and_stay_open() {
     // The refresh has reached them.
     assert!(details[0].contains("PCI address</dt><dd>look ") && !details[0].contains("look 0"), "{}", details[0]);
     for row in [
-        r#"<th scope="row">1g.10gb</th><td>MIG-1</td><td class="number">9 MiB</td><td class="number">9984 MiB</td>"#,
-        r#"<th scope="row">unknown</th><td>unknown</td><td class="number">unknown</td><td class="number">unknown</td>"#,
+        r#"<th scope="row"><div>1g.10gb<p class="soft">MIG-1</p></div></th><td class="number">9 of 9984&nbsp;MiB</td>"#,
+        r#"<th scope="row"><div>unknown<p class="soft">no UUID</p></div></th><td class="number">unknown</td>"#,
         r#"<th scope="row">4242</th><td>ollama</td><td class="number">6321 MiB</td><td class="number">37 %</td>"#,
         r#"<th scope="row">7</th><td>unknown</td><td class="number">unknown</td><td class="number">unknown</td>"#,
         r#"<th scope="row">8</th><td>&lt;b&gt;x&lt;/b&gt;</td><td class="number">0 MiB</td><td class="number">0 %</td>"#,
     ] {
         assert!(details[0].contains(row), "{row} is not in {}", details[0]);
     }
+}
+
+/// A GPU of AMD has no rows for what NVIDIA's alone have, and one that sleeps none for what is not read.
+#[test]
+fn details_are_those_that_a_gpu_can_have() {
+    fn first_opened(path: &str, answer: Value) -> Value {
+        if path == "/" { opened(path, answer) } else { answer }
+    }
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    let Some(dom) = rendered(relay(worker.addr, first_opened), "page-amd") else { return };
+    for part in
+        ["<dd>73&nbsp;MHz</dd>", "<dd>61&nbsp;°C, throttles at 110&nbsp;°C</dd>", "<dd>0&nbsp;%, 0&nbsp;RPM</dd>"]
+    {
+        assert!(dom.contains(part), "{part} is not in {dom}");
+    }
+    assert!(!dom.contains("<dd>not supported") && !dom.contains("<dt class=\"soft\">MIG mode"), "{dom}");
+    machine.card(0).sleep();
+    worker.report_when("asleep", |report| report["gpus"][0]["asleep"] == true);
+    let dom = rendered(relay(worker.addr, first_opened), "page-asleep").unwrap();
+    assert!(dom.contains("<span>asleep</span>") && dom.contains("Host memory in use (GTT)"), "{dom}");
+    assert!(!dom.contains("<dd>unknown") && !dom.contains("<dd>asleep"), "{dom}");
 }
 
 /// Names come from the driver and from Ollama: they are text, whatever they look like.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::mig;
 use crate::gpu::holders::holders;
 use crate::gpu::readings::{self, Gpu};
+use crate::gpu::sample::GpuSample;
 use crate::gpu::value::{Process, Unit};
 use crate::gpu::xid::Xid;
 use crate::health::snapshot::Snapshot;
@@ -79,6 +80,8 @@ pub(super) fn write(out: &mut Exposition, snapshot: &Snapshot) {
 
 fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
     let sample = snapshot.gpu.sample();
+    // Beside NVIDIA's GPUs the versions are those of their driver.
+    let foreign = |gpu: &Gpu| gpu.vendor.is_amd() && sample.is_some_and(GpuSample::is_of_nvml);
     let driver = sample.and_then(|s| s.driver_version.as_deref()).unwrap_or_default();
     let cuda = sample.and_then(|s| s.cuda_version.as_deref()).unwrap_or_default();
     let indices: Vec<String> = gpus.iter().map(|(gpu, _)| gpu.index.to_string()).collect();
@@ -89,8 +92,8 @@ fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) 
             index.as_str(),
             gpu.name.as_deref().unwrap_or_default(),
             gpu.pci_bus_id.as_deref().unwrap_or_default(),
-            driver,
-            cuda,
+            if foreign(gpu) { "" } else { driver },
+            if foreign(gpu) { "" } else { cuda },
             if gpu.unified_memory { "true" } else { "false" },
         ];
         (labels, Some(1.0))

@@ -38,7 +38,7 @@ fn head(name: &str, report: &Report) -> String {
     let Report { gpu_count, gpus, total_models, model_name, health, source } = report;
     let because = because(&health.reasons);
     let model = if model_name.is_empty() { String::new() } else { format!(", {model_name} loaded") };
-    let read = source.starts_with("nvml") || source.starts_with("tegra");
+    let read = source.split('+').any(|part| !matches!(part, "ollama" | "none"));
     // Without a reading the number comes from Ollama alone.
     let usable = match (read, gpus.len()) {
         (true, listed) => format!("{gpu_count} of {listed} GPUs usable"),

@@ -105,8 +105,11 @@ fn kernel_log(config: &Config) -> Vec<Finding> {
         Ok(_) if amd => "kernel log readable: all XID errors, and those of amdgpu, are visible".into(),
         Ok(_) => "kernel log readable: all XID errors are visible".into(),
         Err(why) => {
-            let amd = if amd { "; hangs and resets of AMD GPUs are not seen" } else { "" };
-            format!("kernel log not readable ({why}): XID errors come from NVML, which misses some{amd}")
+            let nvidia =
+                (!amd || host::driver(root).is_some()).then_some("XID errors come from NVML, which misses some");
+            let amd = amd.then_some("hangs and resets of AMD GPUs are not seen");
+            let lost: Vec<&str> = nvidia.into_iter().chain(amd).collect();
+            format!("kernel log not readable ({why}): {}", lost.join("; "))
         }
     };
     vec![Finding::pass("xids", detail)]

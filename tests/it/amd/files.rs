@@ -34,6 +34,9 @@ fn all() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("H/fan1_input", "1600", "fan_percent", json!([50])),
         ("H/freq1_input", "2100000000", "graphics_clock_mhz", json!(2100)),
         ("H/freq2_input", "1250000000", "memory_clock_mhz", json!(1250)),
+        ("pp_dpm_sclk", "0: 500Mhz *\n1: 2105Mhz \n2: 2575Mhz ", "graphics_clock_max_mhz", json!(2575)),
+        // No row has to be the current one.
+        ("pp_dpm_mclk", "0: 96Mhz \n1: 1249Mhz ", "memory_clock_max_mhz", json!(1249)),
         ("ras/umc_err_count", "ue: 0\nce: 7\nde: 3", "ecc_uncorrected_volatile", json!(0)),
     ]
 }
@@ -51,6 +54,7 @@ fn each_reading_has_its_file() {
     let report = machine.start(&ollama, &[]).report_when("a reading", read);
     let expect: serde_json::Map<_, _> = all().into_iter().map(|(_, _, name, value)| (name.to_owned(), value)).collect();
     check(&report["gpus"][0], &Value::Object(expect));
+    assert_eq!(report["gpus"][0]["fan_rpm"], 1600);
 }
 
 #[test]
@@ -87,8 +91,6 @@ fn nonsense_is_never_a_number() {
         ("mem_info_vram_used", "lots", "vram_used_mb"),
         ("mem_info_gtt_used", "-1", "gtt_used_mb"),
         ("pcie_replay_count", "18446744073709551615", "pcie_replays"),
-        ("S/current_link_speed", "Unknown", "pcie_generation"),
-        ("S/current_link_width", "255", "pcie_width"),
         ("H/temp1_input", "4294967295", "temperature_c"),
         ("H/temp2_input", "65535000", "hotspot_temperature_c"),
         ("H/temp3_input", "512 degrees", "memory_temperature_c"),
@@ -105,7 +107,7 @@ fn nonsense_is_never_a_number() {
         let why = failure(&report["gpus"][0], name);
         assert!(!why.is_empty(), "{file}={text}");
     }
-    // The same of bytes that are not text, and of a file that is too long.
+    // Neither are bytes that do not make a text, nor a file that is too long.
     machine.card(0).set("gpu_busy_percent", &"9".repeat(100_000));
     machine.card(0).set("H/power1_average", "12\u{fffd}");
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);
@@ -241,17 +243,46 @@ fn errors_of_memory_are_summed() {
     let gpu = &report["gpus"][0];
     assert_eq!((&gpu["ecc_enabled"], &gpu["ecc_uncorrected_volatile"]), (&json!(true), &json!(5)), "{gpu:#}");
     assert_eq!(gpu["retired_pages"]["pending"], true, "{gpu:#}");
-    // One that cannot be read makes the sum unknown.
-    for (text, errno) in [("Query currently inaccessible", None), ("ue: 3\nce: 90\nde: 1", Some(EINVAL))] {
-        card.set("ras/umc_err_count", text);
-        errno.into_iter().for_each(|errno| card.fail("ras/umc_err_count", errno));
-        let report =
-            worker.report_when("a failure", |r| r["gpus"][0]["failed"]["ecc_uncorrected_volatile"].is_string());
+}
+
+/// One that cannot be asked makes the sum unknown: its errors may be the ones that count.
+#[test]
+fn errors_that_cannot_be_asked_for_are_unknown() {
+    let (machine, ollama) = (FakeAmd::new(&[MI250X]), idle_ollama());
+    let card = machine.card(0);
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
+    for (text, errno) in [("Query currently inaccessible", None), ("ue: 3\nce: 90", Some(EIO)), ("ue: 3", Some(EINVAL))]
+    {
+        worker.report_when("no errors", |r| r["gpus"][0]["ecc_uncorrected_volatile"] == 0);
+        card.set("ras/gfx_err_count", text);
+        errno.into_iter().for_each(|errno| card.fail("ras/gfx_err_count", errno));
+        let failed = |r: &Value| r["gpus"][0]["failed"]["ecc_uncorrected_volatile"].is_string();
+        let report = worker.report_when(&format!("{text} {errno:?}"), failed);
         assert!(report["gpus"][0]["ecc_uncorrected_volatile"].is_null());
-        card.heal("ras/umc_err_count");
-        card.set("ras/umc_err_count", "ue: 0\nce: 0\nde: 0");
-        worker.report_when("the sum", |r| r["gpus"][0]["ecc_uncorrected_volatile"] == 2);
+        card.set("ras/gfx_err_count", "ue: 0\nce: 0");
+        card.heal("ras/gfx_err_count");
     }
+}
+
+#[test]
+fn who_computes_is_known_by_the_kernels_driver_for_it() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_7900_XTX]), idle_ollama());
+    let kfd = "sys/class/kfd/kfd";
+    // The processor, then the cards in an order of their own.
+    for (node, id, place) in [(0, 0, 0), (1, 51_889, 0x700), (2, 8_842, 0x300)] {
+        let folder = format!("{kfd}/topology/nodes/{node}");
+        machine.write(&format!("{folder}/gpu_id"), &id.to_string());
+        let properties =
+            format!("cpu_cores_count 0\nvendor_id 4098\nlocation_id {place}\ndomain 0\ndrm_render_minor 128");
+        machine.write(&format!("{folder}/properties"), &properties);
+    }
+    machine.write(&format!("{kfd}/proc/4200001/vram_8842"), "6442450944");
+    machine.write(&format!("{kfd}/proc/4200001/vram_51889"), "0");
+    machine.write(&format!("{kfd}/proc/4200002/vram_51889"), "1048576");
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let expect = |pid: u32, mib: u32| json!([{ "pid": pid, "name": null, "vram_mb": mib, "mig_uuid": null, "utilization_percent": null }]);
+    assert_eq!(report["gpus"][0]["processes"], expect(4_200_001, 6144));
+    assert_eq!(report["gpus"][1]["processes"], expect(4_200_002, 1));
 }
 
 #[test]

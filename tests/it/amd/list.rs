@@ -40,8 +40,20 @@ fn a_gpu_in_the_processor_is_listed_where_it_is_alone_or_wanted() {
     let report = mixed.start(&ollama, &nvml.settings()).report_when("verdict ok", is_ok);
     assert_eq!((&report["gpu_count"], &report["gpus"][0]["vendor"]), (&json!(1), &json!("nvidia")));
     let all = [&nvml.settings()[..], &[("AMD_GPUS", "all")]].concat();
-    let report = mixed.start(&ollama, &all).report_when("two GPUs", |r| r["gpu_count"] == 2);
+    let worker = mixed.start(&ollama, &all);
+    let report = worker.report_when("two GPUs", |r| r["gpu_count"] == 2);
     assert_eq!(report["gpus"][1]["vendor"], "amd");
+    // The version of NVIDIA's driver is not that of a GPU of AMD.
+    let metrics = worker.get("/metrics").text().to_owned();
+    let info = |vendor: &str| {
+        metrics
+            .lines()
+            .find(|line| line.starts_with("agent_net_gpu_info{") && line.contains(vendor))
+            .unwrap()
+            .to_owned()
+    };
+    assert!(info("vendor=\"nvidia\"").contains("driver_version=\"550"), "{metrics}");
+    assert!(info("vendor=\"amd\"").contains("driver_version=\"\",cuda_version=\"\""), "{metrics}");
 }
 
 /// Discrete by more than the name of the memory's vendor, which older kernels do not show.
@@ -95,7 +107,7 @@ fn what_is_not_a_card_of_amdgpu_is_left_out() {
 #[test]
 fn a_card_that_is_pulled_is_missed_until_it_is_back() {
     let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
-    let worker = machine.start(&ollama, &[]);
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
     worker.report_when("verdict ok", is_ok);
     // The one before the other: the other one must not be taken for it.
     machine.card(0).unplug();
@@ -139,9 +151,17 @@ fn one_list_has_the_gpus_of_both_makers() {
     let expect = ["nvidia", "nvidia", "amd", "amd"].map(str::to_owned);
     assert_eq!(rows, (0..).zip(expect).collect::<Vec<_>>());
     assert_eq!((&report["gpu_count"], &report["driver_version"]), (&json!(4), &json!("550.54.14")));
-    let source = report["source"].as_str().unwrap();
-    assert!(source.contains("nvml") && source.contains("amdgpu"), "{source}");
     assert_eq!((&gpus[0]["temperature_c"], &gpus[2]["temperature_c"]), (&json!(41), &json!(56)));
+}
+
+#[test]
+fn the_source_names_the_driver() {
+    let (machine, ollama, nvml) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama(), FakeNvml::new(""));
+    let report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
+    assert_eq!(report["source"], "amdgpu+ollama");
+    machine.add_nvidia();
+    let report = machine.start(&ollama, &nvml.settings()).report_when("two GPUs", |r| r["gpu_count"] == 2);
+    assert_eq!(report["source"], "nvml+amdgpu+ollama");
 }
 
 #[test]

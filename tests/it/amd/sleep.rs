@@ -26,7 +26,7 @@ fn opened_in(machine: &FakeAmd, samples: usize) -> BTreeSet<String> {
     })
 }
 
-/// Its files that do not describe the chip.
+/// None of these files asks the chip or its link.
 #[track_caller]
 fn wakes_nothing(opened: &BTreeSet<String>) {
     let waking: Vec<_> = opened.iter().filter(|file| wakes(file)).collect();
@@ -94,7 +94,7 @@ fn a_card_that_wakes_is_read_until_it_sleeps_again() {
     }
 }
 
-/// On its way it may still be woken; a state that cannot be read counts as awake.
+/// A card on its way to sleep is left alone. One whose state cannot be read is taken for awake.
 #[test]
 fn every_state_of_the_power() {
     let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{failure, read};
-use crate::fake_amd::boards::{RX_6600, RX_6900_XT, RX_7900_XTX};
+use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::{MI250X, RX_580};
 use crate::fake_amd::{EBUSY, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
 use crate::gpus::{has, is_ok};
@@ -38,6 +38,20 @@ fn a_card_that_hangs_from_the_start() {
     assert!(report["gpus"][0]["error"].is_string() && verdict(&report) != "ok", "{report:#}");
     machine.card(0).heal("mem_info_vram_total");
     worker.report_when("verdict ok", is_ok);
+}
+
+/// The files that say what kind of card it is are read where all cards are looked for, by the worker as well.
+#[test]
+fn a_gpu_whose_kind_cannot_be_read_does_not_hide_the_others() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RADEON_780M]), idle_ollama());
+    machine.card(1).hang("pp_dpm_pcie");
+    let worker = machine.start(&ollama, &[("AMD_GPUS", "all"), ("SLOW_SAMPLE_INTERVAL", "1s")]);
+    let read = |r: &Value| r["gpus"][0]["temperature_c"] == 56 && r["gpus"][0]["error"].is_null();
+    worker.report_when("the other card", read);
+    machine.card(0).set("H/temp1_input", "57000");
+    worker.report_when("the other card again", |r| r["gpus"][0]["temperature_c"] == 57);
+    machine.card(1).heal("pp_dpm_pcie");
+    worker.report_when("both", |r| r["gpu_count"] == 2 && is_ok(r));
 }
 
 /// Each errno that a driver gives while it resets its card; the card is awake.

@@ -1,5 +1,5 @@
-//! Preloaded into the helper: files of sysfs fail when they are read, or take long, as the file FAKE_AMD says, and each file
-//! below `/sys/` that is opened is written to the file beside it whose name ends in `.opened`.
+//! Preloaded into the worker and its helper: files of sysfs fail when they are read, or take long, as the file FAKE_AMD says.
+//! Each file below `/sys/` that the helper opens is written to the file beside it whose name ends in `.opened`.
 //!
 //! FAKE_AMD holds lines of `PATH errno N`, `PATH sleep MILLISECONDS` or `PATH hang`; PATH has no links in it. It is read at
 //! each open, and while a file hangs. An attribute of sysfs fails when it is read, not when it is opened; so does this.
@@ -43,18 +43,20 @@ thread_local! {
 /// The open files of sysfs.
 static OPEN: Mutex<Vec<(c_int, String)>> = Mutex::new(Vec::new());
 
-/// FAKE_AMD, in the helper alone.
-fn control() -> Option<&'static PathBuf> {
-    static CONTROL: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// FAKE_AMD, and whether this is the helper; None in other programs.
+fn control() -> Option<&'static (PathBuf, bool)> {
+    static CONTROL: OnceLock<Option<(PathBuf, bool)>> = OnceLock::new();
     let find = || {
-        let is_helper = fs::read_to_string("/proc/self/comm").is_ok_and(|name| name.trim() == "agent-net-nvml");
-        std::env::var_os("FAKE_AMD").filter(|_| is_helper).map(PathBuf::from)
+        let name = fs::read_to_string("/proc/self/comm").ok()?;
+        let is_helper = name.trim() == "agent-net-nvml";
+        let control = std::env::var_os("FAKE_AMD").filter(|_| is_helper || name.trim() == "agent-net")?;
+        Some((PathBuf::from(control), is_helper))
     };
     CONTROL.get_or_init(find).as_ref()
 }
 
 /// Does `what`, unless this file is at work already.
-fn once<T>(what: impl FnOnce(&PathBuf) -> T) -> Option<T> {
+fn once<T>(what: impl FnOnce(&(PathBuf, bool)) -> T) -> Option<T> {
     if WITHIN.replace(true) {
         return None;
     }
@@ -73,7 +75,7 @@ fn opened(path: *const c_char, file: c_int) {
     if file < 0 {
         return;
     }
-    once(|control| {
+    once(|(control, is_helper)| {
         let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
         let Some(path) = fs::canonicalize(path).ok().and_then(|path| path.into_os_string().into_string().ok()) else {
             return;
@@ -81,9 +83,12 @@ fn opened(path: *const c_char, file: c_int) {
         if path.starts_with("/sys/") || !path.contains("/sys/") {
             return;
         }
+        OPEN.lock().unwrap().push((file, path.clone()));
+        if !is_helper {
+            return;
+        }
         let log = fs::OpenOptions::new().create(true).append(true).open(control.with_extension("opened"));
         let _ = log.and_then(|mut log| log.write_all(format!("{path}\n").as_bytes()));
-        OPEN.lock().unwrap().push((file, path));
     });
 }
 
@@ -111,7 +116,7 @@ pub extern "C" fn close(file: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn read(file: c_int, into: *mut u8, length: usize) -> isize {
-    let errno = once(|control| {
+    let errno = once(|(control, _)| {
         let path = OPEN.lock().unwrap().iter().find(|(open, _)| *open == file).map(|(_, path)| path.clone())?;
         let order = order(control, &path)?;
         match order.split_once(' ') {

@@ -148,16 +148,20 @@ fn without_a_report_there_is_a_line_as_well() {
 #[test]
 fn what_was_not_read_is_not_counted() {
     #[track_caller]
-    fn check(gpus: &str, verdict: &str, expect: &str) {
+    fn check(source: &str, gpus: &str, verdict: &str, expect: &str) {
         let json = format!(
-            r#"{{"gpu_count":1,"gpus":[{gpus}],"total_models":0,"source":"ollama",
+            r#"{{"gpu_count":1,"gpus":[{gpus}],"total_models":0,"source":"{source}",
             "health":{{"verdict":"{verdict}","reasons":[]}}}}"#
         );
         let text = summary(&json).unwrap().1;
-        assert!(text.starts_with(&format!("agent-net {verdict}: {expect}, 0 models [ollama]\n")), "{text}");
+        assert!(text.starts_with(&format!("agent-net {verdict}: {expect}, 0 models [{source}]\n")), "{text}");
     }
-    check("", "unhealthy", "no GPU could be read");
-    check("{},{}", "unhealthy", "none of 2 GPUs could be read");
+    check("ollama", "", "unhealthy", "no GPU could be read");
+    check("ollama", "{},{}", "unhealthy", "none of 2 GPUs could be read");
+    check("none", "{},{}", "unhealthy", "none of 2 GPUs could be read");
+    for source in ["nvml", "tegra+ollama", "amdgpu+ollama", "nvml+amdgpu+ollama"] {
+        check(source, "{},{}", "degraded", "1 of 2 GPUs usable");
+    }
     // EXPECTED_GPUS=0
-    check("", "ok", "no GPU");
+    check("ollama", "", "ok", "no GPU");
 }

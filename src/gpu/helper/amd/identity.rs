@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::files;
+use super::files::{self, Missing};
 use crate::gpu::amd_cards::AmdCard;
 use crate::gpu::sample::Gpu;
 
@@ -11,12 +11,17 @@ const NAMES: &str = "usr/share/libdrm/amdgpu.ids";
 
 pub(super) fn read(card: &AmdCard, root: &Path, gpu: &mut Gpu) {
     let text = |file: &str| files::text(&card.device.join(file)).ok();
-    let unique = text("unique_id").filter(|id| {
+    let is_id = |id: &String| {
         let hex = id.bytes().all(|byte| byte.is_ascii_hexdigit());
         hex && id.len() <= 32 && id.bytes().any(|byte| byte != b'0')
-    });
-    // The first is how ROCm spells it, as in ROCR_VISIBLE_DEVICES.
-    gpu.uuid = Some(unique.map_or_else(|| format!("PCI-{}", card.slot), |id| format!("GPU-{id}")));
+    };
+    gpu.uuid = match files::text(&card.device.join("unique_id")) {
+        // As ROCm spells it in ROCR_VISIBLE_DEVICES.
+        Ok(id) if is_id(&id) => Some(format!("GPU-{id}")),
+        // It has one, which is read the next time.
+        Err(Missing::Failed { .. }) => None,
+        _ => Some(format!("PCI-{}", card.slot)),
+    };
     let id = |file| text(file).and_then(|text| u32::from_str_radix(text.trim_start_matches("0x"), 16).ok());
     let (device, revision) = (id("device"), id("revision"));
     let listed = || {

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use super::files;
+use super::files::{self, Missing};
 use crate::gpu::value::{MAX_PROCESSES, Process};
+use crate::sys::order;
 
 const KFD: &str = "sys/class/kfd/kfd";
 
@@ -20,11 +21,18 @@ pub(super) fn read(root: &Path, slot: &str) -> Option<Vec<Process>> {
     let entries = fs::read_dir(kfd.join("proc")).ok()?.flatten();
     let process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let bytes = files::number(&entry.path().join(&file)).ok().and_then(|bytes| u64::try_from(bytes).ok());
+        let bytes = match files::number(&entry.path().join(&file)) {
+            // It uses other cards.
+            Err(Missing::Unsupported) => return None,
+            bytes => bytes.ok().and_then(|bytes| u64::try_from(bytes).ok()),
+        };
         // It has the card open, and holds nothing.
         (bytes != Some(0)).then_some(Process { pid, vram_bytes: bytes, ..Process::default() })
     };
-    Some(entries.filter_map(process).take(MAX_PROCESSES).collect())
+    let mut all: Vec<Process> = entries.filter_map(process).collect();
+    order::sort_by_key(&mut all, |process| process.pid);
+    all.truncate(MAX_PROCESSES);
+    Some(all)
 }
 
 /// `0000:03:00.0` by the lines `domain 0` and `location_id 768` of a node.
