@@ -6,7 +6,7 @@ use crate::sys::json::MIB;
 
 /// A part of a GPU in MIG mode, with compute units of its own. Its memory is that of its GPU instance, which several
 /// compute instances can share.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct MigInstance {
     pub(crate) uuid: Option<String>,
@@ -17,10 +17,14 @@ pub(crate) struct MigInstance {
     pub(crate) sm_count: Option<u32>,
     pub(crate) vram_total_bytes: Option<u64>,
     pub(crate) vram_used_bytes: Option<u64>,
+    /// Of its GPU instance, in its first compute instance alone; as those of a whole GPU.
+    pub(crate) sm_activity_percent: Option<f64>,
+    pub(crate) tensor_activity_percent: Option<f64>,
+    pub(crate) dram_activity_percent: Option<f64>,
 }
 
 /// The same in the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MigInstance"))]
 pub(crate) struct MigRow<'a> {
     /// `MIG-…`, as CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES take it.
@@ -36,11 +40,18 @@ pub(crate) struct MigRow<'a> {
     /// MiB of its GPU instance.
     vram_total_mb: Option<u64>,
     vram_used_mb: Option<u64>,
+    /// Busy share of its GPU instance's SMs since the last sample (Hopper and later); only in the first entry of a GPU instance.
+    sm_activity_percent: Option<f64>,
+    /// The same of its tensor cores.
+    tensor_activity_percent: Option<f64>,
+    /// The same of its memory's bandwidth.
+    dram_activity_percent: Option<f64>,
 }
 
 impl<'a> MigRow<'a> {
     pub(super) fn new(instance: &'a MigInstance) -> Self {
         let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
+        let share = |percent: Option<f64>| percent.map(|percent| (percent * 10.0).round() / 10.0);
         Self {
             uuid: instance.uuid.as_deref(),
             profile: instance.profile.as_deref(),
@@ -49,6 +60,9 @@ impl<'a> MigRow<'a> {
             sm_count: instance.sm_count,
             vram_total_mb: mib(instance.vram_total_bytes),
             vram_used_mb: mib(instance.vram_used_bytes),
+            sm_activity_percent: share(instance.sm_activity_percent),
+            tensor_activity_percent: share(instance.tensor_activity_percent),
+            dram_activity_percent: share(instance.dram_activity_percent),
         }
     }
 }

@@ -126,9 +126,19 @@ fn is_idle(gpu: &Gpu) -> bool {
         && gpu.recovery_action.is_none_or(|action| action == 0)
         && gpu.remapped_rows.is_none_or(|rows| !rows.pending && !rows.failed)
         && gpu.retired_pages.is_none_or(|pages| !pages.pending)
+        && gpu.spare_rows.is_none_or(|banks| banks.none == 0)
+        && !is_lane_lost(gpu)
         && gpu.inforom_corrupt != Some(true)
         && gpu.ecc_uncorrected_volatile.is_none_or(|errors| errors == 0);
-    is_unused && is_well
+    let is_damaged =
+        [gpu.sram_threshold_exceeded, gpu.channel_repair_pending, gpu.tpc_repair_pending, gpu.unrepairable_memory]
+            .contains(&Some(true));
+    is_unused && is_well && !is_damaged
+}
+
+/// It has fewer lanes than card and slot: asleep it could not say so.
+fn is_lane_lost(gpu: &Gpu) -> bool {
+    gpu.pcie_width.zip(gpu.pcie_width_max).is_some_and(|(now, most)| now < most)
 }
 
 /// The same GPU while it is left alone: what is known of it without its driver.

@@ -26,7 +26,9 @@ fn uuid(number: usize) -> String {
 
 fn row(number: usize, ids: [u32; 2], sms: u32, profile: Option<&str>, memory: [u32; 2]) -> Value {
     json!({"uuid": uuid(number), "profile": profile, "gpu_instance": ids[0], "compute_instance": ids[1],
-        "sm_count": sms, "vram_total_mb": memory[0], "vram_used_mb": memory[1]})
+        "sm_count": sms, "vram_total_mb": memory[0], "vram_used_mb": memory[1],
+        "sm_activity_percent": null,
+            "tensor_activity_percent": null, "dram_activity_percent": null})
 }
 
 /// A worker with these settings of the library, and both fakes.
@@ -216,4 +218,28 @@ fn ollama_is_compared_with_the_instances_that_it_runs_on() {
         let action = r["health"]["reasons"][0]["action"].as_str();
         action.is_some_and(|action| action.starts_with("Stop python3 (pid 102)"))
     });
+}
+
+#[test]
+fn each_gpu_instance_has_its_own_activity() {
+    // The last two share a GPU instance.
+    let instances = "gpu0.mig=1\ngpu0.gpm_support=1\ngpu0.utilization=err:3\ngpu0.mig0=3/0/60/3/3/40448/9000\n\
+        gpu0.mig1=9/0/16/1/1/9984/9\ngpu0.mig2=9/1/16/1/1/9984/9\ngpu0.gpm3=37.5/12/80\ngpu0.gpm9=1/!3/nan\n";
+    let (worker, nvml, _ollama) = worker(instances, &[("SAMPLE_INTERVAL", "150ms")]);
+    let shares = |report: &Value, at: usize| {
+        let one = &report["gpus"][0]["mig"][at];
+        ["sm", "tensor", "dram"].map(|unit| one[format!("{unit}_activity_percent")].clone())
+    };
+    let known = |r: &Value| r["gpus"][0]["mig"][0]["sm_activity_percent"] == 37.5 && verdict(r) == "ok";
+    let report = worker.report_when("the activity of an instance", known);
+    assert_eq!(shares(&report, 0), [json!(37.5), json!(12.0), json!(80.0)]);
+    assert_eq!(shares(&report, 1), [json!(1.0), Value::Null, Value::Null]);
+    assert_eq!(shares(&report, 2), [Value::Null, Value::Null, Value::Null]);
+    assert_eq!(report["gpus"][0]["failed"], json!({}), "a share of an instance is not a reading of the GPU");
+    let metrics = worker.get("/metrics");
+    let series = "agent_net_gpu_mig_sm_activity_ratio{uuid=\"GPU-00000000-0000-0000-0000-000000000000\",gpu_instance_id=\"3\"} 0.375\n";
+    assert!(metrics.text().contains(series), "{}", metrics.text());
+    // Another instance with the same id begins with samples of its own.
+    nvml.set(&instances.replace("gpm3=37.5", "gpm3=50"));
+    worker.report_when("a new value", |r| r["gpus"][0]["mig"][0]["sm_activity_percent"] == 50.0);
 }

@@ -14,6 +14,9 @@ metrics! {
     INFO = info("agent_net_gpu_mig_info", LABELS, "Identity of each MIG instance; `uuid` is that of its GPU.");
     TOTAL = gauge("agent_net_gpu_mig_memory_total_bytes", MEMORY, "Memory of each GPU instance.");
     USED = gauge("agent_net_gpu_mig_memory_used_bytes", MEMORY, "Memory in use of each GPU instance.");
+    SM = gauge("agent_net_gpu_mig_sm_activity_ratio", MEMORY, "Busy share of each GPU instance's SMs since the last sample.");
+    TENSOR = gauge("agent_net_gpu_mig_tensor_activity_ratio", MEMORY, "Busy share of each GPU instance's tensor cores.");
+    DRAM = gauge("agent_net_gpu_mig_dram_activity_ratio", MEMORY, "Used share of each GPU instance's memory bandwidth.");
 }
 
 const SMI_INFO: Family = info("nvidia_smi_mig_info", LABELS, "Identity of each MIG instance.");
@@ -26,6 +29,20 @@ type Memory<'a> = (&'a Family, fn(&MigInstance) -> Option<u64>);
 pub(super) fn write(out: &mut Exposition, gpus: &[(&Gpu, String)]) {
     identity(out, &INFO, gpus);
     memory(out, &[(&TOTAL, |one| one.vram_total_bytes), (&USED, |one| one.vram_used_bytes)], gpus);
+    let ratio = |percent: Option<f64>| percent.map(|percent| percent / 100.0);
+    let of = |read: fn(&MigInstance) -> Option<f64>| {
+        let all = gpus.iter().flat_map(|(gpu, uuid)| gpu.mig.iter().flatten().map(move |one| (uuid, one)));
+        all.filter_map(move |(uuid, one)| Some((uuid, one.gpu_instance?.to_string(), ratio(read(one))?)))
+    };
+    let shares: [(&Family, fn(&MigInstance) -> Option<f64>); 3] = [
+        (&SM, |one| one.sm_activity_percent),
+        (&TENSOR, |one| one.tensor_activity_percent),
+        (&DRAM, |one| one.dram_activity_percent),
+    ];
+    for (family, read) in shares {
+        let rows: Vec<_> = of(read).collect();
+        out.samples(family, rows.iter().map(|(uuid, id, value)| (vec![uuid.as_str(), id.as_str()], Some(*value))));
+    }
 }
 
 pub(super) fn nvidia_smi(out: &mut Exposition, gpus: &[(&Gpu, String)]) {

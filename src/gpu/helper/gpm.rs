@@ -58,6 +58,24 @@ struct Samples {
 }
 
 impl Gpm {
+    pub(super) fn of_instance(id: u32) -> Self {
+        Self { instance: Some(id), ..Self::default() }
+    }
+
+    /// SM, tensor and DRAM activity of the GPU instance in percent. What it lacks is null, and never a fault of the GPU.
+    pub(super) fn shares(
+        &mut self,
+        gpu: &Device<'static>,
+        probing: bool,
+        log: &mut ReadingLog<'_>,
+    ) -> [Option<f64>; 3] {
+        let Some(values) = self.values(gpu, probing, log) else { return [None; 3] };
+        [0, 1, 2].map(|at| {
+            let (code, value) = values[at];
+            nvml_try(code).ok().and_then(|()| plausible::check_decimal(NAMES[at], value).ok())
+        })
+    }
+
     /// Of the whole GPU. `probing`: this sample is a probe's, between those of SAMPLE_INTERVAL.
     pub(super) fn read(&mut self, device: &Device<'static>, gpu: &mut Gpu, probing: bool, log: &mut ReadingLog<'_>) {
         let values = self.values(device, probing, log).map(|values| checked(values, log));
@@ -75,24 +93,26 @@ impl Gpm {
 
     /// The metrics since the last sample. None: there are none, or not yet, and the log has why.
     fn values(&mut self, device: &Device<'static>, probing: bool, log: &mut ReadingLog<'_>) -> Option<Values> {
+        // Those of the whole GPU alone are readings of the table.
+        let names: &[&str] = if self.instance.is_none() { &NAMES } else { &[] };
         if matches!(self.support, Support::Untried) {
-            self.support = log.at("gpm_support", &NAMES, || start(device))?;
+            self.support = log.at("gpm_support", names, || start(device))?;
         }
         let Support::Kept(samples) = &mut self.support else {
-            NAMES.iter().for_each(|name| log.unsupported(name));
+            names.iter().for_each(|name| log.unsupported(name));
             return None;
         };
         let now = Instant::now();
         let age = samples.at.map(|at| now.duration_since(at));
         if probing || age.is_some_and(|age| age < SHORTEST) {
             if samples.values.is_none() {
-                NAMES.iter().for_each(|name| log.pending(name));
+                names.iter().for_each(|name| log.pending(name));
             }
             return samples.values;
         }
         let mut refused = false;
         let instance = self.instance;
-        let taken = log.at("gpm_sample", &NAMES, || {
+        let taken = log.at("gpm_sample", names, || {
             let taken = raw::gpm::sample(device, instance, &mut samples.next);
             refused = taken.as_ref().is_err_and(is_final);
             taken
@@ -105,10 +125,10 @@ impl Gpm {
         taken?;
         mem::swap(&mut samples.last, &mut samples.next);
         if age.is_none_or(|age| age > LONGEST) {
-            NAMES.iter().for_each(|name| log.pending(name));
+            names.iter().for_each(|name| log.pending(name));
             return None;
         }
-        samples.values = log.at("gpm_metrics", &NAMES, || {
+        samples.values = log.at("gpm_metrics", names, || {
             // After the swap the older one is in `next`.
             raw::gpm::metrics(&samples.next, &samples.last, METRICS.map(|(id, _)| id))
         });

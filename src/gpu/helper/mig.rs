@@ -1,10 +1,13 @@
 //! The instances of a GPU in MIG mode. They are listed with the slow readings, and their memory is read at each sample: one
 //! call each. A handle ends with its instance, and NVML may give it to another one: none is kept beyond the next list.
 
+use std::mem;
+
 use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::DeviceAttributes;
 
+use super::gpm::Gpm;
 use super::reading_log::ReadingLog;
 use super::{raw, readings};
 use crate::gpu::mig_instance::MigInstance;
@@ -19,6 +22,15 @@ pub(super) struct Instances {
     handles: Vec<Device<'static>>,
     /// Bytes of each one's memory; None: it cannot be read.
     totals: Vec<Option<u64>>,
+    activities: Vec<Activity>,
+}
+
+/// The GPM samples of one GPU instance.
+struct Activity {
+    id: u32,
+    /// Of its first compute instance: another one with the same id is another instance.
+    uuid: Option<String>,
+    gpm: Gpm,
 }
 
 impl Instances {
@@ -28,7 +40,7 @@ impl Instances {
 
     /// Looks whether MIG is on, and lists the instances.
     pub(super) fn list(&mut self, device: &Device<'static>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
-        *self = Self::default();
+        (self.handles, self.totals) = (Vec::new(), Vec::new());
         let mode = log.at("mig_mode", &["mig_mode", "mig"], || device.mig_mode().map(|mode| mode.current));
         gpu.mig_mode = mode.and_then(|mode| log.plausible("mig_mode", mode)).map(|mode| mode == 1);
         if gpu.mig_mode != Some(true) {
@@ -55,6 +67,41 @@ impl Instances {
             is_listed = read.is_some();
         }
         is_listed
+    }
+}
+
+impl Instances {
+    /// Reads how busy the units of each GPU instance were since the last sample. `probing`: as for the whole GPU.
+    pub(super) fn activity(
+        &mut self,
+        device: &Device<'static>,
+        gpu: &mut Gpu,
+        probing: bool,
+        log: &mut ReadingLog<'_>,
+    ) {
+        let mut before = mem::take(&mut self.activities);
+        for instance in gpu.mig.iter_mut().flatten() {
+            (instance.sm_activity_percent, instance.tensor_activity_percent) = (None, None);
+            instance.dram_activity_percent = None;
+            // Without a compute instance nothing can run.
+            let (Some(id), Some(_)) = (instance.gpu_instance, instance.compute_instance) else { continue };
+            // Its first compute instance has the values of the whole.
+            if self.activities.iter().any(|known| known.id == id) {
+                continue;
+            }
+            let known = before.iter().position(|known| known.id == id && known.uuid == instance.uuid);
+            let new = || Activity { id, uuid: instance.uuid.clone(), gpm: Gpm::of_instance(id) };
+            let mut activity = known.map_or_else(new, |at| before.swap_remove(at));
+            let [sm, tensor, dram] = activity.gpm.shares(device, probing, log);
+            (instance.sm_activity_percent, instance.tensor_activity_percent) = (sm, tensor);
+            instance.dram_activity_percent = dram;
+            self.activities.push(activity);
+        }
+    }
+
+    /// Forgets the last samples: the GPU did not answer in between.
+    pub(super) fn interrupt(&mut self) {
+        self.activities.iter_mut().for_each(|known| known.gpm.interrupt());
     }
 }
 
@@ -97,6 +144,7 @@ fn instance(handle: &Device<'_>, board: Option<u64>, log: &mut ReadingLog<'_>) -
         sm_count: attributes.as_ref().map(|attributes| attributes.multiprocessor_count),
         vram_total_bytes: total.or_else(|| attributes.map(|attributes| attributes.memory_size_mb * MIB)),
         vram_used_bytes: used,
+        ..MigInstance::default()
     })
 }
 

@@ -12,6 +12,8 @@ use crate::{INVALID_ARGUMENT, SUCCESS, index_of, put, reading};
 
 /// Ids of nvml.h, in the order of `gpm`.
 const IDS: [c_uint; 5] = [2, 5, 10, 20, 21];
+/// More than there are GPUs.
+const INSTANCES: usize = 1000;
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// The GPU and the time of each buffer; a handle is its place from 1 on. None: freed.
@@ -58,6 +60,18 @@ pub extern "C" fn nvmlGpmSampleGet(handle: *mut c_void, buffer: *mut c_void) -> 
     SUCCESS
 }
 
+/// `gpm3=…` are the values of the GPU instance with the id 3. Its samples are told from those of the whole GPU.
+#[unsafe(no_mangle)]
+pub extern "C" fn nvmlGpmMigSampleGet(handle: *mut c_void, instance: c_uint, buffer: *mut c_void) -> c_int {
+    if let Err(code) = reading(handle, "gpm_sample", "") {
+        return code;
+    }
+    let mut buffers = BUFFERS.lock().unwrap();
+    let Some(sample) = &mut buffers[index_of(buffer)] else { return INVALID_ARGUMENT };
+    *sample = (index_of(handle) + (instance as usize + 1) * INSTANCES, Instant::now());
+    SUCCESS
+}
+
 /// nvmlGpmMetric_t.
 #[repr(C)]
 pub struct Metric {
@@ -84,8 +98,9 @@ pub extern "C" fn nvmlGpmMetricsGet(all: *mut MetricsGet) -> c_int {
     if version != 1 || gpu != other || newer.checked_duration_since(older).is_none_or(|apart| apart < SHORTEST) {
         return INVALID_ARGUMENT;
     }
-    let handle = (gpu + 1) as *mut c_void;
-    let text = match reading(handle, "gpm_metrics", "").and_then(|_| reading(handle, "gpm", "")) {
+    let handle = (gpu % INSTANCES + 1) as *mut c_void;
+    let name = (gpu / INSTANCES).checked_sub(1).map_or_else(|| "gpm".into(), |instance| format!("gpm{instance}"));
+    let text = match reading(handle, "gpm_metrics", "").and_then(|_| reading(handle, &name, "")) {
         Ok(text) => text,
         Err(code) => return code,
     };
