@@ -18,6 +18,14 @@ pub(crate) struct AmdCard {
     pub(crate) integrated: bool,
 }
 
+impl AmdCard {
+    /// False where it is off the bus, or its driver has let go of it.
+    #[cfg(feature = "nvml")]
+    pub(crate) fn has_driver(&self) -> bool {
+        fs::symlink_metadata(self.device.join("driver")).is_ok()
+    }
+}
+
 /// The cards that `wanted` chooses, by their place on the bus. In a container with some of the render nodes only their
 /// cards count.
 pub(crate) fn cards(root: &Path, wanted: AmdGpus) -> Vec<AmdCard> {
@@ -61,14 +69,19 @@ fn card(link: &Path) -> Option<AmdCard> {
     (is_amd && by_amdgpu && !bus::is_virtual(&device)).then_some(AmdCard { device, slot, integrated })
 }
 
-/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them. None of them is
-/// read: that could wake a card, or hang.
+/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them; older kernels make
+/// the first two for all, without a word in them. None of them asks the chip: that could wake it, or hang.
 fn is_integrated(device: &Path) -> bool {
-    let has = |file: &str| device.join(file).exists();
-    let of_card = ["mem_info_vram_vendor", "board_info", "mem_busy_percent", "product_name"].into_iter().any(has)
-        || hwmon(device)
-            .is_some_and(|hwmon| ["temp2_input", "fan1_input"].iter().any(|file| hwmon.join(file).exists()));
-    !of_card && has("mem_info_gtt_total")
+    let says = |file: &str| {
+        let text = fs::read_to_string(device.join(file)).unwrap_or_default();
+        !matches!(text.trim(), "" | "unknown")
+    };
+    let has = |folder: &Path, files: &[&str]| files.iter().any(|file| folder.join(file).exists());
+    let of_card = says("product_name")
+        || says("mem_info_vram_vendor")
+        || has(device, &["board_info", "mem_busy_percent"])
+        || hwmon(device).is_some_and(|hwmon| has(&hwmon, &["temp2_input", "fan1_input"]));
+    !of_card && has(device, &["mem_info_gtt_total"])
 }
 
 /// The folder of its sensors.

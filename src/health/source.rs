@@ -33,6 +33,7 @@ pub(super) struct Helpers {
     nvidia: Option<SuspendableGpus>,
     amd: Option<Gpus>,
     names: ProcessNames,
+    amd_names: ProcessNames,
     looked: Instant,
 }
 
@@ -64,6 +65,7 @@ impl Helpers {
             nvidia: None,
             amd: None,
             names: ProcessNames::new(root),
+            amd_names: ProcessNames::new(root),
             looked: Instant::now(),
         };
         helpers.look();
@@ -92,15 +94,8 @@ impl Helpers {
             self.look();
             self.nvidia.iter_mut().for_each(SuspendableGpus::look);
         }
-        let nvidia = self.nvidia.as_mut().map(|gpus| {
-            let asked = boot_seconds();
-            let mut state = gpus.sample(events, activity);
-            if let GpuState::Sample(sample) = &mut state {
-                self.names.put_into(sample, asked);
-            }
-            state
-        });
-        let amd = self.amd.as_mut().map(|gpus| gpus.sample(false, activity));
+        let nvidia = self.nvidia.as_mut().map(|gpus| named(&mut self.names, || gpus.sample(events, activity)));
+        let amd = self.amd.as_mut().map(|gpus| named(&mut self.amd_names, || gpus.sample(false, activity)));
         let reinits =
             self.nvidia.as_ref().map_or(0, SuspendableGpus::reinits) + self.amd.as_ref().map_or(0, Gpus::reinits);
         let state = match (nvidia, amd) {
@@ -109,6 +104,16 @@ impl Helpers {
         };
         (state, reinits)
     }
+}
+
+/// A sample whose processes have names.
+fn named(names: &mut ProcessNames, sample: impl FnOnce() -> GpuState) -> GpuState {
+    let asked = boot_seconds();
+    let mut state = sample();
+    if let GpuState::Sample(sample) = &mut state {
+        names.put_into(sample, asked);
+    }
+    state
 }
 
 /// What the host shows without NVML, the kernel's log included.

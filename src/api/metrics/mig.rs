@@ -29,20 +29,17 @@ type Memory<'a> = (&'a Family, fn(&MigInstance) -> Option<u64>);
 pub(super) fn write(out: &mut Exposition, gpus: &[(&Gpu, String)]) {
     identity(out, &INFO, gpus);
     memory(out, &[(&TOTAL, |one| one.vram_total_bytes), (&USED, |one| one.vram_used_bytes)], gpus);
-    let ratio = |percent: Option<f64>| percent.map(|percent| percent / 100.0);
-    let of = |read: fn(&MigInstance) -> Option<f64>| {
-        let all = gpus.iter().flat_map(|(gpu, uuid)| gpu.mig.iter().flatten().map(move |one| (uuid, one)));
-        all.filter_map(move |(uuid, one)| Some((uuid, one.gpu_instance?.to_string(), ratio(read(one))?)))
-    };
-    let shares: [(&Family, fn(&MigInstance) -> Option<f64>); 3] = [
-        (&SM, |one| one.sm_activity_percent),
-        (&TENSOR, |one| one.tensor_activity_percent),
-        (&DRAM, |one| one.dram_activity_percent),
-    ];
-    for (family, read) in shares {
-        let rows: Vec<_> = of(read).collect();
-        out.samples(family, rows.iter().map(|(uuid, id, value)| (vec![uuid.as_str(), id.as_str()], Some(*value))));
-    }
+    activity(out, &SM, |one| one.sm_activity_percent, gpus);
+    activity(out, &TENSOR, |one| one.tensor_activity_percent, gpus);
+    activity(out, &DRAM, |one| one.dram_activity_percent, gpus);
+}
+
+/// Only the first entry of a GPU instance has it.
+fn activity(out: &mut Exposition, family: &Family, read: fn(&MigInstance) -> Option<f64>, gpus: &[(&Gpu, String)]) {
+    let all = gpus.iter().flat_map(|(gpu, uuid)| gpu.mig.iter().flatten().map(move |one| (uuid, one)));
+    let rows: Vec<(&String, String, f64)> =
+        all.filter_map(|(uuid, one)| Some((uuid, one.gpu_instance?.to_string(), read(one)? / 100.0))).collect();
+    out.samples(family, rows.iter().map(|(uuid, id, ratio)| (vec![uuid.as_str(), id.as_str()], Some(*ratio))));
 }
 
 pub(super) fn nvidia_smi(out: &mut Exposition, gpus: &[(&Gpu, String)]) {

@@ -200,6 +200,10 @@ impl threads::Device for Device {
         let gpu = Gpu { read_us: Some(micros(start)), ..gpu };
         Reading { gpu, xids, listening: matches!(self.events, Events::Heard(_)), times }
     }
+
+    fn identity(&self) -> Gpu {
+        self.gpu.identity()
+    }
 }
 
 impl Newer {

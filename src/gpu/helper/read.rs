@@ -43,7 +43,7 @@ impl reader::Reader for Reader {
         let cuda = cuda.filter(|version| (1000..1_000_000).contains(version));
         self.gpus.truncate(count as usize);
         for index in (0..count).skip(self.gpus.len()) {
-            self.gpus.push(Device::new(nvml, index))?;
+            self.gpus.insert(index as usize, Device::new(nvml, index))?;
         }
         let Answers { gpus, slow_fresh, events } = self.gpus.read(wanted, &mut times);
         Ok(GpuSample {

@@ -12,6 +12,9 @@ use crate::gpu::wire::{ActivityAsk, Wanted};
 pub(super) trait Device: Send + 'static {
     /// Reads all that is wanted, however long the driver takes.
     fn read(&mut self, wanted: Wanted) -> Reading;
+
+    /// What is known of it before it is read.
+    fn identity(&self) -> Gpu;
 }
 
 /// The result of one reading of a GPU.
@@ -42,8 +45,9 @@ struct Asked {
     readings: Receiver<Reading>,
     /// When the unanswered ask was sent.
     since: Option<Instant>,
-    /// Its identity by its last reading; None before the first.
-    identity: Option<Gpu>,
+    /// By its last reading.
+    identity: Gpu,
+    has_answered: bool,
     /// The driver reports its events.
     listening: bool,
     /// The last mark was set in time.
@@ -60,17 +64,23 @@ impl Threads {
         self.0.truncate(length);
     }
 
+    /// Forgets one GPU; those after it move up.
+    pub(super) fn remove(&mut self, at: usize) {
+        self.0.remove(at);
+    }
+
     /// # Errors
     /// No thread can be started.
-    pub(super) fn push(&mut self, device: impl Device) -> Result<(), GpuFault> {
-        self.0.push(Asked::start(device)?);
+    pub(super) fn insert(&mut self, at: usize, device: impl Device) -> Result<(), GpuFault> {
+        self.0.insert(at, Asked::start(device)?);
         Ok(())
     }
 
     /// Reads all GPUs. Those that do not answer within [`SLOW_READ`] are reported as slow, and their readings come with a
     /// later sample. `times`: of each call, summed.
     pub(super) fn read(&mut self, wanted: Wanted, times: &mut Times) -> Answers {
-        let slow_fresh = wanted.slow || self.0.iter().any(|gpu| gpu.identity.is_none());
+        let unread = |all: &[Asked]| all.iter().filter(|gpu| !gpu.has_answered).count();
+        let unread_before = unread(&self.0);
         // Late answers of slow GPUs since the last sample. They are asked again with the others.
         let late: Vec<Option<Reading>> = self.0.iter_mut().map(|gpu| gpu.answer(Duration::ZERO)).collect();
         let sent: Vec<bool> = self.0.iter_mut().map(|gpu| gpu.ask(wanted)).collect();
@@ -88,7 +98,7 @@ impl Threads {
                 reading.times.into_iter().for_each(|(call, us)| *times.entry(call).or_default() += us);
                 gpu = Some(reading.gpu);
             }
-            let mut gpu = gpu.unwrap_or_else(|| Gpu { index, ..asked.slow() });
+            let mut gpu = Gpu { index, ..gpu.unwrap_or_else(|| asked.slow()) };
             if !answered || !asked.marked {
                 // It belongs to an earlier ask, or to an earlier mark.
                 gpu.activity = None;
@@ -96,6 +106,8 @@ impl Threads {
             gpus.push(gpu);
         }
         let listening = self.0.iter().any(|gpu| gpu.listening);
+        // A GPU that hangs from the start does not make the others' slow readings new.
+        let slow_fresh = wanted.slow || unread(&self.0) < unread_before;
         Answers { gpus, slow_fresh, events: listening.then_some(events) }
     }
 }
@@ -104,6 +116,7 @@ impl Asked {
     fn start(mut device: impl Device) -> Result<Self, GpuFault> {
         let (asks, wanted) = mpsc::sync_channel(1);
         let (sender, readings) = mpsc::sync_channel(1);
+        let identity = device.identity();
         let read = move || {
             while let Ok(wanted) = wanted.recv() {
                 if sender.send(device.read(wanted)).is_err() {
@@ -116,7 +129,7 @@ impl Asked {
             kind: FaultKind::InitFailed,
             detail: format!("cannot start a thread to read a GPU: {why}"),
         })?;
-        Ok(Self { asks, readings, since: None, identity: None, listening: false, marked: false })
+        Ok(Self { asks, readings, since: None, identity, has_answered: false, listening: false, marked: false })
     }
 
     /// Asks, unless an answer is still expected; whether it did.
@@ -133,7 +146,8 @@ impl Asked {
         let timeout = timeout.saturating_sub(self.since?.elapsed());
         let reading = self.readings.recv_timeout(timeout).ok()?;
         self.since = None;
-        self.identity = Some(reading.gpu.identity());
+        self.identity = reading.gpu.identity();
+        self.has_answered = true;
         self.listening = reading.listening;
         Some(reading)
     }
@@ -142,6 +156,6 @@ impl Asked {
     fn slow(&self) -> Gpu {
         let read_us = self.since.map(micros);
         let error = Some(GpuError { kind: GpuErrorKind::Slow, message: "has not answered yet".into() });
-        Gpu { error, read_us, ..self.identity.clone().unwrap_or_default() }
+        Gpu { error, read_us, ..self.identity.clone() }
     }
 }

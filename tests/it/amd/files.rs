@@ -1,5 +1,7 @@
 //! Which file each reading comes from, and what is made of one that is missing, fails, or holds nonsense.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{check, failure, lacks, read};
@@ -7,6 +9,7 @@ use crate::fake_amd::boards::{RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::{MI250X, MI300A};
 use crate::fake_amd::{EINVAL, EIO, FakeAmd, NOTHING, idle_ollama};
 use crate::gpus::is_ok;
+use crate::process_names::{own_proc, process};
 
 /// The readings of a card that has them all: file, text, name, value.
 fn all() -> Vec<(&'static str, &'static str, &'static str, Value)> {
@@ -279,10 +282,14 @@ fn who_computes_is_known_by_the_kernels_driver_for_it() {
     machine.write(&format!("{kfd}/proc/4200001/vram_8842"), "6442450944");
     machine.write(&format!("{kfd}/proc/4200001/vram_51889"), "0");
     machine.write(&format!("{kfd}/proc/4200002/vram_51889"), "1048576");
+    own_proc(Path::new(machine.root()), "7");
+    process(Path::new(machine.root()), 4_200_001, b"ollama");
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);
-    let expect = |pid: u32, mib: u32| json!([{ "pid": pid, "name": null, "vram_mb": mib, "mig_uuid": null, "utilization_percent": null }]);
-    assert_eq!(report["gpus"][0]["processes"], expect(4_200_001, 6144));
-    assert_eq!(report["gpus"][1]["processes"], expect(4_200_002, 1));
+    let row = |process: &Value| ["pid", "name", "vram_mb"].map(|name| process[name].clone());
+    let rows = |gpu: usize| report["gpus"][gpu]["processes"].as_array().unwrap().iter().map(row).collect::<Vec<_>>();
+    // One that uses the other card alone is not listed.
+    assert_eq!(rows(0), [[json!(4_200_001), json!("ollama"), json!(6144)]]);
+    assert_eq!(rows(1), [[json!(4_200_002), Value::Null, json!(1)]]);
 }
 
 #[test]

@@ -66,6 +66,49 @@ fn a_card_is_not_taken_for_a_part_of_the_processor() {
     assert_eq!(report["gpus"][0]["unified_memory"], false);
 }
 
+/// Older kernels make these files for a GPU in the processor too, without a word in them.
+#[test]
+fn a_part_of_the_processor_is_not_taken_for_a_card() {
+    let (machine, ollama) = (FakeAmd::new(&[RADEON_780M]), idle_ollama());
+    for (file, text) in [("product_name", ""), ("product_name", NOTHING), ("mem_info_vram_vendor", "unknown")] {
+        machine.card(0).set(file, text);
+        let report = machine.start(&ollama, &[]).report_when("verdict ok", is_ok);
+        let gpu = &report["gpus"][0];
+        assert_eq!((&gpu["unified_memory"], &gpu["vram_total_mb"]), (&json!(true), &json!(34_073)), "{file}: {gpu:#}");
+    }
+}
+
+/// The others are not read from the start again.
+#[test]
+fn a_card_that_stays_does_not_notice_those_that_go_and_come() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6600, RX_6900_XT, RX_580]), idle_ollama());
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
+    worker.report_when("verdict ok", is_ok);
+    for _ in 0..2 {
+        machine.card(0).unplug();
+        worker.report_when("two cards", |r| r["gpu_count"] == 2);
+        machine.card(0).replug();
+        worker.report_when("three cards", |r| r["gpu_count"] == 3 && is_ok(r));
+    }
+    let times = |card: usize, file: &str| {
+        let opened = machine.card(card).opened(&machine.opened());
+        opened.iter().filter(|other| *other == file).count()
+    };
+    assert_eq!((times(1, "vbios_version"), times(2, "vbios_version")), (1, 1));
+    assert!(times(0, "vbios_version") >= 3);
+}
+
+/// The kernel lets go of a card whose driver cannot go on, and where the owner gives it to a virtual machine.
+#[test]
+fn a_card_without_its_driver_is_missed_at_once() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1h")]);
+    worker.report_when("verdict ok", is_ok);
+    machine.card(0).remove("driver");
+    let report = worker.report_when("GPU_COUNT_LOW", has("GPU_COUNT_LOW"));
+    assert_eq!((verdict(&report), &report["gpu_count"]), ("unhealthy", &json!(1)), "{report:#}");
+}
+
 /// A container that has one of two cards sees both in sysfs.
 #[test]
 fn a_card_without_a_node_is_not_this_workers() {

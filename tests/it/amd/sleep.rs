@@ -94,6 +94,32 @@ fn a_card_that_wakes_is_read_until_it_sleeps_again() {
     }
 }
 
+/// Each look at a sensor starts over the time after which the kernel suspends a card.
+#[test]
+fn an_idle_card_is_left_alone_so_that_it_can_fall_asleep() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7600S]), idle_ollama());
+    machine.card(0).set("power/autosuspend_delay_ms", "20000");
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
+    worker.report_when("a reading", |r| r["gpus"][0]["temperature_c"] == 53);
+    // Its readings stay, and nothing is asked of it.
+    wait_for("samples that leave it alone", || opened_in(&machine, 8).iter().all(|file| !wakes(file)).then_some(()));
+    let report = worker.report_when("a report", read);
+    assert_eq!((&report["gpus"][0]["temperature_c"], &report["gpus"][0]["asleep"]), (&json!(53), &json!(false)));
+    machine.card(0).sleep();
+    let report = worker.report_when("a card that sleeps", asleep);
+    assert!(is_ok(&report) && report["gpus"][0]["temperature_c"].is_null(), "{report:#}");
+    // One that may not sleep, or has work, is read at each sample.
+    for (file, text) in [("power/control", "on"), ("gpu_busy_percent", "7"), ("power/autosuspend_delay_ms", "-1")] {
+        let machine = FakeAmd::new(&[RX_7600S]);
+        machine.card(0).set(file, text);
+        let worker = machine.start(&ollama, &[]);
+        worker.report_when("a reading", |r| r["gpus"][0]["temperature_c"] == 53);
+        for _ in 0..3 {
+            assert!(opened_in(&machine, 8).contains("gpu_busy_percent"), "{file}");
+        }
+    }
+}
+
 /// A card on its way to sleep is left alone. One whose state cannot be read is taken for awake.
 #[test]
 fn every_state_of_the_power() {

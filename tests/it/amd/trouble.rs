@@ -8,6 +8,7 @@ use crate::fake_amd::more_boards::{MI250X, RX_580};
 use crate::fake_amd::{EBUSY, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
 use crate::gpus::{has, is_ok};
 use crate::harness::{codes, verdict, wait_for};
+use crate::kernel_log::kernel_says;
 
 #[test]
 fn a_file_that_hangs_delays_its_own_card_alone() {
@@ -36,6 +37,8 @@ fn a_card_that_hangs_from_the_start() {
     let worker = machine.start(&ollama, &[]);
     let report = worker.report_when("the other card", |r| r["gpus"][1]["temperature_c"] == 28);
     assert!(report["gpus"][0]["error"].is_string() && verdict(&report) != "ok", "{report:#}");
+    let gpu = ["vendor", "uuid", "pci_bus_id"].map(|name| &report["gpus"][0][name]);
+    assert_eq!(gpu, ["amd", "GPU-5d1a7c0d3b2f4e61", "0000:03:00.0"], "{report:#}");
     machine.card(0).heal("mem_info_vram_total");
     worker.report_when("verdict ok", is_ok);
 }
@@ -123,6 +126,22 @@ fn a_sample_opens_each_file_once_and_slow_ones_rarely() {
     }
 }
 
+/// However often the slow readings are due.
+#[test]
+fn what_does_not_change_is_read_once() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    worker.report_when("a reading", read);
+    let count = |all: &[String], file: &str| all.iter().filter(|other| *other == file).count();
+    let all = wait_for("slow readings", || {
+        let all = opened(&machine);
+        (count(&all, "pcie_replay_count") >= 8).then_some(all)
+    });
+    for file in ["vbios_version", "unique_id", "H/temp1_crit", "H/temp2_crit", "H/power1_cap_default"] {
+        assert_eq!(count(&all, file), 1, "{file}");
+    }
+}
+
 #[test]
 fn the_helper_ends_with_the_worker() {
     let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());
@@ -132,4 +151,36 @@ fn the_helper_ends_with_the_worker() {
     assert_eq!(helpers.len(), 1, "one helper, and none for NVML");
     worker.stop();
     wait_for("its end", || rustix::process::test_kill_process(helpers[0]).is_err().then_some(()));
+}
+
+#[test]
+fn the_kernels_log_is_about_the_listed_card_until_the_driver_says_otherwise() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_7900_XTX]), idle_ollama());
+    let log = std::path::Path::new(machine.root()).to_owned();
+    machine.write("dev/kmsg", "");
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("two GPUs", is_ok);
+    let second = machine.card(1).slot();
+    let says = |text: &str| kernel_says(&log, &format!("amdgpu {second}: amdgpu: {text}"));
+    let reasons = |report: &Value| -> Vec<(String, String, Value)> {
+        let all = report["health"]["reasons"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        all.map(|r| (text(&r["code"]), text(&r["severity"]), r["gpu"].clone())).collect()
+    };
+    let uuid = worker.report_when("two GPUs", is_ok)["gpus"][1]["uuid"].clone();
+    let is = |code: &str, severity: &str| {
+        let expect = vec![(code.to_owned(), severity.to_owned(), uuid.clone())];
+        move |report: &Value| reasons(report) == expect
+    };
+    says("ring gfx_0.0.0 timeout, signaled seq=57638, emitted seq=57641");
+    worker.report_when("a hang", is("GPU_RESET", "degraded"));
+    says("GPU reset begin!");
+    says("GPU reset(1) failed");
+    worker.report_when("a failed reset", |r| reasons(r).iter().any(|r| r.0 == "RESET_REQUIRED" && r.1 == "unhealthy"));
+    says("GPU reset(2) succeeded!");
+    worker.report_when("a reset that succeeded", is("GPU_RESET", "degraded"));
+    says("device lost from bus!");
+    worker.report_when("a lost card", |r| reasons(r).iter().any(|r| r.0 == "GPU_LOST" && r.1 == "unhealthy"));
+    kernel_says(&log, &format!("[drm] Initialized amdgpu 3.57.0 20150101 for {second} on minor 1"));
+    worker.report_when("a new start", |r| !reasons(r).iter().any(|r| r.1 == "unhealthy"));
 }

@@ -6,11 +6,12 @@ use std::time::Instant;
 use super::super::device::clear;
 use super::super::reading_log::{ReadingLog, Times, micros};
 use super::super::threads::{Device, Reading};
+use super::autosuspend::Autosuspend;
 use super::files::{self, Files};
 use super::{identity, link, processes, ras, sensors};
 use crate::gpu::amd_cards::AmdCard;
 use crate::gpu::reading::Kind;
-use crate::gpu::sample::{Gaps, Gpu};
+use crate::gpu::sample::{Gaps, Gpu, GpuError, GpuErrorKind};
 use crate::gpu::vendor::Vendor;
 use crate::gpu::wire::Wanted;
 
@@ -21,15 +22,18 @@ pub(super) struct Card {
     /// As it was last read.
     gpu: Gpu,
     sensors: Option<sensors::Sensors>,
+    autosuspend: Autosuspend,
     /// Slow and fixed readings were read at least once.
     complete: bool,
 }
 
 impl Card {
-    pub(super) fn new(index: u32, card: AmdCard, root: PathBuf) -> Self {
+    pub(super) fn new(card: AmdCard, root: PathBuf) -> Self {
         let pci_bus_id = Some(card.slot.clone());
-        let gpu = Gpu { vendor: Vendor::Amd, index, pci_bus_id, unified_memory: card.integrated, ..Gpu::default() };
-        Self { card, root, gpu, sensors: None, complete: false }
+        let gpu = Gpu { vendor: Vendor::Amd, pci_bus_id, unified_memory: card.integrated, ..Gpu::default() };
+        let mut new = Self { card, root, gpu, sensors: None, autosuspend: Autosuspend::default(), complete: false };
+        identity::read(&new.card, &new.root, &mut new.gpu);
+        new
     }
 
     /// A status that cannot be read counts as awake. Reading it never wakes.
@@ -39,14 +43,23 @@ impl Card {
     }
 
     fn readings(&mut self, wanted: Wanted, times: &mut Times) {
+        if !self.card.has_driver() {
+            // The next sample does not list it any more.
+            let message = "it is off the bus, or the driver amdgpu has let go of it".to_owned();
+            let error = Some(GpuError { kind: GpuErrorKind::Other, message });
+            self.gpu = Gpu { error, ..self.gpu.identity() };
+            self.complete = false;
+            return;
+        }
+        self.gpu.error = None;
+        self.gpu.asleep = self.sleeps();
+        if !self.gpu.asleep && self.complete && self.autosuspend.waits(&self.card.device, Instant::now()) {
+            return;
+        }
         let mut log = ReadingLog::new(times);
         let mut files = Files { log: &mut log, refused: false };
-        if self.gpu.uuid.is_none() {
-            identity::read(&self.card, &self.root, &mut self.gpu);
-        }
         clear(&mut self.gpu, Kind::Fast);
         memory(&self.card, &mut self.gpu, &mut files);
-        self.gpu.asleep = self.sleeps();
         if self.gpu.asleep {
             return self.rest();
         }
@@ -54,21 +67,33 @@ impl Card {
         let mut refused = files.refused;
         self.gpu.gaps = log.gaps_of(Kind::Fast, &self.gpu);
         if wanted.slow || !self.complete {
-            let mut files = Files { log: &mut log, refused: false };
-            clear(&mut self.gpu, Kind::Slow);
-            self.slow(&mut files);
-            refused |= files.refused;
-            self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);
-            self.fixed(&mut Files { log: &mut log, refused: false });
-            self.gpu.fixed_gaps = log.gaps_of(Kind::Fixed, &self.gpu);
-            self.complete = true;
+            refused |= self.slower(&mut log);
         }
+        self.autosuspend.see(&self.gpu);
         // It fell asleep between two files.
         if refused && self.sleeps() {
             self.gpu.asleep = true;
             clear_but_memory(&mut self.gpu);
             self.rest();
         }
+    }
+
+    /// What is not read at every sample; whether the driver refused some of it for now. Fixed readings are read once, and
+    /// again as long as one of them fails.
+    fn slower(&mut self, log: &mut ReadingLog<'_>) -> bool {
+        let mut files = Files { log, refused: false };
+        clear(&mut self.gpu, Kind::Slow);
+        self.slow(&mut files);
+        let mut refused = files.refused;
+        self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);
+        if !self.complete || !self.gpu.fixed_gaps.failed.is_empty() {
+            let mut files = Files { log, refused: false };
+            self.fixed(&mut files);
+            refused |= files.refused;
+            self.gpu.fixed_gaps = log.gaps_of(Kind::Fixed, &self.gpu);
+        }
+        self.complete = true;
+        refused
     }
 
     /// What is known of a card without waking it: its fixed readings and its memory.
@@ -78,6 +103,7 @@ impl Card {
         self.gpu.slow_gaps = Gaps::default();
         // What could not be read is read when it wakes.
         self.complete = false;
+        self.autosuspend = Autosuspend::default();
     }
 
     fn fast(&mut self, files: &mut Files<'_, '_>) {
@@ -99,7 +125,7 @@ impl Card {
             sensors.fans(&mut self.gpu, files);
         }
         if !self.card.integrated {
-            link::read(device, &mut self.gpu, files);
+            link::now(device, &mut self.gpu, files);
             self.gpu.pcie_replays = files.number("pcie_replays", &device.join("pcie_replay_count"), 1);
         }
         ras::read(&device.join("ras"), &mut self.gpu, files);
@@ -110,6 +136,9 @@ impl Card {
         let device = &self.card.device;
         if let Some(sensors) = &self.sensors {
             sensors.limits(&mut self.gpu, files);
+        }
+        if !self.card.integrated {
+            link::most(device, &mut self.gpu, files);
         }
         self.gpu.graphics_clock_max_mhz = fastest(&device.join("pp_dpm_sclk"), "graphics_clock_max_mhz", files);
         self.gpu.memory_clock_max_mhz = fastest(&device.join("pp_dpm_mclk"), "memory_clock_max_mhz", files);
@@ -125,6 +154,10 @@ impl Device for Card {
         times.insert("sysfs".to_owned(), micros(start));
         let gpu = Gpu { read_us: Some(micros(start)), ..self.gpu.clone() };
         Reading { gpu, xids: Vec::new(), listening: false, times }
+    }
+
+    fn identity(&self) -> Gpu {
+        self.gpu.identity()
     }
 }
 

@@ -13,11 +13,15 @@ const SWITCH: [(&str, &str); 4] =
 /// Gigatransfers a second, by PCIe generation from 1.
 const SPEEDS: [&str; 7] = ["2.5", "5.0", "8.0", "16.0", "32.0", "64.0", "128.0"];
 
-pub(super) fn read(device: &Path, gpu: &mut Gpu, files: &mut Files<'_, '_>) {
+pub(super) fn now(device: &Path, gpu: &mut Gpu, files: &mut Files<'_, '_>) {
     let port = slot_port(device);
     gpu.pcie_generation = files.take("pcie_generation", generation(&port.join("current_link_speed")));
     gpu.pcie_width = files.take("pcie_width", width(&port.join("current_link_width")));
-    // The slot may have less than the card: what both have is the most.
+}
+
+/// The slot may have less than the card: what both have is the most.
+pub(super) fn most(device: &Path, gpu: &mut Gpu, files: &mut Files<'_, '_>) {
+    let port = slot_port(device);
     let other = port.parent().filter(|parent| is_bridge(parent));
     let most = |file: &str, read: fn(&Path) -> Result<u32, Missing>| {
         let own = read(&port.join(file))?;

@@ -1,5 +1,6 @@
 //! The GPUs of the kernel's driver amdgpu, through sysfs. Files, units and traps follow the kernel's `amdgpu_pm.c`.
 
+mod autosuspend;
 mod card;
 mod files;
 mod identity;
@@ -8,7 +9,6 @@ mod processes;
 mod ras;
 mod sensors;
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -28,6 +28,7 @@ pub(super) struct Reader {
     /// A card was there: if it is lost, the GPU in the processor does not take its place.
     had_card: bool,
     gpus: Threads,
+    driver_version: Option<String>,
 }
 
 impl Reader {
@@ -35,28 +36,42 @@ impl Reader {
     pub(super) fn of(arguments: &[String]) -> Option<Self> {
         let [first, root, wanted] = arguments else { return None };
         let wanted = AmdGpus::parse(wanted).filter(|_| first == wire::AMD_GPUS)?;
-        Some(Self { root: root.into(), wanted, cards: Vec::new(), had_card: false, gpus: Threads::default() })
+        Some(Self {
+            root: root.into(),
+            wanted,
+            cards: Vec::new(),
+            had_card: false,
+            gpus: Threads::default(),
+            driver_version: None,
+        })
     }
 
-    /// Finds the cards again. A thread that hangs in the driver stays with the card that it reads.
+    /// Finds the cards again. One that stays keeps its thread, also where others come and go.
     fn look(&mut self) -> Result<(), GpuFault> {
         let mut cards = amd_cards::cards(&self.root, self.wanted);
         self.had_card |= cards.iter().any(|card| !card.integrated);
         if self.had_card && self.wanted == AmdGpus::Auto {
             cards.retain(|card| !card.integrated);
         }
-        if cards != self.cards {
-            self.gpus = Threads::default();
-            for (index, card) in (0..).zip(&cards) {
-                self.gpus.push(Card::new(index, card.clone(), self.root.clone()))?;
+        for at in (0..self.cards.len()).rev() {
+            if !cards.contains(&self.cards[at]) {
+                self.cards.remove(at);
+                self.gpus.remove(at);
             }
-            self.cards = cards;
         }
+        // Both lists have the same order.
+        for (at, card) in cards.into_iter().enumerate() {
+            if self.cards.get(at) != Some(&card) {
+                self.gpus.insert(at, Card::new(card.clone(), self.root.clone()))?;
+                self.cards.insert(at, card);
+            }
+        }
+        self.driver_version = self.find_version();
         Ok(())
     }
 
     /// The module's own version where it is built apart from the kernel, else the kernel's.
-    fn driver_version(&self) -> Option<String> {
+    fn find_version(&self) -> Option<String> {
         let text = |file: &str| files::text(&self.root.join(file)).ok();
         text("sys/module/amdgpu/version")
             .or_else(|| text("proc/sys/kernel/osrelease").map(|kernel| format!("Linux {kernel}")))
@@ -66,14 +81,13 @@ impl Reader {
 impl reader::Reader for Reader {
     fn sample(&mut self, wanted: Wanted) -> Result<GpuSample, GpuFault> {
         let start = Instant::now();
-        let gone = |card: &AmdCard| fs::symlink_metadata(&card.device).is_err();
-        if wanted.slow || self.cards.is_empty() || self.cards.iter().any(gone) {
+        if wanted.slow || self.cards.is_empty() || !self.cards.iter().all(AmdCard::has_driver) {
             self.look()?;
         }
         let mut times = Times::new();
         let Answers { gpus, slow_fresh, .. } = self.gpus.read(wanted, &mut times);
         Ok(GpuSample {
-            driver_version: self.driver_version(),
+            driver_version: self.driver_version.clone(),
             gpus,
             slow_fresh,
             read_us: micros(start),

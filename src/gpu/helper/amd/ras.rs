@@ -7,6 +7,8 @@ use std::path::Path;
 use super::files::{self, Files, Missing};
 use crate::gpu::sample::{Gpu, RetiredPages};
 
+/// The bit of the memory (UMC) in the mask of what is watched; a card without ECC memory may have those of its caches.
+const MEMORY: u64 = 1;
 /// More parts of a card than any has.
 const MOST_BLOCKS: usize = 64;
 
@@ -31,7 +33,7 @@ pub(super) fn read(folder: &Path, gpu: &mut Gpu, files: &mut Files<'_, '_>) {
 /// `feature mask: 0x0000000f`
 fn enabled(text: &str) -> Option<bool> {
     let mask = text.lines().find_map(|line| line.split_once("mask:"))?.1.trim();
-    u64::from_str_radix(mask.trim_start_matches("0x"), 16).ok().map(|mask| mask != 0)
+    u64::from_str_radix(mask.trim_start_matches("0x"), 16).ok().map(|mask| mask & MEMORY != 0)
 }
 
 /// The sum over all parts; one that cannot be asked makes it unknown.
@@ -69,7 +71,7 @@ fn bad_pages_are_counted_by_their_state() {
     assert_eq!(pages(text), RetiredPages { single_bit: 0, double_bit: 3, pending: true });
     assert_eq!(pages("0x00000001 : 0x00001000 : R"), RetiredPages { single_bit: 0, double_bit: 1, pending: false });
     assert_eq!(
-        (enabled("feature mask: 0x0000000f"), enabled("feature mask: 0x0"), enabled("x")),
-        (Some(true), Some(false), None)
+        ["feature mask: 0x0000000f", "feature mask: 0x3ffe", "feature mask: 0x0", "x"].map(enabled),
+        [Some(true), Some(false), Some(false), None]
     );
 }
