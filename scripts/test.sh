@@ -600,7 +600,7 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu runtime secrets kmsg processes monitoring monitoring-agent orchestrator gateway live-runner; do
+        for override in compose gpu amd runtime secrets kmsg processes monitoring monitoring-agent orchestrator gateway live-runner; do
             ORCH_SECRET=secret $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else

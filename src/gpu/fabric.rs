@@ -15,7 +15,9 @@ pub(crate) const UNHEALTHY: &str = "unhealthy";
 impl Gpu {
     /// The GPU waits for its registration, and nothing computes on it: until then CUDA programs fail with error 802.
     pub(crate) fn awaits_fabric(&self) -> bool {
-        let waits = self.fabric_state.as_deref().is_some_and(|state| state != COMPLETED);
+        // A card without NVLink is in no fabric, whatever the driver says.
+        let has_nvlink = self.nvlinks_active.is_some();
+        let waits = has_nvlink && self.fabric_state.as_deref().is_some_and(|state| state != COMPLETED);
         // A container need not see all processes.
         let is_free = self.processes.as_ref().is_none_or(Vec::is_empty)
             && self.utilization_percent.is_none_or(|percent| percent == 0)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::json::MIB;
+use crate::sys::json::{MIB, one_decimal};
 
 /// A part of a GPU in MIG mode, with compute units of its own. Its memory is that of its GPU instance, which several
 /// compute instances can share.
@@ -17,7 +17,7 @@ pub(crate) struct MigInstance {
     pub(crate) sm_count: Option<u32>,
     pub(crate) vram_total_bytes: Option<u64>,
     pub(crate) vram_used_bytes: Option<u64>,
-    /// Of its GPU instance, in its first compute instance alone; as those of a whole GPU.
+    /// Of its GPU instance since the last sample, as in the next two.
     pub(crate) sm_activity_percent: Option<f64>,
     pub(crate) tensor_activity_percent: Option<f64>,
     pub(crate) dram_activity_percent: Option<f64>,
@@ -40,18 +40,17 @@ pub(crate) struct MigRow<'a> {
     /// MiB of its GPU instance.
     vram_total_mb: Option<u64>,
     vram_used_mb: Option<u64>,
-    /// Busy share of its GPU instance's SMs since the last sample (Hopper and later); only in the first entry of a GPU instance.
+    /// Percent of the compute units (SMs) of its GPU instance at work since the last sample (GPM, Hopper and later).
     sm_activity_percent: Option<f64>,
-    /// The same of its tensor cores.
+    /// Percent of its tensor cores at work.
     tensor_activity_percent: Option<f64>,
-    /// The same of its memory's bandwidth.
+    /// Percent of its memory bandwidth in use.
     dram_activity_percent: Option<f64>,
 }
 
 impl<'a> MigRow<'a> {
     pub(super) fn new(instance: &'a MigInstance) -> Self {
         let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes / MIB);
-        let share = |percent: Option<f64>| percent.map(|percent| (percent * 10.0).round() / 10.0);
         Self {
             uuid: instance.uuid.as_deref(),
             profile: instance.profile.as_deref(),
@@ -60,9 +59,9 @@ impl<'a> MigRow<'a> {
             sm_count: instance.sm_count,
             vram_total_mb: mib(instance.vram_total_bytes),
             vram_used_mb: mib(instance.vram_used_bytes),
-            sm_activity_percent: share(instance.sm_activity_percent),
-            tensor_activity_percent: share(instance.tensor_activity_percent),
-            dram_activity_percent: share(instance.dram_activity_percent),
+            sm_activity_percent: instance.sm_activity_percent.map(one_decimal),
+            tensor_activity_percent: instance.tensor_activity_percent.map(one_decimal),
+            dram_activity_percent: instance.dram_activity_percent.map(one_decimal),
         }
     }
 }

@@ -323,7 +323,7 @@ readings! {
     mig: Option<Vec<MigInstance>> = slow(
         "mig", Unit::Of("instances"),
         "The MIG instances of the GPU, or those that the container was given; empty without one, null outside MIG mode. \
-         Their memory in use is read at each sample.",
+         Their memory in use and their activity are read at each sample.",
     ).range(0, 64);
     processes: Option<Vec<Process>> = slow(
         "processes", Unit::Of("processes"), "Compute processes, at most 32. Their names need the host's /proc.",

@@ -127,23 +127,42 @@ fn is_idle(gpu: &Gpu) -> bool {
         && gpu.remapped_rows.is_none_or(|rows| !rows.pending && !rows.failed)
         && gpu.retired_pages.is_none_or(|pages| !pages.pending)
         && gpu.spare_rows.is_none_or(|banks| banks.none == 0)
-        && !is_lane_lost(gpu)
-        && gpu.inforom_corrupt != Some(true)
-        && gpu.ecc_uncorrected_volatile.is_none_or(|errors| errors == 0);
-    let is_damaged =
-        [gpu.sram_threshold_exceeded, gpu.channel_repair_pending, gpu.tpc_repair_pending, gpu.unrepairable_memory]
-            .contains(&Some(true));
-    is_unused && is_well && !is_damaged
+        && gpu.ecc_uncorrected_volatile.is_none_or(|errors| errors == 0)
+        && !(gpu.awaits_fabric() || gpu.fabric_error().is_some() || gpu.fabric_fault().is_some())
+        && !gpu.lacks_instance();
+    let flags = [
+        gpu.inforom_corrupt,
+        gpu.sram_threshold_exceeded,
+        gpu.channel_repair_pending,
+        gpu.tpc_repair_pending,
+        gpu.unrepairable_memory,
+    ];
+    is_unused && is_well && !flags.contains(&Some(true))
 }
 
-/// It has fewer lanes than card and slot: asleep it could not say so.
-fn is_lane_lost(gpu: &Gpu) -> bool {
-    gpu.pcie_width.zip(gpu.pcie_width_max).is_some_and(|(now, most)| now < most)
-}
-
-/// The same GPU while it is left alone: what is known of it without its driver.
+/// The same GPU while it is left alone: what is known of it without its driver, and what sleep does not repair. A GPU that
+/// falls asleep by itself, as after a crash of the helper, keeps the reasons for that.
 pub(crate) fn sleeping(gpu: &Gpu) -> Gpu {
-    Gpu { asleep: true, vram_total_bytes: gpu.vram_total_bytes, ..gpu.identity() }
+    Gpu {
+        asleep: true,
+        vram_total_bytes: gpu.vram_total_bytes,
+        // That nothing is requested does not stay true.
+        recovery_action: gpu.recovery_action.filter(|action| *action != 0),
+        remapped_rows: gpu.remapped_rows,
+        spare_rows: gpu.spare_rows,
+        retired_pages: gpu.retired_pages,
+        ecc_uncorrected_volatile: gpu.ecc_uncorrected_volatile,
+        sram_threshold_exceeded: gpu.sram_threshold_exceeded,
+        channel_repair_pending: gpu.channel_repair_pending,
+        tpc_repair_pending: gpu.tpc_repair_pending,
+        unrepairable_memory: gpu.unrepairable_memory,
+        inforom_corrupt: gpu.inforom_corrupt,
+        // A card in a bad slot sleeps nevertheless.
+        pcie_width: gpu.pcie_width,
+        pcie_width_max: gpu.pcie_width_max,
+        pcie_generation: gpu.pcie_generation,
+        ..gpu.identity()
+    }
 }
 
 #[cfg(test)]

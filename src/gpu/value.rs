@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mig_instance::{MigInstance, MigRow};
 use crate::sys::exposition::flag;
-use crate::sys::json::MIB;
+use crate::sys::json::{MIB, one_decimal};
 use crate::sys::order;
 
 /// What the driver counts in.
@@ -244,13 +244,13 @@ macro_rules! whole_numbers {
 }
 whole_numbers!(u32, i32, u64);
 
-/// A share or a rate, which is shown with one decimal.
+/// A share or a rate.
 impl Reported for Option<f64> {
     #[cfg(test)]
     type Shown = Self;
 
     fn shown(&self, _: Unit) -> Option<Value<'_>> {
-        self.map(|number| Value::Decimal((number * 10.0).round() / 10.0))
+        self.map(|number| Value::Decimal(one_decimal(number)))
     }
 
     fn number(&self) -> Option<f64> {

@@ -6,6 +6,11 @@ use serde::de::DeserializeOwned;
 /// Bytes in a MiB.
 pub(crate) const MIB: u64 = 1024 * 1024;
 
+/// As shares and rates are shown.
+pub(crate) fn one_decimal(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
 /// JSON text with a \u escape for every character outside visible ASCII. Such characters occur only in strings.
 pub(crate) fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -104,8 +104,7 @@ fn instances(all: &Value) -> Value {
     let all = all.as_array().expect("a list").iter().zip(0..);
     let instance = |(one, number): (&Value, u64)| {
         json!({"uuid": mig_uuid(number), "profile": one[3], "gpu_instance": one[0], "compute_instance": one[1],
-            "sm_count": one[2], "vram_total_mb": one[4], "vram_used_mb": one[5],
-            "sm_activity_percent": null,
+            "sm_count": one[2], "vram_total_mb": one[4], "vram_used_mb": one[5], "sm_activity_percent": null,
             "tensor_activity_percent": null, "dram_activity_percent": null})
     };
     all.map(instance).collect()

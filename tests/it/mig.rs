@@ -6,6 +6,8 @@ use crate::doctor::machine;
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::{has, is_ok, start};
 use crate::harness::{Worker, agent_net, codes, run, verdict};
+use crate::helper::Helper;
+use crate::newer_drivers::apart;
 use crate::nvml::FakeNvml;
 use crate::process_names::{own_proc, process};
 use crate::readings::stays_ok;
@@ -26,9 +28,8 @@ fn uuid(number: usize) -> String {
 
 fn row(number: usize, ids: [u32; 2], sms: u32, profile: Option<&str>, memory: [u32; 2]) -> Value {
     json!({"uuid": uuid(number), "profile": profile, "gpu_instance": ids[0], "compute_instance": ids[1],
-        "sm_count": sms, "vram_total_mb": memory[0], "vram_used_mb": memory[1],
-        "sm_activity_percent": null,
-            "tensor_activity_percent": null, "dram_activity_percent": null})
+        "sm_count": sms, "vram_total_mb": memory[0], "vram_used_mb": memory[1], "sm_activity_percent": null,
+        "tensor_activity_percent": null, "dram_activity_percent": null})
 }
 
 /// A worker with these settings of the library, and both fakes.
@@ -220,26 +221,86 @@ fn ollama_is_compared_with_the_instances_that_it_runs_on() {
     });
 }
 
+/// SM, tensor and DRAM activity of each instance.
+fn busy(sample: &Value) -> Vec<[Option<f64>; 3]> {
+    let names = ["sm_activity_percent", "tensor_activity_percent", "dram_activity_percent"];
+    let all = sample["gpus"][0]["mig"].as_array().unwrap().iter();
+    all.map(|one| names.map(|name| one[name].as_f64())).collect()
+}
+
 #[test]
-fn each_gpu_instance_has_its_own_activity() {
-    // The last two share a GPU instance.
-    let instances = "gpu0.mig=1\ngpu0.gpm_support=1\ngpu0.utilization=err:3\ngpu0.mig0=3/0/60/3/3/40448/9000\n\
-        gpu0.mig1=9/0/16/1/1/9984/9\ngpu0.mig2=9/1/16/1/1/9984/9\ngpu0.gpm3=37.5/12/80\ngpu0.gpm9=1/!3/nan\n";
-    let (worker, nvml, _ollama) = worker(instances, &[("SAMPLE_INTERVAL", "150ms")]);
-    let shares = |report: &Value, at: usize| {
-        let one = &report["gpus"][0]["mig"][at];
-        ["sm", "tensor", "dram"].map(|unit| one[format!("{unit}_activity_percent")].clone())
-    };
-    let known = |r: &Value| r["gpus"][0]["mig"][0]["sm_activity_percent"] == 37.5 && verdict(r) == "ok";
-    let report = worker.report_when("the activity of an instance", known);
-    assert_eq!(shares(&report, 0), [json!(37.5), json!(12.0), json!(80.0)]);
-    assert_eq!(shares(&report, 1), [json!(1.0), Value::Null, Value::Null]);
-    assert_eq!(shares(&report, 2), [Value::Null, Value::Null, Value::Null]);
-    assert_eq!(report["gpus"][0]["failed"], json!({}), "a share of an instance is not a reading of the GPU");
+fn each_gpu_instance_has_its_own_activity_since_the_last_sample() {
+    let gpm = "gpu0.gpm=90/80/70/60/50\ngpu0.mig0.gpm=37.25/12/80\ngpu0.mig2.gpm=1/!3/nan\n";
+    // Two compute instances of one GPU instance, and another GPU instance.
+    let three = "gpu0.mig0=3/0/60/3/1/40448/9000\ngpu0.mig1=3/1/60/3/2/40448/9000\ngpu0.mig2=11/0/16/1/1/9984/9\n";
+    let set = |more: &str| format!("{PARENT}{three}{gpm}{more}");
+    let nvml = FakeNvml::new(&set(""));
+    let mut helper = Helper::start(&nvml);
+    let (shared, own, none) = ([Some(37.25), Some(12.0), Some(80.0)], [Some(1.0), None, None], [None; 3]);
+    assert_eq!(busy(&helper.ask_slow()), [none; 3]);
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [shared, shared, own]);
+    // A probe's samples repeat the values, and a new list keeps them.
+    nvml.set(&set("gpu0.mig0.gpm_sample=err:3\n"));
+    assert_eq!(busy(&helper.ask(Some("mark"))), [shared, shared, own]);
+    nvml.set(&set(""));
+    apart();
+    let sample = helper.ask_slow();
+    assert_eq!(busy(&sample), [shared, shared, own]);
+    // What an instance lacks is not a fault of the GPU.
+    let gpu = &sample["gpus"][0];
+    assert_eq!(
+        (&gpu["error"], &gpu["gaps"]["failed"], &gpu["slow_gaps"]["failed"]),
+        (&Value::Null, &json!({}), &json!({}))
+    );
+    // The GPU instance got the id of one that was destroyed.
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\n"));
+    apart();
+    assert_eq!(busy(&helper.ask_slow()), [shared, shared, none]);
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [shared, shared, own]);
+    // All are gone, and the same return.
+    nvml.set(PARENT);
+    assert_eq!(busy(&helper.ask(None)), [none; 0]);
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\n"));
+    apart();
+    assert_eq!(busy(&helper.ask_slow()), [none; 3]);
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [shared, shared, own]);
+    // One of another size has the id and the UUID of one that was destroyed.
+    let smaller = "gpu0.mig2=11/0/16/1/1/4864/9\ngpu0.mig2.uuid=MIG-new\n";
+    nvml.set(&set(smaller));
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [none; 3]);
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [shared, shared, own]);
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\n"));
+    helper.ask(None);
+    // A GPU that did not answer begins again.
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\ngpu0.handle=15\n"));
+    helper.ask(None);
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\n"));
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [none; 3]);
+    // A user who may not have it is not asked again.
+    nvml.set(&set("gpu0.mig2.uuid=MIG-new\ngpu0.mig0.gpm_sample=err:4\n"));
+    apart();
+    assert_eq!(busy(&helper.ask(None)), [none, none, own]);
+}
+
+#[test]
+fn the_activity_of_instances_is_in_the_report_and_once_for_each_gpu_instance_in_the_metrics() {
+    let library = "gpu0.gpm=90/80/70\ngpu0.mig0=3/0/60/3/1/40448/9000\ngpu0.mig1=3/1/60/3/2/40448/9000\n\
+        gpu0.mig0.gpm=37.25/12/80\n";
+    let (worker, _nvml, _ollama) = worker(library, &[]);
+    let known = |report: &Value| report["gpus"][0]["mig"][1]["sm_activity_percent"] == 37.3;
+    let report = worker.report_when("activity", |report| is_ok(report) && known(report));
+    assert_eq!(report["gpus"][0]["mig"][0]["dram_activity_percent"], 80.0);
     let metrics = worker.get("/metrics");
-    let series = "agent_net_gpu_mig_sm_activity_ratio{uuid=\"GPU-00000000-0000-0000-0000-000000000000\",gpu_instance_id=\"3\"} 0.375\n";
-    assert!(metrics.text().contains(series), "{}", metrics.text());
-    // Another instance with the same id begins with samples of its own.
-    nvml.set(&instances.replace("gpm3=37.5", "gpm3=50"));
-    worker.report_when("a new value", |r| r["gpus"][0]["mig"][0]["sm_activity_percent"] == 50.0);
+    for (name, value) in [("sm", "0.3725"), ("tensor", "0.12"), ("dram", "0.8")] {
+        let series = format!(
+            "agent_net_gpu_mig_{name}_activity_ratio{{uuid=\"GPU-00000000-0000-0000-0000-000000000000\",gpu_instance_id=\"3\"}} {value}"
+        );
+        assert_eq!(metrics.text().matches(&format!("{series}\n")).count(), 1, "{series} in {}", metrics.text());
+    }
 }

@@ -36,7 +36,7 @@ const GPM: [&str; 5] = [
 ];
 
 /// A little more than the driver needs between two GPM samples.
-fn apart() {
+pub fn apart() {
     thread::sleep(Duration::from_millis(120));
 }
 
@@ -173,7 +173,10 @@ fn the_fabric_is_said_in_words() {
     let gpu = check("1/999/0/0", json!(["not_started", null, null]));
     assert!(!is_in(&gpu, "unsupported", "fabric_status") && !is_in(&gpu, "failed", "fabric_status"), "{gpu:#}");
     check("2/999/0/0", json!(["in_progress", null, null]));
-    check("3/3/0/0", json!(["completed", "not supported by this GPU or its driver (NVML_ERROR_NOT_SUPPORTED)", null]));
+    check("3/10/0/0", json!(["completed", "the driver timed out (NVML_ERROR_TIMEOUT)", null]));
+    // No NVSwitches.
+    let gpu = check("3/3/0/0", json!([null, null, null]));
+    assert!(is_in(&gpu, "unsupported", "fabric_state") && is_in(&gpu, "unsupported", "fabric_status"), "{gpu:#}");
     check("3/0/1/3", json!(["completed", "success", "limited capacity: reduced bandwidth"]));
     let gpu = check("4/0/0/0", json!([null, null, null]));
     assert_eq!(gpu["slow_gaps"]["failed"]["fabric_state"]["words"], "4 is impossible");
@@ -355,9 +358,14 @@ fn memcheck_finds_nothing_in_the_calls_of_newer_drivers() {
     let nvml = FakeNvml::new(ALL);
     let mut helper = Helper::of(program, &nvml);
     wait_for("a first sample", || helper.ask_slow()["gpus"][0]["error"].is_null().then_some(()));
-    for change in
-        ["fabric_version=2", "fabric_version=err:13", "spares=err:999", "gpm=1/nan/!3/1", "used_by=9:4200042:3"]
-    {
+    for change in [
+        "fabric_version=2",
+        "fabric_version=err:13",
+        "spares=err:999",
+        "gpm=1/nan/!3/1",
+        "used_by=9:4200042:3",
+        "mig=1\ngpu0.mig0=3/0/60/3/3/40448/9000\ngpu0.mig0.gpm=1/2/3",
+    ] {
         nvml.set(&format!("{ALL}\ngpu0.{change}"));
         wait_for(change, || helper.ask_slow()["gpus"][0]["error"].is_null().then_some(()));
     }

@@ -85,8 +85,8 @@ impl Device {
         if log.error.is_none() {
             // An instance that is gone changes more than the list: its processes, and perhaps the mode.
             self.slower_readings(device, wanted.slow || !is_listed, &mut log);
-            self.instances.activity(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
         }
+        self.instances.activity(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
         let mut gpu = Gpu { error: log.error, ..self.gpu.clone() };
         if gpu.all_gaps().iter().any(|gaps| gaps.inforom_corrupt) {
             gpu.inforom_corrupt = Some(true);

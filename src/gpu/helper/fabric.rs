@@ -2,6 +2,7 @@
 
 use nvml_wrapper::Device;
 use nvml_wrapper::error::{NvmlError, nvml_try};
+use nvml_wrapper_sys::bindings as c;
 
 use super::final_calls::FinalCalls;
 use super::raw::health::{self, FabricInfo};
@@ -41,6 +42,10 @@ impl FabricVersion {
         let Some(info) = info else { return };
         let state = match info.state {
             0 => return NAMES.iter().for_each(|name| log.unsupported(name)),
+            // It was looked for, and the machine has no NVSwitches.
+            3 if info.status == c::nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED => {
+                return NAMES.iter().for_each(|name| log.unsupported(name));
+            }
             1 => NOT_STARTED,
             2 => IN_PROGRESS,
             3 => COMPLETED,

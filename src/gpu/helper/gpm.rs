@@ -40,6 +40,9 @@ pub(super) struct Gpm {
     support: Support,
 }
 
+/// SM, tensor and DRAM activity in percent.
+pub(super) type Activity = [Option<f64>; 3];
+
 #[derive(Default)]
 enum Support {
     #[default]
@@ -59,27 +62,18 @@ struct Samples {
 
 impl Gpm {
     pub(super) fn of_instance(id: u32) -> Self {
-        Self { instance: Some(id), ..Self::default() }
+        Self { instance: Some(id), support: Support::Untried }
     }
 
-    /// SM, tensor and DRAM activity of the GPU instance in percent. What it lacks is null, and never a fault of the GPU.
-    pub(super) fn shares(
-        &mut self,
-        gpu: &Device<'static>,
-        probing: bool,
-        log: &mut ReadingLog<'_>,
-    ) -> [Option<f64>; 3] {
-        let Some(values) = self.values(gpu, probing, log) else { return [None; 3] };
-        [0, 1, 2].map(|at| {
-            let (code, value) = values[at];
-            nvml_try(code).ok().and_then(|()| plausible::check_decimal(NAMES[at], value).ok())
-        })
+    /// Of a GPU instance of this GPU. What it lacks is not a fault of the GPU.
+    pub(super) fn activity(&mut self, device: &Device<'static>, probing: bool, log: &mut ReadingLog<'_>) -> Activity {
+        let [sm, tensor, dram, ..] = self.values(device, probing, &[], log);
+        [sm, tensor, dram]
     }
 
     /// Of the whole GPU. `probing`: this sample is a probe's, between those of SAMPLE_INTERVAL.
     pub(super) fn read(&mut self, device: &Device<'static>, gpu: &mut Gpu, probing: bool, log: &mut ReadingLog<'_>) {
-        let values = self.values(device, probing, log).map(|values| checked(values, log));
-        let [sm, tensor, dram, sent, received] = values.unwrap_or_default();
+        let [sm, tensor, dram, sent, received] = self.values(device, probing, &NAMES, log);
         (gpu.sm_activity_percent, gpu.tensor_activity_percent, gpu.dram_activity_percent) = (sm, tensor, dram);
         (gpu.pcie_sent_mib_per_second, gpu.pcie_received_mib_per_second) = (sent, received);
     }
@@ -91,10 +85,26 @@ impl Gpm {
         }
     }
 
-    /// The metrics since the last sample. None: there are none, or not yet, and the log has why.
-    fn values(&mut self, device: &Device<'static>, probing: bool, log: &mut ReadingLog<'_>) -> Option<Values> {
-        // Those of the whole GPU alone are readings of the table.
-        let names: &[&str] = if self.instance.is_none() { &NAMES } else { &[] };
+    /// The metrics since the last sample. `names`: of the readings that the log gets the reasons for what is missing.
+    fn values(
+        &mut self,
+        device: &Device<'static>,
+        probing: bool,
+        names: &[&str],
+        log: &mut ReadingLog<'_>,
+    ) -> [Option<f64>; METRICS.len()] {
+        let values = self.compared(device, probing, names, log);
+        values.map(|values| checked(values, names, log)).unwrap_or_default()
+    }
+
+    /// None: there are none, or not yet.
+    fn compared(
+        &mut self,
+        device: &Device<'static>,
+        probing: bool,
+        names: &[&str],
+        log: &mut ReadingLog<'_>,
+    ) -> Option<Values> {
         if matches!(self.support, Support::Untried) {
             self.support = log.at("gpm_support", names, || start(device))?;
         }
@@ -150,11 +160,15 @@ fn start(device: &Device<'static>) -> Result<Support, NvmlError> {
     }
 }
 
-fn checked(values: Values, log: &mut ReadingLog<'_>) -> [Option<f64>; METRICS.len()] {
+fn checked(values: Values, names: &[&str], log: &mut ReadingLog<'_>) -> [Option<f64>; METRICS.len()] {
     let mut all = [None; METRICS.len()];
-    for ((known, name), (code, value)) in all.iter_mut().zip(NAMES).zip(values) {
-        let value = log.take(&[name], nvml_try(code).map(|()| value));
-        *known = value.and_then(|value| plausible::check_decimal(name, value).map_err(|why| log.fail(name, &why)).ok());
+    for (at, (code, value)) in values.into_iter().enumerate() {
+        let logged = names.get(at..=at).unwrap_or_default();
+        let value = log.take(logged, nvml_try(code).map(|()| value));
+        all[at] = value.and_then(|value| {
+            let checked = plausible::check_decimal(NAMES[at], value);
+            checked.map_err(|why| logged.iter().for_each(|name| log.fail(name, &why))).ok()
+        });
     }
     all
 }

@@ -1,5 +1,6 @@
-//! The instances of a GPU in MIG mode. They are listed with the slow readings, and their memory is read at each sample: one
-//! call each. A handle ends with its instance, and NVML may give it to another one: none is kept beyond the next list.
+//! The instances of a GPU in MIG mode. They are listed with the slow readings. Their memory is read at each sample, with
+//! their activity where the GPU has GPM. An instance is a compute instance: a GPU instance without one is not
+//! listed. A handle ends with its instance, and NVML may give it to another one: none is kept beyond the next list.
 
 use std::mem;
 
@@ -22,15 +23,8 @@ pub(super) struct Instances {
     handles: Vec<Device<'static>>,
     /// Bytes of each one's memory; None: it cannot be read.
     totals: Vec<Option<u64>>,
-    activities: Vec<Activity>,
-}
-
-/// The GPM samples of one GPU instance.
-struct Activity {
-    id: u32,
-    /// Of its first compute instance: another one with the same id is another instance.
-    uuid: Option<String>,
-    gpm: Gpm,
+    /// Of each GPU instance: its id, the UUID of its first instance, and how busy it was.
+    gpm: Vec<(u32, Option<String>, Gpm)>,
 }
 
 impl Instances {
@@ -40,7 +34,7 @@ impl Instances {
 
     /// Looks whether MIG is on, and lists the instances.
     pub(super) fn list(&mut self, device: &Device<'static>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
-        (self.handles, self.totals) = (Vec::new(), Vec::new());
+        let mut gpm = mem::take(self).gpm;
         let mode = log.at("mig_mode", &["mig_mode", "mig"], || device.mig_mode().map(|mode| mode.current));
         gpu.mig_mode = mode.and_then(|mode| log.plausible("mig_mode", mode)).map(|mode| mode == 1);
         if gpu.mig_mode != Some(true) {
@@ -54,10 +48,40 @@ impl Instances {
         self.totals =
             instances.iter().map(|one| one.vram_total_bytes.filter(|_| one.vram_used_bytes.is_some())).collect();
         (gpu.mig, self.handles) = (Some(instances), handles);
+        // An id is given to another one once its GPU instance is gone: then what was kept of it is of no use.
+        self.gpm = gpu
+            .memories()
+            .filter_map(|one| Some((one.gpu_instance?, one.uuid.clone())))
+            .map(|(id, uuid)| {
+                let kept = gpm.iter().position(|(of, first, _)| (*of, first) == (id, &uuid));
+                kept.map_or_else(|| (id, uuid, Gpm::of_instance(id)), |at| gpm.swap_remove(at))
+            })
+            .collect();
+    }
+
+    /// Reads how busy each GPU instance was since the last sample. `probing`: this sample is a probe's.
+    pub(super) fn activity(
+        &mut self,
+        device: &Device<'static>,
+        gpu: &mut Gpu,
+        probing: bool,
+        log: &mut ReadingLog<'_>,
+    ) {
+        for (id, _, gpm) in &mut self.gpm {
+            let [sm, tensor, dram] = gpm.activity(device, probing, log);
+            for one in gpu.mig.iter_mut().flatten().filter(|one| one.gpu_instance == Some(*id)) {
+                (one.sm_activity_percent, one.tensor_activity_percent, one.dram_activity_percent) = (sm, tensor, dram);
+            }
+        }
+    }
+
+    /// Forgets the last samples of that: the GPU did not answer in between.
+    pub(super) fn interrupt(&mut self) {
+        self.gpm.iter_mut().for_each(|(.., gpm)| gpm.interrupt());
     }
 
     /// Reads the memory of the listed instances. False: one of them is gone or is another one, and must be listed again.
-    pub(super) fn refresh(&self, gpu: &mut Gpu, log: &mut ReadingLog<'_>) -> bool {
+    pub(super) fn refresh(&mut self, gpu: &mut Gpu, log: &mut ReadingLog<'_>) -> bool {
         let mut is_listed = true;
         for ((instance, handle), listed) in gpu.mig.iter_mut().flatten().zip(&self.handles).zip(&self.totals) {
             instance.vram_used_bytes = None;
@@ -66,42 +90,11 @@ impl Instances {
             instance.vram_used_bytes = read.map(|(_, used)| used);
             is_listed = read.is_some();
         }
-        is_listed
-    }
-}
-
-impl Instances {
-    /// Reads how busy the units of each GPU instance were since the last sample. `probing`: as for the whole GPU.
-    pub(super) fn activity(
-        &mut self,
-        device: &Device<'static>,
-        gpu: &mut Gpu,
-        probing: bool,
-        log: &mut ReadingLog<'_>,
-    ) {
-        let mut before = mem::take(&mut self.activities);
-        for instance in gpu.mig.iter_mut().flatten() {
-            (instance.sm_activity_percent, instance.tensor_activity_percent) = (None, None);
-            instance.dram_activity_percent = None;
-            // Without a compute instance nothing can run.
-            let (Some(id), Some(_)) = (instance.gpu_instance, instance.compute_instance) else { continue };
-            // Its first compute instance has the values of the whole.
-            if self.activities.iter().any(|known| known.id == id) {
-                continue;
-            }
-            let known = before.iter().position(|known| known.id == id && known.uuid == instance.uuid);
-            let new = || Activity { id, uuid: instance.uuid.clone(), gpm: Gpm::of_instance(id) };
-            let mut activity = known.map_or_else(new, |at| before.swap_remove(at));
-            let [sm, tensor, dram] = activity.gpm.shares(device, probing, log);
-            (instance.sm_activity_percent, instance.tensor_activity_percent) = (sm, tensor);
-            instance.dram_activity_percent = dram;
-            self.activities.push(activity);
+        if !is_listed {
+            // Another one can have its id and its UUID.
+            self.gpm.clear();
         }
-    }
-
-    /// Forgets the last samples: the GPU did not answer in between.
-    pub(super) fn interrupt(&mut self) {
-        self.activities.iter_mut().for_each(|known| known.gpm.interrupt());
+        is_listed
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
+use crate::gpu::mig_instance::MigInstance;
 use crate::gpu::sample::{Failure, Gaps, GpuError, GpuErrorKind};
-use crate::gpu::value::{Process, RemappedRows, RetiredPages};
+use crate::gpu::value::{Process, RemappedRows, RetiredPages, SpareRows};
 
 fn idle() -> Gpu {
     Gpu {
@@ -134,6 +135,15 @@ fn a_gpu_with_work_or_with_a_fault_is_not_left_alone() {
         Gpu { retired_pages: Some(RetiredPages { pending: true, ..RetiredPages::default() }), ..idle() },
         Gpu { inforom_corrupt: Some(true), ..idle() },
         Gpu { ecc_uncorrected_volatile: Some(1), ..idle() },
+        Gpu { spare_rows: Some(SpareRows { none: 1, ..SpareRows::default() }), ..idle() },
+        Gpu { sram_threshold_exceeded: Some(true), ..idle() },
+        Gpu { channel_repair_pending: Some(true), ..idle() },
+        Gpu { tpc_repair_pending: Some(true), ..idle() },
+        Gpu { unrepairable_memory: Some(true), ..idle() },
+        Gpu { fabric_state: Some("in_progress".into()), nvlinks_active: Some(18), ..idle() },
+        Gpu { fabric_status: Some("unknown error".into()), ..idle() },
+        Gpu { fabric_health: Some("unhealthy: unhealthy route".into()), ..idle() },
+        Gpu { mig: Some(Vec::<MigInstance>::new()), ..idle() },
     ] {
         assert!(!is_idle(&gpu), "{gpu:?}");
         let mut machine = Machine::new();
@@ -150,8 +160,12 @@ fn a_gpu_with_work_or_with_a_fault_is_not_left_alone() {
 }
 
 #[test]
-fn what_sleeps_has_no_readings_but_its_identity_and_size() {
-    let gpu = sleeping(&idle());
+fn what_sleeps_keeps_its_identity_its_size_and_what_sleep_does_not_repair() {
+    let bad = Gpu { recovery_action: Some(1), tpc_repair_pending: Some(true), pcie_width: Some(4), ..idle() };
+    let kept = sleeping(&bad);
+    assert_eq!((kept.recovery_action, kept.tpc_repair_pending, kept.pcie_width), (Some(1), Some(true), Some(4)));
+    let gpu = sleeping(&Gpu { recovery_action: Some(0), ..idle() });
+    assert_eq!(gpu.recovery_action, None);
     assert!(gpu.asleep && gpu.usable() && !gpu.says_nothing());
     assert_eq!((gpu.uuid.as_deref(), gpu.vram_total_bytes), (Some("GPU-a"), Some(8 << 30)));
     assert_eq!((gpu.vram_used_bytes, gpu.temperature_c, gpu.utilization_percent), (None, None, None));

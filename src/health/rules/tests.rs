@@ -10,6 +10,7 @@ use crate::gpu::host_facts::HostFacts;
 use crate::gpu::pci::PciId;
 use crate::gpu::sample::Gpu;
 use crate::gpu::sample::{FaultKind, GpuError, GpuErrorKind, GpuFault, GpuSample};
+use crate::gpu::sleep::sleeping;
 use crate::gpu::state::GpuState;
 use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::XidLog;
@@ -305,6 +306,11 @@ fn slowdowns_and_links() {
     of(&width(8, 0)).check(&[(PcieWidthLow, Degraded)]);
     of(&width(8, 8)).check(&[]);
     of(&width(16, 0)).check(&[]);
+    // A card in a bad slot falls asleep, and wakes.
+    let mut case = of(&width(8, 0));
+    let GpuState::Sample(awake) = case.gpu.clone() else { unreachable!() };
+    case.gpu = GpuState::Sample(GpuSample { gpus: awake.gpus.iter().map(sleeping).collect(), ..awake });
+    case.seen(20).check(&[(PcieWidthLow, Degraded)]);
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub mod health;
 
 const INVALID_ARGUMENT: c_int = 2;
 const INSUFFICIENT_SIZE: c_int = 7;
+/// A reading that a GPU does not have.
+const NOT_SUPPORTED: &str = "err:3";
 const SUCCESS: c_int = 0;
 
 struct State {

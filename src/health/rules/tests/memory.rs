@@ -68,7 +68,7 @@ fn a_gpu_waits_for_its_fabric_for_minutes_while_nothing_computes_on_it() {
     // Seen each 30 s: from the eleventh on for five minutes.
     let waiting = |times: u32, more: &str, expect: &[_]| {
         for state in ["not_started", "in_progress"] {
-            of(&format!(r#"{{"fabric_state":"{state}"{more}}}"#)).seen(times).check(expect);
+            of(&format!(r#"{{"nvlinks_active":18,"fabric_state":"{state}"{more}}}"#)).seen(times).check(expect);
         }
     };
     let unhealthy = &[(FabricUnhealthy, Unhealthy)];
@@ -79,7 +79,9 @@ fn a_gpu_waits_for_its_fabric_for_minutes_while_nothing_computes_on_it() {
     waiting(11, r#","processes":[{"pid":1,"vram_bytes":null}]"#, &[]);
     waiting(11, r#","utilization_percent":1"#, &[]);
     waiting(11, r#","vram_used_bytes":1073741824"#, &[]);
-    let mut case = of(r#"{"fabric_state":"in_progress"}"#).seen(21);
+    // Without NVLink it is in no fabric.
+    of(r#"{"fabric_state":"in_progress"}"#).seen(21).check(&[]);
+    let mut case = of(r#"{"nvlinks_active":0,"fabric_state":"in_progress"}"#).seen(21);
     let reasons = case.reasons(&[], NOW);
     assert_eq!(
         reasons[0].message,

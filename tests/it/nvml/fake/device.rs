@@ -2,9 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
-use crate::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, SUCCESS, index_of, mig, numbers, put, reading, setting, text};
-
-const NOT_SUPPORTED: &str = "err:3";
+use crate::{
+    INSUFFICIENT_SIZE, INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, index_of, mig, numbers, put, reading, setting, text,
+};
 
 /// A function that gives one number: `name in the file`, default, C name.
 macro_rules! number {

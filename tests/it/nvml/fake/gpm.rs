@@ -2,22 +2,25 @@
 //! number is NVML's error of that metric, `nan` and `inf` are numbers as well. A GPU without `gpm` does not support it, and
 //! `gpm_support=err:13` is a driver that cannot say. `gpm_sample=err:3` is what taking a sample returns, `gpm_metrics=err:3`
 //! what comparing two does. Samples of different GPUs, in the wrong order or less than 100 ms apart are refused, as is a
-//! buffer that was freed. Written from nvml.h 13.5; no driver at work was asked.
+//! buffer that was freed. A GPU instance has the same keys behind that of the first MIG instance with its id: `mig0.gpm`.
+//! Samples of two that had one id after each other are compared, as if it were one.
+//! Written from nvml.h 13.5; no driver at work was asked.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::{INVALID_ARGUMENT, SUCCESS, index_of, put, reading};
+use crate::{INVALID_ARGUMENT, SUCCESS, index_of, mig, put, reading};
 
 /// Ids of nvml.h, in the order of `gpm`.
 const IDS: [c_uint; 5] = [2, 5, 10, 20, 21];
-/// More than there are GPUs.
-const INSTANCES: usize = 1000;
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The GPU and the time of each buffer; a handle is its place from 1 on. None: freed.
-static BUFFERS: Mutex<Vec<Option<(usize, Instant)>>> = Mutex::new(Vec::new());
+/// The handle of the GPU or the instance, and when it was filled.
+type Sample = (usize, Instant);
+
+/// A handle is a buffer's place from 1 on. None: freed.
+static BUFFERS: Mutex<Vec<Option<Sample>>> = Mutex::new(Vec::new());
 
 #[repr(C)]
 pub struct Support {
@@ -51,24 +54,24 @@ pub extern "C" fn nvmlGpmSampleFree(buffer: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlGpmSampleGet(handle: *mut c_void, buffer: *mut c_void) -> c_int {
-    if let Err(code) = reading(handle, "gpm_sample", "") {
-        return code;
-    }
-    let mut buffers = BUFFERS.lock().unwrap();
-    let Some(sample) = &mut buffers[index_of(buffer)] else { return INVALID_ARGUMENT };
-    *sample = (index_of(handle), Instant::now());
-    SUCCESS
+    fill(handle, buffer)
 }
 
-/// `gpm3=…` are the values of the GPU instance with the id 3. Its samples are told from those of the whole GPU.
 #[unsafe(no_mangle)]
 pub extern "C" fn nvmlGpmMigSampleGet(handle: *mut c_void, instance: c_uint, buffer: *mut c_void) -> c_int {
+    match mig::first_of(handle, instance) {
+        Some(handle) => fill(handle, buffer),
+        None => INVALID_ARGUMENT,
+    }
+}
+
+fn fill(handle: *mut c_void, buffer: *mut c_void) -> c_int {
     if let Err(code) = reading(handle, "gpm_sample", "") {
         return code;
     }
     let mut buffers = BUFFERS.lock().unwrap();
     let Some(sample) = &mut buffers[index_of(buffer)] else { return INVALID_ARGUMENT };
-    *sample = (index_of(handle) + (instance as usize + 1) * INSTANCES, Instant::now());
+    *sample = (handle as usize, Instant::now());
     SUCCESS
 }
 
@@ -94,13 +97,12 @@ pub struct MetricsGet {
 pub extern "C" fn nvmlGpmMetricsGet(all: *mut MetricsGet) -> c_int {
     let (version, count, samples) = unsafe { ((*all).version, (*all).count, (*all).samples) };
     let sample = |at: usize| BUFFERS.lock().unwrap()[index_of(samples[at])];
-    let (Some((gpu, older)), Some((other, newer))) = (sample(0), sample(1)) else { return INVALID_ARGUMENT };
-    if version != 1 || gpu != other || newer.checked_duration_since(older).is_none_or(|apart| apart < SHORTEST) {
+    let (Some((of, older)), Some((other, newer))) = (sample(0), sample(1)) else { return INVALID_ARGUMENT };
+    if version != 1 || of != other || newer.checked_duration_since(older).is_none_or(|apart| apart < SHORTEST) {
         return INVALID_ARGUMENT;
     }
-    let handle = (gpu % INSTANCES + 1) as *mut c_void;
-    let name = (gpu / INSTANCES).checked_sub(1).map_or_else(|| "gpm".into(), |instance| format!("gpm{instance}"));
-    let text = match reading(handle, "gpm_metrics", "").and_then(|_| reading(handle, &name, "")) {
+    let handle = of as *mut c_void;
+    let text = match reading(handle, "gpm_metrics", "").and_then(|_| reading(handle, "gpm", "")) {
         Ok(text) => text,
         Err(code) => return code,
     };

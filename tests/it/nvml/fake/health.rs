@@ -5,9 +5,8 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
-use crate::{INVALID_ARGUMENT, SUCCESS, numbers, put, reading};
+use crate::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, numbers, put, reading};
 
-const NOT_SUPPORTED: &str = "err:3";
 const VERSION_MISMATCH: c_int = 25;
 
 /// nvmlEccSramErrorStatus_v1_t.

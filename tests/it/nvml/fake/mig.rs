@@ -14,14 +14,15 @@
 
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
-use crate::{INVALID_ARGUMENT, SUCCESS, index_of, put, reading, setting};
+use crate::{INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, index_of, put, reading, setting};
 
 const NOT_FOUND: c_int = 6;
-const NOT_SUPPORTED: &str = "err:3";
 
 /// The readings that instances have.
-const OWN: [&str; 8] =
-    ["name", "uuid", "memory", "memory_v2", "attributes", "processes", "gpu_instance", "compute_instance"];
+const OWN: [&str; 11] = [
+    "name", "uuid", "memory", "memory_v2", "attributes", "processes", "gpu_instance", "compute_instance", "gpm",
+    "gpm_sample", "gpm_metrics",
+];
 
 /// The number of the instance behind a handle; None: it is a GPU's.
 pub fn slot(handle: *mut c_void) -> Option<usize> {
@@ -42,6 +43,13 @@ fn instance(index: usize, slot: usize) -> Option<Vec<u64>> {
     let text = setting(&format!("gpu{index}.mig{slot}")).filter(|_| is_on)?;
     let numbers: Vec<u64> = text.split('/').filter_map(|part| part.parse().ok()).collect();
     (numbers.len() >= 7).then_some(numbers)
+}
+
+/// The handle of the first instance of this GPU instance, for `gpm.rs`.
+#[cfg(not(old))]
+pub fn first_of(gpu: *mut c_void, id: c_uint) -> Option<*mut c_void> {
+    let is_it = |slot: &usize| instance(index_of(gpu), *slot).is_some_and(|numbers| numbers[0] == u64::from(id));
+    (0..7).find(is_it).map(|slot| (gpu as usize | (slot + 1) << 16) as *mut c_void)
 }
 
 pub fn of(handle: *mut c_void) -> Option<Vec<u64>> {
