@@ -43,7 +43,8 @@ pub(crate) fn cards(root: &Path, wanted: AmdGpus) -> Vec<AmdCard> {
     order::sort_by(&mut found, |a, b| a.slot.cmp(&b.slot));
     if wanted == AmdGpus::Auto && found.iter().any(|card| card.integrated) {
         // Most processors of a desktop have one, and models run on the card.
-        let nvidia = || bus::devices(root, bus::NVIDIA, &["0x03"]).is_some_and(|all| !all.is_empty());
+        let is_ours = |device: &PathBuf| bus::is_for_nvidia(bus::driver_of(device).as_deref());
+        let nvidia = || bus::devices(root, bus::NVIDIA, &["0x03"]).is_some_and(|all| all.iter().any(is_ours));
         if found.iter().any(|card| !card.integrated) || nvidia() {
             found.retain(|card| !card.integrated);
         }

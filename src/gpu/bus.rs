@@ -24,3 +24,19 @@ pub(crate) fn devices(root: &Path, vendor: &str, classes: &[&str]) -> Option<Vec
 pub(crate) fn is_virtual(device: &Path) -> bool {
     fs::symlink_metadata(device.join("physfn")).is_ok()
 }
+
+/// The name of the driver that has the device, else of the one that it is reserved for.
+pub(crate) fn driver_of(device: &Path) -> Option<String> {
+    let bound = fs::read_link(device.join("driver")).ok();
+    if let Some(name) = bound.as_deref().and_then(Path::file_name) {
+        return Some(name.to_string_lossy().into_owned());
+    }
+    let reserved = fs::read_to_string(device.join("driver_override")).ok()?;
+    Some(reserved.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")
+}
+
+/// A card of NVIDIA has NVIDIA's driver or none: one that is passed to a virtual machine (vfio-pci, pci-stub, xen-pciback)
+/// or runs on another driver (nouveau, nvidiafb) is not missing, and no model runs on it here.
+pub(crate) fn is_for_nvidia(driver: Option<&str>) -> bool {
+    driver.is_none_or(|driver| driver == "nvidia")
+}

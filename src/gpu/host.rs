@@ -133,10 +133,8 @@ struct Card {
 }
 
 impl Card {
-    /// It has NVIDIA's driver or none: a card that is passed to a virtual machine (vfio-pci, pci-stub, xen-pciback) or
-    /// runs on another driver (nouveau, nvidiafb) is not missing.
     fn for_nvidia(&self) -> bool {
-        self.driver.as_deref().is_none_or(|driver| driver == "nvidia")
+        bus::is_for_nvidia(self.driver.as_deref())
     }
 }
 
@@ -148,7 +146,7 @@ fn cards(root: &Path) -> Option<Vec<Card>> {
 }
 
 fn card(device: &Path) -> Card {
-    Card { place: place(device), driver: driver_of(device) }
+    Card { place: place(device), driver: bus::driver_of(device) }
 }
 
 /// A short file without the line's end; empty where it cannot be read.
@@ -173,7 +171,7 @@ fn amd_unbound(root: &Path) -> Vec<PciId> {
     let mut unbound: Vec<PciId> = bus::devices(root, bus::AMD, &["0x03", "0x12"])
         .unwrap_or_default()
         .iter()
-        .filter(|device| driver_of(device).is_none() && is_card(device))
+        .filter(|device| bus::driver_of(device).is_none() && is_card(device))
         .filter_map(|device| place(device))
         .collect();
     order::sort(&mut unbound);
@@ -182,16 +180,6 @@ fn amd_unbound(root: &Path) -> Vec<PciId> {
 
 fn place(device: &Path) -> Option<PciId> {
     PciId::parse(device.file_name()?.to_str()?)
-}
-
-/// The name of the driver that has the device, else of the one that it is reserved for.
-fn driver_of(device: &Path) -> Option<String> {
-    let bound = fs::read_link(device.join("driver")).ok();
-    if let Some(name) = bound.as_deref().and_then(Path::file_name) {
-        return Some(name.to_string_lossy().into_owned());
-    }
-    let reserved = fs::read_to_string(device.join("driver_override")).ok()?;
-    Some(reserved.trim().to_owned()).filter(|name| !name.is_empty() && name != "(null)")
 }
 
 /// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read.

@@ -292,6 +292,29 @@ fn who_computes_is_known_by_the_kernels_driver_for_it() {
     assert_eq!(rows(1), [[json!(4_200_002), Value::Null, json!(1)]]);
 }
 
+/// A card in partitions (MI300X in CPX mode) is a node of the topology for each of them; bits 28 to 31 of the place are the
+/// partition.
+#[test]
+fn who_computes_on_a_partition_computes_on_its_card() {
+    let (machine, ollama) = (FakeAmd::new(&[MI300A]), idle_ollama());
+    let kfd = "sys/class/kfd/kfd";
+    for node in 0..4_u32 {
+        let folder = format!("{kfd}/topology/nodes/{}", node + 1);
+        machine.write(&format!("{folder}/gpu_id"), &(100 + node).to_string());
+        let place = 0x300 | node << 28;
+        machine.write(&format!("{folder}/properties"), &format!("vendor_id 4098\nlocation_id {place}\ndomain 0"));
+        machine.write(&format!("{kfd}/proc/{}/vram_{}", 4_200_001 + node, 100 + node), "1073741824");
+        machine.write(&format!("{kfd}/proc/4200009/vram_{}", 100 + node), "1073741824");
+    }
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    let processes = report["gpus"][0]["processes"].as_array().unwrap();
+    let rows: Vec<_> = processes.iter().map(|process| [&process["pid"], &process["vram_mb"]]).collect();
+    let alone = |pid: u32| [json!(pid), json!(1024)];
+    let expect =
+        [alone(4_200_001), alone(4_200_002), alone(4_200_003), alone(4_200_004), [json!(4_200_009), json!(4096)]];
+    assert_eq!(rows, expect.each_ref().map(|[pid, mb]| [pid, mb]), "{report:#}");
+}
+
 #[test]
 fn the_most_that_a_link_can_do_is_what_card_and_slot_can() {
     let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());

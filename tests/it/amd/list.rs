@@ -56,6 +56,22 @@ fn a_gpu_in_the_processor_is_listed_where_it_is_alone_or_wanted() {
     assert!(info("vendor=\"amd\"").contains("driver_version=\"\",cuda_version=\"\""), "{metrics}");
 }
 
+/// Such a card runs no model here: that of the processor is what there is.
+#[test]
+fn a_gpu_in_the_processor_is_listed_beside_a_card_that_nvidias_driver_does_not_have() {
+    for driver in ["vfio-pci", "nouveau"] {
+        let (machine, ollama) = (FakeAmd::new(&[RADEON_780M]), idle_ollama());
+        machine.add_nvidia();
+        let at = "sys/devices/pci0000:00/0000:00:1b.0/0000:41:00.0/driver";
+        std::fs::remove_file(format!("{}/{at}", machine.root())).unwrap();
+        machine.link(at, &format!("sys/bus/pci/drivers/{driver}"));
+        let worker = machine.start(&ollama, &[]);
+        let report =
+            worker.report_when(driver, |r| r["ollama"]["reachable"] == true && !codes(r).contains(&"NO_SAMPLE"));
+        assert_eq!((slots(&report), verdict(&report)), (vec!["0000:c3:00.0"], "ok"), "{report:#}");
+    }
+}
+
 /// Discrete by more than the name of the memory's vendor, which older kernels do not show.
 #[test]
 fn a_card_is_not_taken_for_a_part_of_the_processor() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{failure, read};
 use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::{MI250X, RX_580};
-use crate::fake_amd::{EBUSY, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
+use crate::fake_amd::{EBUSY, EIO, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
 use crate::gpus::{has, is_ok};
 use crate::harness::{codes, verdict, wait_for};
 use crate::kernel_log::kernel_says;
@@ -92,6 +92,46 @@ fn one_failed_reading_does_not_make_a_dead_card() {
     failure(&report["gpus"][0], "temperature_c");
     machine.card(0).heal("H/temp1_input");
     worker.report_when("verdict ok", is_ok);
+}
+
+/// Uptime and history go by the id: a card must not stay without it.
+#[test]
+fn an_id_that_could_not_be_read_is_read_again() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT]), idle_ollama());
+    machine.card(0).fail("unique_id", EIO);
+    let worker = machine.start(&ollama, &[("SLOW_SAMPLE_INTERVAL", "1s")]);
+    let report = worker.report_when("a reading", read);
+    assert!(report["gpus"][0]["uuid"].is_null(), "{report:#}");
+    machine.card(0).heal("unique_id");
+    worker.report_when("the id", |r| r["gpus"][0]["uuid"] == "GPU-5d1a7c0d3b2f4e61");
+}
+
+/// A helper that another program ended.
+#[test]
+fn a_helper_that_is_killed_is_replaced() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    let old = worker.helpers();
+    rustix::process::kill_process(old[0], rustix::process::Signal::KILL).unwrap();
+    wait_for("a new helper", || worker.helpers().first().is_some_and(|new| *new != old[0]).then_some(()));
+    let report = worker.report_when("verdict ok", is_ok);
+    assert_eq!(report["gpu_count"], 2, "{report:#}");
+}
+
+/// Two halves of one board may have one id; a text for Prometheus with a series twice is refused as a whole.
+#[test]
+fn two_gpus_with_one_id_are_two() {
+    let (machine, ollama) = (FakeAmd::new(&[MI250X, MI250X]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    let report = worker.report_when("verdict ok", is_ok);
+    assert_eq!(report["gpu_count"], 2, "{report:#}");
+    let metrics = worker.get("/metrics").text().to_owned();
+    let mut series: Vec<&str> =
+        metrics.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')).map(|(s, _)| s).collect();
+    series.sort_unstable();
+    let twice: Vec<_> = series.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
+    assert_eq!(twice, Vec::<&str>::new());
 }
 
 /// The names of the files that the helper opened for card 0, as often as it did.

@@ -83,6 +83,9 @@ impl Card {
     fn slower(&mut self, log: &mut ReadingLog<'_>) -> bool {
         let mut files = Files { log, refused: false };
         clear(&mut self.gpu, Kind::Slow);
+        if self.gpu.uuid.is_none() {
+            identity::read(&self.card, &self.root, &mut self.gpu);
+        }
         self.slow(&mut files);
         let mut refused = files.refused;
         self.gpu.slow_gaps = log.gaps_of(Kind::Slow, &self.gpu);

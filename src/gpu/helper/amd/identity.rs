@@ -18,7 +18,7 @@ pub(super) fn read(card: &AmdCard, root: &Path, gpu: &mut Gpu) {
     gpu.uuid = match files::text(&card.device.join("unique_id")) {
         // As ROCm spells it in ROCR_VISIBLE_DEVICES.
         Ok(id) if is_id(&id) => Some(format!("GPU-{id}")),
-        // It has one, which is read the next time.
+        // It has one, which is read with the next slow readings.
         Err(Missing::Failed { .. }) => None,
         _ => Some(format!("PCI-{}", card.slot)),
     };

@@ -12,20 +12,20 @@ const KFD: &str = "sys/class/kfd/kfd";
 /// None where there is no KFD, or it does not have the card at `slot`.
 pub(super) fn read(root: &Path, slot: &str) -> Option<Vec<Process>> {
     let kfd = root.join(KFD);
-    let gpu_id = fs::read_dir(kfd.join("topology/nodes")).ok()?.flatten().find_map(|node| {
+    // A card in partitions is a node for each of them.
+    let nodes = fs::read_dir(kfd.join("topology/nodes")).ok()?.flatten().filter_map(|node| {
         let node = node.path();
         let is_it = place(&files::text(&node.join("properties")).ok()?)? == slot;
         files::text(&node.join("gpu_id")).ok().filter(|_| is_it)
-    })?;
-    let file = format!("vram_{gpu_id}");
+    });
+    let names: Vec<String> = nodes.map(|gpu_id| format!("vram_{gpu_id}")).collect();
+    if names.is_empty() {
+        return None;
+    }
     let entries = fs::read_dir(kfd.join("proc")).ok()?.flatten();
     let process = |entry: fs::DirEntry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
-        let bytes = match files::number(&entry.path().join(&file)) {
-            // It uses other cards.
-            Err(Missing::Unsupported) => return None,
-            bytes => bytes.ok().and_then(|bytes| u64::try_from(bytes).ok()),
-        };
+        let bytes = held(&entry.path(), &names)?;
         // It has the card open, and holds nothing.
         (bytes != Some(0)).then_some(Process { pid, vram_bytes: bytes, ..Process::default() })
     };
@@ -35,7 +35,24 @@ pub(super) fn read(root: &Path, slot: &str) -> Option<Vec<Process>> {
     Some(all)
 }
 
-/// `0000:03:00.0` by the lines `domain 0` and `location_id 768` of a node.
+/// The bytes that a process holds, over all partitions; None inside where one of them cannot be read, and outside where the
+/// process uses other cards.
+#[expect(clippy::option_option, reason = "a process that is there, and whose memory is not known")]
+fn held(process: &Path, names: &[String]) -> Option<Option<u64>> {
+    let mut sum = None;
+    for name in names {
+        match files::number(&process.join(name)) {
+            Err(Missing::Unsupported) => {}
+            bytes => {
+                let bytes = bytes.ok().and_then(|bytes| u64::try_from(bytes).ok());
+                sum = Some(sum.unwrap_or(Some(0_u64)).zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes)));
+            }
+        }
+    }
+    sum
+}
+
+/// `0000:03:00.0` by the lines `domain 0` and `location_id 768` of a node, whose bits from 28 on are the partition.
 fn place(properties: &str) -> Option<String> {
     let number = |key: &str| {
         let line = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))?;
