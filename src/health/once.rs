@@ -31,9 +31,11 @@ const SECOND_CHANCE: Duration = Duration::from_secs(4);
 
 /// One snapshot within `timeout`. `ollama`: what is known of it.
 pub(crate) fn once(config: &Config, ollama: OllamaState, timeout: Duration) -> Snapshot {
+    let end = Instant::now() + timeout;
     let mut once = Once::new(config);
     once.read(timeout);
-    once.conclude(ollama, timeout)
+    // A GPU that hangs has used all of it.
+    once.conclude(ollama, end.saturating_duration_since(Instant::now()))
 }
 
 /// The GPUs for a command that probes: they are read when a probe asks.

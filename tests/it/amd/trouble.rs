@@ -7,7 +7,7 @@ use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::{MI250X, RX_580};
 use crate::fake_amd::{EBUSY, EIO, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
 use crate::gpus::{has, is_ok};
-use crate::harness::{codes, verdict, wait_for};
+use crate::harness::{agent_net, codes, run, verdict, wait_for};
 use crate::kernel_log::kernel_says;
 
 #[test]
@@ -132,6 +132,21 @@ fn two_gpus_with_one_id_are_two() {
     series.sort_unstable();
     let twice: Vec<_> = series.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
     assert_eq!(twice, Vec::<&str>::new());
+}
+
+/// Within its 33 seconds, of which the card that hangs takes 30.
+#[test]
+fn doctor_names_the_card_that_hangs_and_shows_the_others() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RX_6600]), idle_ollama());
+    machine.card(0).hang("H/temp1_input");
+    let mut doctor = agent_net();
+    doctor.arg("doctor").envs(machine.settings()).env("OLLAMA_URL", ollama.url());
+    let (_, out, _) = run(&mut doctor);
+    assert!(
+        out.contains("gpu           1 AMD GPU 1002:73ff: 28 °C") && out.contains("GPU 0: has not answered"),
+        "{out}"
+    );
+    assert!(!out.contains("no answer within"), "{out}");
 }
 
 /// The names of the files that the helper opened for card 0, as often as it did.
