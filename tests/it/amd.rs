@@ -2,7 +2,6 @@
 
 mod files;
 mod list;
-
 mod sleep;
 mod trouble;
 
