@@ -133,7 +133,7 @@ const TARGETS: &[&str] =
 const LINES: &[&str] = &[
     r#"{"id":1,"answer":{"Ok":{"driver_version":"570","gpus":[{"index":0,"uuid":"GPU-1","temperature_c":41,"fan_percent":[1]}],"read_us":9}}}"#,
     r#"{"id":1,"answer":{"Err":{"kind":"lib_mismatch","detail":"x"}}}"#,
-    r#"{"protocol":4,"version":"0.1.0"}"#,
+    r#"{"protocol":4,"version":"0.2.0"}"#,
 ];
 const RECORDS: &[&str] = &[
     "4,1,100,-;NVRM: Xid (PCI:0000:01:00): 79, pid=1, GPU has fallen off the bus.",

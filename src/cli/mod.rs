@@ -29,6 +29,7 @@ use pico_args::Arguments;
 use crate::api::capability_names;
 use crate::config::settings;
 use crate::sys::exit::Exit;
+use crate::sys::version;
 use output::{print, refuse, usage};
 
 /// Runs the command that the arguments name; `serve` when they name none.
@@ -53,7 +54,7 @@ pub(crate) fn run() -> ExitCode {
         _ => {}
     }
     if args.contains(["-V", "--version"]) {
-        return print(concat!("agent-net ", env!("CARGO_PKG_VERSION"), "\n")).into();
+        return print(&format!("agent-net {}\n", version::full())).into();
     }
     with_settings(named.as_deref().unwrap_or("serve"), args).into()
 }

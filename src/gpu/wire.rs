@@ -91,7 +91,7 @@ fn lines_are_stable_text() {
         assert_eq!(line(message), format!("{text}\n"));
         assert_eq!(parse::<T>(text).as_ref(), Ok(message));
     }
-    check(&Hello { protocol: 1, version: "0.1.0".into() }, r#"{"protocol":1,"version":"0.1.0"}"#);
+    check(&Hello { protocol: 1, version: "0.2.0".into() }, r#"{"protocol":1,"version":"0.2.0"}"#);
     let wanted = Wanted { slow: true, events: false, activity: None };
     check(&Ask { id: 7, ask: Question::Sample(wanted) }, r#"{"id":7,"ask":{"sample":{"slow":true,"events":false}}}"#);
     let wanted = Wanted { slow: false, events: true, activity: Some(ActivityAsk::SinceMark) };

@@ -23,3 +23,4 @@ pub(crate) mod systemd;
 pub(crate) mod text;
 pub(crate) mod text_file;
 pub(crate) mod threads;
+pub(crate) mod version;

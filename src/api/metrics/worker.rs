@@ -6,10 +6,11 @@ use crate::health::verdict::{self, Reason, Verdict};
 use crate::sys::exposition::{Exposition, counter, flag, gauge, info, metrics};
 use crate::sys::order;
 use crate::sys::process::ProcessStats;
+use crate::sys::version;
 
 metrics! {
     BUILD_INFO =
-        info("agent_net_build_info", &["version", "source"], "Version of the worker and source of its readings.");
+        info("agent_net_build_info", &["version", "commit", "source"], "Version of the worker and source of its readings.");
     UP = gauge("agent_net_up", &[], "1 while the GPUs can be read.");
     GPUS = gauge("agent_net_gpus", &[], "Usable GPUs.");
     GPUS_EXPECTED = gauge("agent_net_gpus_expected", &[], "GPUs that the operator expects (EXPECTED_GPUS).");
@@ -45,7 +46,7 @@ pub(crate) fn nothing_yet(open: bool) -> String {
 
 fn build_info(out: &mut Exposition, source: &str) {
     out.family(&BUILD_INFO);
-    out.sample(&[env!("CARGO_PKG_VERSION"), source], Some(1.0));
+    out.sample(&[version::VERSION, version::COMMIT.unwrap_or_default(), source], Some(1.0));
 }
 
 /// How reading the GPUs goes.
