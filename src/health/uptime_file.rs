@@ -1,8 +1,6 @@
 //! STATE_DIR/uptime.bin: a ring of small records of fixed size, written in place by a thread of its own, so that a
 //! disk that hangs, is full or cannot be written delays nothing else. What could not be written is kept and tried again.
 
-/// STATE_DIR/control.sock, beside it.
-/// STATE_DIR/tickets.jsonl, beside it.
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
