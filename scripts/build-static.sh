@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds both binaries and assembles dist/rootfs/, the image's file system.
+# Builds both binaries and assembles dist/rootfs/, the image's file system. dist/build-ARCH.json says what of, and how.
 #
 # Usage: scripts/build-static.sh [--arch amd64|arm64] [--server-only] [--fake-nvml]
 #   --arch ARCH    build for this architecture (default: this machine's). For another one the file system is
@@ -26,8 +26,19 @@
 # The glibc files come from this machine's Debian or Ubuntu mirror, so that they are as new as those of an own build.
 # Without a mirror they are those of the C compiler, which may lack security updates.
 #
+# The same commit gives the same bytes with the same tools (scripts/reproduce.sh compares). All times are those of the
+# commit. Outside a git work tree they are SOURCE_DATE_EPOCH (seconds, default 0), and the programs name the commit in
+# AGENT_NET_COMMIT, if any.
+#
 # Exit codes: 0 built and checked, 1 failed or a tool is missing, 64 usage
 set -eu
+# Nothing below depends on who builds: neither an order nor a mode, nor flags of other builds.
+LC_ALL=C
+CARGO_INCREMENTAL=0
+CC_SHELL_ESCAPED_FLAGS=1
+export LC_ALL CARGO_INCREMENTAL CC_SHELL_ESCAPED_FLAGS
+unset CFLAGS TARGET_CFLAGS
+umask 022
 
 usage() {
     sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
@@ -93,9 +104,10 @@ elif $fake_nvml; then
 fi
 
 cd "$(dirname "$0")/.."
-root=$PWD
+# As cargo names it: without symbolic links.
+root=$(pwd -P)
 # Its own folder, so that other builds neither wait for this one nor lose their cache to it.
-built=${CARGO_TARGET_DIR:-target}/static
+built=${CARGO_TARGET_DIR:-target}/static$suffix
 case $built in
 /*) ;;
 *) built=$root/$built ;;
@@ -110,15 +122,33 @@ need rustc "Rust, for example with rustup"
 need readelf "the package binutils"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-# Without relocation-model=static the binary needs an interpreter, which an empty image lacks.
-static="-C target-feature=+crt-static -C relocation-model=static"
-# With a register that points to each frame, the tables by which a panic finds its way are a third smaller: 130 KB.
-static="$static -C force-frame-pointers=yes"
-# A table of jumps takes 8 bytes for each value: where they are few, comparisons are smaller.
-static="$static -C llvm-args=-min-jump-table-entries=12"
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+# A folder of another user is as good as one's own.
+git_here() {
+    git -c safe.directory="$root" -c log.showSignature=false "$@"
+}
+
+# Sets AGENT_NET_COMMIT, which the programs name, and SOURCE_DATE_EPOCH, the time of all files.
+name_commit() {
+    if [ -e .git ] && head=$(git_here rev-parse --verify HEAD); then
+        AGENT_NET_COMMIT=$(printf %.12s "$head")
+        [ -z "$(git_here status --porcelain --untracked-files=no)" ] || AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
+        : "${SOURCE_DATE_EPOCH:=$(git_here log -1 --format=%ct)}"
+    fi
+    case ${AGENT_NET_COMMIT:=} in
+    *[!0-9a-z-]*) wrong "AGENT_NET_COMMIT=\"$AGENT_NET_COMMIT\": must be digits of a commit" ;;
+    esac
+    case ${SOURCE_DATE_EPOCH:=0} in
+    *[!0-9]*) wrong "SOURCE_DATE_EPOCH=\"$SOURCE_DATE_EPOCH\": must be seconds since 1970" ;;
+    esac
+    export AGENT_NET_COMMIT SOURCE_DATE_EPOCH
+}
 
 # shellcheck source=scripts/build-static/programs.sh
 . scripts/build-static/programs.sh
+# shellcheck source=scripts/build-static/documents.sh
+. scripts/build-static/documents.sh
 
 # ---- the file system ----
 
@@ -252,42 +282,15 @@ write_etc() {
     rm -rf "${rootfs:?}/var"
 }
 
-# The software bill of materials, for scanners (CycloneDX 1.5): the crates of both programs, and the copied files with
-# their package and version.
-write_sbom() {
-    rootfs=$1
-    sbom=$rootfs/usr/share/sbom/agent-net.cdx.json
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-    mkdir -p "${sbom%/*}"
-    {
-        printf '{"bomFormat":"CycloneDX","specVersion":"1.5","version":1,'
-        printf '"metadata":{"component":{"type":"application","name":"agent-net","version":"%s"}},"components":[' "$version"
-        {
-            cargo tree --locked --edges normal --prefix none --format '{p}' --no-default-features --target "$musl"
-            cargo tree --locked --edges normal --prefix none --format '{p}' --target "$gnu"
-        } | sed -n '/ (\//d;s/^\([^ ]*\) v\([^ ]*\).*/\1 \2/p' | sort -u | while read -r crate number; do
-            printf '{"type":"library","name":"%s","version":"%s","purl":"pkg:cargo/%s@%s"},\n' \
-                "$crate" "$number" "$crate" "$number"
-        done
-        separator=
-        find "$rootfs/lib" "$rootfs"/lib64 -type f 2>/dev/null | sort | while read -r file; do
-            package=$(package_of "${file##*/}")
-            owner=${package% *}
-            number=${package#* }
-            sum=$(sha256sum "$file" | cut -d ' ' -f 1)
-            printf '%s{"type":"file","name":"%s","version":"%s","hashes":[{"alg":"SHA-256","content":"%s"}]' \
-                "$separator" "${file#"$rootfs"}" "${number:-unknown}" "$sum"
-            [ -z "$owner" ] ||
-                printf ',"purl":"pkg:deb/debian/%s@%s?arch=%s"' "$owner" "$(printf %s "$number" | sed 's/+/%2B/g')" "$arch"
-            printf '}'
-            separator=',
-'
-        done
-        printf ']}\n'
-    } >"$sbom"
-    chmod 644 "$sbom"
+# fix_folders_and_times ROOTFS: a folder may have got bits of the one that it was made in.
+fix_folders_and_times() {
+    find "$1" -type d -exec chmod u=rwx,go=rx,a-s,a-t {} +
+    # A volume mounted on an empty folder takes over its mode, so that any user the worker runs as can write there.
+    chmod 1777 "$1/tmp" "$1/state"
+    find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
+name_commit
 build_server
 server=$built/$musl/release/agent-net
 check_server "$server"
@@ -298,19 +301,25 @@ if $server_only; then
     say "dist/agent-net$suffix: $(wc -c <"$server") bytes"
     exit 0
 fi
+method_server=$method
+rustflags_server=$shown
+compiler_server=$("$compiler" --version | head -n 1)
+rustc_server=$("$rustc" --version)
+cargo_server=$(if $from_debian; then /usr/bin/cargo --version; else cargo --version; fi)
 
 build_helper
-helper=$built/release/agent-net-nvml
-! $cross || helper=$built/$gnu/release/agent-net-nvml
+helper=$built/$gnu/release/agent-net-nvml
+method_helper=$method
+rustflags_helper=$shown
+compiler_helper=$("$compiler" --version | head -n 1)
+rustc_helper=$("$rustc" --version)
+
 ! $cross || fetch_glibc
 # Assembled next to the old one, then moved into its place: an interrupted run leaves the old one.
 final=dist/rootfs$suffix
 new=$root/$final.new
 rm -rf "$new"
-umask 022
 mkdir -p "$new/usr/lib/$triplet" "$new/usr/lib64" "$new/run" "$new/proc" "$new/dev" "$new/sys" "$new/tmp" "$new/state"
-# A volume mounted on an empty folder takes over its mode, so that any user the worker runs as can write there.
-chmod 1777 "$new/tmp" "$new/state"
 install -m 755 "$server" "$new/agent-net"
 install -m 755 "$helper" "$new/agent-net-nvml"
 copy_glibc "$new"
@@ -319,6 +328,8 @@ find "$new/agent-net-nvml" "$new/lib" -type f | while read -r file; do
 done
 write_etc "$new"
 write_sbom "$new"
+fix_folders_and_times "$new"
+write_build "$new" "dist/build-$arch.json"
 rm -rf "$final"
 mv "$new" "$final"
 if $fake_nvml; then

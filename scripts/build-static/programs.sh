@@ -3,9 +3,61 @@
 # shellcheck shell=sh
 
 # shellcheck disable=SC2154 # set by the script that sources this
-: "$arch" "$built" "$cpu" "$cross" "$gnu" "$host" "$musl" "$root" "$server_only" "$static" "$triplet"
+: "$arch" "$built" "$cpu" "$cross" "$gnu" "$host" "$musl" "$root" "$server_only" "$triplet"
 
+gcc=cc
 ! $cross || gcc=$triplet-gcc
+from_debian=false
+rustc=rustc
+
+# ---- flags ----
+
+# Cargo takes flags with spaces in them where this character separates them.
+separator=$(printf '\037')
+
+# flag FLAG [SHOWN]: adds it to $flags, and to $shown what dist/build-ARCH.json lists: the same on every machine, once
+flag() {
+    flags=${flags:+$flags$separator}$1
+    case $separator$shown$separator in
+    *"$separator${2:-$1}$separator"*) ;;
+    *) shown=${shown:+$shown$separator}${2:-$1} ;;
+    esac
+}
+
+# remap FOLDER NAME WHAT: the programs have this name in place of a folder that differs from machine to machine.
+remap() {
+    flag "--remap-path-prefix=$1=$2" "--remap-path-prefix=<$3>=$2"
+    # Quoted as CC_SHELL_ESCAPED_FLAGS expects it.
+    c_flags="$c_flags '-ffile-prefix-map=$(printf %s "$1" | sed "s/'/'\\\\''/g")=$2'"
+}
+
+# Sets $flags and $c_flags to those of both programs. A panic names the file that it is in. Without the folder of all
+# crates before their names the server is smaller. Where several prefixes fit, the last one counts.
+common_flags() {
+    flags=
+    shown=
+    c_flags=
+    remap "$root" . source
+    remap "$built" target target
+    # Where the standard library's source is installed.
+    rust_commit=$("$rustc" -vV | sed -n 's/^commit-hash: \([0-9a-f]\{40\}\)$/\1/p')
+    [ -z "$rust_commit" ] || remap "$("$rustc" --print sysroot)/lib/rustlib/src/rust" "/rustc/$rust_commit" rust
+    for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+        remap "$crates" "" crates/
+    done
+}
+
+static_flags() {
+    # Without relocation-model=static the binary needs an interpreter, which an empty image lacks.
+    flag -Ctarget-feature=+crt-static
+    flag -Crelocation-model=static
+    # With a register that points to each frame, the tables by which a panic finds its way are a third smaller: 130 KB.
+    flag -Cforce-frame-pointers=yes
+    # A table of jumps takes 8 bytes for each value: where they are few, comparisons are smaller.
+    flag -Cllvm-args=-min-jump-table-entries=12
+}
+
+# ---- tools ----
 
 # has_target TARGET: true if rustc has its standard library
 has_target() {
@@ -16,36 +68,36 @@ has_target() {
     return 1
 }
 
-# use_tools TARGET COMPILER LINKER: sets CC_x86_64_unknown_linux_musl and CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER
+# use_tools TARGET COMPILER LINKER: sets CC_x86_64_unknown_linux_musl, its CFLAGS and
+# CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER
 use_tools() {
     name=$(printf %s "$1" | tr - _)
     upper=$(printf %s "$name" | tr '[:lower:]' '[:upper:]')
-    export "CC_$name=$2" "CARGO_TARGET_${upper}_LINKER=$3"
+    # shellcheck disable=SC2034 # for dist/build-ARCH.json
+    compiler=$2
+    export "CC_$name=$2" "CFLAGS_$name=$c_flags" "CARGO_TARGET_${upper}_LINKER=$3"
 }
 
 has_debian_std() {
     [ -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ]
 }
 
-# debian_cargo COMMAND ARGUMENT...: this command of cargo, which builds the standard library from Debian's source. That
-# needs a nightly compiler. RUSTC_BOOTSTRAP enables it on a stable one.
-debian_cargo() {
-    command=$1
-    shift
-    RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$command" -Z build-std=std,panic_unwind "$@"
+use_debian_std() {
+    from_debian=true
+    rustc=/usr/bin/rustc
 }
 
-# A panic names the file that it is in. Without the folder of all crates before their names the server is smaller, and
-# every machine builds the same one.
-shorten_paths() {
-    cargo fetch --locked --target "$musl"
-    for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
-        case $crates in
-        # RUSTFLAGS is split at spaces.
-        *' '*) ;;
-        *) static="$static --remap-path-prefix=$crates=" ;;
-        esac
-    done
+# run_cargo COMMAND ARGUMENT...: this command with $flags. To build the standard library from Debian's source needs a
+# nightly compiler. RUSTC_BOOTSTRAP enables it on a stable one.
+run_cargo() {
+    if $from_debian; then
+        command=$1
+        shift
+        CARGO_ENCODED_RUSTFLAGS=$flags RUSTC=$rustc RUSTC_BOOTSTRAP=1 \
+            /usr/bin/cargo "$command" -Z build-std=std,panic_unwind "$@"
+    else
+        CARGO_ENCODED_RUSTFLAGS=$flags cargo "$@"
+    fi
 }
 
 # LLVM's linker has one copy of functions that are equal. musl-gcc links without it, 40 KB larger.
@@ -53,7 +105,8 @@ use_lld() {
     [ -x "$(rustc --print sysroot)/lib/rustlib/$host/bin/rust-lld" ] || return 1
     linker="rust-lld"
     export "CARGO_TARGET_${upper}_LINKER=$linker"
-    static="$static -C link-arg=--icf=all -C link-arg=-O2"
+    flag -Clink-arg=--icf=all
+    flag -Clink-arg=-O2
 }
 
 # std built from source needs -lunwind. LLVM's libunwind finds the frames of a musl program, so that a panic can be
@@ -83,18 +136,22 @@ C
     musl-gcc -O2 -c "$shim/chk.c" -o "$shim/chk.o"
     rm -f "$shim/libchk.a"
     ar rcs "$shim/libchk.a" "$shim/chk.o"
-    printf 'INPUT(%s %s)\n' "$unwind" "$shim/libchk.a" >"$shim/libunwind.a"
+    printf 'INPUT("%s" "%s")\n' "$unwind" "$shim/libchk.a" >"$shim/libunwind.a"
+    flag "-Lnative=$shim" "-Lnative=<target>/shim"
 }
 
+# Builds the server. $method says how.
 build_server() {
-    shorten_paths
+    cargo fetch --locked --target "$musl" --target "$gnu"
     set -- build --locked --release --no-default-features --bin agent-net --target-dir "$built"
     case $host in
     *-linux-musl)
         $server_only || fail "the helper needs glibc, which this machine lacks: build on Debian, or only the server with --server-only"
         musl=$host
+        common_flags
+        static_flags
         say "server: this machine's own musl compiler ($(rustc --version))"
-        RUSTFLAGS=$static cargo "$@" --target "$musl"
+        run_cargo "$@" --target "$musl"
         return
         ;;
     esac
@@ -104,18 +161,25 @@ build_server() {
     fi
     need musl-gcc "the package musl-tools"
     linker="musl-gcc"
-    use_tools "$musl" musl-gcc "$linker"
     if has_target "$musl"; then
+        common_flags
+        static_flags
+        use_tools "$musl" musl-gcc "$linker"
         use_lld || :
-        say "server: rustup's target $musl with musl-gcc and the linker $linker ($(rustc --version))"
-        RUSTFLAGS=$static cargo "$@" --target "$musl"
+        method="rustup's target $musl with musl-gcc and the linker $linker"
     elif has_debian_std; then
-        say "server: standard library from Debian's rust-web-src ($(/usr/bin/rustc --version))"
+        use_debian_std
+        common_flags
+        static_flags
+        flag -Clink-self-contained=no
         make_unwind_shim
-        RUSTFLAGS="-C link-self-contained=no -L native=$shim $static" debian_cargo "$@" --target "$musl"
+        use_tools "$musl" musl-gcc "$linker"
+        method="standard library from Debian's rust-web-src"
     else
         fail "no standard library for $musl: run \`rustup target add $musl\`, or on Debian 12 install rustc-web, cargo-web, rust-web-src and libunwind-14-dev"
     fi
+    say "server: $method ($("$rustc" --version))"
+    run_cargo "$@" --target "$musl"
 }
 
 check_server() {
@@ -137,15 +201,28 @@ check_pages() {
     done
 }
 
+# Builds the helper. $method says how.
 build_helper() {
-    set -- build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built"
-    if $cross; then
-        cross_glibc "$@"
-        return
+    need "$gcc" "the package $(if $cross; then printf %s "crossbuild-essential-$arch"; else printf build-essential; fi)"
+    from_debian=false
+    rustc=rustc
+    if has_target "$gnu"; then
+        method="rustup's target $gnu with $gcc"
+        # A Rust of the distribution has the same way.
+        case $("$rustc" --print sysroot) in
+        /usr) method="this machine's Rust with $gcc" ;;
+        esac
+    elif has_debian_std; then
+        use_debian_std
+        method="standard library from Debian's rust-web-src with $gcc"
+    else
+        fail "no standard library for $gnu: run \`rustup target add $gnu\`, or on Debian 12 install rustc-web, cargo-web and rust-web-src"
     fi
-    need cc "the package build-essential"
-    say "helper: $host ($(rustc --version))"
-    cargo "$@"
+    common_flags
+    use_tools "$gnu" "$gcc" "$gcc"
+    say "helper: $method ($("$rustc" --version))"
+    # Named even where it is this machine's: the bytes are the same crossed or not.
+    run_cargo build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built" --target "$gnu"
 }
 
 # ---- another architecture ----
@@ -192,39 +269,26 @@ install_zig() {
 cross_server() {
     need "$gcc" "the package crossbuild-essential-$arch"
     if has_target "$musl"; then
-        say "server: rustup's target $musl with rust-lld and $gcc ($(rustc --version))"
+        common_flags
+        static_flags
+        # Ubuntu's compiler calls functions of glibc that musl lacks.
+        c_flags="-U_FORTIFY_SOURCE -fno-stack-protector$c_flags"
         use_tools "$musl" "$gcc" rust-lld
         use_lld || fail "this Rust has no rust-lld: install Rust with rustup"
-        # Ubuntu's compiler calls functions of glibc that musl lacks.
-        export "CFLAGS_$name=-U_FORTIFY_SOURCE -fno-stack-protector"
-        RUSTFLAGS=$static cargo "$@" --target "$musl"
+        method="rustup's target $musl with $gcc and the linker rust-lld"
     elif has_debian_std; then
         make_zig_cc
-        say "server: standard library from Debian's rust-web-src with zig $("$zig" version) ($(/usr/bin/rustc --version))"
+        use_debian_std
+        common_flags
+        static_flags
+        flag -Clink-self-contained=no
         use_tools "$musl" "$zig_cc" "$zig_cc"
-        RUSTFLAGS="-C link-self-contained=no $static" debian_cargo "$@" --target "$musl"
+        method="standard library from Debian's rust-web-src with zig $("$zig" version)"
     else
         fail "no standard library for $musl: run \`rustup target add $musl $gnu\`, or on Debian 12 install rustc-web, cargo-web and rust-web-src"
     fi
-}
-
-# cross_glibc COMMAND ARGUMENT...: a program or library for glibc by this command of cargo with these arguments
-cross_glibc() {
-    need "$gcc" "the package crossbuild-essential-$arch"
-    use_tools "$gnu" "$gcc" "$gcc"
-    if has_target "$gnu"; then
-        say "glibc: rustup's target $gnu with $gcc ($(rustc --version))"
-        command=$1
-        shift
-        cargo "$command" --target "$gnu" "$@"
-    elif has_debian_std; then
-        say "glibc: standard library from Debian's rust-web-src with $gcc ($(/usr/bin/rustc --version))"
-        command=$1
-        shift
-        debian_cargo "$command" --target "$gnu" "$@"
-    else
-        fail "no standard library for $gnu: run \`rustup target add $gnu\`, or on Debian 12 install rustc-web, cargo-web and rust-web-src"
-    fi
+    say "server: $method ($("$rustc" --version))"
+    run_cargo "$@" --target "$musl"
 }
 
 # build_fake_nvml NAME OPTION...: the tests' library as a package of its own, with the profile of the helper so that they
@@ -239,11 +303,11 @@ build_fake_nvml() {
         printf '[lib]\nname = "nvidia_ml"\ncrate-type = ["cdylib"]\npath = "%s/tests/it/nvml/fake.rs"\n[workspace]\n' "$root"
         sed -n '/^\[profile.release]/,/^$/p' Cargo.toml
     } >"$package/Cargo.toml"
-    set -- rustc --release --manifest-path "$package/Cargo.toml" --target-dir "$built" -- "$@" \
+    set -- rustc --release --manifest-path "$package/Cargo.toml" --target-dir "$built" --target "$gnu" -- "$@" \
         -C link-arg=-Wl,-soname,libnvidia-ml.so.1 -C link-arg=-Wl,--no-as-needed
     for name in libpthread.so.0 libdl.so.2 librt.so.1 libm.so.6; do
         set -- "$@" -C "link-arg=$("$gcc" -print-file-name="$name")"
     done
-    cross_glibc "$@"
+    run_cargo "$@"
     install -D -m 755 "$built/$gnu/release/libnvidia_ml.so" "$folder/libnvidia-ml.so.1"
 }
