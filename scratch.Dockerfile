@@ -11,6 +11,9 @@
 #       --build-arg SOURCE=prebuilt -t agent-net:arm64 .
 #       packs dist/rootfs-arm64, on an amd64 machine
 #
+# A build in the Rust container does not see git. To name the commit in `--version`, and to give all files its time, add
+#   --build-arg COMMIT="$(git rev-parse HEAD | cut -c 1-12)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)"
+#
 # /usr/share/sbom/agent-net.cdx.json lists the contents with versions.
 #
 # All need BuildKit, which skips the unused stages: set DOCKER_BUILDKIT=1 before Docker 23.
@@ -31,9 +34,11 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY scripts/build-static.sh scripts/
 COPY scripts/build-static scripts/build-static
 COPY src src
+ARG COMMIT=
+ARG SOURCE_DATE_EPOCH=
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/agent-net/target,id=agent-net-$BUILDARCH-$TARGETARCH \
-    scripts/build-static.sh --arch "$TARGETARCH" && mv dist/rootfs* /rootfs
+    AGENT_NET_COMMIT=$COMMIT scripts/build-static.sh --arch "$TARGETARCH" && mv dist/rootfs* /rootfs
 
 # What build-static.sh has made for the target: it names the file system of another architecture after it.
 FROM scratch AS own

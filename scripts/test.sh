@@ -3,9 +3,12 @@
 # build, the image, the build for arm64, and finally cargo test, so that its summary ends the output.
 #
 # Usage: scripts/test.sh [--quick | --arm64]
-#   --quick  only format, lints and cargo test; skip the tests of the static build, the image, arm64, NVIDIA's own
-#            libraries and Livepeer's Python SDK
+#   --quick  only format, lints and cargo test; skip the tests of the static build, the image, arm64, the second builds
+#            (scripts/reproduce.sh), NVIDIA's own libraries and Livepeer's Python SDK
 #   --arm64  only the build for arm64 and its tests
+#
+# Both static builds run beside the lints. A second build of all runs beside the soak and the emulated tests, and must be
+# the same to the byte.
 #
 # On an amd64 machine the core of the tests also runs with the programs for arm64, emulated by qemu-user. This shows
 # nothing about speed or real hardware.
@@ -491,9 +494,8 @@ prepare_arm64() {
     has_debian_std || install rustc-web cargo-web rust-web-src
 }
 
-# Builds for arm64 and runs the tests with the emulated programs, in a shell of its own because of the variables.
+# Runs the tests with the emulated programs, in a shell of its own because of the variables.
 test_arm64() (
-    scripts/build-static.sh --arch arm64 --fake-nvml
     rootfs=$PWD/dist/rootfs-arm64
     AGENT_NET_PROGRAMS=$run/arm64
     AGENT_NET_STATIC=$rootfs/agent-net
@@ -522,23 +524,67 @@ test_arm64() (
     cargo test --locked --test it -- --test-threads 4 $emulated $(not_emulated | sed 's/^\([^ ]*\): .*/--skip \1/')
 )
 
-arm64() {
-    step "arm64"
+# Starts the build for arm64, or says why not.
+start_arm64() {
     if [ "$(uname -m)" != x86_64 ]; then
         say "not an amd64 machine: arm64 is not cross-built"
     elif prepare_arm64; then
-        builds_images=true
-        find_docker || builds_images=false
-        test_arm64
+        start arm64 scripts/build-static.sh --arch arm64 --fake-nvml
     else
         without "arm64 is not tested: install gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user-static, and the Rust targets aarch64-unknown-linux-musl and -gnu, or rustc-web, cargo-web and rust-web-src"
     fi
 }
 
+arm64() {
+    step "arm64"
+    builds_images=true
+    find_docker || builds_images=false
+    test_arm64
+}
+
+# ---- beside other steps ----
+
+jobs=
+
+# start NAME COMMAND...: runs it beside the next steps, with what they leave of the processors
+start() {
+    job=$1
+    shift
+    mkdir -p "$run"
+    setsid nice -n 19 "$@" >"$run/$job.log" 2>&1 &
+    jobs="$jobs $job:$!"
+}
+
+started() {
+    case $jobs in
+    *" $1:"*) ;;
+    *) return 1 ;;
+    esac
+}
+
+# finish NAME: waits for it if it was started, shows what it wrote, and fails where it failed
+finish() {
+    for job in $jobs; do
+        [ "${job%:*}" = "$1" ] || continue
+        status=0
+        wait "${job#*:}" || status=$?
+        cat "$run/$1.log" >&2
+        [ "$status" = 0 ] || exit "$status"
+    done
+}
+
+clean_up() {
+    for job in $jobs; do
+        # All processes of the job: setsid made them a group.
+        kill -- "-${job#*:}" 2>/dev/null || :
+    done
+    stop_daemon
+}
+
 # ---- the steps ----
 
 # The trap has no exit, so that the script's status is kept.
-trap stop_daemon EXIT
+trap clean_up EXIT
 # Each of these runs the trap above.
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -546,11 +592,24 @@ trap 'exit 143' TERM
 
 prepare_rust
 if $only_arm64; then
-    arm64
+    start_arm64
+    if started arm64; then
+        finish arm64
+        arm64
+    fi
     exit
 fi
 prepare_monitoring
-$quick || prepare_rest
+if ! $quick; then
+    prepare_rest
+    # One thread links a program: two builds use two processors.
+    if musl_std && has musl-gcc; then
+        start static scripts/build-static.sh
+    else
+        without "the musl target is missing: the tests of the static binary and of the image are skipped"
+    fi
+    start_arm64
+fi
 
 step "format"
 cargo fmt --all --check
@@ -627,11 +686,15 @@ if ! $quick; then
     step "NVIDIA's own libraries"
     prepare_nvml "$(dpkg --print-architecture 2>/dev/null || echo amd64)"
 
-    step "static build"
-    if musl_std && has musl-gcc; then
-        scripts/build-static.sh
+    step "static builds"
+    finish static
+    finish arm64
+    if started static; then
         AGENT_NET_STATIC=$PWD/dist/rootfs/agent-net
         export AGENT_NET_STATIC
+        set -- --built
+        ! started arm64 || set -- --built --arch amd64 --arch arm64
+        start second-builds scripts/reproduce.sh "$@"
         step "soak, one minute"
         if has wrk; then
             scripts/soak.sh --minutes 1
@@ -646,12 +709,15 @@ if ! $quick; then
         else
             without "Docker cannot build images: the tests of the image are skipped"
         fi
-    else
-        without "the musl target is missing: the tests of the static binary and of the image are skipped"
+    fi
+    if started arm64; then
+        arm64
+    fi
+    if started second-builds; then
+        step "second builds, compared with the first ones"
+        finish second-builds
     fi
 fi
-
-$quick || arm64
 
 step "tests"
 cargo test --locked
