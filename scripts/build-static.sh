@@ -147,6 +147,8 @@ name_commit() {
 
 # shellcheck source=scripts/build-static/programs.sh
 . scripts/build-static/programs.sh
+# shellcheck source=scripts/build-static/json.sh
+. scripts/build-static/json.sh
 # shellcheck source=scripts/build-static/documents.sh
 . scripts/build-static/documents.sh
 

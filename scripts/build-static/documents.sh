@@ -5,11 +5,6 @@
 # shellcheck disable=SC2154 # set by the script that sources this
 : "$arch" "$gcc" "$gnu" "$host" "$musl" "$separator" "$version"
 
-# json TEXT: as a string of JSON
-json() {
-    printf '"%s"' "$(printf %s "$1" | sed 's/[\\"]/\\&/g')"
-}
-
 # ---- the software bill of materials ----
 
 # crates_of PROGRAM TARGET OPTION...: lines of `crate|NAME|VERSION|LICENSE|PROGRAM|PURL` and `edge|FROM|TO`. A procedural macro

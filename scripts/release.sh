@@ -1,0 +1,214 @@
+#!/bin/sh
+# Makes a release of this commit in dist/release: images, the programs with all that belongs to them, bills of materials,
+# provenance, sums and a signature.
+#
+# Usage: scripts/release.sh [--key FILE] [--prebuilt] [--allow-dirty] [--out FOLDER]
+#   --key FILE     sign with this minisign secret key (`minisign -G` makes one). A key with a password asks for it. The
+#                  public key that lies beside it as NAME.pub becomes part of the release
+#   --prebuilt     pack what scripts/build-static.sh has built of this commit for both architectures
+#   --allow-dirty  also where files differ from the commit, for trials: the programs then say so in --version
+#   --out FOLDER   make it there (default: dist/release)
+#
+# The result:
+#   agent-net-VERSION-oci.tar                  both images with one index, for registries
+#   agent-net-VERSION-linux-ARCH-image.tar     one image, for `docker load` and `podman load`
+#   agent-net-VERSION-linux-ARCH.tar.gz        programs, completions, manual page, systemd units, Compose files, scripts
+#   agent-net-VERSION-linux-ARCH.cdx.json      what the image consists of (CycloneDX)
+#   image-digests                              by which registries and Docker name the images
+#   provenance.json                            commit, compilers, flags, and what came of them
+#   SHA256SUMS, SHA256SUMS.minisig             of all of these
+# The same commit gives the same bytes where the compilers and the glibc packages are the same. An interrupted run leaves
+# the previous release.
+#
+# Exit codes: 0 made, 1 failed or a tool is missing, 64 usage
+set -eu
+
+usage() {
+    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
+}
+
+say() {
+    printf 'release: %s\n' "$*" >&2
+}
+
+fail() {
+    say "$*"
+    exit 1
+}
+
+# need COMMAND PACKAGE
+need() {
+    command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install $2"
+}
+
+wrong() {
+    say "$* (see --help)"
+    exit 64
+}
+
+# absolute PATH
+absolute() {
+    case $1 in
+    /*) printf %s "$1" ;;
+    *) printf '%s/%s' "$PWD" "$1" ;;
+    esac
+}
+
+key=
+prebuilt=false
+allow_dirty=false
+final=
+while [ "$#" -gt 0 ]; do
+    case $1 in
+    --key)
+        [ "$#" -gt 1 ] || wrong "--key needs a value: the file of a minisign secret key"
+        key=$2
+        shift
+        ;;
+    --key=*) key=${1#*=} ;;
+    --prebuilt) prebuilt=true ;;
+    --allow-dirty) allow_dirty=true ;;
+    --out)
+        [ "$#" -gt 1 ] || wrong "--out needs a value: a folder"
+        final=$2
+        shift
+        ;;
+    --out=*) final=${1#*=} ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) wrong "unknown argument: $1" ;;
+    esac
+    shift
+done
+[ -z "$key" ] || [ -f "$key" ] || wrong "--key $key: not a file"
+[ -z "$key" ] || key=$(absolute "$key")
+[ -z "$final" ] || final=$(absolute "$final")
+
+cd "$(dirname "$0")/.."
+: "${final:=$PWD/dist/release}"
+umask 022
+LC_ALL=C
+export LC_ALL
+
+need git "the package git"
+need gzip "the package gzip"
+need sha256sum "the package coreutils"
+tar --version 2>/dev/null | grep -q 'GNU tar' || fail "GNU tar is missing: install the package tar"
+[ -z "$key" ] || need minisign "the package minisign"
+
+# ---- which commit ----
+
+git_here() {
+    git -c "safe.directory=$(pwd -P)" -c log.showSignature=false "$@"
+}
+
+commit=$(git_here rev-parse --verify HEAD) || fail "a release needs the commit it is made of: run this in a clone"
+SOURCE_DATE_EPOCH=$(git_here log -1 --format=%ct)
+AGENT_NET_COMMIT=$(printf %.12s "$commit")
+dirty=$(git_here status --porcelain --untracked-files=no)
+if [ -n "$dirty" ]; then
+    $allow_dirty || fail "files differ from the commit: commit them first, or try with --allow-dirty:
+$dirty"
+    commit=$commit-dirty
+    AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
+fi
+export SOURCE_DATE_EPOCH AGENT_NET_COMMIT
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
+grep -q "^## \[*$version" CHANGELOG.md || fail "CHANGELOG.md has no section for $version"
+
+# ---- what goes in ----
+
+case $(uname -m) in
+x86_64) own_arch=amd64 other_arch=arm64 ;;
+aarch64) own_arch=arm64 other_arch=amd64 ;;
+*) fail "this machine is neither amd64 nor arm64" ;;
+esac
+
+# rootfs_of ARCH
+rootfs_of() {
+    if [ "$1" = "$own_arch" ]; then
+        printf dist/rootfs
+    else
+        printf 'dist/rootfs-%s' "$1"
+    fi
+}
+
+# check_built ARCH: what was built for it is of this commit.
+check_built() {
+    rootfs=$(rootfs_of "$1")
+    build=dist/build-$1.json
+    if [ ! -d "$rootfs" ] || [ ! -f "$build" ]; then
+        fail "$rootfs is missing: run scripts/build-static.sh --arch $1, or leave out --prebuilt"
+    fi
+    grep -q "^  \"commit\": \"$AGENT_NET_COMMIT\"" "$build" ||
+        fail "$rootfs was built of another commit than $AGENT_NET_COMMIT ($build): run scripts/build-static.sh --arch $1"
+}
+
+if ! $prebuilt; then
+    scripts/build-static.sh --arch "$own_arch"
+    scripts/build-static.sh --arch "$other_arch"
+fi
+check_built amd64
+check_built arm64
+
+advisories="not checked"
+if [ -x scripts/audit.sh ]; then
+    code=0
+    scripts/audit.sh || code=$?
+    case $code in
+    0) advisories=checked ;;
+    3) ;;
+    *) fail "scripts/audit.sh has findings (see above): fix them, or write down in deny.toml why they do not apply" ;;
+    esac
+fi
+
+# ---- the release ----
+
+new=$final.new
+work=$final.work
+rm -rf "$new" "$work"
+mkdir -p "$new" "$work"
+trap 'rm -rf "$new" "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# shellcheck source=scripts/build-static/json.sh
+. scripts/build-static/json.sh
+# shellcheck source=scripts/release/image.sh
+. scripts/release/image.sh
+# shellcheck source=scripts/release/archives.sh
+. scripts/release/archives.sh
+# shellcheck source=scripts/release/provenance.sh
+. scripts/release/provenance.sh
+
+make_images
+write_digests >"$new/image-digests"
+for arch in amd64 arm64; do
+    install -m 644 "$(rootfs_of "$arch")/usr/share/sbom/agent-net.cdx.json" "$new/agent-net-$version-linux-$arch.cdx.json"
+    make_archive
+done
+write_provenance >"$new/provenance.json"
+if [ -n "$key" ] && [ -f "${key%.*}.pub" ]; then
+    install -m 644 "${key%.*}.pub" "$new/agent-net.pub"
+fi
+(cd "$new" && sha256sum -- *) >"$work/SHA256SUMS"
+mv "$work/SHA256SUMS" "$new/SHA256SUMS"
+if [ -n "$key" ]; then
+    # Its second line begins so where no password protects it: minisign would ask for one all the same.
+    password=
+    ! sed -n 2p "$key" | grep -q '^RWQAAEIy' || password=-W
+    # shellcheck disable=SC2086 # a flag, or nothing
+    minisign -S $password -s "$key" -m "$new/SHA256SUMS" -x "$new/SHA256SUMS.minisig" \
+        -c "signature of agent-net $version" -t "agent-net $version, commit $commit" >/dev/null ||
+        fail "minisign could not sign with $key"
+fi
+find "$new" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+rm -rf "$final"
+mv "$new" "$final"
+
+(cd "$final" && wc -c -- *) | sed 's/^/release: /' >&2
+[ "$advisories" = checked ] || say "warning: known vulnerabilities of the crates were not checked"
+[ -n "$key" ] || say "warning: not signed: --key FILE signs it"
+say "agent-net $version of commit $commit is in $final"
