@@ -1,14 +1,18 @@
 #!/bin/sh
 # Starts the worker on a fresh machine, waits until it responds, and prints a first report.
 #
-# Usage: scripts/up.sh [--docker|--native|--down]
+# Usage: scripts/up.sh [--docker|--native|--down] [--upgrade]
 #   (nothing)  use Docker Compose, next to an Ollama container, if Docker works; otherwise run natively
 #   --docker   use Docker Compose; fail if it is unavailable
-#   --native   build with cargo and run in the background; pid and log are in .run/
+#   --native   run in the background; pid and log are in .run/
 #   --down     stop what this script started
+#   --upgrade  replace a worker that is already running by this version, newer or older, with the settings as they are now
 #
 # Settings are the worker's own environment variables (SERVER_PORT, ORCH_URL, ...). With Docker they may also be in
-# compose/.env, see compose/.env.example. A worker that is already running is left alone, with its settings.
+# compose/.env, see compose/.env.example. Without --upgrade a running worker is left alone, with its settings.
+#
+# In a clone it builds the worker first, unless AGENT_NET_IMAGE names an image. A release has its programs with it, and
+# uses the image of its version, which `docker load` must have loaded, or the one that AGENT_NET_IMAGE names.
 #
 # Exit codes: 0 running (with --down: stopped), 1 could not be started or stopped, 64 usage
 set -eu
@@ -27,9 +31,11 @@ fail() {
 }
 
 mode=auto
+upgrade=false
 for arg in "$@"; do
     case $arg in
     --docker | --native | --down) mode=${arg#--} ;;
+    --upgrade) upgrade=true ;;
     -h | --help)
         usage
         exit 0
@@ -45,7 +51,13 @@ cd "$(dirname "$0")/.."
 run=.run
 log=$run/agent-net.log
 pidfile=$run/agent-net.pid
-program=${CARGO_TARGET_DIR:-target}/release/agent-net
+if [ -f Cargo.toml ]; then
+    program=${CARGO_TARGET_DIR:-target}/release/agent-net
+    release=
+else
+    program=./agent-net
+    release=$(cat VERSION)
+fi
 
 # ---- for Docker and native ----
 
@@ -148,9 +160,12 @@ show_log() {
 
 native_up() {
     mode=native
-    command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust, for example with rustup, or Docker"
-    say "building with cargo"
-    cargo build --locked --release
+    if [ -z "$release" ]; then
+        command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust, for example with rustup, or Docker"
+        say "building with cargo"
+        cargo build --locked --release
+    fi
+    ! $upgrade || native_down
     mkdir -p "$run"
     chmod 700 "$run"
     if [ -f "$pidfile" ]; then
@@ -265,9 +280,29 @@ docker_alive() {
     [ -n "$(docker ps -q --filter "$project" --filter label=com.docker.compose.service=agent-net)" ]
 }
 
+# Sets build to Compose's flag, and AGENT_NET_IMAGE to the image of a release. An image with a / in its name comes from a
+# registry.
+choose_image() {
+    image=$(setting AGENT_NET_IMAGE)
+    build=--build
+    if [ -n "$image$release" ]; then
+        build=--no-build
+        AGENT_NET_IMAGE=${image:-agent-net:$release}
+        export AGENT_NET_IMAGE
+        case $AGENT_NET_IMAGE in
+        */*) ;;
+        *)
+            docker image inspect "$AGENT_NET_IMAGE" >/dev/null 2>&1 ||
+                fail "the image $AGENT_NET_IMAGE is missing: load it with docker load -i agent-net-VERSION-linux-ARCH-image.tar"
+            ;;
+        esac
+    fi
+}
+
 docker_up() {
     find_gpu
-    if ! run_compose up -d --build; then
+    choose_image
+    if ! run_compose up -d "$build"; then
         # Free the port for a native worker.
         run_compose rm -s -f agent-net >/dev/null 2>&1 || :
         why="Compose could not build or start the containers (see above)"
@@ -297,6 +332,11 @@ if [ "$mode" = down ]; then
     exit 0
 fi
 
+if $upgrade && [ "$mode" != docker ] && native_alive; then
+    native_up
+    exit 0
+fi
+
 if pid=$(native_pid); then
     mode=native
     say "already running with pid $pid"
@@ -307,7 +347,7 @@ fi
 
 if [ "$mode" != native ]; then
     if find_compose; then
-        if docker_alive; then
+        if docker_alive && ! $upgrade; then
             say "already running in Docker"
             wait_healthy 30 docker_alive || fail "it does not respond at $(base_url); see docker logs"
             show_answer
