@@ -104,7 +104,10 @@ git_here() {
     git -c "safe.directory=$(pwd -P)" -c log.showSignature=false "$@"
 }
 
-commit=$(git_here rev-parse --verify HEAD) || fail "a release needs the commit it is made of: run this in a clone"
+# Not that of a folder above.
+if [ ! -e .git ] || ! commit=$(git_here rev-parse --verify HEAD); then
+    fail "a release needs the commit it is made of: run this in a clone"
+fi
 SOURCE_DATE_EPOCH=$(git_here log -1 --format=%ct)
 AGENT_NET_COMMIT=$(printf %.12s "$commit")
 dirty=$(git_here status --porcelain --untracked-files=no)

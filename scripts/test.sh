@@ -16,8 +16,8 @@
 # As root on Debian or Ubuntu it installs missing packages, and starts a Docker daemon if none responds (and stops it at
 # the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. Without
 # Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate and
-# Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager and NVIDIA's
-# libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12 or newer: on Debian 12 that
+# Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager, docker-registry and
+# NVIDIA's libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12 or newer: on Debian 12 that
 # of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the target folder.
 #
 # Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
@@ -192,6 +192,8 @@ prepare_rest() {
     want zsh zsh
     want fish fish
     want systemd-analyze systemd
+    want minisign minisign
+    want skopeo skopeo
     # shellcheck disable=SC2086 # a list of words
     [ -z "$packages" ] || install $packages || without "missing, and not installed:$packages"
     has chromium || has google-chrome || install chromium || without "chromium is missing: the status page is not rendered"
@@ -206,22 +208,38 @@ prepare_rest() {
     fi
 }
 
-# Prometheus and Alertmanager are unpacked into .run/: an installed package starts its service.
+# An installed package starts its service, so these are only unpacked into .run/.
+# unpack_programs FOLDER LOSS PACKAGE...: LOSS says what their absence means.
+unpack_programs() {
+    to=$run/$1
+    loss=$2
+    shift 2
+    [ "$#" -gt 0 ] || return 0
+    say "downloading $*"
+    refresh || :
+    mkdir -p "$to/new"
+    for package in "$@"; do
+        (cd "$to/new" && apt-get -qq -o APT::Sandbox::User=root download "$package" &&
+            dpkg-deb -x "$package"_*.deb "$to") || without "$package is missing: $loss"
+    done
+    rm -rf "$to/new"
+}
+
 prepare_monitoring() {
-    monitoring=$run/monitoring
-    PATH=$PATH:$monitoring/usr/bin
+    PATH=$PATH:$run/monitoring/usr/bin
     packages=
     want promtool prometheus
     want amtool prometheus-alertmanager
-    [ -n "$packages" ] || return 0
-    say "downloading$packages"
-    refresh || :
-    mkdir -p "$monitoring/new"
-    for package in $packages; do
-        (cd "$monitoring/new" && apt-get -qq -o APT::Sandbox::User=root download "$package" &&
-            dpkg-deb -x "$package"_*.deb "$monitoring") || without "$package is missing: tests/it/fleet.rs will fail"
-    done
-    rm -rf "$monitoring/new"
+    # shellcheck disable=SC2086 # a list of words
+    unpack_programs monitoring "tests/it/fleet.rs will fail" $packages
+}
+
+prepare_registry() {
+    PATH=$PATH:$run/registry/usr/bin
+    packages=
+    want docker-registry docker-registry
+    # shellcheck disable=SC2086 # a list of words
+    unpack_programs registry "releases are not pushed to one" $packages
 }
 
 # ---- packages of other Debian releases ----
@@ -602,6 +620,7 @@ fi
 prepare_monitoring
 if ! $quick; then
     prepare_rest
+    prepare_registry
     # One thread links a program: two builds use two processors.
     if musl_std && has musl-gcc; then
         start static scripts/build-static.sh
@@ -643,8 +662,8 @@ if ! $quick; then
 
     step "scripts"
     if has shellcheck && has dash; then
-        shellcheck -x scripts/*.sh scripts/build-static/*.sh tests/bench/*.sh .ci/run
-        for script in scripts/*.sh scripts/build-static/*.sh tests/bench/*.sh .ci/run; do
+        shellcheck -x scripts/*.sh scripts/build-static/*.sh scripts/release/*.sh tests/bench/*.sh .ci/run
+        for script in scripts/*.sh scripts/build-static/*.sh scripts/release/*.sh tests/bench/*.sh .ci/run; do
             dash -n "$script"
         done
     else
@@ -693,7 +712,14 @@ if ! $quick; then
         AGENT_NET_STATIC=$PWD/dist/rootfs/agent-net
         export AGENT_NET_STATIC
         set -- --built
-        ! started arm64 || set -- --built --arch amd64 --arch arm64
+        if started arm64; then
+            set -- --built --arch amd64 --arch arm64
+            # The tests make releases of both.
+            AGENT_NET_RELEASE=yes
+            export AGENT_NET_RELEASE
+        else
+            without "the tests of a release are skipped: it needs both architectures"
+        fi
         start second-builds scripts/reproduce.sh "$@"
         step "soak, one minute"
         if has wrk; then

@@ -68,14 +68,15 @@ has_target() {
     return 1
 }
 
-# use_tools TARGET COMPILER LINKER: sets CC_x86_64_unknown_linux_musl, its CFLAGS and
+# use_tools TARGET COMPILER [LINKER]: sets CC_x86_64_unknown_linux_musl, its CFLAGS and
 # CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER
 use_tools() {
     name=$(printf %s "$1" | tr - _)
     upper=$(printf %s "$name" | tr '[:lower:]' '[:upper:]')
     # shellcheck disable=SC2034 # for dist/build-ARCH.json
     compiler=$2
-    export "CC_$name=$2" "CFLAGS_$name=$c_flags" "CARGO_TARGET_${upper}_LINKER=$3"
+    export "CC_$name=$2" "CFLAGS_$name=$c_flags"
+    [ "$#" -lt 3 ] || export "CARGO_TARGET_${upper}_LINKER=$3"
 }
 
 has_debian_std() {
@@ -219,7 +220,12 @@ build_helper() {
         fail "no standard library for $gnu: run \`rustup target add $gnu\`, or on Debian 12 install rustc-web, cargo-web and rust-web-src"
     fi
     common_flags
-    use_tools "$gnu" "$gcc" "$gcc"
+    if $cross; then
+        use_tools "$gnu" "$gcc" "$gcc"
+    else
+        # With a linker of its own this machine's target would no longer share the crates that the compiler runs.
+        use_tools "$gnu" "$gcc"
+    fi
     say "helper: $method ($("$rustc" --version))"
     # Named even where it is this machine's: the bytes are the same crossed or not.
     run_cargo build --locked --release --features nvml --bin agent-net-nvml --target-dir "$built" --target "$gnu"

@@ -180,13 +180,13 @@ fn little_memory_is_enough_for_all_connections() {
 // ---- Docker ----
 
 /// A running container of the image with no rights at all; removed on drop.
-struct Container {
-    name: String,
+pub struct Container {
+    pub name: String,
     addr: SocketAddr,
 }
 
 impl Container {
-    fn run(image: &str, options: &[&str]) -> Self {
+    pub fn run(image: &str, options: &[&str]) -> Self {
         let mut container = Self { name: unique("container"), addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
         let mut run = vec!["run", "--detach", "--name", &container.name, "--publish", "127.0.0.1::9876"];
         run.extend(["--read-only", "--cap-drop", "ALL", "--user", "65532:65532"]);
@@ -219,12 +219,12 @@ impl Container {
         Self::run(image, &options)
     }
 
-    fn inspect(&self, what: &str) -> String {
+    pub fn inspect(&self, what: &str) -> String {
         docker(&["inspect", "--format", what, &self.name]).trim().to_owned()
     }
 
     /// The answer to a job. Docker's proxy accepts connections before the worker listens, and drops them.
-    fn job(&self) -> Response {
+    pub fn job(&self) -> Response {
         wait_for("an answer from the container", || {
             let mut connection = Connection::open(self.addr);
             let head = format!("POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: {}\r\n\r\n", JOB.len());
@@ -233,7 +233,7 @@ impl Container {
         })
     }
 
-    fn get(&self, path: &str) -> Response {
+    pub fn get(&self, path: &str) -> Response {
         http::request(self.addr, "GET", path, &[], b"")
     }
 
@@ -286,7 +286,7 @@ impl Image {
 }
 
 /// The image's files in a folder.
-fn unpacked(image: &str) -> PathBuf {
+pub fn unpacked(image: &str) -> PathBuf {
     let folder = harness::folder(&unique("root"));
     // Only containers can be exported; this one is never started.
     let name = unique("export");

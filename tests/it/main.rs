@@ -108,6 +108,8 @@ mod ready_model;
 mod real_nvml;
 mod recordings;
 mod registration;
+mod release;
+mod release_images;
 #[path = "../stack/request.rs"]
 mod request;
 mod resolver;
