@@ -33,6 +33,7 @@ WORKDIR /agent-net
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY scripts/build-static.sh scripts/
 COPY scripts/build-static scripts/build-static
+COPY stubs stubs
 COPY src src
 ARG COMMIT=
 ARG SOURCE_DATE_EPOCH=

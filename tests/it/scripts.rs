@@ -32,7 +32,7 @@ fn script(shell: &[&str], name: &str, args: &[&str]) -> Option<Command> {
 }
 
 /// Exit code, stdout and stderr by each shell.
-fn by_all_shells(name: &str, args: &[&str], settings: &[(&str, &str)]) -> Vec<(i32, String, String)> {
+pub fn by_all_shells(name: &str, args: &[&str], settings: &[(&str, &str)]) -> Vec<(i32, String, String)> {
     let commands = SHELLS.iter().filter_map(|shell| script(shell, name, args));
     let ended = commands.map(|mut command| run(command.envs(settings.iter().copied())));
     ended.map(|(status, out, err)| (status.code().expect("it exits"), out, err)).collect()
