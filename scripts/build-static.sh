@@ -126,7 +126,7 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 # A folder of another user is as good as one's own.
 git_here() {
-    git -c safe.directory="$root" -c log.showSignature=false "$@"
+    git --no-optional-locks -c safe.directory="$root" -c log.showSignature=false "$@"
 }
 
 # Sets AGENT_NET_COMMIT, which the programs name, and SOURCE_DATE_EPOCH, the time of all files.

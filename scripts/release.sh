@@ -3,11 +3,12 @@
 # provenance, sums and a signature.
 #
 # Usage: scripts/release.sh [--key FILE] [--prebuilt] [--allow-dirty] [--out FOLDER]
-#   --key FILE     sign with this minisign secret key (`minisign -G` makes one). A key with a password asks for it. The
-#                  public key that lies beside it as NAME.pub becomes part of the release
+#   --key FILE     sign with this minisign secret key (`minisign -G` makes one). Its password, if it has one, comes from
+#                  MINISIGN_PASSWORD or from the terminal. The public key that lies beside it as NAME.pub becomes part of
+#                  the release
 #   --prebuilt     pack what scripts/build-static.sh has built of this commit for both architectures
 #   --allow-dirty  also where files differ from the commit, for trials: the programs then say so in --version
-#   --out FOLDER   make it there (default: dist/release)
+#   --out FOLDER   make it there (default: dist/release). A folder that exists must be a release or empty
 #
 # The result:
 #   agent-net-VERSION-oci.tar                  both images with one index, for registries
@@ -84,10 +85,17 @@ while [ "$#" -gt 0 ]; do
 done
 [ -z "$key" ] || [ -f "$key" ] || wrong "--key $key: not a file"
 [ -z "$key" ] || key=$(absolute "$key")
-[ -z "$final" ] || final=$(absolute "$final")
+[ -z "$final" ] || final=$(absolute "${final%/}")
+# The compilers need not know it.
+password=${MINISIGN_PASSWORD:-}
+unset MINISIGN_PASSWORD
 
 cd "$(dirname "$0")/.."
 : "${final:=$PWD/dist/release}"
+# It is replaced as a whole.
+if [ -e "$final" ] && [ ! -f "$final/provenance.json" ] && { [ ! -d "$final" ] || [ -n "$(ls -A "$final")" ]; }; then
+    wrong "--out $final: must be a new folder, an empty one or a release"
+fi
 umask 022
 LC_ALL=C
 export LC_ALL
@@ -139,15 +147,22 @@ rootfs_of() {
     fi
 }
 
-# check_built ARCH: what was built for it is of this commit.
+# check_built ARCH: what was built for it is of this commit and of this architecture.
 check_built() {
     rootfs=$(rootfs_of "$1")
     build=dist/build-$1.json
     if [ ! -d "$rootfs" ] || [ ! -f "$build" ]; then
-        fail "$rootfs is missing: run scripts/build-static.sh --arch $1, or leave out --prebuilt"
+        fail "$rootfs or $build is missing: run scripts/build-static.sh --arch $1, or leave out --prebuilt"
     fi
     grep -q "^  \"commit\": \"$AGENT_NET_COMMIT\"" "$build" ||
         fail "$rootfs was built of another commit than $AGENT_NET_COMMIT ($build): run scripts/build-static.sh --arch $1"
+    for program in agent-net agent-net-nvml; do
+        # The field e_machine of an ELF file.
+        case $1:$(od -An -t u1 -j 18 -N 1 "$rootfs/$program" | tr -d ' ') in
+        amd64:62 | arm64:183) ;;
+        *) fail "$rootfs/$program is not a program for $1: run scripts/build-static.sh --arch $1" ;;
+        esac
+    done
 }
 
 if ! $prebuilt; then
@@ -172,9 +187,31 @@ fi
 
 new=$final.new
 work=$final.work
-rm -rf "$new" "$work"
+old=$final.old
+
+# An interrupted run leaves the previous release.
+clean_up() {
+    [ -e "$final" ] || [ ! -e "$old" ] || mv "$old" "$final"
+    rm -rf "$new" "$work" "$old"
+}
+
+# sign FILE: minisign reads a password from the terminal, or as a line of standard input.
+sign() {
+    set -- minisign -S -s "$key" -m "$1" -x "$1.minisig" \
+        -c "signature of agent-net $version" -t "agent-net $version, commit $commit"
+    # Its second line begins so where no password protects it: minisign would ask for one all the same.
+    if sed -n 2p "$key" | grep -q '^RWQAAEIy'; then
+        "$@" -W >/dev/null
+    elif [ -n "$password" ]; then
+        printf '%s\n' "$password" | "$@" >/dev/null
+    else
+        "$@" >/dev/null
+    fi
+}
+
+clean_up
 mkdir -p "$new" "$work"
-trap 'rm -rf "$new" "$work"' EXIT
+trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
 # shellcheck source=scripts/build-static/json.sh
@@ -199,16 +236,12 @@ fi
 (cd "$new" && sha256sum -- *) >"$work/SHA256SUMS"
 mv "$work/SHA256SUMS" "$new/SHA256SUMS"
 if [ -n "$key" ]; then
-    # Its second line begins so where no password protects it: minisign would ask for one all the same.
-    password=
-    ! sed -n 2p "$key" | grep -q '^RWQAAEIy' || password=-W
-    # shellcheck disable=SC2086 # a flag, or nothing
-    minisign -S $password -s "$key" -m "$new/SHA256SUMS" -x "$new/SHA256SUMS.minisig" \
-        -c "signature of agent-net $version" -t "agent-net $version, commit $commit" >/dev/null ||
-        fail "minisign could not sign with $key"
+    sign "$new/SHA256SUMS" || fail "minisign could not sign with $key"
+    [ ! -f "$new/agent-net.pub" ] || minisign -Vqm "$new/SHA256SUMS" -p "$new/agent-net.pub" ||
+        fail "${key%.*}.pub is not the public key of $key"
 fi
 find "$new" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-rm -rf "$final"
+[ ! -e "$final" ] || mv "$final" "$old"
 mv "$new" "$final"
 
 (cd "$final" && wc -c -- *) | sed 's/^/release: /' >&2

@@ -7,7 +7,7 @@
 #
 # The second build is of a copy of the same files, changed or not, in another folder with a space in its name, with
 # other modes and times, and with Rust's crates in another folder. It is removed at the end. Two architectures are built
-# at the same time. Set TMPDIR to a folder with 2 GB for each.
+# at the same time. Set TMPDIR to a folder with 1 GB for each.
 #
 # It prints the SHA-256 of each file in both builds.
 #

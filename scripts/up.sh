@@ -285,18 +285,16 @@ docker_alive() {
 choose_image() {
     image=$(setting AGENT_NET_IMAGE)
     build=--build
-    if [ -n "$image$release" ]; then
-        build=--no-build
-        AGENT_NET_IMAGE=${image:-agent-net:$release}
-        export AGENT_NET_IMAGE
-        case $AGENT_NET_IMAGE in
-        */*) ;;
-        *)
-            docker image inspect "$AGENT_NET_IMAGE" >/dev/null 2>&1 ||
-                fail "the image $AGENT_NET_IMAGE is missing: load it with docker load -i agent-net-VERSION-linux-ARCH-image.tar"
-            ;;
-        esac
-    fi
+    [ -n "$image$release" ] || return 0
+    build=--no-build
+    AGENT_NET_IMAGE=${image:-agent-net:$release}
+    export AGENT_NET_IMAGE
+    ! docker image inspect "$AGENT_NET_IMAGE" >/dev/null 2>&1 || return 0
+    case $AGENT_NET_IMAGE in
+    # Version 1 of Compose does not pull what it could build.
+    */*) docker pull "$AGENT_NET_IMAGE" >&2 || fail "the image $AGENT_NET_IMAGE cannot be pulled (see above)" ;;
+    *) fail "the image $AGENT_NET_IMAGE is missing: load it with docker load -i agent-net-VERSION-linux-ARCH-image.tar" ;;
+    esac
 }
 
 docker_up() {

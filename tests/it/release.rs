@@ -141,6 +141,45 @@ fn a_second_release_is_the_same() {
 }
 
 #[test]
+fn a_key_with_a_password_signs_and_a_failed_run_leaves_the_release() {
+    let Some(release) = release() else { return };
+    let folder = harness::folder(&unique("password"));
+    let (key, out) = (folder.join("own.key"), folder.join("made"));
+    let generate = "printf 'pass word\npass word\n' | minisign -G -p own.pub -s own.key";
+    checked(Command::new("sh").args(["-c", generate]).current_dir(&folder));
+    let sign = |password: &str| {
+        let mut script = script(Path::new(env!("CARGO_MANIFEST_DIR")));
+        script.args(["--prebuilt", "--allow-dirty", "--key"]).arg(&key).arg("--out").arg(&out);
+        let (status, _, err) = harness::run(script.env("MINISIGN_PASSWORD", password));
+        (status.code(), err)
+    };
+    let (code, err) = sign("wrong");
+    assert!(code == Some(1) && err.contains("minisign could not sign with"), "{err}");
+    assert!(!out.exists());
+    let (code, err) = sign("pass word");
+    assert!(code == Some(0) && !err.contains("not signed"), "{err}");
+    let signature = fs::read(out.join("SHA256SUMS.minisig")).unwrap();
+    // The release that was there stays where the next one fails.
+    fs::copy(release.path("agent-net.pub"), folder.join("own.pub")).unwrap();
+    let (code, err) = sign("pass word");
+    assert!(code == Some(1) && err.contains("own.pub is not the public key of"), "{err}");
+    assert!(fs::read(out.join("SHA256SUMS.minisig")).unwrap() == signature);
+    assert_eq!(names(&folder), ["made", "own.key", "own.pub"]);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_not_a_release_is_not_replaced() {
+    let folder = harness::folder(&unique("mine"));
+    fs::write(folder.join("mine"), "").unwrap();
+    let mut script = script(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let (status, _, err) = harness::run(script.args(["--prebuilt", "--allow-dirty", "--out"]).arg(&folder));
+    assert!(status.code() == Some(64) && err.contains("must be a new folder, an empty one or a release"), "{err}");
+    assert_eq!(names(&folder), ["mine"]);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn an_archive_has_all_that_a_user_without_a_clone_needs() {
     let Some(release) = release() else { return };
     for (arch, machine) in ARCHITECTURES.into_iter().zip([62_u16, 183]) {

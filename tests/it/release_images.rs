@@ -182,7 +182,8 @@ fn a_registry_has_both_images_under_the_digest_of_the_release() {
 /// In place of Docker: it has everything, starts nothing, and writes down how Compose is called.
 const FAKE_DOCKER: &str = r#"#!/bin/sh
 case "$*" in
-"image inspect missing"*) exit 1 ;;
+"image inspect missing"* | "image inspect "*/*) exit 1 ;;
+"pull "*) echo "$*" >>"$CALLS" ;;
 "compose -p"*" up "*) echo "image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit 1 ;;
 "ps "* | "compose -p"*) exit 0 ;;
 esac
@@ -214,6 +215,7 @@ fn up_sh_of_a_release_builds_nothing() {
     assert!(text.contains(&format!("image=agent-net:{VERSION} compose -p agent-net")), "{text}{err}");
     assert!(text.trim_end().ends_with("up -d --no-build"), "{text}");
     let (text, _) = called("registry.example/agent-net@sha256:12");
+    assert!(text.starts_with("pull registry.example/agent-net@sha256:12\n"), "Compose 1 would not: {text}");
     assert!(text.contains("image=registry.example/agent-net@sha256:12 "), "{text}");
     let (text, err) = called("missing");
     assert!(text.is_empty() && err.contains("the image missing is missing: load it with docker load -i"), "{err}");

@@ -179,7 +179,7 @@ fn nothing_in_the_image_depends_on_who_built_it_and_where() {
     let built = sbom(rootfs)["metadata"]["timestamp"].as_str().expect("a time").to_owned();
     let built = OffsetDateTime::parse(&built, &Rfc3339).expect("of RFC 3339").unix_timestamp();
     let source = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cargo = env::var_os("CARGO_HOME").map(PathBuf::from).unwrap_or_else(|| env::home_dir().unwrap().join(".cargo"));
+    let cargo = env::var_os("CARGO_HOME").map_or_else(|| env::home_dir().unwrap().join(".cargo"), PathBuf::from);
     let folders = [source.join("src"), source.join("target"), cargo.join("registry")];
     let mut all = vec![PathBuf::new()];
     while let Some(path) = all.pop() {
