@@ -21,6 +21,7 @@ mod pull;
 mod serve;
 mod stop;
 mod supervision;
+mod upgrade;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{control, output, supervision};
+use super::{control, output, supervision, upgrade};
 use crate::api::dispatcher::Dispatcher;
 use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
@@ -17,6 +17,7 @@ use crate::config::{Config, PeersConfig, SETTINGS, Setting, TlsRule, WatchdogTes
 use crate::health::recorder::Recorder;
 use crate::health::sampler;
 use crate::health::snapshot_store::SnapshotStore;
+use crate::health::uptime_file::OtherVersion;
 use crate::http::refusal::error_body;
 use crate::http::request;
 use crate::http::rouille::Service;
@@ -39,7 +40,7 @@ use crate::sys::logger::Background;
 use crate::sys::signals::{self, Signal};
 use crate::sys::systemd::Systemd;
 use crate::sys::text::counted;
-use crate::sys::{limits, resolver, threads};
+use crate::sys::{limits, resolver, threads, version};
 
 /// Requests that have begun get this long after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -104,7 +105,7 @@ fn serve(config: &Config) -> Started<()> {
         .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
     let addr = listener.local_addr().map_err(failed)?;
 
-    let seen = observe(config)?;
+    let seen = observe(config, upgrade::changes_since_0_1(config, addr))?;
     let Sources { store, recorder, registrations, notifications, ticket_intake, heartbeats, .. } = seen.clone();
     let serves = Arc::new(AtomicBool::new(true));
     let worker = Arc::new(Worker::new(seen, config));
@@ -115,7 +116,7 @@ fn serve(config: &Config) -> Started<()> {
     let service = Service::new(Box::new(move |request| dispatcher.answer(request)));
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
-    log::info!("listening on http://{addr}");
+    log::info!("agent-net {}: listening on http://{addr}", version::full());
     supervision::watch_over(addr, port.clone(), config, &systemd, &serves).map_err(failed)?;
     listen_to_commands(&worker, config);
 
@@ -152,12 +153,14 @@ fn serve(config: &Config) -> Started<()> {
 }
 
 /// Starts everything that reads GPUs, Ollama and peers, and what takes tickets.
-fn observe(config: &Config) -> Started<Sources> {
+fn observe(config: &Config, changes: Vec<&'static str>) -> Started<Sources> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
     let keepers = Arc::new(Keepers::default());
     let store = Arc::new(SnapshotStore::new(config.limits, config.models.names.clone(), Arc::clone(&keepers)));
     let gpus = Arc::new(sampler::start(&store, config).map_err(failed)?);
-    let recorder = Recorder::start(&store, config.state_dir.as_deref(), config.sample_interval).map_err(failed)?;
+    let other_version: OtherVersion = Box::new(move |last| upgrade::report(last, &changes));
+    let dir = config.state_dir.as_deref().map(|dir| (dir, other_version));
+    let recorder = Recorder::start(&store, dir, config.sample_interval).map_err(failed)?;
     let ticket_intake = ticket_intake(config)?;
     let probed = config.models.probe.interval.is_some() && !config.models.names.is_empty();
     let speeds = SpeedBook::start(config.state_dir.as_deref().filter(|_| probed)).map_err(failed)?;

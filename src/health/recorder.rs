@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::snapshot::Snapshot;
 use super::snapshot_store::SnapshotStore;
 use super::uptime::{Minute, Seen, Uptime, Windows};
-use super::uptime_file::{Health, UptimeFile};
+use super::uptime_file::{Health, OtherVersion, UptimeFile};
 use super::verdict::{self, Verdict};
 use crate::gpu::state::GpuState;
 use crate::sys::exposition::{Exposition, counter, gauge, metrics};
@@ -41,12 +41,16 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Starts recording. `dir`: STATE_DIR. `interval`: SAMPLE_INTERVAL.
+    /// Starts recording. `dir`: STATE_DIR, and what to do if another version started there last. `interval`: SAMPLE_INTERVAL.
     ///
     /// # Errors
     /// The kernel's, when no thread can be started.
-    pub(crate) fn start(store: &Arc<SnapshotStore>, dir: Option<&str>, interval: Duration) -> io::Result<Arc<Self>> {
-        let (file, mut records) = match dir.map(UptimeFile::start).transpose()? {
+    pub(crate) fn start(
+        store: &Arc<SnapshotStore>,
+        dir: Option<(&str, OtherVersion)>,
+        interval: Duration,
+    ) -> io::Result<Arc<Self>> {
+        let (file, mut records) = match dir.map(|(dir, other)| UptimeFile::start(dir, other)).transpose()? {
             Some((file, records)) => (Some(file), Some(records)),
             None => (None, None),
         };

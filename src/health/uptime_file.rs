@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::uptime::{MINUTES, RECORD};
 use crate::sys::files::{is_regular, open_alone, sync_folder_of};
-use crate::sys::threads;
+use crate::sys::{threads, version_file};
 
 const NAME: &str = "uptime.bin";
 /// The first bytes of the file: what it is and how it is written.
@@ -21,6 +21,9 @@ const MAGIC: &[u8; RECORD] = b"AGNTUP1\n";
 const SIZE: u64 = RECORD as u64 * (MINUTES as u64 + 1);
 /// A disk that failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// What to do with the version of the last start.
+pub(crate) type OtherVersion = Box<dyn FnOnce(&str) + Send>;
 
 /// How writing goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -55,16 +58,19 @@ struct State {
 
 impl UptimeFile {
     /// Opens the file below `dir` in a thread of its own; its records come on the channel, if it can be read.
+    /// `other_version`: called with the version of the last start, if it was another one.
     ///
     /// # Errors
     /// The kernel's, when no thread can be started.
-    pub(crate) fn start(dir: &str) -> io::Result<(Self, Receiver<Vec<u8>>)> {
+    pub(crate) fn start(dir: &str, other_version: OtherVersion) -> io::Result<(Self, Receiver<Vec<u8>>)> {
         let shared = Arc::new(Shared::default());
         let (sender, records) = mpsc::sync_channel(1);
         let path = Path::new(dir).join(NAME);
         let work = Arc::clone(&shared);
-        let mut sender = Some(sender);
+        let (mut sender, mut other_version) = (Some(sender), Some(other_version));
         threads::service("uptime-file", move || {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            let is_new = other_version.take().is_some_and(|report| version_file::compare(dir, &path, report));
             let mut file = open(&path);
             // A restart leaves the records as they were loaded.
             let sender = sender.take();
@@ -80,6 +86,9 @@ impl UptimeFile {
                 }
             }
             drop(sender);
+            if is_new {
+                version_file::keep(dir);
+            }
             work.write_forever(&path, file);
         })?;
         Ok((Self { shared }, records))

@@ -24,3 +24,4 @@ pub(crate) mod text;
 pub(crate) mod text_file;
 pub(crate) mod threads;
 pub(crate) mod version;
+pub(crate) mod version_file;

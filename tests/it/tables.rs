@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// The documents that hold the reference between them.
-pub(crate) const DOCUMENTS: [&str; 4] = ["README.md", "compose/README.md", "src/README.md", "src/reference.md"];
+pub(crate) const DOCUMENTS: [&str; 5] =
+    ["README.md", "CHANGELOG.md", "compose/README.md", "src/README.md", "src/reference.md"];
 
 /// Two tests may write the same file.
 static WRITING: Mutex<()> = Mutex::new(());

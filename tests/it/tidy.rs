@@ -209,3 +209,15 @@ fn scripts_say_how_they_are_used() {
         assert!(text.contains("\n# Usage: scripts/") && text.contains("\n# Exit codes: "), "{script:?}");
     }
 }
+
+/// A release without a section would leave operators to guess what changed.
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let newest = text.lines().find_map(|line| line.strip_prefix("## ")).expect("a section");
+    let (version, date) = newest.split_once(" – ").expect("VERSION – DATE");
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    let parts: Vec<_> = date.split('-').map(|part| (part.len(), part.parse::<u32>().is_ok())).collect();
+    assert_eq!(parts, [(4, true), (2, true), (2, true)], "{date} is YYYY-MM-DD");
+    assert!(text.lines().count() <= 120, "short enough to be read");
+}

@@ -34,6 +34,7 @@ pub const TOUCHING: &[&str] = &[
     "cli/serve.rs",
     "cli/stop.rs",
     "cli/supervision.rs",
+    "cli/upgrade.rs",
     "ollama/probe/prober.rs",
     "config/settings.rs",
     "gpu/amd_cards.rs",
@@ -131,4 +132,5 @@ pub const TOUCHING: &[&str] = &[
     "sys/systemd.rs",
     "sys/text_file.rs",
     "sys/threads.rs",
+    "sys/version_file.rs",
 ];
