@@ -678,7 +678,7 @@ if ! $quick; then
         compose="docker-compose"
     fi
     if [ -n "$compose" ]; then
-        for override in compose gpu amd runtime secrets kmsg processes monitoring monitoring-agent orchestrator gateway live-runner; do
+        for override in compose gpu amd runtime secrets kmsg processes hold-port monitoring monitoring-agent orchestrator gateway live-runner; do
             ORCH_SECRET=secret $compose -f compose/compose.yaml -f "compose/$override.yaml" config -q
         done
     else
@@ -687,14 +687,15 @@ if ! $quick; then
 
     step "Kubernetes manifest"
     validate=$run/kubernetes-validate/bin/kubernetes-validate
-    [ ! -x "$validate" ] || "$validate" --strict compose/kubernetes.yaml
+    [ ! -x "$validate" ] || "$validate" --strict compose/kubernetes.yaml compose/kubernetes-hold-port.yaml
 
     step "systemd unit"
     # The program may not be installed here.
     if has systemd-analyze; then
         mkdir -p "$run"
         sed 's,^ExecStart=[^ ]*,ExecStart=/bin/true,' compose/agent-net.service >"$run/agent-net.service"
-        systemd-analyze verify "$run/agent-net.service"
+        cp compose/agent-net.socket "$run/agent-net.socket"
+        systemd-analyze verify "$run/agent-net.service" "$run/agent-net.socket"
     else
         without "the systemd unit is not checked: systemd-analyze is missing"
     fi

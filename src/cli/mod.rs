@@ -7,8 +7,10 @@ mod completions;
 mod config;
 mod control;
 pub(crate) mod doctor;
+mod ending;
 mod explain;
 mod health;
+mod hold_port;
 mod local;
 mod man;
 mod manual;
@@ -75,6 +77,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         "pull" => Ok(Task::Pull),
         "probe" => Ok(Task::Probe { json: args.contains("--json") }),
         "health" => Ok(Task::Health),
+        "hold-port" => Ok(Task::HoldPort),
         "notify" => notify::options(&mut args).map(|()| Task::Notify),
         "doctor" => Ok(Task::Doctor { json: args.contains("--json") }),
         "ack" => ack::options(&mut args).map(Task::Ack),
@@ -105,6 +108,7 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Task::Serve => serve::run(&settings),
         Task::Check(options) => check::run(&settings, &options),
         Task::Health => health::run(&settings),
+        Task::HoldPort => hold_port::run(&settings),
         Task::Doctor { json } => doctor::run(&settings, json),
         Task::Pull => pull::run(&settings, model.as_deref()),
         Task::Probe { json } => probe::run(&settings, model.as_deref(), json),
@@ -124,6 +128,7 @@ enum Task {
     Serve,
     Check(check::Options),
     Health,
+    HoldPort,
     Doctor { json: bool },
     Pull,
     Probe { json: bool },

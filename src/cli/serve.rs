@@ -1,13 +1,11 @@
 //! `serve`: starts everything in order, waits for a signal, stops everything in order.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use super::{control, output, supervision, upgrade};
+use super::{control, ending, output, supervision, upgrade};
 use crate::api::dispatcher::Dispatcher;
 use crate::api::router::Router;
 use crate::api::worker::{Sources, Worker};
@@ -22,6 +20,7 @@ use crate::http::refusal::error_body;
 use crate::http::request;
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
+use crate::livepeer::kept_secrets::Kept;
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
@@ -42,8 +41,6 @@ use crate::sys::systemd::Systemd;
 use crate::sys::text::counted;
 use crate::sys::{limits, resolver, threads, version};
 
-/// Requests that have begun get this long after SIGTERM.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 1024;
 const MIN_CONNECTIONS: u64 = 16;
@@ -100,10 +97,8 @@ fn serve(config: &Config) -> Started<()> {
     ollama_tls(config)?;
     let caller = notify_tls(config)?;
     let limits = gate_limits(config)?;
-    let addr = SocketAddr::new(config.host, config.port);
-    let listener = http::bind(addr, config.host_chosen)
-        .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
-    let addr = listener.local_addr().map_err(failed)?;
+    let (listeners, outlives) = listeners(config)?;
+    let addr = listeners[0].local_addr().map_err(failed)?;
 
     let seen = observe(config, upgrade::changes_since_0_1(config, addr))?;
     let Sources { store, recorder, registrations, notifications, ticket_intake, heartbeats, .. } = seen.clone();
@@ -115,13 +110,17 @@ fn serve(config: &Config) -> Started<()> {
     let dispatcher = Dispatcher::new(router, Arc::clone(&worker));
     let service = Service::new(Box::new(move |request| dispatcher.answer(request)));
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
-    let port = http::start(listener, service, limits, pulse.clone(), deaf).map_err(failed)?;
+    let port = http::start(listeners, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("agent-net {}: listening on http://{addr}", version::full());
+    if let Some(path) = &config.port_socket {
+        port.accept_held(path.into()).map_err(failed)?;
+    }
     supervision::watch_over(addr, port.clone(), config, &systemd, &serves).map_err(failed)?;
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
-    let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations);
+    let kept = Kept::new(config.state_dir.as_deref(), &config.orchestrators.runner.id);
+    let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations, &kept.take());
     let notifier = Notifier::start(config, caller.clone(), &store, &notifications).map_err(failed)?;
     let heartbeat = Heartbeat::start(config, caller, &store, &serves, &heartbeats).map_err(failed)?;
     systemd.ready();
@@ -136,20 +135,48 @@ fn serve(config: &Config) -> Started<()> {
     let signal = wait_for_stop(&signals, || drop(worker.acknowledge("SIGUSR1")), renew);
     systemd.stopping();
     log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
-    port.drain();
-    worker.drain();
     let notified = notifier.as_ref().map(|notifier| (notifier, notifier.stop()));
-    registrar.stop();
-    drain(&port);
-    if let Some(ticket_intake) = ticket_intake {
-        ticket_intake.stop();
-    }
-    registrar.leave();
+    // An orchestrator that knows a port that is open need not know of a restart.
+    let hands_over = signal == "SIGTERM" && (outlives || port.is_held() && config.capability.url.is_some());
+    end(&port, &worker, &registrar, ticket_intake.as_deref(), hands_over.then_some(&kept));
     recorder.flush();
     if let Some((notifier, end)) = notified {
         notifier.wait(end);
     }
     Ok(())
+}
+
+/// Ends the connections, then the registrations. With `kept` the port and the registrations stay for the next worker.
+fn end(port: &Port, worker: &Worker, registrar: &Registrar, tickets: Option<&TicketIntake>, kept: Option<&Kept>) {
+    if let Some(kept) = kept {
+        log::info!("the port stays open for the next worker, and so do the registrations; SIGINT ends both");
+        ending::hand_over(port);
+        registrar.keep(kept.is_possible());
+    } else {
+        port.drain();
+        worker.drain();
+        registrar.stop();
+        ending::drain(port);
+    }
+    if let Some(tickets) = tickets {
+        tickets.stop();
+    }
+    registrar.leave();
+    if let Some(kept) = kept {
+        kept.put(&registrar.secrets());
+    }
+}
+
+/// The sockets of the public port; true: they outlive this process.
+fn listeners(config: &Config) -> Started<(Vec<TcpListener>, bool)> {
+    let inherited = http::inherited().map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?;
+    if !inherited.is_empty() {
+        return Ok((inherited, true));
+    }
+    let addr = SocketAddr::new(config.host, config.port);
+    let listener = http::bind(addr, config.host_chosen)
+        .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
+    Ok((vec![listener], false))
 }
 
 /// Starts everything that reads GPUs, Ollama and peers, and what takes tickets.
@@ -241,18 +268,6 @@ fn gate_limits(config: &Config) -> Started<GateLimits> {
     })
 }
 
-/// Waits for the requests in flight.
-fn drain(port: &Port) {
-    let end = Instant::now() + DRAIN;
-    while port.active() > 0 {
-        if Instant::now() > end {
-            log::warn!("{} did not finish within {} s", counted(port.active(), "request"), DRAIN.as_secs());
-            return;
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
 fn orchestrators(config: &Config) -> Started<Vec<Orchestrator>> {
     let settings = &config.orchestrators;
     let tls = outgoing::tls(&settings.tls).map_err(|why| (Exit::Config, format!("ORCH_TLS: {why}")))?;
@@ -314,6 +329,12 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
     let worker = settings::worker_url(config, port);
     if let Some(why) = worker.trouble().filter(|_| registers) {
         log::warn!("CAPABILITY_URL is {}: {why}; set it to this machine's public name or address", worker.as_str());
+    }
+    if registers && config.port_socket.is_some() && config.capability.url.is_none() {
+        log::warn!(
+            "CAPABILITY_URL is unset: jobs come to {}, which closes at a restart, and not to the port that PORT_SOCKET gives; set it to the address of that port",
+            worker.as_str()
+        );
     }
     if let Some((why, cure)) = config.price_trouble() {
         log::warn!("{why}; {cure}");

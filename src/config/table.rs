@@ -57,6 +57,7 @@ const SLOW_SAMPLES: Kind = Kind::Duration(SHORTEST, Duration::from_secs(3600));
 pub(crate) const SETTINGS: &[Setting] = &[
     setting("SERVER_HOST", Server, "::", ADDRESS, "address to listen on; :: is IPv4 and IPv6, or IPv4 only if IPv6 is off"),
     setting("SERVER_PORT", Server, "9876", Whole("a port", 0, 65535), "port to listen on; 0 picks a free one, which the log shows"),
+    setting("PORT_SOCKET", Server, "", File, "Unix socket of agent-net hold-port, whose port is served as well; unset: none"),
     secret("WORKER_TOKEN", Server, "token required on every route except /health"),
     setting("WORKER_TOKEN_FILE", Server, "", File, "file with that token, instead of WORKER_TOKEN"),
     setting("CAPABILITY_CAPACITY", Server, "10", Whole("a whole number", 1, 1000), "concurrent jobs; further jobs get 503"),
@@ -119,6 +120,8 @@ pub(crate) struct Config {
     /// SERVER_HOST is set: the worker does not start unless it can listen there.
     pub(crate) host_chosen: bool,
     pub(crate) port: u16,
+    /// Unix socket of `agent-net hold-port`.
+    pub(crate) port_socket: Option<String>,
     pub(crate) ollama: OllamaConfig,
     pub(crate) orchestrators: Orchestrators,
     pub(crate) capability: Capability,
@@ -174,6 +177,7 @@ pub(crate) fn read(
         host: values.parsed("SERVER_HOST").unwrap_or(Ipv6Addr::UNSPECIFIED.into()),
         host_chosen: values.optional("SERVER_HOST").is_some(),
         port: values.parsed("SERVER_PORT").unwrap_or_default(),
+        port_socket: owned("PORT_SOCKET", &values),
         ollama: ollama::read(&mut values),
         orchestrators: orchestrators::read(&values),
         capability: capability::read(&mut values, name_problem),

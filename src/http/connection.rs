@@ -13,6 +13,7 @@ use super::head::{self, Head};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::rouille::{HttpAnswer, Marks, WholeRequest};
+use crate::sys::counters::Permit;
 use crate::sys::error_codes::ErrorCode;
 use crate::sys::header_names;
 
@@ -36,7 +37,14 @@ const WORK_TIMEOUT: Duration = Duration::from_millis(1500);
 const QUICK: Duration = Duration::from_millis(2);
 
 /// Serves requests until one side closes. `crowded`: others wait for its place.
-pub(super) fn serve(stream: Arc<TcpStream>, from: SocketAddr, gate: &Gate, entry: &Entry, crowded: bool) {
+/// The permit lasts to the end of the first request.
+pub(super) fn serve(
+    stream: Arc<TcpStream>,
+    from: SocketAddr,
+    gate: &Gate,
+    (entry, mut fresh): (&Entry, Option<Permit>),
+    crowded: bool,
+) {
     let Some(mut peer) = Peer::new(stream, &gate.requests, &gate.answers) else { return };
     let mut wait = if crowded { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     let mut answered_job = false;
@@ -50,9 +58,14 @@ pub(super) fn serve(stream: Arc<TcpStream>, from: SocketAddr, gate: &Gate, entry
             }
             return;
         }
-        match exchange(&mut peer, from, gate, entry, returned) {
+        let next = exchange(&mut peer, from, gate, entry, returned);
+        drop(fresh.take());
+        match next {
             Next::Request { job } => (wait, answered_job) = (IDLE, job),
-            Next::Linger(timeout) => return peer.linger(timeout),
+            Next::Linger(timeout) => {
+                let _ended = gate.ended.enter(usize::MAX);
+                return peer.linger(timeout);
+            }
             Next::Close => return,
         }
     }
@@ -88,7 +101,8 @@ enum Next {
 
 /// `returned`: the request was waited for, and had not come along with an earlier one.
 fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, returned: bool) -> Next {
-    let late = gate.draining();
+    // What came along with a request that was answered before SIGTERM has begun before it as well.
+    let late = returned && gate.refusing();
     let Some(_active) = gate.active.enter(usize::MAX) else { return Next::Close };
     let head = match read_head(peer) {
         Ok(Some(head)) => head,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::fd::OwnedFd;
+
 use super::budget::Budget;
 use super::connections::ConnectionTable;
 use super::rouille::Service;
@@ -40,8 +42,21 @@ pub(super) struct Gate {
     /// POSTs and other requests whose answer is being made.
     pub(super) jobs: Gauge,
     pub(super) reads: Gauge,
+    /// Threads that accept.
+    pub(super) accepting: Gauge,
+    /// Connections that were accepted, up to the end of their first request.
+    pub(super) fresh: Gauge,
+    /// Connections that have had their last answer.
+    pub(super) ended: Gauge,
     /// The worker stops: no request after this one on any connection.
     pub(super) draining: AtomicBool,
+    /// The worker leaves: jobs that begin now are refused.
+    pub(super) refusing: AtomicBool,
+    /// Another program holds a socket of this port.
+    pub(super) holds: AtomicBool,
+    /// Becomes readable when nothing more is to be accepted, and stays so.
+    pub(super) stop: OwnedFd,
+    pub(super) stopped: AtomicBool,
     /// What the registrations must know.
     pub(super) pulse: Pulse,
     /// Connections that were accepted so far, whatever became of them.
@@ -64,5 +79,19 @@ impl Gate {
 
     pub(super) fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn refusing(&self) -> bool {
+        self.refusing.load(Ordering::Acquire)
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn request_stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        // It cannot be full: it is written once.
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
     }
 }

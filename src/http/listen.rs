@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use rustix::io::Errno;
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 /// Connections that the kernel holds until they are accepted.
@@ -32,12 +33,40 @@ pub(crate) fn bind(addr: SocketAddr, chosen: bool) -> io::Result<TcpListener> {
     } else {
         TcpListener::bind(addr)?
     };
-    // Accepted connections inherit them.
-    sockopt::set_socket_recv_buffer_size(&listener, SOCKET_BUFFER)?;
-    sockopt::set_socket_send_buffer_size(&listener, SOCKET_BUFFER)?;
-    // The standard library asks for 128.
-    rustix::net::listen(&listener, QUEUE)?;
+    adjust(&listener)?;
     Ok(listener)
+}
+
+fn adjust(listener: &TcpListener) -> io::Result<()> {
+    // Accepted connections inherit them.
+    sockopt::set_socket_recv_buffer_size(listener, SOCKET_BUFFER)?;
+    sockopt::set_socket_send_buffer_size(listener, SOCKET_BUFFER)?;
+    // The standard library asks for 128, systemd for SOMAXCONN.
+    Ok(rustix::net::listen(listener, QUEUE)?)
+}
+
+/// The listening TCP sockets that systemd passes on (sd_listen_fds), which outlive this process.
+///
+/// # Errors
+/// They are not such sockets.
+pub(crate) fn inherited() -> io::Result<Vec<TcpListener>> {
+    let passed = sd_listen_fds::get().map_err(|_| io::Error::other("LISTEN_PID and LISTEN_FDS are not numbers"))?;
+    let take = |fd: OwnedFd| {
+        // The helper must not get it.
+        fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+        if !is_listening(&fd) {
+            return Err(io::Error::other("LISTEN_FDS: not a listening TCP socket; use ListenStream= with a port"));
+        }
+        let listener = TcpListener::from(fd);
+        adjust(&listener)?;
+        Ok(listener)
+    };
+    passed.into_iter().map(|(_, fd)| take(fd.into_std())).collect()
+}
+
+pub(super) fn is_listening(fd: &OwnedFd) -> bool {
+    let of_ip = sockopt::socket_domain(fd).is_ok_and(|it| matches!(it, AddressFamily::INET | AddressFamily::INET6));
+    of_ip && sockopt::socket_acceptconn(fd).unwrap_or(false)
 }
 
 /// A socket of both families. net.ipv6.bindv6only=1 would make it one of IPv6 alone, and the standard library cannot say

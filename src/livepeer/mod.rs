@@ -1,5 +1,6 @@
 //! Livepeer: registration at orchestrators, payment tickets, and the pre-flight check of payment flags.
 
+pub(crate) mod kept_secrets;
 pub(crate) mod lease;
 pub(crate) mod orchestrator;
 pub(crate) mod pace;

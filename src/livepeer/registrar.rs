@@ -9,6 +9,7 @@ pub(crate) mod session;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::kept_secrets::Secrets;
 use super::lease::Registrations;
 use super::orchestrator::Orchestrator;
 use super::pace::Registry;
@@ -31,13 +32,14 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    /// Starts the threads.
+    /// Starts the threads. `kept`: the secrets of entries that the worker before has left registered.
     pub(crate) fn start(
         orchestrators: Vec<Orchestrator>,
         offer: Offer,
         pulse: &Pulse,
         snapshots: &Arc<SnapshotStore>,
         registrations: &Arc<Registrations>,
+        kept: &Secrets,
     ) -> Self {
         let offer = Arc::new(offer);
         if !orchestrators.is_empty() && offer.protocol == Protocol::Auto && !offer.uses(Registry::Runner) {
@@ -46,6 +48,8 @@ impl Registrar {
         let sessions = orchestrators.into_iter().map(|orchestrator| {
             let session =
                 Session::new(orchestrator, &offer, pulse.clone(), Arc::clone(snapshots), Arc::clone(registrations));
+            session.lock().secret =
+                kept.iter().find(|(url, _)| url == session.orchestrator().url()).map(|(_, secret)| secret.clone());
             let session = Arc::new(session);
             let start = |registry, name, keep: fn(&Session)| {
                 let work = Arc::clone(&session);
@@ -89,6 +93,18 @@ impl Registrar {
                 log::warn!("{} does not answer: it may still send jobs for a moment", session.orchestrator().url());
             }
         }
+    }
+
+    /// Nothing is unregistered, live runners only if `runners`: the next worker goes on.
+    pub(crate) fn keep(&self, runners: bool) {
+        self.sessions.iter().for_each(|session| session.lock().keeps = runners);
+    }
+
+    /// The secrets of the live runners that are left registered, by orchestrator.
+    pub(crate) fn secrets(&self) -> Secrets {
+        let secret =
+            |session: &Arc<Session>| Some((session.orchestrator().url().to_owned(), session.lock().secret.take()?));
+        self.sessions.iter().filter_map(secret).collect()
     }
 
     /// Unregisters live runners, once no job is in flight: some orchestrators abort jobs then. Within `STOP_TIMEOUT`.

@@ -84,6 +84,11 @@ impl Runner {
         }
     }
 
+    /// The entry is registered already, by the worker before; a registry that does not agree gets a first beat.
+    pub(crate) fn resume(&mut self, secret: String) {
+        self.state = RunnerState::Live { secret };
+    }
+
     pub(crate) fn due(&self) -> Duration {
         self.due
     }

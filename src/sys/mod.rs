@@ -23,5 +23,6 @@ pub(crate) mod systemd;
 pub(crate) mod text;
 pub(crate) mod text_file;
 pub(crate) mod threads;
+pub(crate) mod unix_socket;
 pub(crate) mod version;
 pub(crate) mod version_file;

@@ -16,7 +16,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::text::io_words;
 
 /// What systemd gives to the service alone: a child must not speak for it.
-pub(crate) const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+pub(crate) const VARIABLES: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]

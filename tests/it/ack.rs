@@ -144,7 +144,7 @@ fn a_socket_that_was_left_behind_is_replaced_and_one_that_is_used_is_not() {
     let before = inode(&socket(&dir));
     let second = Worker::start(&state);
     let pid = second.pid().as_raw_nonzero().to_string();
-    let hint = format!("control.sock: another worker is using it; agent-net ack --pid {pid}");
+    let hint = format!("control.sock: another process is using it; agent-net ack --pid {pid}");
     wait_for("a warning", || second.log().contains(&hint).then_some(()));
     assert_eq!(inode(&dir.join("control.sock")), before, "it is the first one's");
     assert_eq!(ack(Some(&dir), &[]).0, Some(0));

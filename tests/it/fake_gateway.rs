@@ -22,7 +22,11 @@ pub enum Outcome {
     Leaked,
 }
 
-/// The client's side of kept connections.
+/// Connections that go-livepeer keeps to one worker (Go's MaxIdleConnsPerHost is 2, recorded).
+const MOST_IDLE: usize = 2;
+
+/// The client's side of kept connections. As in Go's client, the one that was used last is used next, and one that the
+/// worker has closed before the job is noticed (recorded: 0 of 240 jobs lost). A close that meets the job is not.
 pub struct Gateway<'a> {
     orchestrator: &'a FakeOrchestrator,
     /// How long a connection may be idle; in life it is 60 s.
@@ -62,9 +66,12 @@ impl<'a> Gateway<'a> {
             Ok(answer) if answer.status != 401 => {
                 self.orchestrator.give_back(name);
                 let keeps = !answer.header("connection").is_some_and(|c| c.eq_ignore_ascii_case("close"));
-                if keeps {
-                    lock(&self.idle).entry(addr).or_default().push((connection, Instant::now()));
+                let mut all = lock(&self.idle);
+                let idle = all.entry(addr).or_default();
+                if keeps && idle.len() < MOST_IDLE {
+                    idle.push((connection, Instant::now()));
                 }
+                drop(all);
                 Outcome::Answer(answer)
             }
             // A POST is not tried again.
@@ -78,7 +85,7 @@ impl<'a> Gateway<'a> {
     fn connection(&self, addr: SocketAddr) -> std::io::Result<Connection> {
         let mut idle = lock(&self.idle);
         let kept = idle.entry(addr).or_default();
-        kept.retain(|(_, since)| since.elapsed() < self.limit);
+        kept.retain(|(connection, since)| since.elapsed() < self.limit && !connection.has_ended());
         match kept.pop() {
             Some((connection, _)) => Ok(connection),
             None => Connection::try_open(addr),

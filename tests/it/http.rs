@@ -122,6 +122,15 @@ impl Connection {
         matches!(self.0.read(&mut [0; 1]), Ok(0))
     }
 
+    /// The same without waiting.
+    pub fn has_ended(&self) -> bool {
+        let stream = self.0.get_ref();
+        stream.set_nonblocking(true).expect("it can be set");
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("it can be set");
+        !seen.is_err_and(|why| why.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     fn line(&mut self) -> std::io::Result<String> {
         let mut line = Vec::new();
         self.0.by_ref().take(1 << 20).read_until(b'\n', &mut line)?;

@@ -56,7 +56,7 @@ impl Release {
 
 fn script(root: &Path) -> Command {
     let mut script = Command::new(root.join("scripts/release.sh"));
-    // The tests' own version of cargo is no matter of the release.
+    // A release takes its time from the commit.
     script.current_dir("/").env_remove("SOURCE_DATE_EPOCH");
     script
 }

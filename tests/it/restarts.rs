@@ -14,13 +14,14 @@ use crate::systemd::FakeSystemd;
 const NAME: &str = "agent-net-nyc";
 
 /// Every thread that runs as long as the worker does, except those of connections.
-const THREADS: [&str; 24] = [
+const THREADS: [&str; 25] = [
     "accept",
     "control",
     "first-snapshot",
     "gpus",
     "health",
     "heartbeat",
+    "held-port",
     "keeper",
     "kernel",
     "ledger",
@@ -75,6 +76,7 @@ impl Scene {
             ("NOTIFY_AFTER", "0s".into()),
             ("HEARTBEAT_URL", monitor.kuma()),
             ("NOTIFY_SOCKET", systemd.name().to_owned()),
+            ("PORT_SOCKET", "/nonexistent/port.sock".into()),
         ];
         let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let worker = Worker::start(&settings);

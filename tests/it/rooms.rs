@@ -62,6 +62,7 @@ const RESERVED: &[(&[&str], &[&str])] = &[
     ),
     (&["k256", "prost"], &["src/livepeer/payments/"]),
     (&["sha3"], &["src/livepeer/payments/", "src/sys/hash.rs"]),
+    (&["sd_listen_fds"], &["src/http/listen.rs"]),
     (&["signal_hook"], &["src/sys/signals.rs"]),
     (&["simple_logger"], &["src/sys/logger.rs"]),
     (&["pico_args"], &["src/cli/", "src/config/settings.rs"]),

@@ -17,7 +17,11 @@ pub(super) const COMMANDS: &[Command] = &[
         details: "\
 Listens, and with ORCH_URL registers and stays registered. SIGTERM unregisters, refuses new jobs, finishes running
 ones (10 s at most) and exits with 0. SIGHUP reads secret files again and re-registers immediately. SIGUSR1 does the
-same as agent-net ack.",
+same as agent-net ack.
+
+If systemd passes the listening socket (agent-net.socket), or agent-net hold-port holds it (PORT_SOCKET), the port
+outlives the worker. SIGTERM then keeps the registrations and refuses no job: the next worker takes the jobs that wait.
+SIGINT unregisters in any case.",
         options: &[],
         settings: true,
         example: "agent-net serve --server-port 9000 --model llama3.2:3b",
@@ -104,6 +108,18 @@ reaches the worker through STATE_DIR/control.sock, or with SIGUSR1 if STATE_DIR 
         options: &[],
         settings: true,
         example: "agent-net health --server-port 9000",
+    },
+    Command {
+        name: "hold-port",
+        operand: "",
+        about: "keep the port for jobs open while workers are replaced",
+        details: "\
+Listens on SERVER_HOST:SERVER_PORT and gives the listening socket to workers of the same user through the Unix socket
+PORT_SOCKET (mode 0600). It accepts no connection: up to 1024 wait in the kernel while no worker runs. Workers with the
+same PORT_SOCKET serve that port beside their own. Run it in a container of its own, next to the worker's.",
+        options: &[],
+        settings: true,
+        example: "agent-net hold-port --port-socket /run/agent-net/port.sock --server-port 9877",
     },
     Command {
         name: "config",

@@ -16,7 +16,7 @@ pub(crate) fn overview() -> String {
          Exit codes: 0 ok, 1 degraded or failed, 2 unhealthy, 3 unknown or unreachable,\n\
          64 invalid command line, 78 invalid setting.\n\nExamples:\n",
     );
-    for command in ["check", "serve", "pm check"].into_iter().filter_map(find) {
+    for command in ["check", "serve"].into_iter().filter_map(find) {
         text.push_str(&format!("  {}\n", command.example));
     }
     text

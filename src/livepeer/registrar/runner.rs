@@ -53,8 +53,13 @@ impl Entry {
         let id = &session.offer.runner.id;
         let orchestrator = session.orchestrator();
         let row = lease::RegistrationRow::new(orchestrator.url(), id, lease::RegistrationRow::LIVE_RUNNER);
+        let mut runner = Runner::new(session.now());
+        if let Some(secret) = session.lock().secret.take() {
+            log::info!("live runner {id} at {}: still registered by the worker before", orchestrator.url());
+            runner.resume(secret);
+        }
         Self {
-            runner: Runner::new(session.now()),
+            runner,
             follow: Follow::new(orchestrator.base().clone()),
             cards: Cards::default(),
             seen: None,
@@ -81,7 +86,12 @@ impl Session {
     pub(super) fn keep_runner(&self) {
         let entry = self.beat_on();
         if let Some(entry) = entry {
-            self.leave(&entry);
+            let keeps = self.lock().keeps;
+            if keeps {
+                self.lock().secret = entry.runner.secret().map(str::to_owned);
+            } else {
+                self.leave(&entry);
+            }
         }
         self.lock().left = true;
         self.changed.notify_all();

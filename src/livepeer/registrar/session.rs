@@ -78,6 +78,10 @@ pub(super) struct SessionState {
     pub(super) done: bool,
     /// No job is in flight any more: a live runner may unregister.
     pub(super) leaving: bool,
+    /// The live runner stays registered when the worker ends.
+    pub(super) keeps: bool,
+    /// The secret of a live runner that the worker before has left registered, or this one leaves.
+    pub(super) secret: Option<String>,
     /// The live runner has unregistered, or never was registered.
     pub(super) left: bool,
 }
@@ -100,6 +104,8 @@ impl Session {
             registering: false,
             done: false,
             leaving: false,
+            keeps: false,
+            secret: None,
             left: !offer.uses(Registry::Runner),
         };
         Self {

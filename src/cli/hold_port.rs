@@ -1,0 +1,123 @@
+//! `hold-port`: holds the port at which jobs arrive, and gives its listening socket to workers. The port stays open while a
+//! worker is replaced: connections wait in the kernel's queue. It accepts none of them itself.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::output;
+use crate::config::Config;
+use crate::config::settings::Settings;
+use crate::http;
+use crate::sys::exit::Exit;
+use crate::sys::logger::Background;
+use crate::sys::signals::{self, Signal};
+use crate::sys::{threads, unix_socket};
+
+/// Workers that are connected at a time. One more takes the place of the first one, which asks again.
+const MOST_WORKERS: usize = 16;
+/// The workers of the holder before keep the port until they have noticed its end.
+const PORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The worker may make a socket of its own in the same folder.
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) fn run(settings: &Settings) -> Exit {
+    let config = &settings.config;
+    let Some(path) = config.port_socket.as_deref().map(Path::new) else {
+        output::complain(
+            "PORT_SOCKET is unset: set it to the path of a Unix socket in a folder shared with the worker",
+        );
+        return Exit::Config;
+    };
+    let log = match Background::install(config.log_level) {
+        Ok(log) => log,
+        Err(why) => {
+            output::complain(&format!("cannot start: {why}"));
+            return Exit::Failed;
+        }
+    };
+    match hold(config, path) {
+        Ok(()) => Exit::Ok,
+        Err(why) => {
+            log.print(&format!("agent-net: {why}"));
+            Exit::Failed
+        }
+    }
+}
+
+fn hold(config: &Config, path: &Path) -> Result<(), String> {
+    let signals = signals::watch_stop().map_err(|why| format!("cannot start: {why}"))?;
+    let addr = SocketAddr::new(config.host, config.port);
+    let listener = repeat(io::ErrorKind::AddrInUse, PORT_TIMEOUT, || http::bind(addr, config.host_chosen))
+        .map_err(|why| format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}"))?;
+    let addr = listener.local_addr().map_err(|why| format!("cannot start: {why}"))?;
+    let cannot = |why: io::Error| format!("PORT_SOCKET={}: cannot listen there: {why}", path.display());
+    let socket = repeat(io::ErrorKind::WouldBlock, SOCKET_TIMEOUT, || unix_socket::listen_at(path)).map_err(cannot)?;
+    socket.set_nonblocking(true).map_err(cannot)?;
+    log::info!("holding {addr} for the workers that connect to {}", path.display());
+    threads::service("hold-port", move || serve(&socket, &listener)).map_err(|why| format!("cannot start: {why}"))?;
+    loop {
+        match signals.recv() {
+            Ok(Signal::Stop(name)) => {
+                log::info!("{name}: stopping; the port closes");
+                // Another holder may start from now on.
+                let _ = fs::remove_file(path);
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(_) => return Err("no signal thread".into()),
+        }
+    }
+}
+
+/// Tries again while this is the error.
+fn repeat<T>(kind: io::ErrorKind, timeout: Duration, what: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let end = Instant::now() + timeout;
+    loop {
+        match what() {
+            Err(why) if why.kind() == kind && Instant::now() < end => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// Gives the socket to all who connect, and keeps their connections open: their end shows a worker that this program has
+/// ended.
+fn serve(socket: &UnixListener, listener: &TcpListener) {
+    let mut workers: Vec<UnixStream> = Vec::new();
+    loop {
+        let mut waits = vec![PollFd::new(socket, PollFlags::IN)];
+        waits.extend(workers.iter().map(|worker| PollFd::new(worker, PollFlags::IN)));
+        match poll(&mut waits, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => thread::sleep(PAUSE),
+        }
+        // A worker says nothing: it has gone.
+        let mut gone = waits.iter().skip(1).map(|wait| !wait.revents().is_empty()).collect::<Vec<_>>().into_iter();
+        workers.retain(|_| !gone.next().unwrap_or_default());
+        match socket.accept() {
+            Ok((worker, _)) => {
+                if workers.len() >= MOST_WORKERS {
+                    workers.remove(0);
+                }
+                match http::give(&worker, listener) {
+                    Ok(()) => workers.push(worker),
+                    Err(why) => log::warn!("cannot give the port to a worker: {why}"),
+                }
+            }
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+            Err(why) => {
+                log::warn!("cannot accept a worker: {why}");
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}

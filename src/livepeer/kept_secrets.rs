@@ -1,0 +1,74 @@
+//! The secrets of live runners while a worker is replaced: without its secret an entry can be renewed only once it has
+//! expired, after 20 s. They are in a file between two workers, and nowhere else.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::sys::files;
+use crate::sys::secrets;
+
+const NAME: &str = "runner-secrets";
+const MODE: u32 = 0o600;
+
+/// Orchestrators and the secrets of their entries.
+pub(crate) type Secrets = Vec<(String, String)>;
+
+/// Where a runner's secrets are kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// None: nowhere.
+    path: Option<PathBuf>,
+    id: String,
+}
+
+impl Kept {
+    pub(crate) fn new(dir: Option<&str>, id: &str) -> Self {
+        Self { path: dir.map(|dir| PathBuf::from(dir).join(NAME)), id: id.to_owned() }
+    }
+
+    /// Takes what the worker before has kept; none for another id.
+    pub(crate) fn take(&self) -> Secrets {
+        let Some(path) = &self.path else { return Vec::new() };
+        let text = path.to_str().and_then(|path| secrets::read_again(path).ok());
+        // It is of use once.
+        let removed = fs::remove_file(path).is_ok();
+        text.filter(|_| removed).map(|text| parse(&text, &self.id)).unwrap_or_default()
+    }
+
+    /// There is a place for them.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Keeps them for the next worker.
+    pub(crate) fn put(&self, secrets: &[(String, String)]) {
+        let Some(path) = self.path.as_ref().filter(|_| !secrets.is_empty()) else { return };
+        if let Err(why) = files::replace(path, MODE, written(secrets, &self.id).as_bytes()) {
+            log::warn!("cannot write {}: {why}; the live runner returns within 25 s of the restart", path.display());
+        }
+    }
+}
+
+fn written(secrets: &[(String, String)], id: &str) -> String {
+    secrets.iter().map(|(url, secret)| format!("{id} {url} {secret}\n")).collect()
+}
+
+fn parse(text: &str, id: &str) -> Secrets {
+    let secret = |line: &str| {
+        let mut words = line.split(' ');
+        let (of, url, secret) = (words.next()?, words.next()?, words.next()?);
+        (of == id && words.next().is_none()).then(|| (url.to_owned(), secret.to_owned()))
+    };
+    text.lines().filter_map(secret).collect()
+}
+
+#[test]
+fn secrets_are_those_of_the_same_runner() {
+    let secrets = [("http://a:8935".to_owned(), "s1".to_owned()), ("https://b:8935".to_owned(), "s2".to_owned())];
+    let text = written(&secrets, "agent-net");
+    assert_eq!(parse(&text, "agent-net"), secrets);
+    assert_eq!(parse(&text, "agent-net-2"), []);
+    for odd in ["", "agent-net", "agent-net http://a", "agent-net http://a s s"] {
+        assert_eq!(parse(odd, "agent-net"), [], "{odd}");
+    }
+}

@@ -1,0 +1,270 @@
+//! `agent-net hold-port`, and workers that serve the port that it holds.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::fake_ollama::FakeOllama;
+use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
+use crate::fake_runners::Runners;
+use crate::harness::{Worker, agent_net, command, folder, lines_of, lock, run, skip, wait_for};
+use crate::http::{self, Connection};
+use crate::programs;
+
+pub const NAME: &str = "agent-net-nyc";
+
+/// A port that nothing listens on at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().port()
+}
+
+/// What an upgrade needs around a worker.
+pub struct Scene {
+    pub orchestrator: FakeOrchestrator,
+    ollama: FakeOllama,
+    dir: PathBuf,
+    /// Where jobs go.
+    pub port: u16,
+}
+
+impl Scene {
+    pub fn new(name: &str, port: u16) -> Self {
+        let orchestrator = FakeOrchestrator::new(Behavior::Ok);
+        Self { orchestrator, ollama: FakeOllama::new(), dir: folder(&format!("handover-{name}")), port }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("port.sock")
+    }
+
+    pub fn worker(&self, command: Command, more: &[(&str, &str)]) -> Worker {
+        let (orchestrator, ollama) = (self.orchestrator.url(), self.ollama.url());
+        let url = format!("http://127.0.0.1:{}", self.port);
+        let settings = [
+            ("ORCH_URL", orchestrator.as_str()),
+            ("CAPABILITY_NAME", NAME),
+            ("CAPABILITY_URL", url.as_str()),
+            ("OLLAMA_URL", ollama.as_str()),
+            ("EXPECTED_GPUS", "0"),
+        ];
+        Worker::of(command, &[&settings[..], more].concat())
+    }
+
+    /// One that serves the port that `hold-port` holds.
+    pub fn beside_holder(&self, more: &[(&str, &str)]) -> Worker {
+        let worker = self.worker(agent_net(), &[&[("PORT_SOCKET", self.socket().to_str().unwrap())], more].concat());
+        wait_for("the held port", || worker.log().contains("accepting jobs on").then_some(()));
+        worker
+    }
+
+    pub fn is_registered(&self) {
+        wait_for("a registration", || self.orchestrator.registered(NAME));
+    }
+
+    pub fn unregistered(&self) -> usize {
+        self.orchestrator.requests("/capability/unregister").len()
+    }
+}
+
+/// A running `agent-net hold-port`, or another program; killed on drop.
+pub struct Holder {
+    pub child: Child,
+    pub log: Arc<Mutex<String>>,
+}
+
+impl Holder {
+    pub fn of(mut child: Child) -> Self {
+        let log = lines_of(child.stderr.take().expect("stderr is piped"));
+        Self { child, log }
+    }
+
+    pub fn start(port: u16, socket: &Path) -> Self {
+        let mut command = agent_net();
+        command.env("SERVER_HOST", "127.0.0.1").env("SERVER_PORT", port.to_string()).env("PORT_SOCKET", socket);
+        let child = command.arg("hold-port").stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let holder = Self::of(child.expect("agent-net starts"));
+        wait_for("the held port", || lock(&holder.log).contains("holding ").then_some(()));
+        holder
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    pub fn end(mut self, signal: Signal) -> Option<i32> {
+        self.signal(signal);
+        wait_for("the holder's end", || self.child.try_wait().expect("our child")).code()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the holder's log\n{}---", lock(&self.log));
+        }
+    }
+}
+
+#[track_caller]
+pub fn ends_well(worker: Worker) {
+    let (status, log) = worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("the port stays open for the next worker"), "{log}");
+}
+
+/// The orchestrator would send jobs to a port that closes.
+#[test]
+fn a_worker_that_no_job_reaches_by_the_held_port_unregisters() {
+    let scene = Scene::new("unknown-port", free_port());
+    let _holder = Holder::start(scene.port, &scene.socket());
+    let worker = scene.beside_holder(&[("CAPABILITY_URL", ""), ("HOSTNAME", "127.0.0.1")]);
+    wait_for("a warning", || worker.log().contains("CAPABILITY_URL is unset: jobs come to ").then_some(()));
+    scene.is_registered();
+    worker.stop();
+    assert!(scene.orchestrator.registered(NAME).is_none());
+}
+
+#[test]
+fn a_worker_waits_for_its_holder_and_follows_it_through_a_restart() {
+    let scene = Scene::new("late", free_port());
+    let socket = scene.socket();
+    let worker = scene.worker(agent_net(), &[("PORT_SOCKET", socket.to_str().unwrap())]);
+    wait_for("a warning", || worker.log().contains("Start agent-net hold-port").then_some(()));
+    assert_eq!(worker.get("/health").status, 200);
+    let held = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let served = || {
+        wait_for("an answer from the held port", || {
+            let mut connection = Connection::try_open(held).ok()?;
+            connection.send(b"GET /health HTTP/1.1\r\nHost: worker\r\n\r\n").ok()?;
+            connection.answer().ok().filter(|answer| answer.status == 200)
+        })
+    };
+    let holder = Holder::start(scene.port, &socket);
+    served();
+    assert_eq!(holder.end(Signal::TERM), Some(0));
+    let second = Holder::start(scene.port, &socket);
+    served();
+    // A killed one leaves its socket behind, and the worker the port.
+    second.end(Signal::KILL);
+    assert!(socket.exists());
+    let third = Holder::start(scene.port, &socket);
+    served();
+    // Only the holder's own user may ask.
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut second = agent_net();
+    let port = free_port().to_string();
+    second.args(["hold-port", "--server-host", "127.0.0.1", "--server-port", &port, "--port-socket"]).arg(&socket);
+    let (status, _, err) = run(&mut second);
+    assert!(status.code() == Some(1) && err.contains("PORT_SOCKET="), "{status}: {err}");
+    drop(third);
+}
+
+#[test]
+fn a_holder_survives_clients_that_say_nothing_or_too_much() {
+    let scene = Scene::new("silent", free_port());
+    let holder = Holder::start(scene.port, &scene.socket());
+    let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(scene.socket()).expect("it accepts")).collect();
+    for mut client in (0..100).map(|_| UnixStream::connect(scene.socket()).expect("it accepts")) {
+        let _ = std::io::Write::write_all(&mut client, &[b'x'; 1000]);
+    }
+    let worker = scene.beside_holder(&[]);
+    assert_eq!(http::request(SocketAddr::from(([127, 0, 0, 1], scene.port)), "GET", "/health", &[], b"").status, 200);
+    let pid = holder.child.id();
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    assert!(files < 40, "{files} open files");
+    drop((silent, worker));
+    assert_eq!(holder.end(Signal::INT), Some(0));
+}
+
+#[test]
+fn what_is_not_a_holder_is_not_used() {
+    let dir = folder("handover-not");
+    let socket = dir.join("port.sock");
+    let file = dir.join("file");
+    std::fs::write(&file, "").unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || {
+        listener.incoming().flatten().for_each(|mut peer| {
+            let _ = std::io::Write::write_all(&mut peer, b"1");
+        });
+    });
+    for (path, why) in [(&socket, "it gives no listening TCP socket"), (&file, "Connection refused")] {
+        let worker = Worker::start(&[("PORT_SOCKET", path.to_str().unwrap())]);
+        wait_for(why, || worker.log().contains(why).then_some(()));
+        assert_eq!(worker.get("/health").status, 200);
+        assert_eq!(worker.log().matches("PORT_SOCKET=").count(), 1, "{}", worker.log());
+    }
+    let (status, _, err) = run(agent_net().arg("hold-port"));
+    assert!(status.code() == Some(78) && err.contains("PORT_SOCKET is unset"), "{err}");
+}
+
+/// go-livepeer refuses the id of an entry that lives for 20 s, unless the beat has the entry's secret.
+#[test]
+fn a_live_runner_stays_listed_over_a_restart() {
+    const ID: &str = "gpu-1";
+    let scene = Scene::new("runner", free_port());
+    let mut registry = Runners::new("s3cret");
+    // Its 20 s are longer than a restart.
+    registry.time_scale = 1;
+    scene.orchestrator.runners(|runners| *runners = Some(registry));
+    let _holder = Holder::start(scene.port, &scene.socket());
+    let state = scene.dir.to_str().unwrap().to_owned();
+    let settings =
+        [("ORCH_PROTOCOL", "both"), ("ORCH_SECRET", "s3cret"), ("RUNNER_ID", ID), ("STATE_DIR", state.as_str())];
+    let listed = || scene.orchestrator.listed(ID);
+    // Without a place for its secret it leaves.
+    let worker = scene.beside_holder(&settings[..3]);
+    wait_for("an entry", listed);
+    ends_well(worker);
+    assert_eq!(listed(), None);
+    let worker = scene.beside_holder(&settings);
+    wait_for("an entry", listed);
+    ends_well(worker);
+    assert!(listed().is_some(), "it was left there");
+    let file = scene.dir.join("runner-secrets");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let beats = || scene.orchestrator.requests("/runners/heartbeat");
+    let before = beats().len();
+    let worker = scene.beside_holder(&settings);
+    wait_for("a beat", || (beats().len() > before).then_some(()));
+    assert!(!file.exists(), "it is of use once");
+    wait_for("a good beat", || {
+        let report = worker.get("/gpu").json();
+        let rows = report["registrations"].as_array().cloned().unwrap_or_default();
+        rows.iter().any(|row| row["capability"] == ID && row["state"] == "registered").then_some(())
+    });
+    assert!(listed().is_some() && !worker.log().contains("cannot register live runner"), "{}", worker.log());
+}
+
+/// The real systemd, as far as it works without being process 1: it listens, and starts the worker at the first connection.
+#[test]
+fn systemd_socket_activate_starts_a_worker_that_serves_its_port() {
+    let port = free_port();
+    let mut activate = command("systemd-socket-activate");
+    activate.args(["--listen", &format!("127.0.0.1:{port}"), "--setenv=SERVER_PORT=0", "--setenv=EXPECTED_GPUS=0"]);
+    activate.arg(programs::server()).arg("serve").stdout(Stdio::null()).stderr(Stdio::piped());
+    let Ok(child) = activate.spawn() else { return skip("systemd-socket-activate is missing") };
+    let mut worker = Holder::of(child);
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    let answer = wait_for("an answer", || {
+        let mut connection = Connection::try_open(addr).ok()?;
+        connection.send(b"GET /health HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n").ok()?;
+        connection.answer().ok()
+    });
+    assert_eq!(answer.status, 200);
+    let logs = |part: &str| wait_for(part, || lock(&worker.log).contains(part).then_some(()));
+    logs(&format!("listening on http://{addr}"));
+    worker.signal(Signal::TERM);
+    logs("the port stays open for the next worker");
+    let status = wait_for("its end", || worker.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
