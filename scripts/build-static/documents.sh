@@ -7,17 +7,17 @@
 
 # ---- the software bill of materials ----
 
-# crates_of PROGRAM TARGET OPTION...: lines of `crate|NAME|VERSION|LICENSE|PROGRAM|PURL` and `edge|FROM|TO`. A procedural macro
-# and what it needs run in the compiler, so they are left out.
+# crates_of PROGRAM TARGET OPTION...: lines of `crate|NAME|VERSION|LICENSE|PROGRAM|PURL` and `edge|FROM|TO`. Left out
+# are procedural macros and what they need, which run in the compiler, and stubs, which are part of this source.
 crates_of() {
     program=$1
     target=$2
     shift 2
     cargo tree --locked --edges normal --prefix depth --no-dedupe --format '|{p}|{l}' --target "$target" "$@" |
         awk -F '|' -v program="$program" '
-            macro && $1 + 0 > macro { next }
-            { macro = 0 }
-            / \(proc-macro\)/ { macro = $1 + 0; next }
+            left_out && $1 + 0 > left_out { next }
+            { left_out = 0 }
+            $1 + 0 > 0 && / \((proc-macro|\/)/ { left_out = $1 + 0; next }
             {
                 split($2, word, " ")
                 number = substr(word[2], 2)

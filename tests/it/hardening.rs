@@ -264,7 +264,7 @@ fn it_writes_to_its_volume_alone() {
 /// All system calls that server, helper and NVML's loader make, with those of Docker's own start of a process. None of
 /// them mounts, traces, loads code into the kernel, changes users or makes namespaces.
 const SYSTEM_CALLS: &str = "accept4 access arch_prctl bind brk capget capset chdir chmod clock_gettime clock_nanosleep close \
-     connect dup2 dup3 epoll_create1 epoll_ctl epoll_pwait execve exit exit_group fallocate fchmod fchmodat fcntl fdatasync flock fstat \
+     connect dup2 dup3 epoll_create1 epoll_ctl epoll_pwait eventfd2 execve exit exit_group fallocate fchmod fchmodat fcntl fdatasync flock fstat \
      fstatfs fsync ftruncate futex getcwd getdents64 getegid geteuid getgid getpid getppid getrandom getsockname \
      getsockopt gettid getuid ioctl kill listen lseek lstat madvise mkdir mkdirat mmap mprotect mremap munmap nanosleep \
      newfstatat open openat pause pipe2 poll ppoll prctl pread64 prlimit64 pwrite64 read readlink readlinkat recvfrom \
