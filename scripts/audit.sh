@@ -93,8 +93,8 @@ trap 'exit 143' TERM
 db=$db awk '{ print } $0 == "[advisories]" && ENVIRON["db"] != "" { printf "db-path = '\''%s'\''\n", ENVIRON["db"] }' \
     deny.toml >"$work/deny.toml"
 
-# check [--offline] WHICH...: 0 clean, 1 findings, 2 if cargo-deny failed before its last line, which sums up what it found. Entries of
-# deny.toml that match nothing are findings.
+# check [--offline] WHICH...: 0 clean, 1 findings, 2 if cargo-deny failed before its last line, which sums up its findings.
+# Entries of deny.toml that match nothing are findings.
 check() {
     status=0
     network=

@@ -37,7 +37,7 @@ LC_ALL=C
 CARGO_INCREMENTAL=0
 CC_SHELL_ESCAPED_FLAGS=1
 export LC_ALL CARGO_INCREMENTAL CC_SHELL_ESCAPED_FLAGS
-unset CFLAGS TARGET_CFLAGS
+unset CFLAGS TARGET_CFLAGS GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 umask 022
 
 usage() {
@@ -133,7 +133,10 @@ git_here() {
 name_commit() {
     if [ -e .git ] && head=$(git_here rev-parse --verify HEAD); then
         AGENT_NET_COMMIT=$(printf %.12s "$head")
-        [ -z "$(git_here status --porcelain --untracked-files=no)" ] || AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
+        # A file that was not added is compiled all the same.
+        [ -z "$(git_here status --porcelain --untracked-files=no)" ] &&
+            [ -z "$(git_here ls-files --others --exclude-standard -- src stubs build.rs .cargo)" ] ||
+            AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
         : "${SOURCE_DATE_EPOCH:=$(git_here log -1 --format=%ct)}"
     fi
     case ${AGENT_NET_COMMIT:=} in

@@ -18,8 +18,9 @@
 #   image-digests                              by which registries and Docker name the images
 #   provenance.json                            commit, compilers, flags, and what came of them
 #   SHA256SUMS, SHA256SUMS.minisig             of all of these
-# The same commit gives the same bytes where the compilers and the glibc packages are the same. An interrupted run leaves
-# the previous release.
+# The same commit gives the same bytes where the compilers, the glibc packages, tar and gzip are the same. Apart from these,
+# provenance.json and with it SHA256SUMS depend on whether the advisories could be checked. An interrupted run leaves the
+# previous release.
 #
 # Exit codes: 0 made, 1 failed or a tool is missing, 64 usage
 set -eu
@@ -61,20 +62,24 @@ allow_dirty=false
 final=
 while [ "$#" -gt 0 ]; do
     case $1 in
+    --key=* | --out=*)
+        argument=$1
+        shift
+        set -- "${argument%%=*}" "${argument#*=}" "$@"
+        continue
+        ;;
     --key)
-        [ "$#" -gt 1 ] || wrong "--key needs a value: the file of a minisign secret key"
+        [ -n "${2:-}" ] || wrong "--key needs a value: the file of a minisign secret key"
         key=$2
         shift
         ;;
-    --key=*) key=${1#*=} ;;
     --prebuilt) prebuilt=true ;;
     --allow-dirty) allow_dirty=true ;;
     --out)
-        [ "$#" -gt 1 ] || wrong "--out needs a value: a folder"
+        [ -n "${2:-}" ] || wrong "--out needs a value: a folder"
         final=$2
         shift
         ;;
-    --out=*) final=${1#*=} ;;
     -h | --help)
         usage
         exit 0
@@ -85,10 +90,17 @@ while [ "$#" -gt 0 ]; do
 done
 [ -z "$key" ] || [ -f "$key" ] || wrong "--key $key: not a file"
 [ -z "$key" ] || key=$(absolute "$key")
-[ -z "$final" ] || final=$(absolute "${final%/}")
+# The folder itself where this is a link to it.
+if [ -d "$final" ]; then
+    final=$(cd "$final" && pwd -P)
+elif [ -n "$final" ]; then
+    final=$(absolute "${final%/}")
+fi
 # The compilers need not know it.
 password=${MINISIGN_PASSWORD:-}
 unset MINISIGN_PASSWORD
+# Nor may the environment choose another repository, or what is packed and how.
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE TAR_OPTIONS GZIP
 
 cd "$(dirname "$0")/.."
 : "${final:=$PWD/dist/release}"
@@ -103,6 +115,7 @@ export LC_ALL
 need git "the package git"
 need gzip "the package gzip"
 need sha256sum "the package coreutils"
+need flock "the package util-linux"
 tar --version 2>/dev/null | grep -q 'GNU tar' || fail "GNU tar is missing: install the package tar"
 [ -z "$key" ] || need minisign "the package minisign"
 
@@ -118,7 +131,11 @@ if [ ! -e .git ] || ! commit=$(git_here rev-parse --verify HEAD); then
 fi
 SOURCE_DATE_EPOCH=$(git_here log -1 --format=%ct)
 AGENT_NET_COMMIT=$(printf %.12s "$commit")
-dirty=$(git_here status --porcelain --untracked-files=no)
+dirty=$(
+    git_here status --porcelain --untracked-files=no
+    # A file that was not added is compiled all the same.
+    git_here ls-files --others --exclude-standard -- src stubs build.rs .cargo
+)
 if [ -n "$dirty" ]; then
     $allow_dirty || fail "files differ from the commit: commit them first, or try with --allow-dirty:
 $dirty"
@@ -179,20 +196,23 @@ if [ -x scripts/audit.sh ]; then
     case $code in
     0) advisories=checked ;;
     3) ;;
-    *) fail "scripts/audit.sh has findings (see above): fix them, or write down in deny.toml why they do not apply" ;;
+    1) fail "scripts/audit.sh has findings or failed (see above): fix them, or write down in deny.toml why they do not apply" ;;
+    *) fail "scripts/audit.sh ended with $code" ;;
     esac
 fi
 
 # ---- the release ----
 
-new=$final.new
-work=$final.work
-old=$final.old
+# A hidden folder beside it, so that nothing of anybody else's is in the way.
+making=${final%/*}/.${final##*/}.making
+new=$making/new
+work=$making/work
+old=$making/old
 
 # An interrupted run leaves the previous release.
 clean_up() {
     [ -e "$final" ] || [ ! -e "$old" ] || mv "$old" "$final"
-    rm -rf "$new" "$work" "$old"
+    rm -rf "$making"
 }
 
 # sign FILE: minisign reads a password from the terminal, or as a line of standard input.
@@ -209,8 +229,15 @@ sign() {
     fi
 }
 
-clean_up
-mkdir -p "$new" "$work"
+# Of two runs at the same time only one makes this release.
+mkdir -p "$making"
+exec 9<"$making"
+flock -n 9 || fail "another run is making $final"
+rm -rf "$new" "$work"
+[ ! -e "$final" ] || rm -rf "$old"
+mkdir "$new" "$work"
+# Folders made in it must not get the bit, which the archives would contain.
+chmod g-s "$work"
 trap clean_up EXIT
 trap 'exit 1' HUP INT TERM
 
@@ -230,19 +257,22 @@ for arch in amd64 arm64; do
     make_archive
 done
 write_provenance >"$new/provenance.json"
-if [ -n "$key" ] && [ -f "${key%.*}.pub" ]; then
-    install -m 644 "${key%.*}.pub" "$new/agent-net.pub"
+# Only the name's extension: a folder's name may have a dot.
+name=${key##*/}
+public=${key%/*}/${name%.*}.pub
+if [ -n "$key" ] && [ -f "$public" ]; then
+    install -m 644 "$public" "$new/agent-net.pub"
 fi
 (cd "$new" && sha256sum -- *) >"$work/SHA256SUMS"
 mv "$work/SHA256SUMS" "$new/SHA256SUMS"
 if [ -n "$key" ]; then
     sign "$new/SHA256SUMS" || fail "minisign could not sign with $key"
     [ ! -f "$new/agent-net.pub" ] || minisign -Vqm "$new/SHA256SUMS" -p "$new/agent-net.pub" ||
-        fail "${key%.*}.pub is not the public key of $key"
+        fail "$public is not the public key of $key"
 fi
 find "$new" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 [ ! -e "$final" ] || mv "$final" "$old"
-mv "$new" "$final"
+mv -T "$new" "$final"
 
 (cd "$final" && wc -c -- *) | sed 's/^/release: /' >&2
 [ "$advisories" = checked ] || say "warning: known vulnerabilities of the crates were not checked"

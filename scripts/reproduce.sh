@@ -63,6 +63,7 @@ for arch in ${archs:=$own_arch}; do
     esac
 done
 
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE TAR_OPTIONS
 cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)

@@ -301,6 +301,9 @@ docker_up() {
     find_gpu
     choose_image
     if ! run_compose up -d "$build"; then
+        # Nothing takes the place of a worker that runs.
+        ! $upgrade || ! docker_alive ||
+            fail "Compose could not build or start this version (see above); the running worker was left alone"
         # Free the port for a native worker.
         run_compose rm -s -f agent-net >/dev/null 2>&1 || :
         why="Compose could not build or start the containers (see above)"

@@ -13,6 +13,13 @@ copy_tracked() {
     done
 }
 
+# use_loaded_image FILE: this Compose file takes the image that `docker load` has loaded, and has nothing to build.
+use_loaded_image() {
+    sed -e "s/\${\(AGENT_NET[A-Z_]*\):-agent-net}/\${\1:-agent-net:$version}/" \
+        -e '/^    build:$/,/^    [^ ]/{/^    build:$/d;/^      /d;}' "$folder/compose/$1" >"$work/$1"
+    install -m 644 "$work/$1" "$folder/compose/$1"
+}
+
 # make_archive: that of $arch
 make_archive() {
     name=agent-net-$version-linux-$arch
@@ -30,6 +37,9 @@ make_archive() {
         scripts/gpu-smoke.sh scripts/job.sh scripts/poll.sh scripts/up.sh
     # By this scripts/up.sh knows that there is nothing to build.
     printf '%s\n' "$version" >"$folder/VERSION"
-    pack "$work" "$name" | gzip -n -9 >"$new/$name.tar.gz"
-    rm -r "$folder"
+    use_loaded_image compose.yaml
+    use_loaded_image hold-port.yaml
+    pack "$work" "$name" >"$work/$name.tar"
+    gzip -n -9 <"$work/$name.tar" >"$new/$name.tar.gz"
+    rm -r "$folder" "$work/$name.tar"
 }

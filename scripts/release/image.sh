@@ -8,7 +8,7 @@
 description="GPU health worker for Livepeer BYOC: reports whether the GPUs next to Ollama are present and healthy"
 
 # pack FOLDER [ENTRY...]: a tar archive of it on stdout, or of these entries, the same at any time and for any user
-pack() {
+pack() (
     folder=$1
     shift
     if [ "$#" = 0 ]; then
@@ -18,7 +18,7 @@ pack() {
     fi
     tar --create --directory "$folder" --format=ustar --sort=name --owner=0 --group=0 --numeric-owner \
         --mtime="@$SOURCE_DATE_EPOCH" -- "$@"
-}
+)
 
 sum_of() {
     sha256sum "$1" | cut -d ' ' -f 1

@@ -17,12 +17,14 @@ const LONGEST: usize = 32;
 /// the uptime file, is created. True: [`keep`] must run.
 pub(crate) fn compare(dir: &Path, uptime: &Path, report: impl FnOnce(&str)) -> bool {
     let path = dir.join(NAME);
-    let text = is_regular(&path).and_then(|()| read(&path)).ok();
-    let written = text.as_deref().and_then(version_in);
+    let text = is_regular(&path).and_then(|()| read(&path));
+    let written = text.as_deref().ok().and_then(version_in);
     if written == Some(VERSION) {
         return false;
     }
-    if let Some(last) = written.or_else(|| (text.is_none() && uptime.exists()).then_some(WITHOUT_FILE)) {
+    // A file that cannot be read is of an unknown version.
+    let missing = text.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound);
+    if let Some(last) = written.or_else(|| (missing && uptime.exists()).then_some(WITHOUT_FILE)) {
         report(last);
     }
     true

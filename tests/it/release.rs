@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -39,10 +39,14 @@ pub fn release() -> Option<&'static Release> {
 
 impl Release {
     fn make(&self, folder: &Path) {
+        checked(&mut self.script(folder));
+    }
+
+    fn script(&self, folder: &Path) -> Command {
         let mut script = script(Path::new(env!("CARGO_MANIFEST_DIR")));
         // Developers run tests before they commit.
         script.args(["--prebuilt", "--allow-dirty", "--key"]).arg(&self.key).arg("--out").arg(folder);
-        checked(&mut script);
+        script
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -56,7 +60,7 @@ impl Release {
 
 fn script(root: &Path) -> Command {
     let mut script = Command::new(root.join("scripts/release.sh"));
-    // A release takes its time from the commit.
+    // The time is that of the commit.
     script.current_dir("/").env_remove("SOURCE_DATE_EPOCH");
     script
 }
@@ -125,19 +129,35 @@ fn a_changed_file_or_another_key_is_noticed() {
     assert!(!status.success() && out.contains("image-digests: FAILED"), "{out}");
 }
 
+/// By a user with other variables and another umask, into a folder whose group is inherited, through a link, with a space
+/// in its name.
 #[test]
 fn a_second_release_is_the_same() {
     let Some(release) = release() else { return };
-    let again = harness::folder(&unique("again")).join("made");
-    release.make(&again);
-    assert_eq!(names(&again), names(&release.folder));
-    for name in names(&again) {
+    let folder = harness::folder(&unique("again"));
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o2775)).unwrap();
+    let (made, link) = (folder.join("as it is"), folder.join("link"));
+    for name in ["as it is", "as it is.new", "as it is.old"] {
+        fs::create_dir(folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("as it is.old/mine"), "").unwrap();
+    std::os::unix::fs::symlink(&made, &link).unwrap();
+    let mut script = release.script(&link);
+    script.envs([("TAR_OPTIONS", "--exclude=*.md"), ("GZIP", "-1"), ("GIT_DIR", "/nonexistent"), ("TZ", "Asia/Tokyo")]);
+    let mut as_another = Command::new("sh");
+    as_another.args(["-c", "umask 077; exec \"$@\"", "sh"]).arg(script.get_program()).args(script.get_args());
+    as_another.envs(script.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir("/");
+    checked(as_another.env_remove("SOURCE_DATE_EPOCH"));
+    assert_eq!(names(&made), names(&release.folder));
+    for name in names(&made) {
         // A signature contains a random number, and minisign's own comment the time.
         if name != "SHA256SUMS.minisig" {
-            assert!(fs::read(again.join(&name)).unwrap() == fs::read(release.path(&name)).unwrap(), "{name}");
+            assert!(fs::read(made.join(&name)).unwrap() == fs::read(release.path(&name)).unwrap(), "{name}");
         }
     }
-    fs::remove_dir_all(again.parent().unwrap()).unwrap();
+    assert_eq!(names(&folder), ["as it is", "as it is.new", "as it is.old", "link"]);
+    assert!(folder.join("as it is.old/mine").exists() && link.is_symlink());
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -206,6 +226,13 @@ fn an_archive_has_all_that_a_user_without_a_clone_needs() {
             assert!(fs::read_to_string(folder.join(file)).unwrap().contains(word), "{file}");
         }
         assert!(!folder.join("compose/.env").exists());
+        // `up --build`, as the documents have it, builds nothing.
+        for (file, image) in [("compose.yaml", "AGENT_NET_IMAGE"), ("hold-port.yaml", "AGENT_NET_PORT_IMAGE")] {
+            let text = fs::read_to_string(folder.join("compose").join(file)).unwrap();
+            assert!(text.contains(&format!("    image: ${{{image}:-agent-net:{VERSION}}}\n")), "{text}");
+            let gone = ["build:", "context:", "dockerfile:"].iter().all(|word| !text.contains(word));
+            assert!(gone && text.contains("\n    ports:\n"), "{text}");
+        }
         // Every link in its documents that is a file leads somewhere, but for sources, which are in the clone.
         for document in ["README.md", "compose/README.md"] {
             let text = fs::read_to_string(folder.join(document)).unwrap();
@@ -286,6 +313,18 @@ fn a_release_needs_a_commit_that_is_the_work_tree() {
     assert!(code == Some(1) && err.contains("run scripts/build-static.sh --arch amd64"), "{err}");
     let (code, err) = refused(&dirty, &["--key", "/nonexistent"]);
     assert!(code == Some(64) && err.contains("--key /nonexistent: not a file"), "{err}");
+    // A variable that is not set must not make an unsigned release.
+    for args in [&["--key", ""][..], &["--key="], &["--out", ""], &["--out="]] {
+        let (code, err) = refused(&dirty, args);
+        assert!(code == Some(64) && err.contains(" needs a value: "), "{args:?}: {err}");
+    }
+    checked(Command::new("git").args(["checkout", "--quiet", "README.md"]).current_dir(&dirty));
+    fs::write(dirty.join("src/forgotten.rs"), "").unwrap();
+    let (code, err) = refused(&dirty, &["--prebuilt"]);
+    assert!(
+        code == Some(1) && err.contains("files differ from the commit") && err.contains("src/forgotten.rs"),
+        "{err}"
+    );
     fs::remove_dir_all(dirty.join(".git")).unwrap();
     let (code, err) = refused(&dirty, &[]);
     assert!(code == Some(1) && err.contains("run this in a clone"), "{err}");

@@ -179,9 +179,12 @@ fn a_registry_has_both_images_under_the_digest_of_the_release() {
     docker(&["image", "rm", &image]);
 }
 
-/// In place of Docker: it has everything, starts nothing, and writes down how Compose is called.
+/// In place of Docker: it has everything, starts nothing, and writes down how Compose is called. RUNNING: the ID of the
+/// worker's container.
 const FAKE_DOCKER: &str = r#"#!/bin/sh
 case "$*" in
+"ps -q "*) echo "$RUNNING" ;;
+"compose -p"*" rm "*) echo "$*" >>"$CALLS" ;;
 "image inspect missing"* | "image inspect "*/*) exit 1 ;;
 "pull "*) echo "$*" >>"$CALLS" ;;
 "compose -p"*" up "*) echo "image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit 1 ;;
@@ -213,7 +216,7 @@ fn up_sh_of_a_release_builds_nothing() {
     };
     let (text, err) = called("");
     assert!(text.contains(&format!("image=agent-net:{VERSION} compose -p agent-net")), "{text}{err}");
-    assert!(text.trim_end().ends_with("up -d --no-build"), "{text}");
+    assert!(text.contains("up -d --no-build\n"), "{text}");
     let (text, _) = called("registry.example/agent-net@sha256:12");
     assert!(text.starts_with("pull registry.example/agent-net@sha256:12\n"), "Compose 1 would not: {text}");
     assert!(text.contains("image=registry.example/agent-net@sha256:12 "), "{text}");
@@ -230,5 +233,20 @@ fn up_sh_of_a_release_builds_nothing() {
     let (status, _, err) = up(&["--down"], "");
     assert!(status.success() && err.contains("stopped the worker"), "{err}");
     fs::remove_dir_all(folder.parent().unwrap()).unwrap();
+    fs::remove_dir_all(bin).unwrap();
+}
+
+#[test]
+fn an_upgrade_by_up_sh_that_fails_leaves_the_worker_that_runs() {
+    let bin = harness::folder(&unique("bin"));
+    fs::write(bin.join("docker"), FAKE_DOCKER).unwrap();
+    fs::set_permissions(bin.join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    let calls = bin.join("calls");
+    let mut up = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/up.sh"));
+    up.arg("--upgrade").env("CALLS", &calls).env("RUNNING", "c0ffee").env("AGENT_NET_IMAGE", "there");
+    let (status, _, err) = harness::run(up.env("PATH", format!("{}:/usr/bin:/bin", bin.display())));
+    assert!(status.code() == Some(1) && err.contains("the running worker was left alone"), "{err}");
+    let text = fs::read_to_string(&calls).unwrap();
+    assert!(text.contains(" up -d --no-build") && !text.contains(" rm "), "{text}");
     fs::remove_dir_all(bin).unwrap();
 }

@@ -210,6 +210,9 @@ fn a_start_reports_another_version_and_what_it_changes() {
     assert!(log.contains("was 9.9.9, this one is") && !log.contains("new since"), "{log}");
     fs::write(dir.join("version"), "no version\nERROR all is lost").unwrap();
     quiet(log_of_a_start(&dir, &orchestrator));
+    // Not even text.
+    fs::write(dir.join("version"), [0xff; 100]).unwrap();
+    quiet(log_of_a_start(&dir, &orchestrator));
 }
 
 #[test]
