@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::http;
 use crate::sys::exit::Exit;
 use crate::sys::logger::Background;
 use crate::sys::signals::{self, Signal};
+use crate::sys::text::io_words;
 use crate::sys::{threads, unix_socket};
 
 /// Workers that are connected at a time. One more takes the place of the first one, which asks again.
@@ -56,11 +58,15 @@ pub(super) fn run(settings: &Settings) -> Exit {
 fn hold(config: &Config, path: &Path) -> Result<(), String> {
     let signals = signals::watch_stop().map_err(|why| format!("cannot start: {why}"))?;
     let addr = SocketAddr::new(config.host, config.port);
-    let listener = repeat(io::ErrorKind::AddrInUse, PORT_TIMEOUT, || http::bind(addr, config.host_chosen))
+    let bind = || http::bind(addr, config.host_chosen);
+    let bound = repeat(&signals, io::ErrorKind::AddrInUse, PORT_TIMEOUT, bind)
         .map_err(|why| format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}"))?;
+    let Some(listener) = bound else { return Ok(()) };
     let addr = listener.local_addr().map_err(|why| format!("cannot start: {why}"))?;
     let cannot = |why: io::Error| format!("PORT_SOCKET={}: cannot listen there: {why}", path.display());
-    let socket = repeat(io::ErrorKind::WouldBlock, SOCKET_TIMEOUT, || unix_socket::listen_at(path)).map_err(cannot)?;
+    let listen = || unix_socket::listen_at(path);
+    let listens = repeat(&signals, io::ErrorKind::WouldBlock, SOCKET_TIMEOUT, listen).map_err(cannot)?;
+    let Some(socket) = listens else { return Ok(()) };
     socket.set_nonblocking(true).map_err(cannot)?;
     log::info!("holding {addr} for the workers that connect to {}", path.display());
     threads::service("hold-port", move || serve(&socket, &listener)).map_err(|why| format!("cannot start: {why}"))?;
@@ -78,13 +84,27 @@ fn hold(config: &Config, path: &Path) -> Result<(), String> {
     }
 }
 
-/// Tries again while this is the error.
-fn repeat<T>(kind: io::ErrorKind, timeout: Duration, what: impl Fn() -> io::Result<T>) -> io::Result<T> {
+/// Tries again while this is the error. None: a signal came first.
+fn repeat<T>(
+    signals: &Receiver<Signal>,
+    kind: io::ErrorKind,
+    timeout: Duration,
+    what: impl Fn() -> io::Result<T>,
+) -> io::Result<Option<T>> {
     let end = Instant::now() + timeout;
+    let mut waits = false;
     loop {
         match what() {
-            Err(why) if why.kind() == kind && Instant::now() < end => thread::sleep(PAUSE),
-            done => return done,
+            Err(why) if why.kind() == kind && Instant::now() < end => {
+                if !std::mem::replace(&mut waits, true) {
+                    log::info!("{}: retrying for {} s", io_words(&why), timeout.as_secs());
+                }
+            }
+            done => return done.map(Some),
+        }
+        if let Ok(Signal::Stop(name)) = signals.recv_timeout(PAUSE) {
+            log::info!("{name}: stopping");
+            return Ok(None);
         }
     }
 }
@@ -93,6 +113,7 @@ fn repeat<T>(kind: io::ErrorKind, timeout: Duration, what: impl Fn() -> io::Resu
 /// ended.
 fn serve(socket: &UnixListener, listener: &TcpListener) {
     let mut workers: Vec<UnixStream> = Vec::new();
+    let mut failing = false;
     loop {
         let mut waits = vec![PollFd::new(socket, PollFlags::IN)];
         waits.extend(workers.iter().map(|worker| PollFd::new(worker, PollFlags::IN)));
@@ -105,17 +126,22 @@ fn serve(socket: &UnixListener, listener: &TcpListener) {
         workers.retain(|_| !gone.next().unwrap_or_default());
         match socket.accept() {
             Ok((worker, _)) => {
+                failing = false;
                 if workers.len() >= MOST_WORKERS {
                     workers.remove(0);
                 }
                 match http::give(&worker, listener) {
                     Ok(()) => workers.push(worker),
+                    // Another holder has looked whether this one runs.
+                    Err(why) if why.kind() == io::ErrorKind::BrokenPipe => {}
                     Err(why) => log::warn!("cannot give the port to a worker: {why}"),
                 }
             }
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
             Err(why) => {
-                log::warn!("cannot accept a worker: {why}");
+                if !std::mem::replace(&mut failing, true) {
+                    log::warn!("cannot accept a worker: {why}; retrying");
+                }
                 thread::sleep(PAUSE);
             }
         }

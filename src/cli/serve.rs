@@ -1,5 +1,6 @@
 //! `serve`: starts everything in order, waits for a signal, stops everything in order.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -90,6 +91,8 @@ pub(super) fn run(settings: &Settings) -> Exit {
 
 fn serve(config: &Config) -> Started<()> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
+    // Before this process opens a file that could be taken for one of them.
+    let inherited = http::inherited().map_err(failed)?;
     let signals = signals::watch().map_err(failed)?;
     let systemd = Arc::new(Systemd::from_env());
     resolver::start().map_err(failed)?;
@@ -97,7 +100,7 @@ fn serve(config: &Config) -> Started<()> {
     ollama_tls(config)?;
     let caller = notify_tls(config)?;
     let limits = gate_limits(config)?;
-    let (listeners, outlives) = listeners(config)?;
+    let (listeners, outlives) = listeners(inherited, config)?;
     let addr = listeners[0].local_addr().map_err(failed)?;
 
     let seen = observe(config, upgrade::changes_since_0_1(config, addr))?;
@@ -137,7 +140,8 @@ fn serve(config: &Config) -> Started<()> {
     log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
     let notified = notifier.as_ref().map(|notifier| (notifier, notifier.stop()));
     // An orchestrator that knows a port that is open need not know of a restart.
-    let hands_over = signal == "SIGTERM" && (outlives || port.is_held() && config.capability.url.is_some());
+    let jobs_come_there = config.capability.url.is_some() || config.orchestrators.urls.is_empty();
+    let hands_over = signal == "SIGTERM" && (outlives || port.is_held() && jobs_come_there);
     end(&port, &worker, &registrar, ticket_intake.as_deref(), hands_over.then_some(&kept));
     recorder.flush();
     if let Some((notifier, end)) = notified {
@@ -149,9 +153,11 @@ fn serve(config: &Config) -> Started<()> {
 /// Ends the connections, then the registrations. With `kept` the port and the registrations stay for the next worker.
 fn end(port: &Port, worker: &Worker, registrar: &Registrar, tickets: Option<&TicketIntake>, kept: Option<&Kept>) {
     if let Some(kept) = kept {
-        log::info!("the port stays open for the next worker, and so do the registrations; SIGINT ends both");
+        log::info!(
+            "the port stays open for the next worker, and so do the registrations; to end both, send SIGINT instead of SIGTERM"
+        );
         ending::hand_over(port);
-        registrar.keep(kept.is_possible());
+        registrar.keep(registrar.has_runners() && kept.is_possible());
     } else {
         port.drain();
         worker.drain();
@@ -168,14 +174,20 @@ fn end(port: &Port, worker: &Worker, registrar: &Registrar, tickets: Option<&Tic
 }
 
 /// The sockets of the public port; true: they outlive this process.
-fn listeners(config: &Config) -> Started<(Vec<TcpListener>, bool)> {
-    let inherited = http::inherited().map_err(|why| (Exit::Failed, format!("cannot start: {why}")))?;
+fn listeners(inherited: Vec<TcpListener>, config: &Config) -> Started<(Vec<TcpListener>, bool)> {
     if !inherited.is_empty() {
         return Ok((inherited, true));
     }
     let addr = SocketAddr::new(config.host, config.port);
-    let listener = http::bind(addr, config.host_chosen)
-        .map_err(|why| (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}")))?;
+    let listener = http::bind(addr, config.host_chosen).map_err(|why| {
+        // Both have the same default.
+        let hint = if why.kind() == ErrorKind::AddrInUse && config.port_socket.is_some() {
+            "; SERVER_PORT must differ from the port that agent-net hold-port holds"
+        } else {
+            ""
+        };
+        (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}{hint}"))
+    })?;
     Ok((vec![listener], false))
 }
 
@@ -333,6 +345,11 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
     if registers && config.port_socket.is_some() && config.capability.url.is_none() {
         log::warn!(
             "CAPABILITY_URL is unset: jobs come to {}, which closes at a restart, and not to the port that PORT_SOCKET gives; set it to the address of that port",
+            worker.as_str()
+        );
+    } else if registers && config.port_socket.is_some() && worker.origin().ends_with(&format!(":{port}")) {
+        log::warn!(
+            "CAPABILITY_URL is {}, which has the port of this worker alone: it closes at a restart; use the port that PORT_SOCKET gives",
             worker.as_str()
         );
     }

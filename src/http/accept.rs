@@ -89,12 +89,16 @@ pub(super) fn accept_held(path: &Path, gate: &Arc<Gate>) {
     while !gate.stopped() {
         match held::take(path) {
             Ok((listener, holder)) => {
-                tries.success();
                 failing = false;
                 let addr = listener.local_addr().map_or_else(|why| why.to_string(), |addr| addr.to_string());
                 log::info!("accepting jobs on {addr} as well, which {} holds", path.display());
                 gate.holds.store(true, Ordering::Release);
+                let start = Instant::now();
                 accept(&listener, Some(&holder), gate, false);
+                // One that ends right after its start, again and again, is not asked ten times a second.
+                if start.elapsed() > LAST_TRY {
+                    tries.success();
+                }
                 if gate.stopped() {
                     return;
                 }

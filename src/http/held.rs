@@ -2,12 +2,13 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fd::AsFd;
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -19,6 +20,22 @@ use crate::sys::unix_socket;
 /// The holder answers from memory.
 const DEADLINE: Duration = Duration::from_secs(2);
 const SPACE: usize = rustix::cmsg_space!(ScmRights(1));
+
+/// The address that the holder behind `path` holds.
+///
+/// # Errors
+/// As those of [`take`].
+pub(crate) fn held_address(path: &Path) -> io::Result<SocketAddr> {
+    take(path)?.0.local_addr()
+}
+
+/// A timeout of a socket reads "resource temporarily unavailable".
+fn late(why: Errno) -> io::Error {
+    match why {
+        Errno::AGAIN => io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", DEADLINE.as_secs())),
+        why => why.into(),
+    }
+}
 
 /// Gives the socket to a worker. A peer that does not read is not waited for.
 ///
@@ -43,7 +60,7 @@ pub(super) fn take(path: &Path) -> io::Result<(TcpListener, UnixStream)> {
     let holder = unix_socket::connect_to(path, DEADLINE)?;
     let (mut byte, mut space) = ([0], [MaybeUninit::uninit(); SPACE]);
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(&holder, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(&holder, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC).map_err(late)?;
     let passed = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
         _ => None,

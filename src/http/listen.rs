@@ -1,6 +1,7 @@
 //! The public port, for IPv4 and IPv6 where the machine has both.
 
 use std::io;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use rustix::fd::OwnedFd;
@@ -48,20 +49,28 @@ fn adjust(listener: &TcpListener) -> io::Result<()> {
 /// The listening TCP sockets that systemd passes on (sd_listen_fds), which outlive this process.
 ///
 /// # Errors
-/// They are not such sockets.
+/// They are not such sockets; this process must then end, since it may have taken files that are not its own.
 pub(crate) fn inherited() -> io::Result<Vec<TcpListener>> {
     let passed = sd_listen_fds::get().map_err(|_| io::Error::other("LISTEN_PID and LISTEN_FDS are not numbers"))?;
-    let take = |fd: OwnedFd| {
+    let mut passed = passed.into_iter();
+    let mut listeners = Vec::new();
+    while let Some((_, fd)) = passed.next() {
+        let fd = fd.into_std();
         // The helper must not get it.
-        fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+        if fcntl_setfd(&fd, FdFlags::CLOEXEC).is_err() {
+            // What is not open cannot be closed.
+            mem::forget((fd, passed));
+            return Err(io::Error::other("LISTEN_FDS is larger than the number of sockets that were passed"));
+        }
         if !is_listening(&fd) {
+            mem::forget((fd, passed));
             return Err(io::Error::other("LISTEN_FDS: not a listening TCP socket; use ListenStream= with a port"));
         }
         let listener = TcpListener::from(fd);
         adjust(&listener)?;
-        Ok(listener)
-    };
-    passed.into_iter().map(|(_, fd)| take(fd.into_std())).collect()
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 pub(super) fn is_listening(fd: &OwnedFd) -> bool {

@@ -41,7 +41,7 @@ use budget::Budget;
 use gate::Gate;
 
 pub(crate) use gate::GateLimits;
-pub(crate) use held::give;
+pub(crate) use held::{give, held_address};
 pub(crate) use listen::{bind, inherited};
 
 /// Every connection has a thread, on which its requests are answered. Memory is taken only where it is used: 12 KiB.

@@ -4,11 +4,14 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::config::Secret;
 use crate::sys::files;
 use crate::sys::secrets;
 
 const NAME: &str = "runner-secrets";
 const MODE: u32 = 0o600;
+/// Bytes that are written to see whether the disk takes them.
+const TRIAL: usize = 4096;
 
 /// Orchestrators and the secrets of their entries.
 pub(crate) type Secrets = Vec<(String, String)>;
@@ -35,14 +38,24 @@ impl Kept {
         text.filter(|_| removed).map(|text| parse(&text, &self.id)).unwrap_or_default()
     }
 
-    /// There is a place for them.
+    /// There is a place for them. It is tried out: an entry whose secret is lost comes back later than one that was removed.
     pub(crate) fn is_possible(&self) -> bool {
-        self.path.is_some()
+        let Some(path) = &self.path else { return false };
+        let tried = files::replace(path, MODE, &[b'\n'; TRIAL]);
+        if let Err(why) = &tried {
+            log::warn!("cannot write {}: {why}; unregistering the live runner", path.display());
+        }
+        tried.is_ok()
     }
 
     /// Keeps them for the next worker.
     pub(crate) fn put(&self, secrets: &[(String, String)]) {
-        let Some(path) = self.path.as_ref().filter(|_| !secrets.is_empty()) else { return };
+        let Some(path) = &self.path else { return };
+        if secrets.is_empty() {
+            // A trial may be there.
+            let _ = fs::remove_file(path);
+            return;
+        }
         if let Err(why) = files::replace(path, MODE, written(secrets, &self.id).as_bytes()) {
             log::warn!("cannot write {}: {why}; the live runner returns within 25 s of the restart", path.display());
         }
@@ -57,7 +70,8 @@ fn parse(text: &str, id: &str) -> Secrets {
     let secret = |line: &str| {
         let mut words = line.split(' ');
         let (of, url, secret) = (words.next()?, words.next()?, words.next()?);
-        (of == id && words.next().is_none()).then(|| (url.to_owned(), secret.to_owned()))
+        // A damaged one that no header can carry would never be refused, and so never replaced.
+        (of == id && words.next().is_none() && Secret::fits(secret)).then(|| (url.to_owned(), secret.to_owned()))
     };
     text.lines().filter_map(secret).collect()
 }
@@ -68,7 +82,14 @@ fn secrets_are_those_of_the_same_runner() {
     let text = written(&secrets, "agent-net");
     assert_eq!(parse(&text, "agent-net"), secrets);
     assert_eq!(parse(&text, "agent-net-2"), []);
-    for odd in ["", "agent-net", "agent-net http://a", "agent-net http://a s s"] {
+    for odd in [
+        "",
+        "agent-net",
+        "agent-net http://a",
+        "agent-net http://a s s",
+        "agent-net http://a s\u{1}",
+        "agent-net http://a é",
+    ] {
         assert_eq!(parse(odd, "agent-net"), [], "{odd}");
     }
 }

@@ -95,6 +95,11 @@ impl Registrar {
         }
     }
 
+    /// There may be entries of live runners.
+    pub(crate) fn has_runners(&self) -> bool {
+        self.sessions.iter().any(|session| !session.lock().left)
+    }
+
     /// Nothing is unregistered, live runners only if `runners`: the next worker goes on.
     pub(crate) fn keep(&self, runners: bool) {
         self.sessions.iter().for_each(|session| session.lock().keeps = runners);

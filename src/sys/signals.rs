@@ -24,7 +24,8 @@ pub(crate) enum Signal {
     Acknowledge,
 }
 
-/// Signals of a worker arrive on the channel; a second stop signal ends the process immediately.
+/// Signals of a worker arrive on the channel; a second stop signal ends the process immediately,
+/// except for a SIGTERM after a SIGINT.
 ///
 /// # Errors
 /// The kernel's, when a handler cannot be installed.
@@ -43,7 +44,7 @@ pub(crate) fn watch_stop() -> io::Result<Receiver<Signal>> {
 fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
     let mut signals = Signals::new(signals)?;
     let (sender, receiver) = mpsc::channel();
-    let mut stopping = false;
+    let mut stopping = None;
     threads::service("signals", move || {
         for signal in signals.forever() {
             let signal = match signal {
@@ -52,9 +53,19 @@ fn receive(signals: &[c_int]) -> io::Result<Receiver<Signal>> {
                 SIGTERM => Signal::Stop("SIGTERM"),
                 _ => Signal::Stop("SIGINT"),
             };
-            if matches!(signal, Signal::Stop(_)) && std::mem::replace(&mut stopping, true) {
-                log::warn!("second signal: exiting immediately");
-                Exit::Failed.now();
+            if let Signal::Stop(name) = signal {
+                match stopping.replace(name) {
+                    // An operator asked it to leave, and its supervisor stops it meanwhile.
+                    Some("SIGINT") if name == "SIGTERM" => {
+                        stopping = Some("SIGINT");
+                        continue;
+                    }
+                    Some(_) => {
+                        log::warn!("second signal: exiting immediately");
+                        Exit::Failed.now();
+                    }
+                    None => {}
+                }
             }
             // The receiver is dropped only when the process is ending.
             let _ = sender.send(signal);

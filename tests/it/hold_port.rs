@@ -124,11 +124,23 @@ pub fn ends_well(worker: Worker) {
 fn a_worker_that_no_job_reaches_by_the_held_port_unregisters() {
     let scene = Scene::new("unknown-port", free_port());
     let _holder = Holder::start(scene.port, &scene.socket());
+    let (own, held) = (free_port().to_string(), scene.port.to_string());
+    let url = format!("http://127.0.0.1:{own}");
+    let worker = scene.beside_holder(&[("CAPABILITY_URL", &url), ("SERVER_PORT", &own)]);
+    wait_for("a warning", || worker.log().contains("the port of this worker alone").then_some(()));
+    drop(worker);
+    let mut same = agent_net();
+    same.env("PORT_SOCKET", scene.socket()).args(["serve", "--server-host", "127.0.0.1", "--server-port", &held]);
+    let (status, _, err) = run(&mut same);
+    assert!(status.code() == Some(1) && err.contains("SERVER_PORT must differ"), "{err}");
     let worker = scene.beside_holder(&[("CAPABILITY_URL", ""), ("HOSTNAME", "127.0.0.1")]);
     wait_for("a warning", || worker.log().contains("CAPABILITY_URL is unset: jobs come to ").then_some(()));
     scene.is_registered();
     worker.stop();
     assert!(scene.orchestrator.registered(NAME).is_none());
+    // Where no orchestrator sends jobs, others do: to the held port.
+    let worker = scene.beside_holder(&[("ORCH_URL", ""), ("CAPABILITY_URL", "")]);
+    ends_well(worker);
 }
 
 #[test]
@@ -159,12 +171,15 @@ fn a_worker_waits_for_its_holder_and_follows_it_through_a_restart() {
     // Only the holder's own user may ask.
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
-    let mut second = agent_net();
-    let port = free_port().to_string();
-    second.args(["hold-port", "--server-host", "127.0.0.1", "--server-port", &port, "--port-socket"]).arg(&socket);
-    let (status, _, err) = run(&mut second);
+    let (status, _, err) = run(&mut second_holder(&socket));
     assert!(status.code() == Some(1) && err.contains("PORT_SOCKET="), "{status}: {err}");
     drop(third);
+}
+
+fn second_holder(socket: &Path) -> Command {
+    let (mut second, port) = (agent_net(), free_port().to_string());
+    second.args(["hold-port", "--server-host", "127.0.0.1", "--server-port", &port, "--port-socket"]).arg(socket);
+    second
 }
 
 #[test]
@@ -185,6 +200,54 @@ fn a_holder_survives_clients_that_say_nothing_or_too_much() {
 }
 
 #[test]
+fn a_holder_whose_port_is_taken_says_so_and_stops_when_asked() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = folder("handover-taken").join("port.sock");
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = agent_net();
+    command.args(["hold-port", "--server-host", "127.0.0.1", "--server-port", &port, "--port-socket"]).arg(&socket);
+    let holder = Holder::of(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    wait_for("a line", || lock(&holder.log).contains("address already in use: retrying for 30 s").then_some(()));
+    let log = Arc::clone(&holder.log);
+    assert_eq!(holder.end(Signal::TERM), Some(0), "{}", lock(&log));
+    // The next one is not stopped by a socket that is left behind, and warns of none that only looks.
+    let holder = Holder::start(free_port(), &socket);
+    let log = Arc::clone(&holder.log);
+    drop(UnixStream::connect(&socket).unwrap());
+    let (status, _, err) = run(&mut second_holder(&socket));
+    assert!(status.code() == Some(1) && err.contains("another process is using it"), "{err}");
+    assert_eq!(holder.end(Signal::TERM), Some(0));
+    assert!(!lock(&log).contains("WARN"), "{}", lock(&log));
+}
+
+/// A fake holder that gives its socket and ends, as one in a restart loop does: nothing but the waits is compared.
+#[test]
+fn a_holder_that_ends_again_and_again_is_asked_less_and_less() {
+    let socket = folder("handover-ends").join("port.sock");
+    let unix = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _worker = Worker::start(&[("PORT_SOCKET", socket.to_str().unwrap())]);
+    let (first, _) = unix.accept().unwrap();
+    let start = std::time::Instant::now();
+    give(&first, &listener);
+    drop(first);
+    for _ in 0..4 {
+        let (peer, _) = unix.accept().unwrap();
+        give(&peer, &listener);
+    }
+    assert!(start.elapsed() >= std::time::Duration::from_millis(1400), "{:?}", start.elapsed());
+}
+
+fn give(peer: &UnixStream, listener: &TcpListener) {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+    let sockets = [std::os::fd::AsFd::as_fd(listener)];
+    assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&sockets)));
+    let byte = [std::io::IoSlice::new(b"1")];
+    rustix::net::sendmsg(peer, &byte, &mut control, rustix::net::SendFlags::empty()).unwrap();
+}
+
+#[test]
 fn what_is_not_a_holder_is_not_used() {
     let dir = folder("handover-not");
     let socket = dir.join("port.sock");
@@ -196,12 +259,26 @@ fn what_is_not_a_holder_is_not_used() {
             let _ = std::io::Write::write_all(&mut peer, b"1");
         });
     });
-    for (path, why) in [(&socket, "it gives no listening TCP socket"), (&file, "Connection refused")] {
+    let silent = dir.join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&silent).unwrap();
+    let cases = [
+        (&socket, "it gives no listening TCP socket"),
+        (&file, "Connection refused"),
+        (&silent, "no answer within 2 s"),
+    ];
+    for (path, why) in cases {
         let worker = Worker::start(&[("PORT_SOCKET", path.to_str().unwrap())]);
         wait_for(why, || worker.log().contains(why).then_some(()));
         assert_eq!(worker.get("/health").status, 200);
         assert_eq!(worker.log().matches("PORT_SOCKET=").count(), 1, "{}", worker.log());
     }
+    let diagnosis = |path: &Path| run(agent_net().arg("doctor").arg("--port-socket").arg(path)).1;
+    let found = diagnosis(&file);
+    assert!(found.contains("warn  held port") && found.contains(": connection refused"), "{found}");
+    let port = free_port();
+    let _holder = Holder::start(port, &dir.join("held.sock"));
+    let found = diagnosis(&dir.join("held.sock"));
+    assert!(found.contains(&format!("agent-net hold-port holds 127.0.0.1:{port}")), "{found}");
     let (status, _, err) = run(agent_net().arg("hold-port"));
     assert!(status.code() == Some(78) && err.contains("PORT_SOCKET is unset"), "{err}");
 }
@@ -225,6 +302,14 @@ fn a_live_runner_stays_listed_over_a_restart() {
     wait_for("an entry", listed);
     ends_well(worker);
     assert_eq!(listed(), None);
+    // The same where it cannot be written.
+    let blocked = scene.dir.join("runner-secrets.new");
+    std::fs::create_dir_all(blocked.join("full")).unwrap();
+    let worker = scene.beside_holder(&settings);
+    wait_for("an entry", listed);
+    ends_well(worker);
+    assert_eq!(listed(), None);
+    std::fs::remove_dir_all(&blocked).unwrap();
     let worker = scene.beside_holder(&settings);
     wait_for("an entry", listed);
     ends_well(worker);
@@ -243,6 +328,21 @@ fn a_live_runner_stays_listed_over_a_restart() {
         rows.iter().any(|row| row["capability"] == ID && row["state"] == "registered").then_some(())
     });
     assert!(listed().is_some() && !worker.log().contains("cannot register live runner"), "{}", worker.log());
+}
+
+#[test]
+fn a_worker_does_not_start_with_what_is_not_a_listening_socket() {
+    let cases = [
+        ("LISTEN_FDS=1", "exec 3</dev/null", "not a listening TCP socket"),
+        ("LISTEN_FDS=3", "exec 3<&-", "larger than the number of sockets that were passed"),
+        ("LISTEN_FDS=x", "exec 3<&-", "are not numbers"),
+    ];
+    for (variable, files, why) in cases {
+        let start = format!("{files}; {variable} LISTEN_PID=$$ exec {} serve --server-port 0", programs::server());
+        let (status, _, err) = run(command("sh").arg("-c").arg(start).envs(programs::environment()));
+        assert!(status.code() == Some(1) && err.contains(why), "{variable}: {status}: {err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
 }
 
 /// The real systemd, as far as it works without being process 1: it listens, and starts the worker at the first connection.

@@ -178,7 +178,7 @@ fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
 }
 
 #[test]
-fn a_second_signal_ends_it_immediately() {
+fn a_second_signal_ends_it_immediately_unless_its_supervisor_stops_it_too() {
     let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let worker = start(&orchestrator, &[]);
     orchestrator.wait_for(REGISTER, 1);
@@ -186,7 +186,18 @@ fn a_second_signal_ends_it_immediately() {
     worker.signal(Signal::INT);
     orchestrator.wait_for(UNREGISTER, 1);
     worker.signal(Signal::TERM);
+    worker.signal(Signal::INT);
     let (status, log) = worker.wait();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("second signal"), "{log}");
+
+    // `docker compose kill -s SIGINT` returns immediately, and `docker compose down` sends SIGTERM.
+    let worker = start(&orchestrator, &[]);
+    orchestrator.wait_for(REGISTER, 2);
+    worker.signal(Signal::INT);
+    orchestrator.wait_for(UNREGISTER, 2);
+    worker.signal(Signal::TERM);
+    let (status, log) = worker.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("second signal"), "{log}");
 }

@@ -17,6 +17,7 @@ use crate::gpu::kmsg::Kmsg;
 use crate::gpu::tegra::Tegra;
 use crate::health::uptime_file;
 use crate::health::{once, source};
+use crate::http;
 use crate::livepeer::orchestrator::runner::Discovery;
 use crate::livepeer::orchestrator::{Orchestrator, RegisterError};
 use crate::livepeer::registrar::BYOC_ALONE;
@@ -24,6 +25,7 @@ use crate::ollama::fetch::Ollama;
 use crate::ollama::state::{OllamaState, Reach};
 use crate::outgoing;
 use crate::sys::limits::unix_now;
+use crate::sys::text::io_words;
 use crate::sys::threads;
 
 /// Name, deadline and function of a check.
@@ -245,7 +247,7 @@ fn state(config: &Config) -> Vec<Finding> {
 
 fn worker(config: &Config) -> Vec<Finding> {
     let addr = local::reachable(config.host, config.port);
-    vec![match local::health(addr, local::HEALTH) {
+    let own = match local::health(addr, local::HEALTH) {
         Ok(200) => Finding::pass("worker", format!("running at http://{addr}")),
         Ok(status) => Finding::warn(
             "worker",
@@ -254,5 +256,14 @@ fn worker(config: &Config) -> Vec<Finding> {
         ),
         Err(NoAnswer::Refused(_)) => Finding::pass("worker", format!("no worker on {addr}; port free")),
         Err(NoAnswer::Other(why)) => Finding::warn("worker", why, "Restart the worker, or check what listens there."),
-    }]
+    };
+    let held = config.port_socket.as_deref().map(|path| match http::held_address(Path::new(path)) {
+        Ok(addr) => Finding::pass("held port", format!("agent-net hold-port holds {addr}")),
+        Err(why) => Finding::warn(
+            "held port",
+            format!("PORT_SOCKET={path}: {}", io_words(&why)),
+            "Start agent-net hold-port as the same user, with the same folder.",
+        ),
+    });
+    [own].into_iter().chain(held).collect()
 }

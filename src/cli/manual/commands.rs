@@ -21,7 +21,9 @@ same as agent-net ack.
 
 If systemd passes the listening socket (agent-net.socket), or agent-net hold-port holds it (PORT_SOCKET), the port
 outlives the worker. SIGTERM then keeps the registrations and refuses no job: the next worker takes the jobs that wait.
-SIGINT unregisters in any case.",
+SIGINT instead of SIGTERM unregisters.
+
+A second SIGTERM or SIGINT exits immediately, except for SIGTERM after SIGINT.",
         options: &[],
         settings: true,
         example: "agent-net serve --server-port 9000 --model llama3.2:3b",
@@ -67,8 +69,8 @@ URL, --json prints an array, and the exit code is that of the worst verdict (ok,
         operand: "",
         about: "diagnose this machine and suggest fixes",
         details: "\
-Checks device nodes, driver, library, helper, container, Ollama, models, probes, settings, port, state folder, clock
-and orchestrators.",
+Checks device nodes, driver, library, helper, container, Ollama, models, probes, settings, ports, state folder,
+clock and orchestrators.",
         options: &[JSON],
         settings: true,
         example: "agent-net doctor",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::config::Secret;
 use crate::config::go;
 use crate::config::price::Price;
 
@@ -53,7 +54,7 @@ pub(crate) fn beat_answer(status: u16, body: &str, price: Option<&Price>) -> Bea
     match status {
         200 => match serde_json::from_slice::<Taken>(body.as_bytes()) {
             Ok(taken) if !taken.runner_id.is_empty() => BeatAnswer::Taken {
-                secret: taken.heartbeat_secret.filter(|secret| !secret.is_empty()),
+                secret: taken.heartbeat_secret.filter(|secret| Secret::fits(secret)),
                 interval: taken.heartbeat_interval.as_deref().and_then(go::duration),
                 ttl: taken.heartbeat_ttl.as_deref().and_then(go::duration),
                 orchestrator: taken.orchestrator.filter(|url| !url.trim().is_empty()),
