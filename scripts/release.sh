@@ -192,7 +192,7 @@ check_built arm64
 advisories="not checked"
 if [ -x scripts/audit.sh ]; then
     code=0
-    scripts/audit.sh || code=$?
+    scripts/audit.sh --install || code=$?
     case $code in
     0) advisories=checked ;;
     3) ;;
