@@ -37,37 +37,12 @@ LC_ALL=C
 CARGO_INCREMENTAL=0
 CC_SHELL_ESCAPED_FLAGS=1
 export LC_ALL CARGO_INCREMENTAL CC_SHELL_ESCAPED_FLAGS
-unset CFLAGS TARGET_CFLAGS GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+unset CFLAGS TARGET_CFLAGS
 umask 022
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
+# shellcheck source=scripts/build-static/common.sh
+. "$(dirname "$0")/build-static/common.sh"
 
-say() {
-    printf 'build-static: %s\n' "$*" >&2
-}
-
-fail() {
-    say "$*"
-    exit 1
-}
-
-# need COMMAND PACKAGE
-need() {
-    command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install $2"
-}
-
-wrong() {
-    say "$* (see --help)"
-    exit 64
-}
-
-case $(uname -m) in
-x86_64) own_arch=amd64 ;;
-aarch64) own_arch=arm64 ;;
-*) own_arch=$(uname -m) ;;
-esac
 arch=$own_arch
 server_only=false
 fake_nvml=false
@@ -122,21 +97,13 @@ need rustc "Rust, for example with rustup"
 need readelf "the package binutils"
 
 host=$(rustc -vV | sed -n 's/^host: //p')
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-
-# A folder of another user is as good as one's own.
-git_here() {
-    git --no-optional-locks -c safe.directory="$root" -c log.showSignature=false "$@"
-}
+version=$(version_here)
 
 # Sets AGENT_NET_COMMIT, which the programs name, and SOURCE_DATE_EPOCH, the time of all files.
 name_commit() {
     if [ -e .git ] && head=$(git_here rev-parse --verify HEAD); then
         AGENT_NET_COMMIT=$(printf %.12s "$head")
-        # A file that was not added is compiled all the same.
-        [ -z "$(git_here status --porcelain --untracked-files=no)" ] &&
-            [ -z "$(git_here ls-files --others --exclude-standard -- src stubs build.rs .cargo)" ] ||
-            AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
+        [ -z "$(list_changes)" ] || AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
         : "${SOURCE_DATE_EPOCH:=$(git_here log -1 --format=%ct)}"
     fi
     case ${AGENT_NET_COMMIT:=} in

@@ -25,28 +25,8 @@
 # Exit codes: 0 made, 1 failed or a tool is missing, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
-
-say() {
-    printf 'release: %s\n' "$*" >&2
-}
-
-fail() {
-    say "$*"
-    exit 1
-}
-
-# need COMMAND PACKAGE
-need() {
-    command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install $2"
-}
-
-wrong() {
-    say "$* (see --help)"
-    exit 64
-}
+# shellcheck source=scripts/build-static/common.sh
+. "$(dirname "$0")/build-static/common.sh"
 
 # absolute PATH
 absolute() {
@@ -99,8 +79,8 @@ fi
 # The compilers need not know it.
 password=${MINISIGN_PASSWORD:-}
 unset MINISIGN_PASSWORD
-# Nor may the environment choose another repository, or what is packed and how.
-unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE TAR_OPTIONS GZIP
+# Nor may the environment choose what is packed and how.
+unset TAR_OPTIONS GZIP
 
 cd "$(dirname "$0")/.."
 : "${final:=$PWD/dist/release}"
@@ -121,21 +101,13 @@ tar --version 2>/dev/null | grep -q 'GNU tar' || fail "GNU tar is missing: insta
 
 # ---- which commit ----
 
-git_here() {
-    git -c "safe.directory=$(pwd -P)" -c log.showSignature=false "$@"
-}
-
 # Not that of a folder above.
 if [ ! -e .git ] || ! commit=$(git_here rev-parse --verify HEAD); then
     fail "a release needs the commit it is made of: run this in a clone"
 fi
 SOURCE_DATE_EPOCH=$(git_here log -1 --format=%ct)
 AGENT_NET_COMMIT=$(printf %.12s "$commit")
-dirty=$(
-    git_here status --porcelain --untracked-files=no
-    # A file that was not added is compiled all the same.
-    git_here ls-files --others --exclude-standard -- src stubs build.rs .cargo
-)
+dirty=$(list_changes)
 if [ -n "$dirty" ]; then
     $allow_dirty || fail "files differ from the commit: commit them first, or try with --allow-dirty:
 $dirty"
@@ -143,26 +115,16 @@ $dirty"
     AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
 fi
 export SOURCE_DATE_EPOCH AGENT_NET_COMMIT
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+version=$(version_here)
 created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 grep -q "^## \[*$version" CHANGELOG.md || fail "CHANGELOG.md has no section for $version"
 
 # ---- what goes in ----
 
-case $(uname -m) in
-x86_64) own_arch=amd64 other_arch=arm64 ;;
-aarch64) own_arch=arm64 other_arch=amd64 ;;
+case $own_arch in
+amd64 | arm64) ;;
 *) fail "this machine is neither amd64 nor arm64" ;;
 esac
-
-# rootfs_of ARCH
-rootfs_of() {
-    if [ "$1" = "$own_arch" ]; then
-        printf dist/rootfs
-    else
-        printf 'dist/rootfs-%s' "$1"
-    fi
-}
 
 # check_built ARCH: what was built for it is of this commit and of this architecture.
 check_built() {
@@ -183,23 +145,20 @@ check_built() {
 }
 
 if ! $prebuilt; then
-    scripts/build-static.sh --arch "$own_arch"
-    scripts/build-static.sh --arch "$other_arch"
+    scripts/build-static.sh --arch amd64
+    scripts/build-static.sh --arch arm64
 fi
 check_built amd64
 check_built arm64
 
-advisories="not checked"
-if [ -x scripts/audit.sh ]; then
-    code=0
-    scripts/audit.sh --install || code=$?
-    case $code in
-    0) advisories=checked ;;
-    3) ;;
-    1) fail "scripts/audit.sh has findings or failed (see above): fix them, or write down in deny.toml why they do not apply" ;;
-    *) fail "scripts/audit.sh ended with $code" ;;
-    esac
-fi
+code=0
+scripts/audit.sh --install || code=$?
+case $code in
+0) advisories=checked ;;
+3) advisories="not checked" ;;
+1) fail "scripts/audit.sh has findings or failed (see above): fix them, or write down in deny.toml why they do not apply" ;;
+*) fail "scripts/audit.sh ended with $code" ;;
+esac
 
 # ---- the release ----
 

@@ -14,29 +14,9 @@
 # Exit codes: 0 equal, 1 a file differs or a build failed, 64 usage
 set -eu
 
-usage() {
-    sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"
-}
+# shellcheck source=scripts/build-static/common.sh
+. "$(dirname "$0")/build-static/common.sh"
 
-say() {
-    printf 'reproduce: %s\n' "$*" >&2
-}
-
-fail() {
-    say "$*"
-    exit 1
-}
-
-wrong() {
-    say "$* (see --help)"
-    exit 64
-}
-
-case $(uname -m) in
-x86_64) own_arch=amd64 ;;
-aarch64) own_arch=arm64 ;;
-*) own_arch=$(uname -m) ;;
-esac
 archs=
 built=false
 while [ "$#" -gt 0 ]; do
@@ -63,7 +43,7 @@ for arch in ${archs:=$own_arch}; do
     esac
 done
 
-unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE TAR_OPTIONS
+unset TAR_OPTIONS
 cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)
@@ -80,11 +60,6 @@ trap stop EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-
-# rootfs_of ARCH: as scripts/build-static.sh names it
-rootfs_of() {
-    if [ "$1" = "$own_arch" ]; then printf dist/rootfs; else printf 'dist/rootfs-%s' "$1"; fi
-}
 
 # build_all FOLDER: the file systems of all architectures there
 build_all() {
@@ -111,7 +86,7 @@ build_all() {
 # What git knows and what it would add, as it is now. Outside a git work tree everything but what builds leave.
 copy_sources() {
     if [ -e .git ]; then
-        git -c safe.directory="$(pwd -P)" -c core.quotePath=false ls-files --cached --others --exclude-standard |
+        git_here -c core.quotePath=false ls-files --cached --others --exclude-standard |
             sort -u | while IFS= read -r file; do
             [ ! -e "$file" ] || printf '%s\n' "$file"
         done >"$work/files"

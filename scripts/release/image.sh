@@ -1,5 +1,5 @@
-# Sourced by scripts/release.sh: the images, as OCI image layouts made by tar and gzip alone. tests/it/release.rs compares
-# their settings with those of scratch.Dockerfile.
+# Sourced by scripts/release.sh: the images, as OCI image layouts made by tar and gzip alone.
+# tests/it/release_images.rs compares their settings with those of scratch.Dockerfile.
 # shellcheck shell=sh
 
 # shellcheck disable=SC2154 # set by the script that sources this
