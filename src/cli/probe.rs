@@ -15,6 +15,7 @@ use crate::sys::exit::Exit;
 use crate::sys::limits::unix_now;
 use crate::sys::logger;
 use line::{ProbeLine, Readiness};
+use std::sync::Arc;
 
 pub(super) fn run(settings: &Settings, model: Option<&str>, as_json: bool) -> Exit {
     let config = &settings.config;
@@ -76,7 +77,7 @@ fn probe(
     gpus: &dyn GpuWatch,
     config: &Config,
     name: &str,
-    lists: Result<ModelLists, String>,
+    lists: Result<Arc<ModelLists>, String>,
 ) -> ProbeLine {
     let readiness = match lists {
         Ok(lists) => Readiness::of(name, &lists.status_of(name), lists.now()),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::{self, Framed};
 use super::body::{self, Body};
-use super::connections::{Entry, LONG_GRACE};
+use super::connections::Entry;
 use super::gate::Gate;
 use super::head::{self, Head};
 use super::peer::Peer;
@@ -45,7 +45,7 @@ pub(super) fn serve(
     (entry, mut fresh): (&Entry, Option<Permit>),
     crowded: bool,
 ) {
-    let Some(mut peer) = Peer::new(stream, &gate.requests, &gate.answers) else { return };
+    let Some(mut peer) = Peer::new(stream, gate) else { return };
     let mut wait = if crowded { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     let mut answered_job = false;
     loop {
@@ -73,7 +73,7 @@ pub(super) fn serve(
 
 /// Says that there is no room.
 pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
-    let Some(mut peer) = Peer::new(stream, &gate.requests, &gate.answers) else { return };
+    let Some(mut peer) = Peer::new(stream, gate) else { return };
     peer.deadline = Instant::now() + HEAD_DEADLINE_CROWDED;
     if !begins(&mut peer) {
         return;
@@ -83,7 +83,7 @@ pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
         Ok(None) => return,
         Err(why) => why,
     };
-    if let Next::Linger(timeout) = refuse(&mut peer, gate, why, LINGER_SHORT) {
+    if let Next::Linger(timeout) = refuse(&mut peer, why, LINGER_SHORT) {
         peer.linger(timeout);
     }
 }
@@ -107,7 +107,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
-        Err(why) => return refuse(peer, gate, why, LINGER),
+        Err(why) => return refuse(peer, why, LINGER),
     };
     let job = head.method == "POST";
     let _job = job.then(|| gate.pulse.job());
@@ -123,7 +123,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
             if matches!(why.code, ErrorCode::IncompleteBody | ErrorCode::Timeout) {
                 vanished();
             }
-            return refuse(peer, gate, why, LINGER);
+            return refuse(peer, why, LINGER);
         }
         Err(body::Error::Gone) => {
             vanished();
@@ -181,7 +181,6 @@ fn answer(
         gate.pulse.denied(has_token);
     }
     if !peer.hold_answer(answer::cost(&answer)) {
-        gate.table.close_useless(LONG_GRACE);
         return HttpAnswer::refused(head::out_of_memory());
     }
     answer
@@ -241,11 +240,7 @@ fn read_body(peer: &mut Peer<'_>, head: &Head, max: usize) -> Result<Body, body:
 }
 
 /// An error after which the start of the next request is unknown.
-fn refuse(peer: &mut Peer<'_>, gate: &Gate, why: Refusal, timeout: Duration) -> Next {
-    if head::is_out_of_memory(&why) {
-        // The next one finds what this frees.
-        gate.table.close_useless(LONG_GRACE);
-    }
+fn refuse(peer: &mut Peer<'_>, why: Refusal, timeout: Duration) -> Next {
     match answer::send(peer, HttpAnswer::refused(why), Framed::default()) {
         Ok(()) => Next::Linger(timeout),
         Err(_) => Next::Close,

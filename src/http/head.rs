@@ -10,15 +10,9 @@ use crate::sys::header_names;
 /// Largest head, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// The budget for large requests is spent.
-const OUT_OF_MEMORY: &str = "too many large requests are in progress; try again";
-
+/// The budget for large requests, or that for large answers, is spent.
 pub(super) fn out_of_memory() -> Refusal {
-    Refusal::new(ErrorCode::AtCapacity, OUT_OF_MEMORY)
-}
-
-pub(super) fn is_out_of_memory(why: &Refusal) -> bool {
-    why.message == OUT_OF_MEMORY
+    Refusal::new(ErrorCode::AtCapacity, "too many large requests are in progress; try again")
 }
 
 fn bad_request(message: &str) -> Refusal {

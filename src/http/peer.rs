@@ -3,12 +3,15 @@
 use std::io::{self, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
-use super::budget::{Budget, Loan};
+use super::budget::Loan;
+use super::connections::{ConnectionTable, LONG_GRACE};
+use super::gate::Gate;
 use super::head::MAX_HEAD;
 
 /// A client that does not read its answer.
@@ -19,6 +22,9 @@ const MAX_BUFFER: usize = MAX_HEAD + BUFFER;
 /// Room for a read.
 const ROOM: usize = 1024;
 const LINGER_BYTES: u64 = 1 << 30;
+/// For memory that connections of no use hold: several times their grace.
+const MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
+const MEMORY_INTERVAL: Duration = Duration::from_millis(25);
 
 pub(super) struct Peer<'a> {
     stream: Arc<TcpStream>,
@@ -28,6 +34,7 @@ pub(super) struct Peer<'a> {
     /// For its buffer and a body, and for an answer.
     requests: Loan<'a>,
     answers: Loan<'a>,
+    table: &'a ConnectionTable,
     pub(super) deadline: Instant,
     /// The kernel's, as it was last set.
     read_timeout: Duration,
@@ -35,12 +42,12 @@ pub(super) struct Peer<'a> {
 
 impl<'a> Peer<'a> {
     /// None: it has gone already.
-    pub(super) fn new(stream: Arc<TcpStream>, requests: &'a Budget, answers: &'a Budget) -> Option<Self> {
+    pub(super) fn new(stream: Arc<TcpStream>, gate: &'a Gate) -> Option<Self> {
         let timeouts = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_DEADLINE)));
         timeouts.ok()?;
         let (deadline, read_timeout) = (Instant::now(), Duration::ZERO);
-        let (requests, answers) = (requests.loan(), answers.loan());
-        Some(Self { stream, buffer: Vec::new(), used: 0, requests, answers, deadline, read_timeout })
+        let (requests, answers, table) = (gate.requests.loan(), gate.answers.loan(), &*gate.table);
+        Some(Self { stream, buffer: Vec::new(), used: 0, requests, answers, table, deadline, read_timeout })
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.
@@ -53,7 +60,7 @@ impl<'a> Peer<'a> {
         let (length, capacity) = (self.buffer.len(), self.buffer.capacity());
         if capacity - length < ROOM {
             let larger = (capacity * 2).clamp(BUFFER, MAX_BUFFER).max(length + ROOM);
-            if !self.requests.hold(larger) {
+            if !hold(&mut self.requests, self.table, larger) {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             self.buffer.reserve_exact(larger - length);
@@ -90,13 +97,13 @@ impl<'a> Peer<'a> {
     /// It holds `more` beside its buffer. False: the budget is spent.
     #[must_use]
     pub(super) fn hold(&mut self, more: usize) -> bool {
-        self.requests.hold(self.buffer.capacity() + more)
+        hold(&mut self.requests, self.table, self.buffer.capacity() + more)
     }
 
     /// It holds an answer of that many bytes. False: the budget is spent.
     #[must_use]
     pub(super) fn hold_answer(&mut self, bytes: usize) -> bool {
-        self.answers.hold(bytes)
+        hold(&mut self.answers, self.table, bytes)
     }
 
     /// Between two requests: gives back what a large one has taken.
@@ -171,4 +178,18 @@ impl<'a> Peer<'a> {
             }
         }
     }
+}
+
+/// Holds `bytes` of a budget. Where that is not left, connections that are slow to send or do not read are closed, and what
+/// they held is waited for: strangers must not cost an honest client its answer. False: the budget is spent.
+fn hold(loan: &mut Loan<'_>, table: &ConnectionTable, bytes: usize) -> bool {
+    let until = Instant::now() + MEMORY_TIMEOUT;
+    while !loan.hold(bytes) {
+        if Instant::now() >= until {
+            return false;
+        }
+        table.close_useless(LONG_GRACE);
+        thread::sleep(MEMORY_INTERVAL);
+    }
+    true
 }

@@ -4,6 +4,7 @@ mod load;
 mod probe;
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
@@ -22,6 +23,7 @@ use crate::outgoing::refusal::{Trouble, error_of};
 use crate::outgoing::{self, Credentials};
 use crate::sys::json::json;
 use crate::sys::limits::unix_seconds;
+use crate::sys::single_flight::SingleFlight;
 use crate::sys::text;
 
 /// A route, its deadline and the largest body that is read.
@@ -32,8 +34,8 @@ pub(super) struct Route {
 }
 
 pub(super) const VERSION: Route = Route { path: "/api/version", deadline: Duration::from_secs(3), max_body: MAX_SMALL };
-/// Half a KiB per model: thousands of models fit.
-pub(super) const TAGS: Route = Route { path: "/api/tags", deadline: Duration::from_secs(10), max_body: 8 << 20 };
+/// Half a KiB per model: 4,000 models fit, and what is made of them into 64 MiB.
+pub(super) const TAGS: Route = Route { path: "/api/tags", deadline: Duration::from_secs(10), max_body: 2 << 20 };
 /// Blocks up to 19.6 s behind a hung runner, up to 5 s behind an unload (0.32.4 and later).
 pub(super) const PS: Route = Route { path: "/api/ps", deadline: Duration::from_secs(25), max_body: 1 << 20 };
 
@@ -95,6 +97,7 @@ pub(crate) struct OllamaClient {
     /// From OLLAMA_TLS, or why that is invalid.
     tls: Result<TlsConfig, String>,
     time_scale: u32,
+    lists: SingleFlight<Result<Arc<ModelLists>, String>>,
 }
 
 impl OllamaClient {
@@ -102,7 +105,7 @@ impl OllamaClient {
     pub(crate) fn new(config: &OllamaConfig, time_scale: u32) -> Self {
         let tls = outgoing::tls(&config.tls).map_err(|why| format!("OLLAMA_TLS: {why}"));
         let (agent, credentials) = (agent(tls.as_ref().ok()), Credentials::new(config));
-        Self { agent, base: config.url.clone(), credentials, tls, time_scale }
+        Self { agent, base: config.url.clone(), credentials, tls, time_scale, lists: SingleFlight::default() }
     }
 
     /// A POST with the login, sent once.
@@ -180,15 +183,17 @@ impl OllamaClient {
         outgoing::get(&self.agent, &url, &headers, route.deadline).map_err(|why| errors::trouble(&why))
     }
 
-    /// The models that Ollama lists now.
+    /// The models that Ollama lists now, read once for all threads that ask at the same time.
     ///
     /// # Errors
     /// Why they are unknown.
-    pub(crate) fn lists(&self) -> Result<ModelLists, String> {
-        let said = |trouble: Trouble| trouble.to_string();
-        let tags = self.list(&TAGS).map_err(said)?;
-        let (ps, clock) = self.dated_list(&PS).map_err(said)?;
-        Ok(ModelLists { models: models::join(&tags, &ps), clock })
+    pub(crate) fn lists(&self) -> Result<Arc<ModelLists>, String> {
+        self.lists.call(|| {
+            let said = |trouble: Trouble| trouble.to_string();
+            let tags = self.list(&TAGS).map_err(said)?;
+            let (ps, clock) = self.dated_list(&PS).map_err(said)?;
+            Ok(Arc::new(ModelLists { models: models::join(&tags, &ps), clock }))
+        })
     }
 
     /// Pulls a model; `see` gets each line as it arrives.

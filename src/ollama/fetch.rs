@@ -92,15 +92,17 @@ impl Ollama {
     }
 
     fn state(&self, list_error: Option<Trouble>) -> OllamaState {
-        let recent = |seen: &'_ Option<(Instant, Vec<Entry>)>| -> Option<Vec<Entry>> {
-            seen.as_ref().filter(|(at, _)| at.elapsed() < LISTS_LAST).map(|(_, list)| list.clone())
-        };
         let (tags, ps) = (recent(&self.tags), recent(&self.ps));
         OllamaState {
             reach: self.reach.clone(),
             lists_known: tags.is_some() && ps.is_some(),
-            models: models::join(&tags.unwrap_or_default(), &ps.unwrap_or_default()),
+            models: models::join(tags.unwrap_or_default(), ps.unwrap_or_default()),
             list_error,
         }
     }
+}
+
+/// The list, while it may still be shown.
+fn recent(seen: &Option<(Instant, Vec<Entry>)>) -> Option<&[Entry]> {
+    seen.as_ref().filter(|(at, _)| at.elapsed() < LISTS_LAST).map(|(_, list)| list.as_slice())
 }

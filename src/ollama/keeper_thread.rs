@@ -41,11 +41,12 @@ pub(crate) type Keepers = StatusTable<KeeperRow>;
 pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, prober: &Arc<Prober>) -> io::Result<()> {
     // One start time for all: their times are compared.
     let started = Instant::now();
+    let client = Arc::new(OllamaClient::new(&config.ollama, config.faults.time_scale));
     for model in &config.models.names {
         let one = ModelKeeper {
             model: model.clone(),
             keep_alive: config.models.keep_alive.clone(),
-            client: OllamaClient::new(&config.ollama, config.faults.time_scale),
+            client: Arc::clone(&client),
             keepers: Arc::clone(keepers),
             prober: Arc::clone(prober),
             probe: config.models.probe,
@@ -62,7 +63,7 @@ pub(crate) fn start(config: &Config, keepers: &Arc<Keepers>, prober: &Arc<Prober
 struct ModelKeeper {
     model: String,
     keep_alive: KeepAlive,
-    client: OllamaClient,
+    client: Arc<OllamaClient>,
     keepers: Arc<Keepers>,
     prober: Arc<Prober>,
     probe: ProbeSettings,
@@ -85,7 +86,7 @@ impl ModelKeeper {
         loop {
             let lists = self.client.lists();
             let status = lists.as_ref().ok().map(|lists| lists.status_of(&self.model));
-            let clock = lists.as_ref().map_or_else(|_| unix_seconds(), ModelLists::now);
+            let clock = lists.as_ref().map_or_else(|_| unix_seconds(), |lists| lists.now());
             if let Some(status) = &status {
                 self.forget_deleted(&mut tending, status);
             }
@@ -103,6 +104,8 @@ impl ModelKeeper {
                 }
             }
             self.show(&keeper, &lists, state, keeper.stuck(clock));
+            // Sixteen keepers that wait would hold sixteen.
+            drop(lists);
             before = state;
             match next {
                 Next::Wait if self.tend(&mut keeper, &mut tending, status.as_ref(), clock) => {}
@@ -150,7 +153,13 @@ impl ModelKeeper {
         }
     }
 
-    fn show(&self, keeper: &KeeperState, lists: &Result<ModelLists, String>, state: ModelState, stuck: Option<Stuck>) {
+    fn show(
+        &self,
+        keeper: &KeeperState,
+        lists: &Result<Arc<ModelLists>, String>,
+        state: ModelState,
+        stuck: Option<Stuck>,
+    ) {
         let cloud = lists.as_ref().is_ok_and(|lists| lists.status_of(&self.model).remote_host.is_some());
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {

@@ -8,8 +8,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Further models are left out: a list has at most 8 MiB, and its parsed form must stay small too.
-const MAX_MODELS: usize = 10_000;
+/// Further models are left out: a list has at most 2 MiB, and its parsed form must stay small too.
+const MAX_MODELS: usize = 5_000;
 
 /// One entry of `/api/tags` or `/api/ps`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]

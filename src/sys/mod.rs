@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod resolver;
 pub(crate) mod secrets;
 pub(crate) mod signals;
+pub(crate) mod single_flight;
 pub(crate) mod status_table;
 pub(crate) mod systemd;
 pub(crate) mod text;

@@ -1,13 +1,15 @@
-//! What connections take of memory: a thousand are kept in 64 MiB, no crowd of large requests takes more, and a model's
-//! connection to Ollama takes little.
+//! What a worker takes of memory: a thousand connections are kept in 64 MiB, no crowd of large requests or of clients that
+//! do not read takes more, nor do many models and a long list of them.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 
-use crate::fake_ollama::FakeOllama;
+use crate::fake_ollama::{Answer, FakeOllama};
 use crate::harness::{Worker, command, wait_for};
 use crate::http::Connection;
 use crate::jobs::{bytes, job};
@@ -53,24 +55,28 @@ impl Drop for Group {
 /// A worker in the group; dropped before it.
 struct Scene {
     worker: Worker,
-    _ollama: FakeOllama,
+    ollama: FakeOllama,
     group: Option<Group>,
 }
 
 impl Scene {
     fn new(name: &str) -> Self {
+        Self::with(name, FakeOllama::new(), &[])
+    }
+
+    fn with(name: &str, ollama: FakeOllama, settings: &[(&str, &str)]) -> Self {
         // For this process's own side of all connections.
         let mut files = getrlimit(Resource::Nofile);
         files.current = files.maximum.map_or(Some(8192), |most| Some(most.min(8192)));
         setrlimit(Resource::Nofile, files).expect("as many as are allowed");
-        let (ollama, group) = (FakeOllama::new(), Group::new(name));
+        let group = Group::new(name);
         let mut shell = command("/bin/sh");
         let enter = group.as_ref().map_or_else(String::new, |g| format!("echo $$ >{}/cgroup.procs && ", g.0.display()));
         shell.args(["-c", &format!("{enter}exec \"$0\" \"$@\""), programs::server()]);
         let url = ollama.url();
-        let worker = Worker::of(shell, &[("OLLAMA_URL", url.as_str()), ("EXPECTED_GPUS", "0")]);
+        let worker = Worker::of(shell, &[&[("OLLAMA_URL", url.as_str()), ("EXPECTED_GPUS", "0")], settings].concat());
         wait_for("the first sample", || (worker.post("/gpu-check", &job("a")).status == 200).then_some(()));
-        Self { worker, _ollama: ollama, group }
+        Self { worker, ollama, group }
     }
 
     /// Nothing has taken more than there is, and no connection was closed for it.
@@ -131,7 +137,63 @@ fn a_thousand_large_requests_that_never_end_keep_within_it_and_others_are_served
     scene.check_memory();
 }
 
-/// Each has a connection of its own, whose buffers have 256 KiB unless they are set.
+fn many_models(count: usize) -> Answer {
+    let model = |number| {
+        let digest = format!("{number:064x}");
+        let details = json!({"format": "gguf", "family": "llama", "families": ["llama"], "parameter_size": "70.6B",
+            "quantization_level": "Q4_K_M", "parent_model": ""});
+        json!({"name": format!("registry.example/team/model-{number}:70b-instruct-q4_K_M"), "digest": digest,
+            "size": 42_520_413_916_u64, "modified_at": "2026-11-26T08:15:30.123456789+01:00", "details": details})
+    };
+    Answer::Json(json!({"models": (0..count).map(model).collect::<Vec<_>>()}).to_string())
+}
+
+/// What they do not take is held in a budget that all answers share.
+#[test]
+fn clients_that_do_not_read_cost_others_no_job() {
+    let scene = Scene::new("deaf");
+    scene.ollama.set("/api/tags", many_models(500));
+    let mut good = Connection::open(scene.worker.addr);
+    wait_for("a long report", || {
+        good.send(&bytes("POST", "/gpu-check", &job("good"))).unwrap();
+        (good.answer().unwrap().body.len() > 16 << 10).then_some(())
+    });
+    let flood = bytes("GET", "/metrics", "").repeat(50);
+    let deaf: Vec<Connection> = (0..100)
+        .map(|_| {
+            let mut connection = Connection::open(scene.worker.addr);
+            // Otherwise the kernel takes megabytes for each of them.
+            set_socket_recv_buffer_size(connection.stream(), 4096).expect("a small buffer");
+            let _ = connection.send(&flood);
+            connection
+        })
+        .collect();
+    for number in 0..200 {
+        good.send(&bytes("POST", "/gpu-check", &job("good"))).unwrap();
+        let answer = good.answer().expect("the worker lives");
+        assert_eq!(answer.status, 200, "{number}: {}", answer.text());
+    }
+    drop(deaf);
+    scene.check_memory();
+}
+
+/// Each keeper asks for it, and what answers in Ollama's place may be of any size as well.
+#[test]
+fn sixteen_models_and_a_long_list_take_the_memory_of_one() {
+    let names: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
+    let names = names.join(",");
+    for (name, list) in [("long", many_models(4_500)), ("huge", Answer::Huge(20 << 20))] {
+        let ollama = FakeOllama::new();
+        ollama.set("/api/tags", list);
+        // The static build has one heap for all threads.
+        let settings = [("MODEL", names.as_str()), ("MALLOC_ARENA_MAX", "1")];
+        let scene = Scene::with(name, ollama, &settings);
+        wait_for("several rounds of all", || (scene.ollama.requests("/api/tags") > 8).then_some(()));
+        scene.check_memory();
+    }
+}
+
+/// The buffers of a connection have 256 KiB unless they are set.
 #[test]
 fn sixteen_models_take_little_memory() {
     let ollama = FakeOllama::new();
@@ -145,7 +207,7 @@ fn sixteen_models_take_little_memory() {
         own.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     };
     let names: Vec<String> = (0..16).map(|i| format!("m{i}")).collect();
-    let (none, all) = (resident("", 1), resident(&names.join(","), 16));
+    let (none, all) = (resident("", 1), resident(&names.join(","), 4));
     println!("resident: {none} KiB without a model, {all} KiB with sixteen");
     assert!(all < none + 16 * 300, "{all} KiB with sixteen models, {none} KiB without one");
 }
