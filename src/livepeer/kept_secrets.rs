@@ -1,17 +1,17 @@
 //! The secrets of live runners while a worker is replaced: without its secret an entry can be renewed only once it has
 //! expired, after 20 s. They are in a file between two workers, and nowhere else.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use crate::config::Secret;
-use crate::sys::files;
-use crate::sys::secrets;
+use crate::sys::files::{is_regular, replace};
 
 const NAME: &str = "runner-secrets";
 const MODE: u32 = 0o600;
-/// Bytes that are written to see whether the disk takes them.
-const TRIAL: usize = 4096;
+/// Bytes of it that are read, and that are written to see whether the disk takes them: several hundred orchestrators.
+const MOST: usize = 64 << 10;
 
 /// Orchestrators and the secrets of their entries.
 pub(crate) type Secrets = Vec<(String, String)>;
@@ -32,16 +32,16 @@ impl Kept {
     /// Takes what the worker before has kept; none for another id.
     pub(crate) fn take(&self) -> Secrets {
         let Some(path) = &self.path else { return Vec::new() };
-        let text = path.to_str().and_then(|path| secrets::read_again(path).ok());
+        let text = read(path);
         // It is of use once.
         let removed = fs::remove_file(path).is_ok();
-        text.filter(|_| removed).map(|text| parse(&text, &self.id)).unwrap_or_default()
+        text.ok().filter(|_| removed).map(|text| parse(&text, &self.id)).unwrap_or_default()
     }
 
     /// There is a place for them. It is tried out: an entry whose secret is lost comes back later than one that was removed.
     pub(crate) fn is_possible(&self) -> bool {
         let Some(path) = &self.path else { return false };
-        let tried = files::replace(path, MODE, &[b'\n'; TRIAL]);
+        let tried = replace(path, MODE, &[b'\n'; MOST]);
         if let Err(why) = &tried {
             log::warn!("cannot write {}: {why}; unregistering the live runner", path.display());
         }
@@ -56,10 +56,17 @@ impl Kept {
             let _ = fs::remove_file(path);
             return;
         }
-        if let Err(why) = files::replace(path, MODE, written(secrets, &self.id).as_bytes()) {
+        if let Err(why) = replace(path, MODE, written(secrets, &self.id).as_bytes()) {
             log::warn!("cannot write {}: {why}; the live runner returns within 25 s of the restart", path.display());
         }
     }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    is_regular(path)?;
+    let mut text = String::new();
+    File::open(path)?.take(MOST as u64).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn written(secrets: &[(String, String)], id: &str) -> String {
@@ -68,12 +75,13 @@ fn written(secrets: &[(String, String)], id: &str) -> String {
 
 fn parse(text: &str, id: &str) -> Secrets {
     let secret = |line: &str| {
-        let mut words = line.split(' ');
+        // What is cut off has no end.
+        let mut words = line.strip_suffix('\n')?.split(' ');
         let (of, url, secret) = (words.next()?, words.next()?, words.next()?);
         // A damaged one that no header can carry would never be refused, and so never replaced.
         (of == id && words.next().is_none() && Secret::fits(secret)).then(|| (url.to_owned(), secret.to_owned()))
     };
-    text.lines().filter_map(secret).collect()
+    text.split_inclusive('\n').filter_map(secret).collect()
 }
 
 #[test]
@@ -90,6 +98,19 @@ fn secrets_are_those_of_the_same_runner() {
         "agent-net http://a s\u{1}",
         "agent-net http://a é",
     ] {
-        assert_eq!(parse(odd, "agent-net"), [], "{odd}");
+        assert_eq!(parse(&format!("{odd}\n"), "agent-net"), [], "{odd}");
     }
+    assert_eq!(parse(text.trim_end(), "agent-net"), secrets[..1], "the last one may be cut");
+}
+
+#[test]
+fn those_of_many_orchestrators_are_kept() {
+    let dir = std::env::temp_dir().join(format!("agent-net-kept-secrets-{}", std::process::id()));
+    let kept = Kept::new(dir.to_str(), &"i".repeat(128));
+    let secrets: Vec<(String, String)> =
+        (0..200).map(|at| (format!("https://orchestrator-{at}.example:8935"), "s".repeat(52))).collect();
+    kept.put(&secrets);
+    assert_eq!(kept.take(), secrets);
+    assert_eq!(kept.take(), [], "once");
+    fs::remove_dir_all(dir).unwrap();
 }
