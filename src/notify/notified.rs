@@ -97,6 +97,21 @@ impl Notified {
     pub(super) fn put(&mut self, key: &str, known: Known) {
         self.targets.insert(key.to_owned(), known);
     }
+
+    /// Takes over what `newer` has.
+    pub(super) fn update(&mut self, newer: Self) {
+        for (key, known) in newer.targets {
+            self.targets.insert(key, known);
+        }
+    }
+
+    /// False: it has no `old` key.
+    pub(super) fn rename(&mut self, old: &str, new: &str) -> bool {
+        let known = self.targets.remove(old);
+        let renamed = known.is_some();
+        self.targets.extend(known.map(|known| (new.to_owned(), known)));
+        renamed
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! Reads and writes STATE_DIR/notified.json in a thread of its own: a disk that hangs, is full or cannot be written delays
 //! no message. What could not be written is written with the next change.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::notified::{Known, MAX_FILE, Notified};
-use crate::sys::files::{is_regular, replace};
 use crate::sys::limits::unix_now;
+use crate::sys::own_file::OwnFile;
 use crate::sys::text::io_words;
 use crate::sys::threads;
 
 const NAME: &str = "notified.json";
 const MODE: u32 = 0o600;
+const NOT_WRITTEN: &str = "after a restart notifications may be repeated";
 /// How long a message waits for the file at a start.
 const LOADING: Duration = Duration::from_secs(5);
 
@@ -76,6 +76,15 @@ impl NotifiedBook {
         self.shared.changed.notify_all();
     }
 
+    /// A receiver has another URL, and so another key.
+    pub(super) fn rename(&self, old: &str, new: &str) {
+        let mut state = self.shared.lock();
+        if state.notified.rename(old, new) {
+            state.changed = self.has_file;
+            self.shared.changed.notify_all();
+        }
+    }
+
     /// Waits until all of it is written, at most until `end`.
     pub(super) fn flush(&self, end: Instant) {
         let left = end.saturating_duration_since(Instant::now());
@@ -95,38 +104,35 @@ impl Shared {
     }
 
     fn write_forever(&self, path: &Path, keys: &[String]) {
+        let mut file = OwnFile::new(path, MODE);
+        // Locked first, so that no other worker writes it after it was read.
+        let opened = file.open();
         if !self.lock().loaded {
-            self.load(path, keys);
+            self.load(&file, keys);
         }
-        let mut failing = false;
+        file.log(opened, NOT_WRITTEN);
         loop {
             let waited = self.changed.wait_while(self.lock(), |state| !state.changed);
             let mut state = waited.unwrap_or_else(PoisonError::into_inner);
             (state.changed, state.writing) = (false, true);
             let text = state.notified.to_text();
             drop(state);
-            let written = replace(path, MODE, text.as_bytes()).map(drop);
+            let written = file.write(text.as_bytes());
             self.lock().writing = false;
             self.changed.notify_all();
-            match written {
-                Ok(()) if std::mem::take(&mut failing) => log::info!("{} can be written again", path.display()),
-                Err(why) if !std::mem::replace(&mut failing, true) => {
-                    let (path, why) = (path.display(), io_words(&why));
-                    log::warn!("cannot write {path}: {why}; after a restart notifications may be repeated");
-                }
-                _ => {}
-            }
+            file.log(written, NOT_WRITTEN);
         }
     }
 
-    fn load(&self, path: &Path, keys: &[String]) {
-        let earlier = read(path).unwrap_or_else(|why| {
-            log::warn!("cannot use {}: {why}; notifications may be repeated", path.display());
+    fn load(&self, file: &OwnFile, keys: &[String]) {
+        let earlier = read(file).unwrap_or_else(|why| {
+            log::warn!("cannot use {}: {why}; notifications may be repeated", file.path().display());
             Notified::default()
         });
         let mut state = self.lock();
-        state.notified = earlier;
+        let newer = std::mem::replace(&mut state.notified, earlier);
         state.notified.keep(keys);
+        state.notified.update(newer);
         state.restarts_often = state.notified.start(unix_now());
         (state.loaded, state.changed) = (true, true);
         self.changed.notify_all();
@@ -134,25 +140,19 @@ impl Shared {
 }
 
 /// Nothing where there is no file yet.
-fn read(path: &Path) -> Result<Notified, String> {
-    let open = is_regular(path).and_then(|()| File::open(path));
-    let file = match open {
+fn read(file: &OwnFile) -> Result<Notified, String> {
+    let file = match file.readable() {
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Notified::default()),
         opened => opened.map_err(|why| io_words(&why))?,
     };
     let mut text = Vec::new();
     file.take(MAX_FILE).read_to_end(&mut text).map_err(|why| io_words(&why))?;
+    if text.is_empty() {
+        // It was just created.
+        return Ok(Notified::default());
+    }
     Notified::from_text(&text).ok_or_else(|| "it is damaged".into())
 }
 
-#[test]
-fn without_a_folder_there_is_nothing_to_wait_for() {
-    use super::event::{Event, EventKind, samples};
-    let book = NotifiedBook::start(None, Vec::new()).unwrap();
-    let event = Event::new(EventKind::Stopping, &Arc::from("w"), Some(samples::ok()), 1.0);
-    book.put("key", Known::new(&event, 1.0));
-    let end = Instant::now() + Duration::from_secs(60);
-    book.flush(end);
-    assert!(Instant::now() < end);
-    assert!(book.known("key").is_some());
-}
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,7 @@ impl Receiver {
         let mut state = self.lock();
         let changed = state.url != url;
         if changed {
+            self.common.book.rename(&key(&state.url), &key(&url));
             state.url = url;
             let target = self.target(&state);
             state.delivery.renewed(&target);

@@ -14,6 +14,7 @@ pub(crate) mod limits;
 pub(crate) mod logger;
 pub(crate) mod meminfo;
 pub(crate) mod order;
+pub(crate) mod own_file;
 pub(crate) mod process;
 pub(crate) mod resolver;
 pub(crate) mod secrets;

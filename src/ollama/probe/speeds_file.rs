@@ -1,23 +1,23 @@
 //! STATE_DIR/speeds.json, replaced as a whole by a thread of its own, so that a disk that hangs, is full or cannot be
 //! written delays no keeper. What could not be written is written at the next change.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::speeds::{Judgement, MAX_FILE, SpeedKey, Speeds};
-use crate::sys::files::{open_alone, replace};
+use crate::sys::own_file::OwnFile;
 use crate::sys::text::{counted, io_words};
 use crate::sys::threads;
 
 const NAME: &str = "speeds.json";
 /// Anyone may read speeds.
 const MODE: u32 = 0o666;
+const NOT_WRITTEN: &str = "usual speeds stay in memory until it can be written";
 
-/// The speeds of all models, for the threads that measure them. Of two workers with one STATE_DIR the first one writes the
-/// file. The other one reads it once, keeps its own speeds in memory, and writes them when the first one has ended.
+/// The speeds of all models, for the threads that measure them. Of two workers with one STATE_DIR the second one reads the
+/// file once, keeps its own speeds in memory, and writes them when the first one has ended.
 #[derive(Debug)]
 pub(crate) struct SpeedBook(Arc<Shared>);
 
@@ -73,20 +73,12 @@ impl Shared {
     }
 
     fn write_forever(&self, path: &Path) {
-        let mut file = None;
-        let mut failing = false;
-        let mut done = self.open(path, &mut file);
+        let mut file = OwnFile::new(path, MODE);
+        let mut done = self.open(&mut file);
         loop {
-            match done {
-                Ok(()) if std::mem::take(&mut failing) => log::info!("{} can be written again", path.display()),
-                Err(why) if !std::mem::replace(&mut failing, true) => {
-                    let (path, why) = (path.display(), io_words(&why));
-                    log::warn!("cannot write {path}: {why}; usual speeds stay in memory until it can be written");
-                }
-                _ => {}
-            }
+            file.log(done, NOT_WRITTEN);
             self.wait_for_change();
-            done = self.write(path, &mut file);
+            done = self.write(&mut file);
         }
     }
 
@@ -95,32 +87,22 @@ impl Shared {
         waited.unwrap_or_else(PoisonError::into_inner).changed = false;
     }
 
-    /// Writes the newest speeds. `file`: the one that is locked, if any.
-    fn write(&self, path: &Path, file: &mut Option<File>) -> io::Result<()> {
-        self.open(path, file)?;
+    /// Writes the newest speeds.
+    fn write(&self, file: &mut OwnFile) -> io::Result<()> {
+        self.open(file)?;
         let speeds = self.lock().speeds.clone();
-        *file = Some(replace(path, MODE, speeds.to_text().as_bytes())?);
-        Ok(())
+        file.write(speeds.to_text().as_bytes())
     }
 
     /// Opens and locks the file unless it is, and reads it the first time.
-    fn open(&self, path: &Path, file: &mut Option<File>) -> io::Result<()> {
-        if file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|meta| meta.nlink() > 0)) {
-            return Ok(());
+    fn open(&self, file: &mut OwnFile) -> io::Result<()> {
+        let opened = file.open();
+        if !self.lock().loaded
+            && let Ok(readable) = file.readable()
+        {
+            self.load(&readable, file.path());
         }
-        *file = None;
-        let opened = match is_own(path) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
-            _ => open_alone(path, MODE),
-        };
-        if !self.lock().loaded {
-            // One that cannot be written, or that another worker uses, may be readable all the same.
-            if let Ok(readable) = is_own(path).and_then(|()| File::open(path)) {
-                self.load(&readable, path);
-            }
-        }
-        *file = Some(opened?);
-        Ok(())
+        opened
     }
 
     fn load(&self, file: &File, path: &Path) {
@@ -139,11 +121,6 @@ impl Shared {
             log::warn!("{}: skipped {}", path.display(), counted(damaged, "damaged line"));
         }
     }
-}
-
-/// A link in its place could lead anywhere.
-fn is_own(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_file() { Ok(()) } else { Err(io::Error::other("not a regular file")) }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The file in every state of a disk. Its work is called directly; only the last test has the thread.
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::thread;
@@ -10,15 +11,17 @@ use crate::sys::files::new_path;
 
 /// A worker, and the file that it has locked.
 #[derive(Default)]
-struct Worker(Shared, Option<File>);
+struct Worker(Shared, Option<OwnFile>);
 
 impl Worker {
     fn open(&mut self, path: &Path) -> Result<(), String> {
-        self.0.open(path, &mut self.1).map_err(|why| why.to_string())
+        let file = self.1.get_or_insert_with(|| OwnFile::new(path, MODE));
+        self.0.open(file).map_err(|why| why.to_string())
     }
 
     fn write(&mut self, path: &Path) -> Result<(), String> {
-        self.0.write(path, &mut self.1).map_err(|why| why.to_string())
+        let file = self.1.get_or_insert_with(|| OwnFile::new(path, MODE));
+        self.0.write(file).map_err(|why| why.to_string())
     }
 
     fn add(&self, speed: f64, times: usize) {
