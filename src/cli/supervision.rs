@@ -26,6 +26,8 @@ const WATCHDOG_FAILURES: u32 = 3;
 const PAUSES: u32 = 3;
 const DEADLINES: u32 = 12;
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(1);
+/// Whatever WATCHDOG_USEC says: looking all the time takes a core.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// A sample that gets too old changes the status without a new one.
 const STATUS_PAUSE: Duration = Duration::from_secs(5);
 const STATUS_LENGTH: usize = 200;
@@ -44,7 +46,7 @@ pub(super) fn watch_over(
     let addr = local::reachable(addr.ip(), addr.port());
     let (systemd, serves) = (Arc::clone(systemd), Arc::clone(serves));
     let limit = systemd.watchdog().unwrap_or(Duration::MAX);
-    let pause = (WATCHDOG_PAUSE / config.faults.watchdog_scale()).min(limit / PAUSES);
+    let pause = pause(config.faults.watchdog_scale(), limit);
     // Only a deaf worker makes it wait for the whole deadline.
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let deadline =
@@ -66,6 +68,11 @@ pub(super) fn watch_over(
         Exit::Failed.now();
     };
     threads::service("watchdog", watch)
+}
+
+/// Between two looks. `limit`: of systemd.
+fn pause(scale: u32, limit: Duration) -> Duration {
+    (WATCHDOG_PAUSE / scale).min((limit / PAUSES).max(SHORTEST_PAUSE))
 }
 
 /// A 200 of /health proves that the worker serves. It is requested through the public port, where a slow driver or Ollama
@@ -114,4 +121,11 @@ pub(super) fn report_status(
         }
     };
     threads::service("systemd", report)
+}
+
+#[test]
+fn the_watchdog_looks_three_times_within_systemds_limit_and_never_all_the_time() {
+    let of = |limit: Duration| pause(1, limit);
+    assert_eq!((of(Duration::MAX), of(Duration::from_secs(30))), (WATCHDOG_PAUSE, Duration::from_secs(10)));
+    assert_eq!((of(Duration::from_micros(1)), of(Duration::from_millis(3))), (SHORTEST_PAUSE, SHORTEST_PAUSE));
 }
