@@ -19,8 +19,10 @@ pub(crate) use follow::Follow;
 /// Until the orchestrator says otherwise.
 const INTERVAL: Duration = Duration::from_secs(5);
 const TTL: Duration = Duration::from_secs(20);
-/// Beats are never closer together, whatever interval an answer names.
+/// Beats are never closer together or further apart, whatever interval an answer names: a registry that is restarted has
+/// lost the entry until the next one.
 const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
 const BACKOFF: [u64; 5] = [1, 2, 4, 8, 15];
 const DENIED: [u64; 3] = [15, 30, 60];
 const ABSENT: [u64; 2] = [30, 60];
@@ -218,7 +220,7 @@ impl Runner {
         ttl: Option<Duration>,
     ) -> BeatResult {
         self.ttl = ttl.unwrap_or(TTL);
-        self.interval = interval.unwrap_or(INTERVAL).min(self.ttl / 3).max(SHORTEST);
+        self.interval = interval.unwrap_or(INTERVAL).min(self.ttl / 3).clamp(SHORTEST, LONGEST);
         let missed = std::mem::take(&mut self.misses) > 0;
         self.due = now + self.interval;
         match (secret, live) {

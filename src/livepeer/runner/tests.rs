@@ -50,7 +50,7 @@ fn it_begins_with_the_orchestrators_secret_and_goes_on_with_its_own() {
     let again = BeatAnswer::Taken { secret: Some("new".into()), interval: None, ttl: None, orchestrator: None };
     assert_eq!((runner.answered(s(14), again, 0.5), runner.secret()), (BeatResult::Unchanged, Some("new")));
     // The interval is the registry's, within reason.
-    for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60)] {
+    for (interval, ttl, expect) in [(1, 20, 1), (0, 20, 1), (600, 20, 6), (60, 600, 60), (3600, 36_000, 60)] {
         let answer =
             BeatAnswer::Taken { secret: None, interval: Some(s(interval)), ttl: Some(s(ttl)), orchestrator: None };
         runner.answered(s(100), answer, 0.5);
