@@ -13,7 +13,7 @@ use super::file::receipt::Receipt;
 use super::header::{NotAccepted, Tickets};
 use super::intake_state::{IntakeState, read_back};
 use super::ledger::compaction::CompactionPlan;
-use super::ledger::entry::{Ended, Entry, LIFETIME, Outcome, PENDING, Received, outcome_of};
+use super::ledger::entry::{CLOCK_UNSET_BEFORE, Ended, Entry, LIFETIME, Outcome, PENDING, Received, outcome_of};
 use super::ledger::key::{Key, hash_of, key_of};
 use super::ledger::replay::Findings;
 use super::ledger::{Due, Ledger, Mark, NotTaken};
@@ -30,8 +30,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Characters of an answer that are kept.
 const MAX_MESSAGE: usize = 200;
-/// A clock before this has not been set yet: ages by it mean nothing.
-const CLOCK_UNSET_BEFORE: f64 = 1.6e9;
 /// For the disk to save that a payment is being submitted.
 const SENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the disk to save the result of a payment.
@@ -280,10 +278,10 @@ impl TicketIntake {
             },
             Err(no_answer) => (no_answer.why, no_answer.arrived),
         };
-        let tries = due.tries.saturating_add(1);
+        let (tries, at) = (due.tries.saturating_add(1), unix_now());
         let mut state = self.lock();
-        state.ledger()?.failed(&due.id, tries, arrived);
-        let _ = self.write(&Entry::Failed { id, at: unix_now(), tries, arrived }, Mark::Nothing);
+        state.ledger()?.failed(&due.id, at, tries, arrived);
+        let _ = self.write(&Entry::Failed { id, at, tries, arrived }, Mark::Nothing);
         Err(why)
     }
 

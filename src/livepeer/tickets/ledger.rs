@@ -14,7 +14,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::livepeer::payments::ticket::Hash;
-use entry::{Outcome, PENDING, Received};
+use entry::{CLOCK_UNSET_BEFORE, Outcome, PENDING, Received};
 use key::{Key, hash_of, key_of};
 use lines::Place;
 use totals::{Ev, Totals};
@@ -62,6 +62,7 @@ struct Waiting {
     id: Hash,
     /// None: being written.
     place: Option<Place>,
+    /// When its lifetime began, in Unix seconds.
     at: f64,
     bytes: u32,
     tickets: u32,
@@ -187,9 +188,13 @@ impl Ledger {
         }
     }
 
-    /// A payment must be sent again. `arrived`: it may have arrived without an answer.
-    pub(crate) fn failed(&mut self, id: &Hash, tries: u32, arrived: bool) {
+    /// A payment must be sent again, found at `at` in Unix seconds. `arrived`: it may have arrived without an answer.
+    pub(crate) fn failed(&mut self, id: &Hash, at: f64, tries: u32, arrived: bool) {
         if let Some(waiting) = self.find(id) {
+            // It came before the clock was set, or while that was ahead: its lifetime begins now.
+            if at > CLOCK_UNSET_BEFORE && !(CLOCK_UNSET_BEFORE..=at).contains(&waiting.at) {
+                waiting.at = at;
+            }
             waiting.tries = tries;
             waiting.arrived |= arrived;
             waiting.under_way = false;

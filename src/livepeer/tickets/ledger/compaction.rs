@@ -88,7 +88,7 @@ impl Ledger {
             let newline = u64::from(!piece.whole);
             plan.moved.push((*number, Place { offset: to, length: piece.place.length + newline }));
             let (tries, arrived) = (waiting.tries, waiting.arrived || waiting.under_way);
-            let failed = Entry::Failed { id: received.id, at: received.at, tries, arrived };
+            let failed = Entry::Failed { id: received.id, at: waiting.at, tries, arrived };
             let more = if tries > 0 || arrived { failed.line() } else { String::new() };
             return Some(CompactedLine { kept: true, more });
         }

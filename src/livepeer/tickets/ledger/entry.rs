@@ -11,6 +11,9 @@ use crate::sys::json::json;
 /// Seconds until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
 pub(crate) const LIFETIME: f64 = 2.0 * 6377.0 * 12.0;
 
+/// A clock before this has not been set yet: ages by it mean nothing.
+pub(crate) const CLOCK_UNSET_BEFORE: f64 = 1.6e9;
+
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -70,7 +70,7 @@ impl Ledger {
             }
             Entry::Void { id } => return Some(self.void(&hash_of(&id)?, &[])),
             Entry::Sent { id, .. } => self.sent(&hash_of(&id)?),
-            Entry::Failed { id, tries, arrived, .. } => self.failed(&hash_of(&id)?, tries, arrived),
+            Entry::Failed { id, at, tries, arrived } => self.failed(&hash_of(&id)?, at, tries, arrived),
             Entry::Result(ended) => self.end(&hash_of(&ended.id)?, ended.result, Some(place)),
             Entry::Summary(totals) => {
                 self.older.add_all(&totals);

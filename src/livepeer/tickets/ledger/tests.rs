@@ -306,6 +306,26 @@ fn a_try_without_answer_may_have_arrived() {
 }
 
 #[test]
+fn a_payment_that_came_while_the_clock_was_wrong_lives_from_its_first_failed_try() {
+    let id = received(10, 0.0).id;
+    let failed = |at| Entry::Failed { id: id.clone(), at, tries: 1, arrived: false };
+    let set = 1.8e9;
+    for (came, tries, begins) in [
+        (set, &[set + 9.0][..], set),
+        (5.0, &[6.0], 5.0),
+        (5.0, &[6.0, set, set + 9.0], set),
+        // The clock was ahead.
+        (2e9, &[set, set + 9.0], set),
+    ] {
+        let failures = tries.iter().map(|at| failed(*at));
+        let text = lines(&std::iter::once(Entry::Payment(received(10, came))).chain(failures).collect::<Vec<_>>());
+        assert_eq!(read(&text).0.next_due(None).unwrap().at, begins, "{came} {tries:?}");
+        let (new, _) = compact(&text, set + 10.0, &[]);
+        assert_eq!(read(&new).0.next_due(None).unwrap().at, begins, "{came} {tries:?}: {new}");
+    }
+}
+
+#[test]
 fn answers_that_end_a_payment() {
     for (status, result) in [
         (200, Some(Outcome::Accepted)),
