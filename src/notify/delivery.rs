@@ -74,7 +74,7 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
             url: false,
         },
         200..=299 => Outcome::Accepted,
-        429 | 500..=599 => Outcome::Retry { why: why(), wait: wait(answer, &body, unix), unclear: false },
+        408 | 425 | 429 | 500..=599 => Outcome::Retry { why: why(), wait: wait(answer, &body, unix), unclear: false },
         300..=399 => Outcome::Refused {
             why: format!("{} (a redirect, which is not followed)", answer.status),
             fix: "Set NOTIFY_URL to the address that it leads to.",

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// While GET /peers is asked for, and otherwise.
 const OFTEN: Duration = Duration::from_secs(15);
 const RARELY: Duration = Duration::from_secs(60);
+/// After a first failure: the peer may be starting, or one request was lost.
+const SOON: Duration = Duration::from_secs(5);
 /// How long GET /peers counts as asked for.
 const WATCHED: Duration = Duration::from_secs(120);
 /// Peers that are asked at a time, and how many of those may have failed before.
@@ -17,8 +19,14 @@ pub(super) struct Slot {
     /// When the last request began.
     pub(super) began: Option<Duration>,
     pub(super) busy: bool,
-    /// The last request got no report.
-    pub(super) failed: bool,
+    /// Requests in a row that got no report.
+    pub(super) failures: u32,
+}
+
+impl Slot {
+    fn failed(&self) -> bool {
+        self.failures > 0
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,11 +41,14 @@ pub(super) enum Next {
 pub(super) fn next(slots: &[Slot], looked: Option<Duration>, now: Duration) -> Next {
     let watched = looked.is_some_and(|looked| now.saturating_sub(looked) <= WATCHED);
     let interval = if watched { OFTEN } else { RARELY };
-    let full = slots.iter().filter(|slot| slot.busy && slot.failed).count() >= FAILED_AT_ONCE;
-    let free = slots.iter().enumerate().filter(|(_, slot)| !(slot.busy || full && slot.failed));
-    let due = |slot: &Slot| slot.began.map_or(Duration::ZERO, |began| began + interval);
+    let full = slots.iter().filter(|slot| slot.busy && slot.failed()).count() >= FAILED_AT_ONCE;
+    let free = slots.iter().enumerate().filter(|(_, slot)| !(slot.busy || full && slot.failed()));
+    let due = |slot: &Slot| {
+        let wait = if slot.failures == 1 { SOON } else { interval };
+        slot.began.map_or(Duration::ZERO, |began| began + wait)
+    };
     let due_now = free.clone().filter(|(_, slot)| due(slot) <= now);
-    match due_now.min_by_key(|(_, slot)| (slot.failed, due(slot))) {
+    match due_now.min_by_key(|(_, slot)| (slot.failed(), due(slot))) {
         Some((at, _)) => Next::Ask(at),
         None => Next::Wait(free.map(|(_, slot)| due(slot)).min().map_or(RARELY, |due| due.saturating_sub(now))),
     }
@@ -56,7 +67,7 @@ mod tests {
     }
 
     fn failed(began: u64) -> Slot {
-        Slot { failed: true, ..asked(began) }
+        Slot { failures: 2, ..asked(began) }
     }
 
     #[test]
@@ -67,6 +78,16 @@ mod tests {
         assert_eq!(next(&[asked(20), asked(5)], Some(s(10)), s(20)), Next::Ask(1));
         assert_eq!(next(&[asked(200), asked(210)], Some(s(90)), s(215)), Next::Wait(s(45)));
         assert_eq!(next(&[], None, s(0)), Next::Wait(RARELY));
+    }
+
+    #[test]
+    fn one_that_has_just_failed_is_asked_again_soon_and_once() {
+        let just = Slot { failures: 1, ..asked(100) };
+        for looked in [None, Some(s(100))] {
+            assert_eq!(next(&[just], looked, s(103)), Next::Wait(s(2)));
+            assert_eq!(next(&[just], looked, s(105)), Next::Ask(0));
+        }
+        assert_eq!(next(&[failed(105)], None, s(110)), Next::Wait(s(55)));
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Peers {
                 let known = &mut state.known[turn.at];
                 let before = known.is_reachable();
                 known.hear(answer, at, unix);
-                state.slots[turn.at].failed = failure.is_some();
+                let slot = &mut state.slots[turn.at];
+                slot.failures = if failure.is_some() { slot.failures.saturating_add(1) } else { 0 };
                 before
             };
             drop(turn);

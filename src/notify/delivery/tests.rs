@@ -43,7 +43,7 @@ fn success_is_what_each_receiver_calls_so() {
 
 #[test]
 fn an_error_is_retried_or_final() {
-    for status in [429, 500, 502, 503, 599] {
+    for status in [408, 425, 429, 500, 502, 503, 599] {
         assert!(matches!(judged(NotifyFormat::Json, status, None, ""), Outcome::Retry { .. }), "{status}");
     }
     let silent = Err(NoAnswer { why: "connection refused".into(), unsent: true });
