@@ -44,6 +44,7 @@ const MAX_QUEUE: usize = 4 << 20;
 const LINE_COST: usize = MAX_QUEUE / 256;
 /// Lines that share one fsync.
 const MAX_BATCH: usize = 256;
+const RESTARTED: &str = "its thread panicked and starts again";
 
 /// The file, for those who write lines.
 #[derive(Debug)]
@@ -86,11 +87,13 @@ impl LedgerFile {
         };
         let mut restarted = false;
         threads::service("ledger", move || {
+            let mut left = Vec::new();
             if std::mem::replace(&mut restarted, true) {
                 // It lets go of the file that it has locked.
-                writer.access.opened(Err("its thread panicked and starts again".into()));
+                writer.access.opened(Err(RESTARTED.into()));
+                left = writer.take_left(&waiting);
             }
-            writer.run(&waiting);
+            writer.run(&waiting, left);
         })?;
         Ok(file)
     }
@@ -131,7 +134,20 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&self, orders: &Receiver<Order>) {
+    /// The lines that still wait after a panic. Payments among them fail: they are numbered by the ledger that what the file
+    /// holds is about to replace.
+    fn take_left(&self, orders: &Receiver<Order>) -> Vec<Order> {
+        let mut left: Vec<Order> = orders.try_iter().collect();
+        self.queued.fetch_sub(left.iter().map(Order::cost).sum(), Ordering::AcqRel);
+        left.retain(|order| {
+            let stays = !matches!(order.mark, Mark::Payment(_));
+            stays || !order.receipt.advance(ReceiptState::Failed(RESTARTED.into()))
+        });
+        left
+    }
+
+    /// `left`: lines to write first.
+    fn run(&self, orders: &Receiver<Order>, left: Vec<Order>) {
         let mut file = loop {
             match self.open() {
                 Ok(file) => break file,
@@ -143,6 +159,9 @@ impl Writer {
             }
         };
         let mut compaction = None;
+        if !left.is_empty() {
+            self.append(&mut file, &mut compaction, left);
+        }
         loop {
             if compaction.is_none() && self.is_due(&file) {
                 compaction = Compaction::start(&self.path, &file, &*self.access).unwrap_or_else(|why| {
@@ -297,3 +316,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
