@@ -69,7 +69,7 @@ impl Fleet {
         let authorization = worker.authorization().or_else(|| self.authorization.clone());
         let body = local::report(url, authorization.as_deref(), self.form == Form::Text, self.timeout);
         let answer = body.map_err(|why| why.to_string()).and_then(|body| match self.form {
-            Form::Json => render::summary(&body).map(|(verdict, _)| (verdict, render::json_of(url, &body))),
+            Form::Json => render::json_report_of(url, &body),
             Form::Text => render::verdict_of_text(&body).map(|verdict| (verdict, render::text_of(url, &body))),
             Form::Lines | Form::Npd(_) => render::line_of(url, &body),
         });

@@ -4,6 +4,10 @@ mod lines;
 mod npd;
 mod report;
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
 pub(crate) use npd::{npd, npd_unknown};
 use report::{Health, Reason, Report};
 
@@ -71,6 +75,20 @@ pub(crate) fn unknown_text(why: &str) -> String {
 /// A report in JSON as one line: JSON strings hold no line ends.
 pub(crate) fn json_line(json: &str) -> String {
     json.trim().replace(['\r', '\n'], " ") + "\n"
+}
+
+/// The verdict of one of several workers, and its report in JSON.
+///
+/// # Errors
+/// One sentence when it is not a report of this worker.
+pub(crate) fn json_report_of(url: &str, json: &str) -> Result<(Verdict, String), String> {
+    let (verdict, _) = summary(json)?;
+    // Of two keys with one name most programs take the second one: a worker must not pass for another one.
+    let keys: BTreeMap<String, IgnoredAny> = crate::sys::json::object(json.as_bytes())?;
+    if keys.contains_key("url") {
+        return Err("not a report of agent-net: it has a key \"url\"".into());
+    }
+    Ok((verdict, json_of(url, json)))
 }
 
 /// A JSON object of one of several workers, with its URL as the first key.

@@ -21,6 +21,20 @@ fn a_report_becomes_lines() {
 }
 
 #[test]
+fn a_worker_does_not_pass_for_another_one() {
+    let report = |more: &str| {
+        format!(
+            r#"{{"gpu_count":1,"total_models":0,"source":"nvml","health":{{"verdict":"ok","reasons":[]}},"a":{{"url":1}}{more}}}"#
+        )
+    };
+    let (verdict, text) = json_report_of("http://a", &report("")).unwrap();
+    assert_eq!((verdict, text.starts_with(r#"{"url":"http://a","gpu_count":1,"#)), (Verdict::Ok, true));
+    for own in [r#","url":"http://b""#, r#","url":null"#, r#","\u0075rl":"http://b""#] {
+        assert!(json_report_of("http://a", &report(own)).is_err(), "{own}");
+    }
+}
+
+#[test]
 fn what_was_acknowledged_is_a_line() {
     let reason = r#"{"code":"NO_GPU","severity":"unhealthy","message":"a","action":"b","since":1}"#;
     let check = |json: &str| acknowledged(json).ok();
