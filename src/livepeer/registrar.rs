@@ -68,7 +68,10 @@ impl Registrar {
     /// Reads the secret's file again and registers everything again.
     pub(crate) fn renew(&self) {
         for session in &self.sessions {
-            session.lock().asked += 1;
+            let mut state = session.lock();
+            state.asked += 1;
+            state.secret_error = None;
+            drop(state);
             session.changed.notify_all();
         }
     }

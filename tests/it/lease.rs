@@ -190,7 +190,12 @@ fn a_secret_that_was_changed_is_read_again() {
     scene.orchestrator.forget();
     wait_for("a refusal", || scene.row()["failures"]["wrong_secret"].as_u64());
     fs::remove_file(&file).unwrap();
-    wait_for("a word about the file", || scene.worker.log().contains("keeping the previous secret").then_some(()));
+    let said = || scene.worker.log().matches("keeping the previous secret").count();
+    wait_for("a word about the file", || (said() > 0).then_some(()));
+    let refused = || scene.row()["failures"]["wrong_secret"].as_u64().unwrap_or_default();
+    let before = refused();
+    wait_for("more refusals", || (refused() >= before + 3).then_some(()));
+    assert_eq!(said(), 1, "{}", scene.worker.log());
     fs::write(&file, "beta-s3cret\n").unwrap();
     scene.is_registered();
     wait_for("its state", || (scene.row()["state"] == "registered").then_some(()));

@@ -54,7 +54,8 @@ impl Entry {
         let orchestrator = session.orchestrator();
         let row = lease::RegistrationRow::new(orchestrator.url(), id, lease::RegistrationRow::LIVE_RUNNER);
         let mut runner = Runner::new(session.now());
-        if let Some(secret) = session.lock().secret.take() {
+        let kept = session.lock().secret.take();
+        if let Some(secret) = kept {
             log::info!("live runner {id} at {}: still registered by the worker before", orchestrator.url());
             runner.resume(secret);
         }

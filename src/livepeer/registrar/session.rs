@@ -84,6 +84,8 @@ pub(super) struct SessionState {
     pub(super) secret: Option<String>,
     /// The live runner has unregistered, or never was registered.
     pub(super) left: bool,
+    /// Why the secret's file could not be read, as it was last logged.
+    pub(super) secret_error: Option<String>,
 }
 
 impl Session {
@@ -107,6 +109,7 @@ impl Session {
             keeps: false,
             secret: None,
             left: !offer.uses(Registry::Runner),
+            secret_error: None,
         };
         Self {
             orchestrator: Mutex::new(orchestrator),
@@ -201,9 +204,17 @@ impl Session {
         let Some(path) = &self.offer.secret_file else { return };
         let read =
             secrets::read_again(path).and_then(|secret| Secret::new(secret).ok_or_else(|| "not a valid secret".into()));
-        match read {
-            Ok(secret) => self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).set_secret(secret),
-            Err(why) => log::warn!("ORCH_SECRET_FILE={path}: {why}; keeping the previous secret"),
+        let error = match read {
+            Ok(secret) => {
+                self.orchestrator.lock().unwrap_or_else(PoisonError::into_inner).set_secret(secret);
+                None
+            }
+            Err(why) => Some(why),
+        };
+        // Each refusal of each name reads it.
+        let before = std::mem::replace(&mut self.lock().secret_error, error.clone());
+        if let Some(why) = error.filter(|why| before.as_ref() != Some(why)) {
+            log::warn!("ORCH_SECRET_FILE={path}: {why}; keeping the previous secret");
         }
     }
 
