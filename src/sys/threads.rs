@@ -71,6 +71,9 @@ impl ThreadPool {
         drop(queue);
         let failure = self.spawn(Some(IDLE)).err();
         let was_short = std::mem::replace(&mut self.lock().short, failure.is_some());
+        if was_short && failure.is_none() {
+            self.catch_up();
+        }
         if let Some(why) = failure.as_ref().filter(|_| !was_short) {
             log::warn!(
                 "cannot start another {} thread: {}; work waits for a running one. Raise the limit of threads \
@@ -80,6 +83,20 @@ impl ThreadPool {
             );
         }
         failure.is_none()
+    }
+
+    /// Starts threads for what has waited since the system gave none: the next thread begins with the oldest of that.
+    fn catch_up(self: &Arc<Self>) {
+        let waiting = {
+            let queue = self.lock();
+            queue.work.len().saturating_sub(queue.idle)
+        };
+        for _ in 0..waiting {
+            if self.spawn(Some(IDLE)).is_err() {
+                self.lock().short = true;
+                return;
+            }
+        }
     }
 
     /// There is more work than threads to do it.
@@ -199,6 +216,28 @@ mod tests {
         let (sender, done) = mpsc::channel();
         pool.submit(move || sender.send(()).unwrap());
         done.recv().unwrap();
+    }
+
+    #[test]
+    fn what_waited_for_a_thread_gets_one_as_soon_as_there_are_some_again() {
+        const WAITING: usize = 5;
+        let pool = ThreadPool::start("test", 64 * 1024, 0).unwrap();
+        let together = Arc::new(std::sync::Barrier::new(WAITING + 1));
+        let (sender, done) = mpsc::channel();
+        let work = || {
+            let (together, sender) = (Arc::clone(&together), sender.clone());
+            move || {
+                together.wait();
+                sender.send(()).unwrap();
+            }
+        };
+        {
+            let mut queue = pool.lock();
+            (0..WAITING).for_each(|_| queue.work.push_back(Box::new(work())));
+            queue.short = true;
+        }
+        assert!(pool.submit(work()));
+        (0..=WAITING).for_each(|_| done.recv_timeout(Duration::from_secs(60)).unwrap());
     }
 
     #[test]
