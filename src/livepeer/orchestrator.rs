@@ -52,11 +52,15 @@ struct Registration<'a> {
 pub(crate) enum RegisterError {
     NoAnswer(String),
     Untrusted(String),
-    WrongSecret { sent: bool },
+    WrongSecret {
+        sent: bool,
+    },
     BadBody(String),
     PlainHttpToTls,
     NoByoc,
     Redirected(u16),
+    /// A 200 that no registry has given.
+    WebPage,
     Other(u16, String),
 }
 
@@ -81,6 +85,7 @@ impl RegisterError {
             Self::Redirected(status) => {
                 format!("it answered {status}, a redirect, which is not followed with a secret").into()
             }
+            Self::WebPage => "it answered with a web page (HTML)".into(),
             Self::Other(status, text) => format!("it answered {status}: {text}").into(),
         }
     }
@@ -101,6 +106,7 @@ impl RegisterError {
             Self::PlainHttpToTls => "Use https:// in ORCH_URL.",
             Self::NoByoc => "ORCH_URL must be an orchestrator's service address.",
             Self::Redirected(_) => "Fix ORCH_URL.",
+            Self::WebPage => "Check ORCH_URL: it leads to another server, or to a proxy's login page.",
             Self::NoAnswer(_) | Self::BadBody(_) | Self::Other(..) => return None,
         })
     }
@@ -112,7 +118,7 @@ impl RegisterError {
 
     /// An answer that says nothing about registries.
     pub(crate) fn is_odd_answer(&self) -> bool {
-        matches!(self, Self::Other(..) | Self::Redirected(_))
+        matches!(self, Self::Other(..) | Self::Redirected(_) | Self::WebPage)
     }
 
     /// Its label in metrics.
@@ -125,7 +131,7 @@ impl RegisterError {
             Self::PlainHttpToTls => "plain_http_to_tls",
             Self::NoByoc => "no_byoc",
             Self::Redirected(_) => "redirected",
-            Self::Other(..) => "other",
+            Self::Other(..) | Self::WebPage => "other",
         }
     }
 }
@@ -187,10 +193,7 @@ impl Orchestrator {
         };
         let (status, text) =
             self.post("/capability/register", "application/json", json(&body).as_bytes(), REGISTER_DEADLINE)?;
-        match status {
-            200 => Ok(()),
-            _ => Err(rejection(status, &text, self.secret.is_some())),
-        }
+        self.accepted(status, &text)
     }
 
     /// Unregisters `name`, which is the whole body.
@@ -200,7 +203,15 @@ impl Orchestrator {
     pub(crate) fn unregister(&self, name: &str) -> Result<(), RegisterError> {
         let body = name.as_bytes();
         let (status, text) = self.post("/capability/unregister", "text/plain", body, UNREGISTER_DEADLINE)?;
-        if status == 200 { Ok(()) } else { Err(rejection(status, &text, self.secret.is_some())) }
+        self.accepted(status, &text)
+    }
+
+    fn accepted(&self, status: u16, text: &str) -> Result<(), RegisterError> {
+        match status {
+            200 if is_web_page(text) => Err(RegisterError::WebPage),
+            200 => Ok(()),
+            _ => Err(rejection(status, text, self.secret.is_some())),
+        }
     }
 
     /// Checks for BYOC and the secret without changing anything: GETs the register route and unregisters an unused name.
@@ -265,6 +276,11 @@ fn no_answer(why: &ureq::Error) -> RegisterError {
 fn text_of(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
     let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
     text.map_err(|why| no_answer(&why))
+}
+
+/// Orchestrators answer in plain text and JSON; a proxy, or another server, in HTML.
+pub(crate) fn is_web_page(text: &str) -> bool {
+    text.trim_start().starts_with('<')
 }
 
 /// Three different mistakes are a 400: only the text distinguishes them.

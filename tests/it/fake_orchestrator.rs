@@ -25,6 +25,8 @@ pub enum Behavior {
     NoByoc,
     Error500,
     Redirect,
+    /// A 200 with a page of some proxy.
+    WebPage,
     /// Reads the request and says nothing.
     Hang,
     /// Ok, 400 ms later.
@@ -343,6 +345,9 @@ fn recorded(behavior: Behavior, request: &Request) -> Option<&'static [u8]> {
         }
         Behavior::Redirect => {
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        }
+        Behavior::WebPage => {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\nConnection: close\r\n\r\n<!DOCTYPE html><h1>Sign in"
         }
         Behavior::Slow => unreachable!("it was slow already"),
         Behavior::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is not HTTP\r\n\r\n",

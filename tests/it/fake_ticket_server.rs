@@ -20,6 +20,8 @@ pub enum Behavior {
     /// As go-livepeer: 200 to tickets that it has not seen, else 400.
     Judge,
     Say(u16),
+    /// The page of a proxy, with this status.
+    WebPage(u16),
     /// This to the first payment that ever came, and 200 to all others.
     ToFirst(u16),
     /// Takes the payment and never answers.
@@ -98,7 +100,7 @@ fn serve(
             let times = *lock(taken).entry(payment).and_modify(|times| *times += 1).or_insert(1);
             if times == 1 { 200 } else { 400 }
         }
-        Behavior::Say(status) => status,
+        Behavior::Say(status) | Behavior::WebPage(status) => status,
         Behavior::ToFirst(status) => {
             let first = lock(came)[0].0 == payment;
             if first { status } else { 200 }
@@ -109,7 +111,12 @@ fn serve(
         }
         Behavior::HangUp => return None,
     };
-    let text = if status == 200 { "" } else { "no, because of\nreasons" };
+    let page = format!("<html>{}", " ".repeat(100_000));
+    let text = match behavior {
+        Behavior::WebPage(_) => page.as_str(),
+        _ if status == 200 => "",
+        _ => "no, because of\nreasons",
+    };
     let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len());
     (&mut &*stream).write_all(answer.as_bytes()).ok()
 }

@@ -147,6 +147,7 @@ fn each_refusal_says_what_to_do_and_never_the_secret() {
     check(Behavior::BadBody, "s3cret", "cannot unmarshal string");
     check(Behavior::PlainHttpToTls, "s3cret", "Use https:// in ORCH_URL");
     check(Behavior::NoByoc, "s3cret", "has no BYOC and has no Live Runner: this worker is not visible");
+    check(Behavior::WebPage, "s3cret", "it answered with a web page (HTML); retrying in 1 s. Check ORCH_URL");
     check(Behavior::Redirect, "s3cret", "a redirect, which is not followed with a secret");
     check(Behavior::Error500, "s3cret", "it answered 500: oops");
 }

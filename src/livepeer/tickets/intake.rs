@@ -17,7 +17,7 @@ use super::ledger::entry::{CLOCK_UNSET_BEFORE, Ended, Entry, LIFETIME, Outcome, 
 use super::ledger::key::{Key, hash_of, key_of};
 use super::ledger::replay::Findings;
 use super::ledger::{Due, Ledger, Mark, NotTaken};
-use crate::livepeer::orchestrator::Orchestrator;
+use crate::livepeer::orchestrator::{Orchestrator, is_web_page};
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::backoff::Backoff;
@@ -266,13 +266,18 @@ impl TicketIntake {
         // hold the tickets until they expire.
         let _ = noted.and_then(|receipt| receipt.wait(SENT_TIMEOUT));
         let (why, arrived) = match to.submit(&received.payment, &received.job) {
-            Ok((status, answer)) => match outcome_of(status) {
+            Ok((status, answer)) => match outcome_of(status, &answer) {
                 Some(result) => {
                     let unclear = result == Outcome::Refused && due.arrived;
                     let result = if unclear { Outcome::Unclear } else { result };
                     let (status, message) = (Some(status), text::start(&answer, MAX_MESSAGE));
                     self.end(&due.id, Ended { id, at: unix_now(), result, status, message });
                     return Ok(());
+                }
+                None if is_web_page(&answer) => {
+                    let why =
+                        format!("a web page (HTML) came with {status}: check the URL, and the proxy in front of it");
+                    (why, status >= 500)
                 }
                 None => (format!("it answered {status}"), status >= 500),
             },

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{Key, hash_of, key_of};
 use super::totals::Totals;
+use crate::livepeer::orchestrator::is_web_page;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::json::json;
@@ -88,8 +89,10 @@ impl Outcome {
 }
 
 /// What an answer to a submission means; None: try again.
-pub(crate) fn outcome_of(status: u16) -> Option<Outcome> {
+pub(crate) fn outcome_of(status: u16, text: &str) -> Option<Outcome> {
     match status {
+        // Of a proxy: nginx answers 400 where headers are too long for it.
+        _ if is_web_page(text) => None,
         200..=299 => Some(Outcome::Accepted),
         // These are about the tickets; 401, 403, 404 and the like are about the address.
         400 | 402 | 409 | 410 | 422 => Some(Outcome::Refused),

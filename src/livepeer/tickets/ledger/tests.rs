@@ -343,6 +343,7 @@ fn answers_that_end_a_payment() {
         (500, None),
         (503, None),
     ] {
-        assert_eq!(outcome_of(status), result, "{status}");
+        assert_eq!(outcome_of(status, "no"), result, "{status}");
+        assert_eq!(outcome_of(status, "\r\n<html>"), None, "{status}");
     }
 }
