@@ -310,6 +310,14 @@ fn what_one_registry_learns_hastens_the_other() {
     assert_eq!(orchestrator.requests(REGISTER).len(), 2);
     assert_eq!(scene.worker.log().matches("has lost live runner").count(), 1);
     assert_eq!(scene.sentences(), 1);
+    // It is restarted again, and a proxy in front of it answers 404 meanwhile.
+    orchestrator.set(Behavior::NoByoc);
+    change(&orchestrator, |runners| (runners.enabled, _) = (false, runners.forget()));
+    orchestrator.forget();
+    scene.says("has no BYOC and has no Live Runner");
+    orchestrator.set(Behavior::Ok);
+    change(&orchestrator, |runners| runners.enabled = true);
+    wait_for("both again", || orchestrator.listed(ID).filter(|_| orchestrator.registered(ID).is_some()));
 }
 
 #[test]

@@ -168,8 +168,8 @@ impl Session {
         } else {
             log::info!("registered {} at {url}; jobs go to {}", name.name, self.offer.worker.as_str());
         }
-        if matches!(name.error.take(), Some(RegisterError::NoAnswer(_))) {
-            // It was down, so its other registry may have lost the worker.
+        if matches!(name.error.take(), Some(RegisterError::NoAnswer(_) | RegisterError::NoByoc)) {
+            // It was down, so its other registry may have lost the worker. A proxy in front of it answers 404 meanwhile.
             self.nudge(Registry::Runner);
         }
         self.show(name, |row| {

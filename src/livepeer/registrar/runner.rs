@@ -269,7 +269,7 @@ impl Session {
         let mut failed = None;
         let found = match news {
             BeatResult::Registered => {
-                if entry.logged.take().is_some_and(|(kind, _)| kind == "no_answer") {
+                if entry.logged.take().is_some_and(|(kind, _)| matches!(kind, "no_answer" | "absent")) {
                     // It was down: the other registry may be waiting for it.
                     self.nudge(Registry::Byoc);
                 }
