@@ -151,6 +151,11 @@ pub(super) fn enough(facts: &Facts<'_>) -> bool {
 
 /// Fatal errors of GPUs that are not in the list. In a container the log also has those of other containers' GPUs.
 fn unlisted_gpus(facts: &Facts<'_>, findings: &mut Findings<'_>) {
+    // Which ones are listed is known once they were read. An error of long ago may be over by then.
+    let unread = matches!(facts.gpu, GpuState::Pending | GpuState::Starting { .. });
+    if unread && facts.gpu.gpus().iter().all(|gpu| gpu.vendor.is_amd()) {
+        return;
+    }
     let listed = |place| facts.gpu.gpus().iter().any(|gpu| gpu.pci() == Some(place));
     let ours = |place| facts.history.knows(place) || !facts.host.in_container;
     let mut fatal = facts.xids.open().filter(|x| x.class == Class::Fatal);

@@ -168,3 +168,22 @@ fn errors_of_other_gpus_count_on_the_bare_machine_alone() {
     case.xids.record(place("1:0"), 149, xid::class(149, ", TREX Fatal XC0"), UP);
     case.check(FATAL);
 }
+
+#[test]
+fn a_gpu_that_was_not_read_yet_is_not_missing() {
+    let mut case = Case::default();
+    case.xids.record(place("1:0"), 79, xid::Class::Fatal, UP - 90_000.0);
+    case.gpu = GpuState::Pending;
+    case.check(&[(NoSample, Unknown)]);
+    let starting = |gpus| GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 2.0, gpus };
+    case.gpu = starting(Vec::new());
+    case.check(&[(DriverStarting, Unknown)]);
+    case.gpu = starting(vec![Gpu { vendor: Vendor::Amd, pci_bus_id: Some("0000:03:00.0".into()), ..gpu() }]);
+    case.check(&[(DriverStarting, Unknown)]);
+    // The others are known.
+    let other = Gpu { uuid: Some("GPU-2".into()), pci_bus_id: Some("00000000:02:00.0".into()), ..gpu() };
+    case.gpu = starting(vec![other.silent("starting")]);
+    case.check(&[FATAL, &[(DriverStarting, Unknown)]].concat());
+    case.gpu = fault(FaultKind::Stuck, 40.0);
+    case.check(&[(DriverStuck, Unhealthy), (XidFatal, Unhealthy)]);
+}
