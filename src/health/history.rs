@@ -82,7 +82,13 @@ impl History {
                 if fresh {
                     self.counted = at;
                 }
-                gpu.usable().for_each(|gpu| self.see_gpu(gpu, fresh, max_temp_c, at));
+                for gpu in gpu.gpus() {
+                    if gpu.usable() {
+                        self.see_gpu(gpu, fresh, max_temp_c, at);
+                    } else if let Some(track) = self.tracks.get_mut(&gpu.id()) {
+                        track.see_nothing(at);
+                    }
+                }
             }
         }
     }
@@ -159,6 +165,7 @@ impl Track {
         self.hardware.see(at, gpu.throttle_bits.map(|bits| alone(bits) && working), None);
         // One that sleeps has no readings that could fail.
         if !gpu.usable() || gpu.asleep {
+            self.awaits_fabric.see(at, false);
             return;
         }
         let slow = gpu.read_us.is_some_and(|us| Duration::from_micros(us) >= SLOW_READ);
@@ -176,6 +183,14 @@ impl Track {
                 names.retain(|name| failing.contains(name.as_str()));
             }
         }
+    }
+
+    /// The GPU could not be read: what the last sample showed does not stand for this time.
+    fn see_nothing(&mut self, at: Duration) {
+        for slowdown in [&mut self.thermal, &mut self.brake, &mut self.hardware] {
+            slowdown.see(at, None, None);
+        }
+        self.awaits_fabric.see(at, false);
     }
 
     fn see_slow(&mut self, gpu: &Gpu, at: Duration) {

@@ -2,6 +2,8 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // numbers of samples
 
 use super::*;
+use crate::gpu::sample::{FaultKind, GpuFault};
+use crate::gpu::vendor::Vendor;
 
 fn gpu() -> Gpu {
     Gpu { uuid: Some("GPU-1".into()), temperature_c: Some(40), ..Gpu::default() }
@@ -106,6 +108,38 @@ fn a_slowdown_is_three_fifths_of_five_minutes_and_over_after_five_clean_ones() {
         watch.see(&clean, 1);
     }
     assert!(!watch.track.thermal.held());
+}
+
+#[test]
+fn time_in_which_a_gpu_was_not_read_counts_for_nothing() {
+    let slow = Gpu { throttle_bits: Some(HW_THERMAL), ..gpu() };
+    let waiting = |json: &str| Gpu { nvlinks_active: Some(18), ..serde_json::from_str(json).unwrap() };
+    let sample =
+        |gpu: &Gpu| GpuState::Sample(GpuSample { gpus: vec![gpu.clone()], slow_fresh: true, ..GpuSample::default() });
+    let fault = |gpu: &Gpu| {
+        let fault = GpuFault { kind: FaultKind::Stuck, detail: "why".into() };
+        GpuState::Fault { vendor: Vendor::Nvidia, fault, lasting_s: 1.0, gpus: vec![gpu.silent("why")] }
+    };
+    let starting =
+        |gpu: &Gpu| GpuState::Starting { vendor: Vendor::Nvidia, lasting_s: 1.0, gpus: vec![gpu.silent("")] };
+    let registering = waiting(r#"{"uuid":"GPU-1","fabric_state":"in_progress"}"#);
+    let unread: [&dyn Fn(&Gpu) -> GpuState; 3] =
+        [&fault, &starting, &|gpu: &Gpu| sample(&gpu.silent("has not answered"))];
+    for state in unread {
+        let mut history = History::default();
+        let mut see = |gpu: &Gpu, unread: u64, begin: u64| {
+            let mut see = |state: GpuState, second| {
+                history.see_state(&state, &OllamaState::PENDING, None, Duration::from_secs(second));
+            };
+            see(sample(gpu), begin);
+            (1..=unread).for_each(|second| see(state(gpu), begin + second));
+            see(sample(gpu), begin + unread + 1);
+            let track = &history.tracks["GPU-1"];
+            assert!(!track.thermal.held() && !track.awaits_fabric.held(), "{track:?}");
+        };
+        see(&slow, 250, 0);
+        see(&registering, 400, 1000);
+    }
 }
 
 #[test]
