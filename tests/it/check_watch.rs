@@ -114,6 +114,12 @@ fn a_reader_that_is_gone_ends_it() {
     // An empty line stands between two blocks, and no character steers a terminal that is not there.
     assert_eq!(block(), first);
     assert!(!first.concat().contains('\u{1b}'), "{first:?}");
+    // It is not a worker that errors could be acknowledged to: the signal for that would end it.
+    let pid = watch.0.id().to_string();
+    let ack = agent_net().args(["ack", "--pid", &pid]).output().expect("it starts");
+    let why = String::from_utf8_lossy(&ack.stderr);
+    assert!(ack.status.code() == Some(3) && why.contains("is not a running worker"), "{why}");
+    assert_eq!(block(), first);
     drop(lines);
     assert_eq!(watch.end(), (Some(1), String::new()));
 }

@@ -18,7 +18,7 @@ enum Event {
 
 /// Asks at each `interval`, counted from begin to begin. The exit code is that of the last verdict.
 pub(super) fn run(mut ask: impl FnMut() -> (Exit, String) + Send + 'static, form: Form, interval: Duration) -> Exit {
-    let signals = match signals::watch() {
+    let signals = match signals::watch_stop() {
         Ok(signals) => signals,
         Err(why) => {
             complain(&format!("no signal can be handled: {why}"));
