@@ -145,6 +145,7 @@ impl Gpus {
     }
 
     fn good(&mut self, mut sample: GpuSample) -> GpuSample {
+        sample.tell_apart();
         sample.remember(&self.known);
         self.time_the_silent(&mut sample);
         self.backoff.success();

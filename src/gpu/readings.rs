@@ -90,7 +90,8 @@ macro_rules! readings {
             pub(crate) vendor: Vendor,
             /// NVML's index; it can change when the driver is reloaded, the UUID does not. AMD GPUs follow NVIDIA's.
             pub(crate) index: u32,
-            /// AMD: `GPU-` and the driver's `unique_id`; of a card without one `PCI-` and its place on the bus.
+            /// AMD: `GPU-` and the driver's `unique_id`; of a card without one `PCI-` and its place on the bus, as of a GPU
+            /// whose UUID another one has as well.
             pub(crate) uuid: Option<String>,
             pub(crate) name: Option<String>,
             /// `00000000:01:00.0`, as NVML writes it.

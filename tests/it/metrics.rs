@@ -211,9 +211,10 @@ fn names_that_try_to_break_out_stay_in_their_labels() {
     for series in [metrics(&worker), open_metrics(&worker)] {
         assert_eq!(value(&series, "agent_net_ollama_model_size_bytes", &[("model", EVIL)]), Some(5.0));
         assert_eq!(value(&series, "agent_net_ollama_info", &[("version", EVIL)]), Some(1.0));
-        // Two GPUs of one name would be one series twice.
+        // Two GPUs of one UUID would be one series twice: the second has the name of its place.
         let gpus = series.keys().filter(|(name, _)| name == "agent_net_gpu_temperature_celsius").count();
-        assert_eq!(gpus, 2);
+        let second = value(&series, "agent_net_gpu_temperature_celsius", &[("uuid", "PCI-00000000:02:00.0")]);
+        assert!(gpus == 3 && second.is_some(), "{gpus} {second:?}");
     }
 }
 

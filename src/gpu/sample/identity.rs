@@ -1,10 +1,24 @@
-//! The identity of a GPU that no longer reports it.
+//! The identity of a GPU that no longer reports it, or that has that of another one.
+
+use std::collections::BTreeSet;
 
 use super::{Gpu, GpuSample};
 #[cfg(test)]
 use super::{GpuError, GpuErrorKind};
 
 impl GpuSample {
+    /// Boards that were made with one UUID would be one GPU in the history, in reasons and in metrics: all but the first are
+    /// named by their place on the bus.
+    pub(crate) fn tell_apart(&mut self) {
+        let mut seen = BTreeSet::new();
+        for gpu in &mut self.gpus {
+            if gpu.uuid.as_ref().is_some_and(|uuid| !seen.insert(uuid.clone())) {
+                let by_place = gpu.pci_bus_id.as_ref().map(|place| format!("PCI-{place}"));
+                gpu.uuid = by_place.filter(|name| seen.insert(name.clone()));
+            }
+        }
+    }
+
     /// A GPU that is about to be lost may not report its identity any more: what is missing is taken from `before`. It is
     /// recognized by its UUID, or by its index if it has no UUID and no other GPU has that one now.
     pub(crate) fn remember(&mut self, before: &[Gpu]) {
@@ -91,4 +105,25 @@ fn what_a_gpu_does_not_say_of_itself_now_is_kept() {
     // Never known: what it says is all there is.
     check(&[], vec![gpu(0, Some("a"), None, one)], &[gpu(0, Some("a"), None, one)]);
     check(&[gpu(0, Some("a"), None, one)], vec![gpu(0, Some("a"), None, None)], &[gpu(0, Some("a"), None, one)]);
+}
+
+#[test]
+fn two_gpus_with_one_uuid_have_a_name_each() {
+    let gpu = |index, uuid: &str, pci: Option<&str>| Gpu {
+        index,
+        uuid: Some(uuid.into()),
+        pci_bus_id: pci.map(str::to_owned),
+        ..Gpu::default()
+    };
+    let gpus = vec![gpu(0, "a", Some("1")), gpu(1, "a", Some("2")), gpu(2, "a", Some("2")), gpu(3, "a", None)];
+    let mut sample = GpuSample { gpus, ..GpuSample::default() };
+    sample.tell_apart();
+    let ids: Vec<String> = sample.gpus.iter().map(Gpu::id).collect();
+    assert_eq!(ids, ["a", "PCI-2", "gpu2", "gpu3"]);
+    // Each keeps its name, also when it has nothing else to say.
+    let before = sample.gpus.clone();
+    let mut sample = GpuSample { gpus: vec![gpu(0, "a", None), gpu(1, "a", Some("2"))], ..GpuSample::default() };
+    sample.tell_apart();
+    sample.remember(&before);
+    assert_eq!(sample.gpus, before[..2]);
 }
