@@ -68,6 +68,8 @@ pub(crate) struct Gpus {
     fails_slowly: bool,
     /// GPUs of the last good sample.
     known: Vec<Gpu>,
+    /// A card of AMD was among them once.
+    had_card: bool,
     /// Since when a GPU has not answered, by index: a new helper does not know it.
     silent: BTreeMap<u32, Instant>,
 }
@@ -106,6 +108,7 @@ impl Gpus {
             unanswered: None,
             fails_slowly: false,
             known: Vec::new(),
+            had_card: false,
             silent: BTreeMap::new(),
         }
     }
@@ -151,6 +154,7 @@ impl Gpus {
         self.backoff.success();
         self.fault = None;
         self.known.clone_from(&sample.gpus);
+        self.had_card |= sample.gpus.iter().any(|gpu| gpu.vendor.is_amd() && !gpu.unified_memory);
         self.renew_if_stale(&sample);
         sample
     }
@@ -186,11 +190,6 @@ impl Gpus {
             let message = format!("has not answered for {} s", silent.as_secs());
             gpu.error = Some(GpuError { kind: GpuErrorKind::Slow, message });
         }
-    }
-
-    /// Times that NVML was restarted.
-    pub(crate) fn reinits(&self) -> u64 {
-        self.starts.saturating_sub(1)
     }
 
     /// A lost GPU returns only to a restarted library, and a new process is the cleanest restart.
@@ -357,7 +356,7 @@ impl Gpus {
                 None => format!("{HELPER} is neither in the directory of agent-net nor in PATH"),
             })
         })?;
-        let process = Process::start(&path, &self.reads)
+        let process = Process::start(&path, &self.reads, self.had_card)
             .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
         self.starts += 1;
         Ok(process)

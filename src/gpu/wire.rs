@@ -7,8 +7,10 @@ use super::sample::{GpuFault, GpuSample};
 /// Raised whenever the meaning of a line changes. Both sides refuse a different one.
 pub(crate) const PROTOCOL: u32 = 6;
 
-/// The first argument of a helper that reads the GPUs of amdgpu; the root of /sys and AMD_GPUS follow.
+/// The first argument of a helper that reads the GPUs of amdgpu; the root of /sys and AMD_GPUS follow, and [`HAD_CARD`]
+/// where a helper before it has listed a card.
 pub(crate) const AMD_GPUS: &str = "amdgpu";
+pub(crate) const HAD_CARD: &str = "had-card";
 
 /// A GPU takes 2 to 4 KiB.
 pub(crate) const MAX_LINE: usize = 1024 * 1024;

@@ -49,10 +49,11 @@ pub(super) enum End {
 }
 
 impl Process {
-    pub(super) fn start(path: &Path, reads: &Reads) -> io::Result<Self> {
+    /// `had_card`: see [`Reads::put_into`].
+    pub(super) fn start(path: &Path, reads: &Reads, had_card: bool) -> io::Result<Self> {
         let mut command = Command::new(path);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        reads.put_into(&mut command);
+        reads.put_into(&mut command, had_card);
         // It has a thread for each GPU, and glibc would give each an arena of its own.
         command.env("MALLOC_ARENA_MAX", "1");
         // It loads a foreign library and does not need the secrets.

@@ -28,15 +28,15 @@ impl Reads {
         }
     }
 
-    /// Puts it into the command that starts the helper.
-    pub(super) fn put_into(&self, command: &mut Command) {
+    /// Puts it into the command that starts the helper. `had_card`: a card of AMD was listed.
+    pub(super) fn put_into(&self, command: &mut Command, had_card: bool) {
         match self {
             Self::Nvml { library: None } => {}
             Self::Nvml { library: Some(library) } => {
                 command.env("NVML_LIB", library);
             }
             Self::Amd { root, wanted } => {
-                command.args([wire::AMD_GPUS, root, wanted.name()]);
+                command.args([wire::AMD_GPUS, root, wanted.name()]).args(had_card.then_some(wire::HAD_CARD));
             }
         }
     }

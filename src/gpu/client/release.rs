@@ -9,6 +9,11 @@ impl Gpus {
         &self.known
     }
 
+    /// Times that NVML was restarted.
+    pub(crate) fn reinits(&self) -> u64 {
+        self.starts.saturating_sub(1)
+    }
+
     /// The current fault, which lasts while nothing is tried: sleep does not repair it. Except that a helper that ended is
     /// not missed by GPUs that are left alone.
     pub(crate) fn lasting_fault(&mut self) -> Option<GpuState> {

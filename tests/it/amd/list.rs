@@ -1,5 +1,6 @@
 //! Which cards a machine has, and those of NVIDIA beside them.
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::read;
@@ -197,6 +198,24 @@ fn the_last_card_comes_back_as_well() {
     assert_eq!(report["gpu_count"], 0, "{report:#}");
     machine.card(0).replug();
     worker.report_when("verdict ok", is_ok);
+}
+
+/// Not even where another helper looks for it: that one has never seen the card.
+#[test]
+fn the_gpu_in_the_processor_does_not_take_the_place_of_a_lost_card() {
+    let (machine, ollama) = (FakeAmd::new(&[RX_6900_XT, RADEON_780M]), idle_ollama());
+    let worker = machine.start(&ollama, &[]);
+    worker.report_when("verdict ok", is_ok);
+    machine.card(0).unplug();
+    worker.report_when("a missing GPU", |r| verdict(r) == "unhealthy");
+    kill_process(worker.helpers()[0], Signal::KILL).unwrap();
+    let is_helper = |code: &&str| ["NVML_HELPER_FAILED", "DRIVER_STARTING"].contains(code);
+    worker.report_when("a dead helper", |r| codes(r).iter().any(is_helper));
+    let report = worker.report_when("another helper", |r| !codes(r).iter().any(is_helper));
+    assert_eq!((verdict(&report), &report["gpu_count"]), ("unhealthy", &json!(0)), "{report:#}");
+    machine.card(0).replug();
+    let report = worker.report_when("verdict ok", is_ok);
+    assert_eq!(slots(&report), ["0000:03:00.0"]);
 }
 
 #[test]

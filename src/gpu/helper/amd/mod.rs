@@ -32,15 +32,16 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// From the arguments [`wire::AMD_GPUS`], the root and AMD_GPUS; None where the program was started for NVML.
+    /// From the arguments [`wire::AMD_GPUS`], the root, AMD_GPUS and perhaps [`wire::HAD_CARD`]; None where the program was
+    /// started for NVML.
     pub(super) fn of(arguments: &[String]) -> Option<Self> {
-        let [first, root, wanted] = arguments else { return None };
+        let [first, root, wanted, more @ ..] = arguments else { return None };
         let wanted = AmdGpus::parse(wanted).filter(|_| first == wire::AMD_GPUS)?;
         Some(Self {
             root: root.into(),
             wanted,
             cards: Vec::new(),
-            had_card: false,
+            had_card: more.iter().any(|word| word == wire::HAD_CARD),
             gpus: Threads::default(),
             driver_version: None,
         })
