@@ -110,6 +110,9 @@ fn nonsense_is_never_a_number() {
         let why = failure(&report["gpus"][0], name);
         assert!(!why.is_empty(), "{file}={text}");
     }
+    // A name and a version are one short line.
+    machine.card(0).set("product_name", &format!("A\n{}", "x".repeat(100_000)));
+    machine.card(0).set("vbios_version", &"9".repeat(100_000));
     // Neither are bytes that do not make a text, nor a file that is too long.
     machine.card(0).set("gpu_busy_percent", &"9".repeat(100_000));
     machine.card(0).set("H/power1_average", "12\u{fffd}");
@@ -117,6 +120,10 @@ fn nonsense_is_never_a_number() {
     for name in ["utilization_percent", "power_w"] {
         let why = failure(&report["gpus"][0], name);
         assert!(why.len() < 300, "{why}");
+    }
+    for name in ["name", "vbios_version"] {
+        let text = report["gpus"][0][name].as_str().unwrap_or_default();
+        assert!(text.len() == 96 && !text.contains('\n'), "{name}: {text}");
     }
 }
 

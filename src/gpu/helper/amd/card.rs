@@ -145,7 +145,7 @@ impl Card {
         }
         self.gpu.graphics_clock_max_mhz = fastest(&device.join("pp_dpm_sclk"), "graphics_clock_max_mhz", files);
         self.gpu.memory_clock_max_mhz = fastest(&device.join("pp_dpm_mclk"), "memory_clock_max_mhz", files);
-        self.gpu.vbios_version = files.take("vbios_version", files::text(&device.join("vbios_version")));
+        self.gpu.vbios_version = files.take("vbios_version", files::words(&device.join("vbios_version")));
     }
 }
 

@@ -8,9 +8,12 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::super::reading_log::ReadingLog;
+use crate::sys::text::start;
 
 /// The longest is the list of bad pages.
 const MAX_BYTES: u64 = 64 * 1024;
+/// Characters of a name or a version; NVML's are as long at most.
+const MAX_WORDS: usize = 96;
 
 /// Why a file has no value.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +45,14 @@ pub(super) fn text(path: &Path) -> Result<String, Missing> {
     let text = read(path).map_err(|why| missing(path, &why))?;
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
     if text.is_empty() { Err(Missing::Unsupported) } else { Ok(text.to_owned()) }
+}
+
+/// A name or a version: the start of the text, in one line.
+///
+/// # Errors
+/// As [`text`].
+pub(super) fn words(path: &Path) -> Result<String, Missing> {
+    text(path).map(|text| start(&text, MAX_WORDS))
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -29,7 +29,8 @@ pub(super) fn read(card: &AmdCard, root: &Path, gpu: &mut Gpu) {
         name(&list, device?, revision?)
     };
     let number = || device.map(|device| format!("AMD GPU 1002:{device:04x}"));
-    gpu.name = text("product_name").or_else(listed).or_else(number);
+    let product = || files::words(&card.device.join("product_name")).ok();
+    gpu.name = product().or_else(listed).or_else(number);
 }
 
 /// From lines such as `73BF,\tC0,\tAMD Radeon RX 6900 XT`.

@@ -73,7 +73,7 @@ impl Reader {
 
     /// The module's own version where it is built apart from the kernel, else the kernel's.
     fn find_version(&self) -> Option<String> {
-        let text = |file: &str| files::text(&self.root.join(file)).ok();
+        let text = |file: &str| files::words(&self.root.join(file)).ok();
         text("sys/module/amdgpu/version")
             .or_else(|| text("proc/sys/kernel/osrelease").map(|kernel| format!("Linux {kernel}")))
     }
