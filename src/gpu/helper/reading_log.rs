@@ -20,6 +20,17 @@ pub(super) fn micros(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Readings that are made of another one, or read where that one says so: where it fails, they fail with it.
+const MADE_OF: [(&str, &str); 7] = [
+    ("vram_total_mb", "gtt_total_mb"),
+    ("vram_used_mb", "gtt_used_mb"),
+    ("vram_free_mb", "vram_used_mb"),
+    ("ecc_uncorrected_volatile", "ecc_enabled"),
+    ("ecc_uncorrected_aggregate", "ecc_enabled"),
+    ("spare_rows", "remapped_rows"),
+    ("mig", "mig_mode"),
+];
+
 /// Notes of one GPU what a reading lacks, and how long each call took.
 pub(super) struct ReadingLog<'a> {
     pub(super) times: &'a mut Times,
@@ -103,6 +114,15 @@ impl<'a> ReadingLog<'a> {
                 gaps.unsupported.push(reading.name.to_owned());
             }
         }
+        for (name, of) in MADE_OF {
+            // The fast readings were read before the others.
+            let fast = (kind != Kind::Fast).then_some(&gpu.gaps.failed);
+            let why = gaps.failed.get(of).or_else(|| fast?.get(of)).map(|why| why.words.clone());
+            if let Some((at, words)) = gaps.unsupported.iter().position(|other| other == name).zip(why) {
+                gaps.unsupported.remove(at);
+                gaps.failed.insert(name.to_owned(), Failure { words, of_device: false });
+            }
+        }
         gaps
     }
 
@@ -175,4 +195,30 @@ pub(super) fn refusal(why: &NvmlError) -> GpuErrorKind {
         NvmlError::UnexpectedVariant(words::NOT_READY) => GpuErrorKind::NotReady,
         why => loss(why).unwrap_or(GpuErrorKind::Other),
     }
+}
+
+#[test]
+fn what_is_made_of_a_failed_reading_has_failed() {
+    let mut times = Times::new();
+    let mut log = ReadingLog::new(&mut times);
+    log.fail_as("vram_used_mb", "input/output error".into(), true);
+    log.fail_as("remapped_rows", "timed out".into(), true);
+    let mut gpu = Gpu::default();
+    gpu.gaps = log.gaps_of(Kind::Fast, &gpu);
+    let failed = |gaps: &Gaps, name: &str| {
+        assert!(!gaps.unsupported.iter().any(|other| other == name) || !gaps.failed.contains_key(name));
+        gaps.failed.get(name).map(|why| (why.words.clone(), why.of_device))
+    };
+    // It does not count as a second failed reading: two of them are a dead GPU.
+    assert_eq!(failed(&gpu.gaps, "vram_free_mb"), Some(("input/output error".into(), false)));
+    assert_eq!(failed(&gpu.gaps, "vram_total_mb"), None);
+    assert_eq!(gpu.dead_readings(), 1);
+    log.fail("ecc_enabled", "no");
+    let slow = log.gaps_of(Kind::Slow, &gpu);
+    assert_eq!(failed(&slow, "ecc_uncorrected_volatile"), Some(("no".into(), false)));
+    assert_eq!(failed(&slow, "spare_rows"), Some(("timed out".into(), false)));
+    assert_eq!(failed(&slow, "mig"), None);
+    gpu.ecc_uncorrected_volatile = Some(3);
+    log.fail("ecc_enabled", "no");
+    assert_eq!(failed(&log.gaps_of(Kind::Slow, &gpu), "ecc_uncorrected_volatile"), None);
 }
