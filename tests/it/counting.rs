@@ -227,3 +227,17 @@ fn a_lost_gpu_keeps_its_name_although_its_handle_works() {
     assert_eq!(identity(&report, 1), [whole(1)[0].clone(), String::new(), String::new()]);
     assert_eq!(report["gpus"][1]["name"], Value::Null);
 }
+
+/// What it said before it was lost is not what it says now.
+#[test]
+fn a_lost_gpu_has_no_readings() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2"));
+    let worker = start(&ollama, &nvml, &[]);
+    worker.report_when("verdict ok", is_ok);
+    nvml.set("gpus=2\ngpu1.temperature=err:15");
+    let report = worker.report_when("GPU_LOST", has("GPU_LOST"));
+    let gpu = &report["gpus"][1];
+    for name in ["fan_percent", "pcie_width", "ecc_uncorrected_volatile", "processes", "mig_mode", "temperature_c"] {
+        assert!(gpu[name].is_null(), "{name}: {gpu:#}");
+    }
+}

@@ -88,6 +88,11 @@ impl Device {
         }
         self.instances.activity(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
         let mut gpu = Gpu { error: log.error, ..self.gpu.clone() };
+        if gpu.error.is_some() {
+            // They are those of the time before.
+            clear(&mut gpu, Kind::Slow);
+            gpu.slow_gaps = Gaps::default();
+        }
         if gpu.all_gaps().iter().any(|gaps| gaps.inforom_corrupt) {
             gpu.inforom_corrupt = Some(true);
         }
