@@ -59,6 +59,8 @@ pub(crate) struct Gpus {
     /// No GPU is asked before for what it did during a probe.
     activity_at: Instant,
     starts: u64,
+    /// The next start follows a release, and is not counted.
+    released: bool,
     next_id: u64,
     /// The current fault, and the start of the series of faults.
     fault: Option<(Instant, GpuFault)>,
@@ -103,6 +105,7 @@ impl Gpus {
             slow_at: None,
             activity_at: Instant::now(),
             starts: 0,
+            released: false,
             next_id: 1,
             fault: None,
             unanswered: None,
@@ -358,7 +361,7 @@ impl Gpus {
         })?;
         let process = Process::start(&path, &self.reads, self.had_card)
             .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
-        self.starts += 1;
+        self.starts += u64::from(!std::mem::take(&mut self.released));
         Ok(process)
     }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::fake_ollama::{Answer, FakeOllama};
 use crate::gpus::{HURRY, has, is_ok, start};
 use crate::harness::{Worker, agent_net, codes, folder, run, verdict, wait_for};
+use crate::model_store::metric;
 use crate::nvml::FakeNvml;
 
 /// A GPU without work.
@@ -317,4 +318,17 @@ fn a_helper_that_is_killed_is_a_fault_only_while_it_is_used() {
     machine.nvml.set(BUSY);
     machine.set(0, "active");
     worker.report_when("its readings", |report| is_read(report) && is_ok(report));
+    // A counter does not go back when NVML is released, and a release does not count as a restart.
+    let restarts = || metric(&worker, "agent_net_nvml_reinits_total");
+    let before = restarts();
+    assert!(before >= Some(1.0), "{before:?}");
+    machine.nvml.set(IDLE);
+    wait_for("the release", || worker.helpers().is_empty().then_some(()));
+    machine.set(0, "suspended");
+    worker.report_when("a sleeping GPU", is_asleep);
+    assert_eq!(restarts(), before);
+    machine.nvml.set(BUSY);
+    machine.set(0, "active");
+    worker.report_when("its readings", |report| is_read(report) && is_ok(report));
+    assert_eq!(restarts(), before);
 }

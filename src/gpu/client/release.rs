@@ -27,11 +27,10 @@ impl Gpus {
     pub(crate) fn release(&mut self) {
         if let Some(successor) = self.successor.take() {
             self.end(successor, End::Bad("not needed".into()));
-            self.starts = self.starts.saturating_sub(1);
         }
         if self.process.is_some() {
             self.retire();
-            self.starts = self.starts.saturating_sub(1);
+            self.released = true;
         }
         self.unanswered = None;
         self.silent.clear();
