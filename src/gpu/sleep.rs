@@ -143,6 +143,10 @@ fn is_idle(gpu: &Gpu) -> bool {
 /// The same GPU while it is left alone: what is known of it without its driver, and what sleep does not repair. A GPU that
 /// falls asleep by itself, as after a crash of the helper, keeps the reasons for that.
 pub(crate) fn sleeping(gpu: &Gpu) -> Gpu {
+    // One that is lost, or that belongs to others. That one has not answered yet, sleep explains.
+    if gpu.error.is_some() && !gpu.is_slow() {
+        return gpu.clone();
+    }
     Gpu {
         asleep: true,
         vram_total_bytes: gpu.vram_total_bytes,

@@ -299,6 +299,25 @@ fn a_fault_is_not_forgotten_while_the_card_sleeps() {
     assert!(machine.nvml.inits() > inits);
 }
 
+/// A card that the kernel cannot wake any more looks as if it slept, too.
+#[test]
+fn a_lost_card_is_not_one_that_sleeps() {
+    let machine = Machine::new("sleep-lost", &["active"]);
+    machine.nvml.set(BUSY);
+    let worker = machine.start();
+    worker.report_when("its readings", is_read);
+    machine.nvml.set(&format!("{BUSY}\ngpu0.handle=15"));
+    worker.report_when("GPU_LOST", has("GPU_LOST"));
+    machine.set(0, "suspended");
+    wait_for("the release", || worker.helpers().is_empty().then_some(()));
+    seconds_of_work(&worker, 3);
+    let report = worker.report();
+    assert_eq!((codes(&report), verdict(&report), &report["gpu_count"]), (vec!["GPU_LOST"], "unhealthy", &json!(0)));
+    machine.nvml.set(BUSY);
+    machine.set(0, "active");
+    worker.report_when("its readings", |report| is_read(report) && is_ok(report));
+}
+
 #[test]
 fn a_helper_that_is_killed_is_a_fault_only_while_it_is_used() {
     let machine = Machine::new("sleep-killed", &["active"]);

@@ -169,4 +169,16 @@ fn what_sleeps_keeps_its_identity_its_size_and_what_sleep_does_not_repair() {
     assert!(gpu.asleep && gpu.usable() && !gpu.says_nothing());
     assert_eq!((gpu.uuid.as_deref(), gpu.vram_total_bytes), (Some("GPU-a"), Some(8 << 30)));
     assert_eq!((gpu.vram_used_bytes, gpu.temperature_c, gpu.utilization_percent), (None, None, None));
+    for (kind, sleeps) in [
+        (GpuErrorKind::Lost, false),
+        (GpuErrorKind::ResetRequired, false),
+        (GpuErrorKind::NotGiven, false),
+        (GpuErrorKind::Slow, true),
+        (GpuErrorKind::NoAnswer, true),
+    ] {
+        let gpu = Gpu { error: Some(GpuError { kind, message: "x".into() }), ..idle().identity() };
+        let kept = sleeping(&gpu);
+        assert_eq!((kept.asleep, kept.usable()), (sleeps, sleeps), "{kind:?}");
+        assert!(sleeps || kept == gpu, "{kind:?}");
+    }
 }
