@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::sys::text::one_line;
+use crate::sys::text::{disturbs_a_line, one_line};
 
 #[derive(Debug, Default)]
 pub(crate) struct Lines(String);
@@ -68,16 +68,41 @@ fn quoted(text: &str) -> String {
     format!("'{}'", one_line(text).replace('\'', r"'\''"))
 }
 
+/// Whether a line that another program has written is one of these: a shell does nothing with it but set a variable.
+pub(crate) fn is_line(line: &str) -> bool {
+    let Some((key, value)) = line.split_once('=') else { return false };
+    let is_key = key.starts_with(|c: char| c.is_ascii_lowercase())
+        && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let is_word = || value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+'));
+    let inner = value.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let is_quoted = inner.is_some_and(|inner| !inner.replace(r"'\''", "").contains('\''));
+    is_key && !value.contains(disturbs_a_line) && (is_word() || is_quoted)
+}
+
 #[test]
 fn quoting_is_safe_in_a_shell() {
     #[track_caller]
     fn check(text: &str, expect: &str) {
         assert_eq!(quoted(text), expect);
+        assert!(is_line(&format!("a_1={expect}")), "{expect}");
     }
     check("codellama:34b", "'codellama:34b'");
     check("$(reboot) `x` \"y\" \\", "'$(reboot) `x` \"y\" \\'");
     check("it's", r"'it'\''s'");
     check("a\nrm=1\0\r", "'a rm=1  '");
+    check("'", r"''\'''");
+}
+
+#[test]
+fn what_a_shell_would_run_is_not_a_line() {
+    for line in ["a=", "a=ok", "a=-1.5e-7", "a=true", "a=''", "a='$(x) `x` ;'", r"a='it'\''s'"] {
+        assert!(is_line(line), "{line}");
+    }
+    let commands = ["a=1 b", "a=$(b)", "a=`b`", "a=1;b", "a=1&b", "a=''; b #'", "a=' '$(b)' '", r"a='x'\'$(b)'"];
+    let broken = ["", "b", "a='", "a=\"\"", "a='''", r"a='\''", "PATH=x", "1a=x", "a b=x", "a='\u{1b}[2J'", "a='x'\r"];
+    for line in commands.iter().chain(&broken) {
+        assert!(!is_line(line), "{line}");
+    }
 }
 
 #[test]

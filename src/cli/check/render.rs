@@ -126,11 +126,15 @@ fn because(reasons: &[Reason]) -> String {
     if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) }
 }
 
-/// The verdict of a report in its text form, which begins with it.
+/// The verdict of a report in its text form, which begins with it. It is printed for a shell: each line must be one of a
+/// worker's, whatever has answered.
 ///
 /// # Errors
 /// One sentence when it is not a report of this worker.
 pub(crate) fn verdict_of_text(text: &str) -> Result<Verdict, String> {
+    if let Some(at) = text.split_terminator('\n').position(|line| !text::is_line(line)) {
+        return Err(format!("not a report of agent-net: line {} is not key=value as a shell reads it", at + 1));
+    }
     let word = text.lines().next().and_then(|line| line.strip_prefix("verdict="));
     let known = word.and_then(|word| Verdict::ALL.into_iter().find(|v| v.name() == word));
     known.ok_or_else(|| "not a report of agent-net: it does not begin with verdict=".into())

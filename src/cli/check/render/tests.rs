@@ -47,6 +47,8 @@ fn what_was_acknowledged_is_a_line() {
 #[test]
 fn the_text_form_begins_with_its_verdict() {
     assert_eq!(verdict_of_text("verdict=degraded\nreasons='X'\n"), Ok(Verdict::Degraded));
+    let why = verdict_of_text("verdict=ok\nreasons=''; reboot\n").unwrap_err();
+    assert!(why.contains("line 2"), "{why}");
     for junk in ["", "verdict=fine\n", "status=ok\nverdict=ok\n", "verdict='ok'\n"] {
         assert!(verdict_of_text(junk).is_err(), "{junk}");
     }
