@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -68,20 +69,28 @@ fn hold(config: &Config, path: &Path) -> Result<(), String> {
     let listens = repeat(&signals, io::ErrorKind::WouldBlock, SOCKET_TIMEOUT, listen).map_err(cannot)?;
     let Some(socket) = listens else { return Ok(()) };
     socket.set_nonblocking(true).map_err(cannot)?;
+    let own = identity(path);
     log::info!("holding {addr} for the workers that connect to {}", path.display());
     threads::service("hold-port", move || serve(&socket, &listener)).map_err(|why| format!("cannot start: {why}"))?;
     loop {
         match signals.recv() {
             Ok(Signal::Stop(name)) => {
                 log::info!("{name}: stopping; the port closes");
-                // Another holder may start from now on.
-                let _ = fs::remove_file(path);
+                // Another holder may start from now on. One that runs already has made this file.
+                if own.is_some() && identity(path) == own {
+                    let _ = fs::remove_file(path);
+                }
                 return Ok(());
             }
             Ok(_) => {}
             Err(_) => return Err("no signal thread".into()),
         }
     }
+}
+
+/// Which file is at `path` now.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Tries again while this is the error. None: a signal came first.

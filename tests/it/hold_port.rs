@@ -199,6 +199,19 @@ fn a_holder_survives_clients_that_say_nothing_or_too_much() {
     assert_eq!(holder.end(Signal::INT), Some(0));
 }
 
+/// Someone has removed its socket, and another holder has made one of that name.
+#[test]
+fn a_holder_that_ends_leaves_the_socket_of_another_one() {
+    let socket = folder("handover-two-holders").join("port.sock");
+    let first = Holder::start(0, &socket);
+    std::fs::remove_file(&socket).unwrap();
+    let second = Holder::start(0, &socket);
+    assert_eq!(first.end(Signal::TERM), Some(0));
+    UnixStream::connect(&socket).expect("the other one listens there");
+    assert_eq!(second.end(Signal::TERM), Some(0));
+    assert!(!socket.exists());
+}
+
 #[test]
 fn a_holder_whose_port_is_taken_says_so_and_stops_when_asked() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
