@@ -157,7 +157,7 @@ impl Tegra {
                 }
                 if let (Some(millivolts), Some(milliamperes)) = (number(&of("in{}_input")), number(&of("curr{}_input")))
                 {
-                    rails.push((label, millivolts.unsigned_abs() * milliamperes.unsigned_abs() / 1000));
+                    rails.push((label, millivolts.unsigned_abs().saturating_mul(milliamperes.unsigned_abs()) / 1000));
                 }
                 for name in ["curr{}_crit_alarm", "curr{}_max_alarm"] {
                     if let Some(on) = number(&of(name)) {
@@ -175,7 +175,7 @@ impl Tegra {
             }
         }
         let board = rails.iter().find(|(label, _)| BOARD_RAILS.contains(&label.as_str())).map(|(_, mw)| *mw);
-        let sum = || (!rails.is_empty()).then(|| rails.iter().map(|(_, mw)| mw).sum());
+        let sum = || (!rails.is_empty()).then(|| rails.iter().fold(0_u64, |sum, (_, mw)| sum.saturating_add(*mw)));
         gpu.power_mw = board.or_else(sum).and_then(|mw| u32::try_from(mw).ok());
         gpu.power_alarm = alarm;
     }
@@ -185,7 +185,7 @@ impl Tegra {
         let chips = entries(&self.root.join("sys/class/hwmon"));
         let is_fan = |chip: &&PathBuf| text(&chip.join("name")).is_some_and(|name| name.contains("pwm"));
         let pwm = chips.iter().filter(is_fan).filter_map(|chip| number(&chip.join("pwm1")));
-        let percent: Vec<u32> = pwm.filter_map(|pwm| u32::try_from(pwm * 100 / 255).ok()).collect();
+        let percent: Vec<u32> = pwm.filter_map(|pwm| u32::try_from(pwm.saturating_mul(100) / 255).ok()).collect();
         (!percent.is_empty()).then_some(percent)
     }
 }

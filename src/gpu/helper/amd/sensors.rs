@@ -68,7 +68,7 @@ impl Sensors {
             // A card that drives its fan by itself leaves 0 here.
             (rpm, _) => {
                 let pulse = files.take("fan_percent", files::number(&self.file("pwm1")));
-                pulse.filter(|pulse| *pulse > 0 || rpm == Some(0)).map(|pulse| pulse * 100 / 255)
+                pulse.filter(|pulse| *pulse > 0 || rpm == Some(0)).map(|pulse| pulse.saturating_mul(100) / 255)
             }
         };
         gpu.fan_percent = share.and_then(|share| files.plausible("fan_percent", share)).map(|percent| vec![percent]);
