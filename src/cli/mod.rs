@@ -30,7 +30,8 @@ use std::process::ExitCode;
 use pico_args::Arguments;
 
 use crate::api::capability_names;
-use crate::config::settings;
+use crate::config::settings::{self, TlsCheck};
+use crate::outgoing;
 use crate::sys::exit::Exit;
 use crate::sys::version;
 use output::{print, refuse, usage};
@@ -88,7 +89,12 @@ fn with_settings(command: &str, mut args: Arguments) -> Exit {
         Ok(task) => task,
         Err(why) => return usage(command, &why),
     };
-    let settings = match settings::gather(&mut args, capability_names::problem) {
+    // Other commands need the file of one rule at most, and report it themselves.
+    let tls_problem: TlsCheck = match task {
+        Task::Serve => |rule| outgoing::tls(rule).err(),
+        _ => |_| None,
+    };
+    let settings = match settings::gather(&mut args, capability_names::problem, tls_problem) {
         Ok(settings) => settings,
         Err(settings::Error::Usage(why)) => return usage(command, &why),
         Err(settings::Error::Config(why)) => {

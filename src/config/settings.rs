@@ -11,6 +11,7 @@ use crate::config::fault::{self, Faults};
 use crate::config::secret::Secret;
 use crate::config::setting::{Kind, Setting};
 use crate::config::table::{self, Config, SETTINGS};
+use crate::config::tls::TlsRule;
 use crate::config::url::HttpUrl;
 use crate::sys::{limits, secrets};
 
@@ -54,11 +55,14 @@ impl Settings {
     }
 }
 
+/// Why the file of a `ca:` cannot be used.
+pub(crate) type TlsCheck = fn(&TlsRule) -> Option<String>;
+
 /// Takes the flags out of `args`, reads environment and secret files, and checks everything.
 ///
 /// # Errors
 /// The first flag that is not valid, else all settings that cannot be used.
-pub(crate) fn gather(args: &mut Arguments, name_problem: NameCheck) -> Result<Settings, Error> {
+pub(crate) fn gather(args: &mut Arguments, name_problem: NameCheck, tls_problem: TlsCheck) -> Result<Settings, Error> {
     let (mut values, mut wrong) = (Vec::new(), Vec::new());
     for setting in SETTINGS {
         let flag = given_flag(args, setting)?.map(|value| (value, Source::Flag));
@@ -71,6 +75,11 @@ pub(crate) fn gather(args: &mut Arguments, name_problem: NameCheck) -> Result<Se
         }
     }
     read_secret_files(&mut values, &mut wrong);
+    for (name, value, _) in values.iter().filter(|(name, ..)| name.ends_with("_TLS")) {
+        if let Some(why) = TlsRule::parse(value.trim()).and_then(|rule| tls_problem(&rule)) {
+            wrong.push(ConfigError::value(name, value, &why));
+        }
+    }
     let faults = Faults::parse(variable(fault::VARIABLE, &mut wrong).unwrap_or_default().trim());
     let faults = faults.unwrap_or_else(|error| {
         wrong.push(error);

@@ -113,6 +113,20 @@ fn a_wrong_setting_is_78_and_says_what_is_valid() {
 }
 
 #[test]
+fn files_of_certificates_are_among_the_wrong_settings_of_a_start() {
+    let env =
+        [("SERVER_PORT", "abc"), ("ORCH_TLS", "ca:/none"), ("NOTIFY_TLS", "ca:/dev/null"), ("PEERS_TLS", "ca:/none")];
+    let (status, _, err) = run(&mut with(&["serve"], &env));
+    let expect = [
+        "agent-net: SERVER_PORT=\"abc\": must be a port from 0 to 65535",
+        "agent-net: ORCH_TLS=\"ca:/none\": cannot open /none: no such file or directory",
+        "agent-net: NOTIFY_TLS=\"ca:/dev/null\": /dev/null contains no PEM certificate",
+        "agent-net: PEERS_TLS=\"ca:/none\": cannot open /none: no such file or directory",
+    ];
+    assert_eq!((status.code(), err.lines().collect::<Vec<_>>()), (Some(78), expect.to_vec()));
+}
+
+#[test]
 fn all_wrong_settings_are_reported_at_once() {
     let env = [
         ("SAMPLE_INTERVAL", "1"),

@@ -131,7 +131,7 @@ fn certificates_are_verified_with_the_given_root() {
     wrong.arg("serve").envs([("NOTIFY_URL", &*url), ("NOTIFY_TLS", "ca:/nonexistent"), ("SERVER_PORT", "0")]);
     let (status, _, err) = run(&mut wrong);
     assert_eq!(status.code(), Some(78), "{err}");
-    assert!(err.contains("NOTIFY_TLS: cannot open /nonexistent"), "{err}");
+    assert!(err.contains("NOTIFY_TLS=\"ca:/nonexistent\": cannot open /nonexistent"), "{err}");
 }
 
 #[test]

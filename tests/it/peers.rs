@@ -215,7 +215,7 @@ fn a_private_ca_is_trusted_where_it_is_named() {
     assert!(rows[0]["error"].as_str().is_some_and(|why| why.contains("certificate")), "{rows:#?}");
     let (status, _, err) =
         run(crate::harness::agent_net().args(["serve", "--server-port", "0"]).env("PEERS_TLS", "ca:/none"));
-    assert!(status.code() == Some(78) && err.contains("PEERS_TLS: cannot open /none"), "{err}");
+    assert!(status.code() == Some(78) && err.contains("PEERS_TLS=\"ca:/none\": cannot open /none"), "{err}");
 }
 
 #[test]
