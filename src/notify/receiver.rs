@@ -1,7 +1,5 @@
 //! The thread of one receiver: sends what is due, and waits. A receiver that hangs delays no other.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,7 @@ use super::notified_file::NotifiedBook;
 use super::row::Notifications;
 use crate::config::{NotifyTarget, SecretUrl};
 use crate::health::verdict::Verdict;
+use crate::sys::backoff::jitter;
 use crate::sys::limits::unix_now;
 use crate::sys::secrets;
 
@@ -200,9 +199,8 @@ impl Receiver {
     /// Takes what became of a message.
     fn took(&self, target: &NotifyTarget, event: &Arc<Event>, outcome: Outcome) {
         let accepted = outcome == Outcome::Accepted;
-        let jitter = (RandomState::new().hash_one(&event.id) % 1000) as f64 / 1000.0;
         let mut state = self.lock();
-        let line = state.delivery.see(event, outcome, self.common.now(), unix_now(), jitter);
+        let line = state.delivery.see(event, outcome, self.common.now(), unix_now(), jitter());
         // It stays done where an earlier message was on its way at the stop.
         state.done |= state.stopping && event.kind == EventKind::Stopping;
         let known = state.delivery.known().filter(|_| accepted).cloned();

@@ -1,5 +1,7 @@
 //! Waits between retries.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 /// Doubles from `first` to `last`; a success resets it.
@@ -26,6 +28,20 @@ impl Backoff {
     pub(crate) fn success(&mut self) {
         self.next = self.first;
     }
+}
+
+/// Random, 0..1. A part of the clock would not do: workers that lose an orchestrator at the same moment would all wait
+/// equally long.
+pub(crate) fn jitter() -> f64 {
+    // Each RandomState has keys of its own.
+    (RandomState::new().hash_one(0) % 1000) as f64 / 1000.0
+}
+
+#[test]
+fn workers_that_fail_at_the_same_moment_wait_differently() {
+    let waits: Vec<f64> = (0..100).map(|_| jitter()).collect();
+    assert!(waits.iter().all(|wait| (0.0..1.0).contains(wait)), "{waits:?}");
+    assert!(waits.iter().any(|wait| *wait < 0.5) && waits.iter().any(|wait| *wait >= 0.5), "{waits:?}");
 }
 
 #[test]

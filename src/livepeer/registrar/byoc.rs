@@ -9,6 +9,7 @@ use crate::livepeer::lease::{Action, Lease, RegistrationRow, RegistrationState, 
 use crate::livepeer::orchestrator::RegisterError;
 use crate::livepeer::pace::Registry;
 use crate::livepeer::registries::RegistryStatus;
+use crate::sys::backoff::jitter;
 use crate::sys::counters::Hint;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
@@ -162,7 +163,7 @@ impl Session {
 
     fn was_taken(&self, name: &mut NameLease, url: &str) {
         let renewal = name.lease.state() == RegistrationState::Registered;
-        name.lease.taken(self.now(), unix_now().fract());
+        name.lease.taken(self.now(), jitter());
         if renewal {
             log::debug!("renewed {} at {url}", name.name);
         } else {
@@ -181,7 +182,7 @@ impl Session {
 
     /// `what` has failed.
     fn was_refused(&self, name: &mut NameLease, url: &str, why: RegisterError, what: &'static str) {
-        let wait = name.lease.refused(self.now(), unix_now().fract()).as_secs_f64().max(1.0);
+        let wait = name.lease.refused(self.now(), jitter()).as_secs_f64().max(1.0);
         let same = name.error.as_ref() == Some(&why) && name.failed == what;
         if same || self.is_optional(&why) {
             log::debug!("{} at {url}: {}; retrying in {wait:.0} s", name.name, why.cause());

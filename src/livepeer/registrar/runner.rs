@@ -13,6 +13,7 @@ use crate::livepeer::orchestrator::runner::Discovery;
 use crate::livepeer::pace::Registry;
 use crate::livepeer::registries::RegistryStatus;
 use crate::livepeer::runner::{self, Beat, BeatResult, Cards, Follow, MODE, Runner, RunnerStatus};
+use crate::sys::backoff::jitter;
 use crate::sys::json::json;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
@@ -257,7 +258,7 @@ impl Session {
         {
             log::info!("live runner {}: {note}", self.offer.runner.id);
         }
-        let news = entry.runner.answered(now, answer, unix_now().fract());
+        let news = entry.runner.answered(now, answer, jitter());
         if !entry.is_live() {
             entry.follow.reset();
         }
