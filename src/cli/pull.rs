@@ -7,7 +7,7 @@ use super::{output, stop};
 use crate::config::model_name_problem;
 use crate::config::settings::Settings;
 use crate::ollama::client::OllamaClient;
-use crate::ollama::pull::{self, Progress};
+use crate::ollama::pull::{self, Progress, PullCause};
 use crate::outgoing;
 use crate::sys::exit::Exit;
 use crate::sys::limits;
@@ -44,7 +44,7 @@ pub(super) fn run(settings: &Settings, model: Option<&str>) -> Exit {
         Ok(()) => output::print(&format!("{model} is pulled\n")),
         Err(error) => {
             output::complain(&format!("cannot pull {model}: {}", error.why));
-            Exit::Failed
+            if error.cause == PullCause::NoAnswer { Exit::Unknown } else { Exit::Failed }
         }
     }
 }

@@ -206,8 +206,8 @@ impl OllamaClient {
             model: &'a str,
             stream: bool,
         }
-        let failed = |why: &ureq::Error| PullError::other(errors::no_answer(why));
-        self.watched(PullError::other, |agent| {
+        let failed = |why: &ureq::Error| PullError::no_answer(errors::no_answer(why));
+        self.watched(PullError::no_answer, |agent| {
             let request = self.post(agent, "/api/pull").config();
             let request = request.timeout_recv_response(Some(PULL_HEAD)).timeout_per_read(Some(PULL_SILENCE)).build();
             let mut reply = send(request, &Body { model, stream: true }).map_err(|why| failed(&why))?;

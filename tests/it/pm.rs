@@ -380,10 +380,13 @@ fn six_hundred_tickets_and_bad_ones() {
     let (code, found) = json_of(&format!("ticket --payment {}", wallet.payment_of(&[(5, signature)])));
     assert_eq!((code, &found["tickets"][0]["signature_valid"]), (1, &json!(false)));
     assert!(found["problems"][0].as_str().unwrap().contains("1 signatures are not valid"), "{found}");
-    for (payment, part) in
-        [("", "empty"), ("?", "not valid base64"), ("AAAA", "net.Payment"), ("@/nonexistent", "cannot open it")]
-    {
-        check_refused(&["ticket".into(), "--payment".into(), payment.into()], 64, part);
+    for (payment, code, part) in [
+        ("", 64, "empty"),
+        ("?", 64, "not valid base64"),
+        ("AAAA", 64, "net.Payment"),
+        ("@/nonexistent", 78, "cannot open it"),
+    ] {
+        check_refused(&["ticket".into(), "--payment".into(), payment.into()], code, part);
     }
     check_refused(
         &words(&format!("ticket --payment {} --recipient-rand 0xzz", wallet.payment([1]))),

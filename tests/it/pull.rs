@@ -102,30 +102,32 @@ fn a_stop_says_how_to_go_on() {
 #[test]
 fn a_failed_pull_is_explained_in_one_line() {
     let error = |text: &str| Answer::Stream(vec![line(r#"{"status":"pulling manifest"}"#), line(text)]);
-    for (answer, part) in [
+    for (answer, code, part) in [
         (
             error(r#"{"error":"pull model manifest: file does not exist"}"#),
+            1,
             "lab:1: the registry does not have this model",
         ),
-        (error(r#"{"error":"write: no space left on device"}"#), "disk is full"),
+        (error(r#"{"error":"write: no space left on device"}"#), 1, "disk is full"),
         (
             error(
                 r#"{"error":"max retries exceeded: Get \"https://h.example/blobs/sha256/26/260401/data?X-Amz-Signature=de2b\": EOF"}"#,
             ),
+            1,
             "lab:1: the connection to the registry was cut",
         ),
-        (error("garbage"), "not a line of a pull"),
-        (Answer::HangUp, "lab:1: "),
-        (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), "invalid model name"),
+        (error("garbage"), 1, "not a line of a pull"),
+        (Answer::HangUp, 3, "lab:1: Ollama is not responding"),
+        (Answer::Status(400, r#"{"error":"invalid model name"}"#.into()), 1, "invalid model name"),
     ] {
         let fake = ollama(answer);
         let (status, out, err) = run(agent_net().args(["pull", "lab:1", "--ollama-url", &fake.url()]));
-        assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
+        assert_eq!((status.code(), out.as_str()), (Some(code), ""), "{err}");
         assert!(err.lines().last().unwrap().contains(part), "{part:?} is not in {err}");
         assert!(!err.contains("X-Amz"), "{err}");
     }
     let (status, _, err) = run(agent_net().args(["pull", "lab:1", "--ollama-url", "http://127.0.0.1:9"]));
-    assert_eq!(status.code(), Some(1), "{err}");
+    assert_eq!(status.code(), Some(3), "{err}");
     let unreachable =
         "cannot pull lab:1: Ollama is not responding: connection refused. Start Ollama, or check OLLAMA_URL.";
     assert!(err.contains(unreachable), "{err}");

@@ -10,9 +10,28 @@ use crate::livepeer::payments::ticket;
 use crate::sys::exit::Exit;
 use crate::sys::text_file;
 
+struct Asked {
+    /// Of --payment.
+    source: String,
+    rand: Option<BigInt>,
+    json: bool,
+}
+
 pub(super) fn run(mut args: Arguments) -> Exit {
-    let (payment, rand, json) = match parse(&mut args).and_then(|parsed| arguments::finish(args).map(|()| parsed)) {
-        Ok(parsed) => parsed,
+    let asked = match parse(&mut args).and_then(|asked| arguments::finish(args).map(|()| asked)) {
+        Ok(asked) => asked,
+        Err(why) => return usage("pm ticket", &why),
+    };
+    let Asked { source, rand, json } = asked;
+    let header = match header(&source) {
+        Ok(header) => header,
+        Err(why) => {
+            complain(&why);
+            return Exit::Config;
+        }
+    };
+    let payment = match Payment::decode(&header) {
+        Ok(payment) => payment,
         Err(why) => return usage("pm ticket", &why),
     };
     if rand.as_ref().is_some_and(|rand| !payment.is_rand(rand)) {
@@ -28,15 +47,18 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     }
 }
 
-fn parse(args: &mut Arguments) -> Result<(Payment, Option<BigInt>, bool), String> {
+fn parse(args: &mut Arguments) -> Result<Asked, String> {
     let json = args.contains("--json");
     let rand: Option<String> = args.opt_value_from_str("--recipient-rand").map_err(|why| why.to_string())?;
     let rand = rand.map(|text| ticket::number(&text).ok_or("--recipient-rand: must be a number below 2^256"));
-    let source = arguments::required(args, "--payment")?;
-    let header = match (source.as_str(), source.strip_prefix('@')) {
-        ("-", _) => text_file::read("-").map_err(|why| format!("standard input: {why}"))?,
-        (_, Some(path)) => text_file::read(path).map_err(|why| format!("{path}: {why}"))?,
-        (header, None) => header.to_owned(),
-    };
-    Ok((Payment::decode(&header)?, rand.transpose()?, json))
+    Ok(Asked { source: arguments::required(args, "--payment")?, rand: rand.transpose()?, json })
+}
+
+/// The header that `source` is or names; or why its file cannot be read.
+fn header(source: &str) -> Result<String, String> {
+    match (source, source.strip_prefix('@')) {
+        ("-", _) => text_file::read("-").map_err(|why| format!("standard input: {why}")),
+        (_, Some(path)) => text_file::read(path).map_err(|why| format!("{path}: {why}")),
+        (header, None) => Ok(header.to_owned()),
+    }
 }

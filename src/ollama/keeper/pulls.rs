@@ -48,7 +48,7 @@ impl Pulls {
                     self.cuts, far.percent
                 )
             }
-            PullCause::Cut | PullCause::Other => why.clone(),
+            PullCause::Cut | PullCause::NoAnswer | PullCause::Other => why.clone(),
         }
     }
 

@@ -21,12 +21,18 @@ pub(crate) enum PullCause {
     WrongBytes,
     /// The transfer was interrupted; the next try resumes.
     Cut,
+    /// Ollama itself could not be reached, or stopped answering.
+    NoAnswer,
     Other,
 }
 
 impl PullError {
     pub(crate) fn other(why: impl Into<String>) -> Self {
         Self { why: why.into(), cause: PullCause::Other }
+    }
+
+    pub(crate) fn no_answer(why: impl Into<String>) -> Self {
+        Self { why: why.into(), cause: PullCause::NoAnswer }
     }
 }
 
