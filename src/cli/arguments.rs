@@ -1,6 +1,7 @@
 //! What commands do with their arguments beside reading their own options.
 
 use std::ffi::OsStr;
+use std::str::FromStr;
 
 use pico_args::Arguments;
 
@@ -15,6 +16,15 @@ pub(super) fn asks_for_help(args: &Arguments) -> bool {
 pub(super) fn required(args: &mut Arguments, name: &'static str) -> Result<String, String> {
     let value: Option<String> = args.opt_value_from_str(name).map_err(|why| why.to_string())?;
     value.ok_or_else(|| format!("missing option {name}"))
+}
+
+/// The number of an option that may be given; `valid` describes it.
+///
+/// # Errors
+/// A sentence: it has no value, or another one.
+pub(super) fn number<T: FromStr>(args: &mut Arguments, name: &'static str, valid: &str) -> Result<Option<T>, String> {
+    let value: Option<String> = args.opt_value_from_str(name).map_err(|why| why.to_string())?;
+    value.map(|text| text.parse().map_err(|_| format!("{name}={text:?}: must be {valid}"))).transpose()
 }
 
 /// # Errors

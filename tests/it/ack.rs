@@ -121,7 +121,8 @@ fn without_a_worker_it_says_what_to_do() {
     other.wait().unwrap();
     check(ack(None, &["--pid", "4194304"]), 3, &["not a running worker"]);
     for pid in ["x", "-1", "99999999999"] {
-        check(ack(None, &["--pid", pid]), 64, &["agent-net ack --help"]);
+        let wrong = format!("--pid={pid:?}: must be the number of a process; see agent-net ack --help");
+        check(ack(None, &["--pid", pid]), 64, &[&wrong]);
     }
     // Something else listens there.
     fs::remove_file(dir.join("control.sock")).unwrap();

@@ -20,7 +20,7 @@ pub(super) fn run(mut args: Arguments) -> Exit {
 
 fn parse(args: &mut Arguments) -> Result<(Odds, bool), String> {
     let json = args.contains("--json");
-    let tickets = args.opt_value_from_str("--tickets").map_err(|why| format!("--tickets: {why}"))?;
+    let tickets = arguments::number(args, "--tickets", "a whole number of tickets")?;
     let ticket_ev = amount_of(args, "--ticket-ev")?;
     let face_value = amount_of(args, "--face-value")?;
     Ok((Odds::of(&ticket_ev, &face_value, tickets)?, json))
