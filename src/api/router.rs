@@ -7,6 +7,7 @@ use super::capability_names;
 use super::routes::{Access, JOB_PATH, ROUTES, Route};
 use crate::http::refusal::Refusal;
 use crate::http::request::Request;
+use crate::livepeer::runner::HEALTH_URL;
 use crate::sys::error_codes::ErrorCode;
 
 /// The table of routes, with what the settings add to it.
@@ -37,7 +38,7 @@ struct Place {
     name: &'static str,
     /// Of the table.
     path: &'static str,
-    /// Below the path of CAPABILITY_URL: only jobs are there.
+    /// Below the path of CAPABILITY_URL: only jobs are there, and the health_url of a static runner.
     below: bool,
 }
 
@@ -46,7 +47,7 @@ impl Place {
         let visible = match route.access {
             Access::Jobs => true,
             Access::Redirected => proxied,
-            Access::Open | Access::Token => !proxied && !self.below,
+            Access::Open | Access::Token => !proxied && (!self.below || route.path == HEALTH_URL),
         };
         visible && route.path == self.path
     }

@@ -13,7 +13,7 @@ use super::lease;
 
 pub(crate) use answer::{BeatAnswer, beat_answer, lists_runners};
 pub(crate) use card::{Cards, metadata};
-pub(crate) use entry::{Beat, MODE, RunnerStatus, static_entry};
+pub(crate) use entry::{Beat, HEALTH_URL, MODE, RunnerStatus, static_entry};
 pub(crate) use follow::Follow;
 
 /// Until the orchestrator says otherwise.

@@ -142,7 +142,12 @@ fn jobs_may_come_below_the_path_of_capability_url() {
         assert_eq!(found(&router, &redirected), Ok(("GET", "/", Access::Redirected)));
     }
     assert_eq!(job("GET", "/base/v1/"), (Some("/"), Err(405)));
-    // Nothing but jobs is there.
+    // go-livepeer appends the health_url of a static runner to its runner_url, which is CAPABILITY_URL.
+    let router = Router::new(&["nyc".into()], "/base/v1", None);
+    let health = ask("GET", "/base/v1/ready?model=x");
+    assert_eq!(found(&router, &health), Ok(("GET", "/ready", Access::Token)));
+    assert_eq!(found(&router, &Request { proxied: true, ..health }), Err(404));
+    // Nothing else is there.
     for path in
         ["/base/v1/gpu", "/base/v1/metrics", "/base/v1nyc", "/base/nyc", "/base/v1/base/v1/nyc", "/base/v1//nyc"]
     {

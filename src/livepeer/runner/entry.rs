@@ -46,6 +46,9 @@ impl RunnerStatus {
     }
 }
 
+/// The path at which go-livepeer probes a static runner. It appends it to the runner's URL.
+pub(crate) const HEALTH_URL: &str = "/ready";
+
 /// This worker's entry for a runners.json (-liveRunnerConfig): an operator's own list, which needs no secret and probes
 /// GET /ready. On-chain orchestrators require a price, and clients may filter by GPU.
 pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32, cards: &Cards) -> String {
@@ -74,7 +77,7 @@ pub(crate) fn static_entry(own: &RunnerConfig, url: &str, capacity: u32, cards: 
         label: &own.id,
         routing: "label",
         runner_url: url,
-        health_url: "/ready",
+        health_url: HEALTH_URL,
         healthy_status_code: 200,
         app: &own.app,
         version: env!("CARGO_PKG_VERSION"),
