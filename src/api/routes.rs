@@ -154,7 +154,7 @@ pub(crate) const ROUTES: &[Route] = &[
         path: JOB_PATH,
         summary: "The report, as the answer to a job",
         details: "The body is a JSON object with an agent_id of 1 to 256 characters. Other keys and any Content-Type are \
-                  accepted. Livepeer-Payment and Livepeer are used only if TICKET_SUBMIT_URL is set.",
+                  accepted. Livepeer-Payment is used only with Livepeer, and if TICKET_SUBMIT_URL is set.",
         ..JOB
     },
     Route { path: "/agent-net", summary: "The same as POST /gpu-check", ..JOB },

@@ -36,10 +36,10 @@ pub(crate) struct KeepAlive {
 
 pub(super) const MODEL: Kind = Kind::Names(16, "models", model_name_problem);
 
-pub(super) const KEEP_ALIVE: Kind =
-    Kind::Other("a duration from 10s such as 15m or 1h30m, a number of seconds, or -1 (indefinitely)", |text| {
-        KeepAlive::parse(text).is_some()
-    });
+pub(super) const KEEP_ALIVE: Kind = Kind::Other(
+    "a duration from 10s such as 15m or 1h30m, a number of seconds from 10, or -1 (indefinitely)",
+    |text| KeepAlive::parse(text).is_some(),
+);
 
 /// More often, probes would be a load of their own.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);

@@ -64,7 +64,7 @@ const fn retry(seconds: u32, row: ErrorRow) -> ErrorRow {
 /// In the order of [`ErrorCode`].
 pub(crate) const ERRORS: &[ErrorRow] = &[
     row(BadJson, 400, "bad_json", "The body is not a JSON object.", "Send {\"agent_id\":\"my-agent\"}."),
-    row(MissingAgentId, 400, "missing_agent_id", "The object has no agent_id.", "Add it."),
+    row(MissingAgentId, 400, "missing_agent_id", "The object has no agent_id, or it is null.", "Add it."),
     row(
         BadAgentId,
         400,
