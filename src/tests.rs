@@ -273,7 +273,7 @@ proptest! {
 
     #[test]
     fn answers_of_a_registry(status in 100..600_u16, body in outside_text(RUNNERS)) {
-        let _ = runner::beat_answer(status, &body, None);
+        let _ = runner::beat_answer(status, &body, None, None);
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Orchestrator {
         };
         let (status, text) =
             self.post("/capability/register", "application/json", json(&body).as_bytes(), REGISTER_DEADLINE)?;
-        self.accepted(status, &text)
+        self.accepted(status, &text::without(&text, token.map(Secret::expose)))
     }
 
     /// Unregisters `name`, which is the whole body.
@@ -204,14 +204,6 @@ impl Orchestrator {
         let body = name.as_bytes();
         let (status, text) = self.post("/capability/unregister", "text/plain", body, UNREGISTER_DEADLINE)?;
         self.accepted(status, &text)
-    }
-
-    fn accepted(&self, status: u16, text: &str) -> Result<(), RegisterError> {
-        match status {
-            200 if is_web_page(text) => Err(RegisterError::WebPage),
-            200 => Ok(()),
-            _ => Err(rejection(status, text, self.secret.is_some())),
-        }
     }
 
     /// Checks for BYOC and the secret without changing anything: GETs the register route and unregisters an unused name.
@@ -227,10 +219,22 @@ impl Orchestrator {
         match reply.status().as_u16() {
             // It expects another method.
             200..=299 | 405 => {}
-            status => return Err(rejection(status, &text_of(&mut reply)?, self.secret.is_some())),
+            status => return Err(self.rejection(status, &text_of(&mut reply)?)),
         }
         let name = format!("agent-net-doctor-{:x}", RandomState::new().hash_one(0));
         self.unregister(&name).map(|()| clock)
+    }
+
+    fn accepted(&self, status: u16, text: &str) -> Result<(), RegisterError> {
+        match status {
+            200 if is_web_page(text) => Err(RegisterError::WebPage),
+            200 => Ok(()),
+            _ => Err(self.rejection(status, text)),
+        }
+    }
+
+    fn rejection(&self, status: u16, text: &str) -> RegisterError {
+        rejection(status, text, self.secret.as_ref().map(Secret::expose))
     }
 
     /// POST with the orchestrator's secret: status and text of the answer.
@@ -283,11 +287,11 @@ pub(crate) fn is_web_page(text: &str) -> bool {
     text.trim_start().starts_with('<')
 }
 
-/// Three different mistakes are a 400: only the text distinguishes them.
-fn rejection(status: u16, text: &str, secret_sent: bool) -> RegisterError {
-    let shown = || text::start(text, MAX_SHOWN);
+/// Three different mistakes are a 400: only the text distinguishes them. `secret`: what was sent.
+fn rejection(status: u16, text: &str, secret: Option<&str>) -> RegisterError {
+    let shown = || text::start(&text::without(text, secret), MAX_SHOWN);
     match status {
-        400 if text.contains("invalid authorization") => RegisterError::WrongSecret { sent: secret_sent },
+        400 if text.contains("invalid authorization") => RegisterError::WrongSecret { sent: secret.is_some() },
         400 if text.contains("HTTP request to an HTTPS server") => RegisterError::PlainHttpToTls,
         400 => RegisterError::BadBody(shown()),
         404 => RegisterError::NoByoc,
@@ -300,7 +304,7 @@ fn rejection(status: u16, text: &str, secret_sent: bool) -> RegisterError {
 fn rejections_are_distinguished_by_their_text() {
     #[track_caller]
     fn check(status: u16, text: &str, part: &str) {
-        let shown = rejection(status, text, true).to_string();
+        let shown = rejection(status, text, Some("s3cret")).to_string();
         assert!(shown.contains(part), "{shown}");
     }
     check(400, "invalid authorization", "secret rejected. Set ORCH_SECRET");
@@ -309,4 +313,5 @@ fn rejections_are_distinguished_by_their_text() {
     check(404, "404 page not found", "no BYOC");
     check(307, "", "not followed");
     check(502, "bad gateway\n", "502: bad gateway");
+    check(400, "Authorization: s3cret", "rejected: Authorization: ***");
 }

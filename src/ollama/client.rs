@@ -122,6 +122,17 @@ impl OllamaClient {
         errors::refusal(reply, text, &self.base, path, self.credentials.kind())
     }
 
+    /// An error without the login that was sent.
+    fn said(&self, error: &str) -> String {
+        let login = self.credentials.header();
+        text::without(error, login.as_deref().and_then(|login| Some(login.split_once(' ')?.1)))
+    }
+
+    /// What could be read of an error.
+    fn error_body(&self, reply: &mut Response<Body>) -> Vec<u8> {
+        self.said(&String::from_utf8_lossy(&start_of_body(reply))).into_bytes()
+    }
+
     /// The same for routes that Ollama itself answers with JSON errors.
     fn not_ollama(&self, reply: &Response<Body>, text: &str, path: &str) -> Option<String> {
         let known = self.refusal(reply, text, path).filter(|trouble| trouble.cure.is_some());
@@ -168,7 +179,7 @@ impl OllamaClient {
             let body = reply.body_mut().with_config().limit(route.max_body).read_to_vec();
             body.map_err(|why| errors::trouble(&why))?
         } else {
-            start_of_body(&mut reply)
+            self.error_body(&mut reply)
         };
         let start = String::from_utf8_lossy(&body[..body.len().min(START)]);
         let refusal = self.refusal(&reply, &start, route.path);
@@ -213,7 +224,7 @@ impl OllamaClient {
             let mut reply = send(request, &Body { model, stream: true }).map_err(|why| failed(&why))?;
             let status = reply.status().as_u16();
             if status != 200 {
-                let text = small_body(&mut reply).map_err(|why| failed(&why))?;
+                let text = self.said(&small_body(&mut reply).map_err(|why| failed(&why))?);
                 // The registry's errors come after a 200; Ollama's own are a 400 or a 500.
                 if let Some(trouble) = self.refusal(&reply, &text, "/api/pull").filter(|known| known.cure.is_some()) {
                     return Err(PullError::other(trouble.to_string()));

@@ -24,6 +24,11 @@ pub(crate) fn sentence(text: &str) -> String {
     sentence
 }
 
+/// What a peer said, without the secret that it was sent and may repeat.
+pub(crate) fn without(said: &str, secret: Option<&str>) -> String {
+    secret.filter(|secret| !secret.is_empty()).map_or_else(|| said.to_owned(), |secret| said.replace(secret, "***"))
+}
+
 /// The start of a text as one line, at most `most` characters.
 pub(crate) fn start(text: &str, most: usize) -> String {
     one_line(text.trim()).chars().take(most).collect()

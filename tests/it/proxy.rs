@@ -203,7 +203,19 @@ fn tls_to_a_plain_port_is_named() {
     assert!(out.contains(said) && out.contains("Use http:// in OLLAMA_URL"), "{out}{err}");
     let ca = [("OLLAMA_TLS", "ca:/nonexistent.pem")];
     let (status, out, err) = run(agent_net().arg("serve").env("SERVER_PORT", "0").envs(ca));
-    assert!(status.code() == Some(78) && err.contains("OLLAMA_TLS: cannot open /nonexistent.pem"), "{out}{err}");
+    assert!(status.code() == Some(78) && err.contains("cannot open /nonexistent.pem"), "{out}{err}");
     let (_, out, _) = run(agent_net().arg("doctor").envs(ca));
     assert!(out.contains("OLLAMA_TLS: cannot open /nonexistent.pem"), "{out}");
+}
+
+#[test]
+fn a_login_that_a_proxy_repeats_is_not_shown() {
+    let ollama = FakeOllama::new();
+    let proxy = FakeLogin::before(ollama.addr(), "");
+    let body = "no access with Bearer t0ken-to-repeat";
+    proxy.answer(format!("HTTP/1.1 500 Internal Server Error\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    let url = format!("http://{}", proxy.addr());
+    let worker = Worker::start(&[("OLLAMA_URL", &url), ("OLLAMA_TOKEN", "t0ken-to-repeat")]);
+    let report = worker.report_when("OLLAMA_DOWN", |report| codes(report).contains(&"OLLAMA_DOWN"));
+    assert!(report.to_string().contains("no access with Bearer ***"), "{report:#}");
 }

@@ -37,9 +37,9 @@ impl Orchestrator {
         };
         let failed = |why: &RegisterError| BeatAnswer::Failed { kind: why.kind(), why: why.to_string() };
         match self.send(&to.join("/runners/heartbeat"), secret, "application/json", body.as_bytes(), timeout) {
-            Ok((status, text)) => match rejection(status, &text, secret.is_some()) {
+            Ok((status, text)) => match rejection(status, &text, secret) {
                 why @ (RegisterError::PlainHttpToTls | RegisterError::Redirected(_)) => failed(&why),
-                _ => runner::beat_answer(status, &text, beat.price_info),
+                _ => runner::beat_answer(status, &text, secret, beat.price_info),
             },
             Err(why) => failed(&why),
         }
@@ -72,7 +72,7 @@ impl Orchestrator {
         match reply.status().as_u16() {
             200 => {}
             404 => return Ok(Discovery::Absent),
-            status => match rejection(status, &text_of(&mut reply)?, false) {
+            status => match rejection(status, &text_of(&mut reply)?, None) {
                 why @ (RegisterError::PlainHttpToTls | RegisterError::Redirected(_)) => return Err(why),
                 _ => return Err(RegisterError::Other(status, "GET /discovery".into())),
             },

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::config::Secret;
 use crate::config::go;
 use crate::config::price::Price;
+use crate::sys::text;
 
 /// An orchestrator's answer to a beat.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub(crate) enum BeatAnswer {
     },
 }
 
-/// Reads an answer by its status, and by its text where that is ambiguous. `price`: the price that was sent.
-pub(crate) fn beat_answer(status: u16, body: &str, price: Option<&Price>) -> BeatAnswer {
+/// Reads an answer by its status, and by its text where that is ambiguous. `secret` and `price`: what was sent.
+pub(crate) fn beat_answer(status: u16, body: &str, secret: Option<&str>, price: Option<&Price>) -> BeatAnswer {
     #[derive(Deserialize)]
     struct Taken {
         runner_id: String,
@@ -49,7 +50,7 @@ pub(crate) fn beat_answer(status: u16, body: &str, price: Option<&Price>) -> Bea
         heartbeat_ttl: Option<String>,
         orchestrator: Option<String>,
     }
-    let words = || crate::sys::text::start(body, 200);
+    let words = || text::start(&text::without(body, secret), 200);
     let failed = |why: String| BeatAnswer::Failed { kind: "no_answer", why };
     match status {
         200 => match serde_json::from_slice::<Taken>(body.as_bytes()) {

@@ -180,7 +180,7 @@ fn refusals_have_their_own_delays() {
 
 #[test]
 fn answers_are_read_by_their_status() {
-    let answer = |status, body| beat_answer(status, body, None);
+    let answer = |status, body| beat_answer(status, body, Some("s3cret"), None);
     let taken =
         r#"{"runner_id":"a","heartbeat_interval":"1m30s","heartbeat_ttl":"5m0s","heartbeat_secret":"x","o2r":{}}"#;
     let (secret, orchestrator) = (Some("x".into()), None);
@@ -204,6 +204,7 @@ fn answers_are_read_by_their_status() {
     assert_eq!(answer(404, "live runners are not supported\n"), BeatAnswer::Absent);
     assert_eq!(answer(404, "404 page not found\n"), BeatAnswer::Absent);
     assert_eq!(answer(400, "capacity\nmust be >= 0\n"), BeatAnswer::Rejected("capacity must be >= 0".into()));
+    assert_eq!(answer(403, "not s3cret"), BeatAnswer::Rejected("not ***".into()));
     assert!(matches!(answer(503, ""), BeatAnswer::Failed { .. }));
 }
 
@@ -212,7 +213,9 @@ fn a_rejected_price_names_the_setting() {
     #[track_caller]
     fn check(words: &str, price: &str, part: &str) {
         let price = Price::parse(price);
-        let BeatAnswer::Rejected(words) = beat_answer(400, words, price.as_ref()) else { panic!("it is rejected") };
+        let BeatAnswer::Rejected(words) = beat_answer(400, words, None, price.as_ref()) else {
+            panic!("it is rejected")
+        };
         assert!(words.contains(part), "{words}");
         assert_eq!(words.contains("RUNNER_PRICE"), !part.is_empty(), "{words}");
     }
@@ -236,7 +239,7 @@ fn a_list_is_what_discovery_answers() {
 /// A recorded answer: its status and its body.
 fn recorded(text: &str) -> BeatAnswer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    beat_answer(head.split(' ').nth(1).unwrap().parse().unwrap(), body, None)
+    beat_answer(head.split(' ').nth(1).unwrap().parse().unwrap(), body, None, None)
 }
 
 macro_rules! recording {

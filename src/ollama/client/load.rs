@@ -98,7 +98,10 @@ impl OllamaClient {
         let request = self.post(agent, path).config().timeout_global(Some(deadline)).build();
         let mut reply = send(request, ask).map_err(failure)?;
         let status = reply.status().as_u16();
-        let text = small_body(&mut reply).map_err(failure)?;
+        let mut text = small_body(&mut reply).map_err(failure)?;
+        if status != 200 {
+            text = self.said(&text);
+        }
         let waited = started.elapsed();
         if self.proxy_timed_out(status, waited) {
             let why = format!(

@@ -6,7 +6,7 @@ use serde::Serialize;
 use ureq::http::Response;
 use ureq::{Body, Error, Timeout};
 
-use super::{CONNECT, OllamaClient, SHORTEST, send, start_of_body};
+use super::{CONNECT, OllamaClient, SHORTEST, send};
 use crate::ollama::errors;
 use crate::ollama::probe::answer::{self, Outcome, TOKENS};
 use crate::outgoing::{is_unsent, words};
@@ -94,7 +94,7 @@ impl OllamaClient {
             let body = reply.body_mut().with_config().limit(MAX_BODY).read_to_vec();
             body.map_err(|why| Outcome::Failed(unfinished(&why, timer)))?
         } else {
-            start_of_body(&mut reply)
+            self.error_body(&mut reply)
         };
         if self.proxy_timed_out(status, timer.started.elapsed()) {
             return Err(Outcome::Silent);
