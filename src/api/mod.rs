@@ -5,6 +5,7 @@ pub(crate) mod answers;
 pub(crate) mod capability_names;
 pub(crate) mod codes_answer;
 pub(crate) mod dispatcher;
+pub(crate) mod fields;
 pub(crate) mod gpu_row;
 pub(crate) mod hardware;
 pub(crate) mod job;

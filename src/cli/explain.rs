@@ -1,5 +1,7 @@
 //! `explain`: what a public name means.
 
+use std::borrow::Cow;
+
 use pico_args::Arguments;
 
 use super::names;
@@ -12,7 +14,7 @@ pub(super) fn run(mut args: Arguments) -> Exit {
     let json = args.contains("--json");
     let words = args.finish();
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-    match words.as_slice() {
+    match route_alone(&words).as_slice() {
         [] => output::print(&list(json)),
         [option, ..] if option.starts_with('-') => usage("explain", &format!("unknown option {option}")),
         [name] => match names::find(name) {
@@ -21,6 +23,15 @@ pub(super) fn run(mut args: Arguments) -> Exit {
             None => usage("explain", &unknown(name)),
         },
         [_, more, ..] => usage("explain", &format!("unexpected argument {more:?}: give one name")),
+    }
+}
+
+/// `GET /gpu` and `/ready?model=NAME` are routes with more than their name.
+fn route_alone<'a>(words: &'a [Cow<'_, str>]) -> Vec<&'a str> {
+    let words: Vec<&str> = words.iter().flat_map(|word| word.split(' ')).collect();
+    match words.as_slice() {
+        [.., path] if words.len() <= 2 && path.starts_with('/') => vec![path.split('?').next().unwrap_or_default()],
+        _ => words,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `agent-net explain`: finds what a public name means, whatever kind of name it is.
 
-use crate::api::{metrics, routes};
+use crate::api::{fields, metrics, routes};
 use crate::config::table;
 use crate::gpu::readings;
 use crate::health::codes;
@@ -10,7 +10,7 @@ use crate::sys::order;
 
 /// All kinds of names; another kind is another row.
 const NAMES: &[Names] =
-    &[codes::NAMES, table::NAMES, readings::NAMES, metrics::NAMES, error_codes::NAMES, routes::NAMES];
+    &[codes::NAMES, table::NAMES, readings::NAMES, metrics::NAMES, error_codes::NAMES, routes::NAMES, fields::NAMES];
 
 /// The first kind that has the name wins.
 pub(crate) fn find(name: &str) -> Option<Explanation> {
@@ -32,11 +32,12 @@ pub(crate) fn closest(name: &str) -> Vec<&'static str> {
     near_by.into_iter().filter(near).take(5).map(|(_, name)| name).collect()
 }
 
-/// Letters to insert, remove or replace (Levenshtein). A name that contains the wanted one, or the reverse, is near.
+/// Letters to insert, remove or replace (Levenshtein). A name that contains the wanted one is near, and one
+/// that is the greater part of it.
 fn distance(wanted: &[char], name: &str) -> usize {
     let name: Vec<char> = name.chars().map(|letter| letter.to_ascii_uppercase()).collect();
     let within = |short: &[char], long: &[char]| short.len() > 2 && long.windows(short.len()).any(|part| part == short);
-    if within(wanted, &name) || within(&name, wanted) {
+    if within(wanted, &name) || (name.len() * 2 > wanted.len() && within(&name, wanted)) {
         return 1;
     }
     let mut row: Vec<usize> = (0..=name.len()).collect();

@@ -108,12 +108,23 @@ fn a_name_is_explained() {
     let (rc, out, _) = explain(&["TEMP_HIGH", "--json"]);
     let json: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((rc, &json["name"], &json["kind"]), (0, &"TEMP_HIGH".into(), &"reason code".into()));
+    for (args, expect) in [
+        (&["GET", "/gpu"][..], "/gpu: route\n\nGET:\n"),
+        (&["get /gpu"], "/gpu: route\n"),
+        (&["/ready?model=NAME"], "/ready: route\n"),
+        (&["vendor"], "vendor: JSON field\n\nGpu:\n  One of: nvidia, amd."),
+        (&["failed"], "failed: JSON field\n\nGpu:\n  Readings that failed"),
+        (&["temperature_c"], "temperature_c: reading\n"),
+    ] {
+        let (rc, out, err) = explain(args);
+        assert!(rc == 0 && out.starts_with(expect), "{args:?}: {out}{err}");
+    }
     let (rc, out, err) = explain(&["TEMP_HIHG"]);
     assert_eq!((rc, out.as_str(), err.lines().count()), (64, "", 1));
     assert!(err.contains("unknown name \"TEMP_HIHG\"; did you mean TEMP_HIGH"), "{err}");
     let (rc, out, err) = explain(&["zzzzzzzzzzzz\n"]);
     assert_eq!((rc, out.as_str(), err.lines().count()), (64, "", 1), "{err}");
-    for args in [&["--jsn"][..], &["TEMP_HIGH", "NO_GPU"]] {
+    for args in [&["--jsn"][..], &["TEMP_HIGH", "NO_GPU"], &["GET", "/gpu", "/gpu"]] {
         assert_eq!(explain(args).0, 64, "{args:?}");
     }
 }

@@ -226,6 +226,7 @@ fn the_document_is_that_of_the_tables_and_structs() {
     for name in parts["examples"].as_object().unwrap().keys() {
         assert!(listed().any(|route| *name == format!("{} {}", route.method, route.path)), "{name} is not a route");
     }
+    crate::api::fields::tests::check_list(&document);
     let text = written(&document);
     if text != DOCUMENT && std::env::var("AGENT_NET_WRITE").as_deref() == Ok("1") {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/openapi.json"), text).unwrap();
