@@ -17,7 +17,7 @@ use crate::gpu::vendor::Vendor;
 use crate::sys::backoff::Backoff;
 pub(crate) use reads::Reads;
 
-use process::{End, HELPER, Process, START_QUIET, find, wait};
+use process::{End, HELPER, Process, START_QUIET, cannot_start, find, wait};
 
 /// A sample that takes longer means that the driver hangs: a slow GPU delays only its own readings.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -173,7 +173,7 @@ impl Gpus {
     /// that took long before.
     fn starting(&mut self) -> GpuState {
         let lasting = self.process.as_ref().map_or(Duration::ZERO, |process| process.started.elapsed());
-        let lasts = |kind| matches!(kind, FaultKind::Stuck | FaultKind::HelperMissing) || kind.of_helper();
+        let lasts = |kind: FaultKind| kind == FaultKind::Stuck || kind.without_helper() || kind.of_helper();
         if let Some((_, fault)) = self.fault.as_ref().filter(|(_, fault)| self.fails_slowly || lasts(fault.kind)) {
             return self.failed(fault.clone());
         }
@@ -359,8 +359,8 @@ impl Gpus {
                 None => format!("{HELPER} is neither in the directory of agent-net nor in PATH"),
             })
         })?;
-        let process = Process::start(&path, &self.reads, self.had_card)
-            .map_err(|why| missing(format!("{} cannot be started: {why}", path.display())))?;
+        let process =
+            Process::start(&path, &self.reads, self.had_card).map_err(|why| cannot_start(&path, &why))?;
         self.starts += u64::from(!std::mem::take(&mut self.released));
         Ok(process)
     }

@@ -83,6 +83,8 @@ pub(crate) enum FaultKind {
     InitFailed,
     /// agent-net-nvml is not there or cannot be started.
     HelperMissing,
+    /// It is there, and not a program that this machine can run.
+    HelperNotExecutable,
     /// The helper ended, or sent a line that is not valid.
     HelperFailed,
     /// The helper has another protocol: another build.
@@ -92,6 +94,11 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
+    /// No helper can be started.
+    pub(crate) fn without_helper(self) -> bool {
+        matches!(self, Self::HelperMissing | Self::HelperNotExecutable)
+    }
+
     /// The helper failed, and not the driver.
     pub(crate) fn of_helper(self) -> bool {
         matches!(self, Self::HelperFailed | Self::HelperOfOtherBuild)

@@ -124,7 +124,11 @@ fn busy(gpus: &GpuState, busiest: Option<(u32, u32)>) -> Option<String> {
         GpuState::Fault { fault, gpus, .. } => match fault.kind {
             FaultKind::Stuck => Some("the driver does not respond".into()),
             // There is nothing else to read here, and a model can run all the same.
-            FaultKind::LibMissing | FaultKind::HelperMissing | FaultKind::NoPermission | FaultKind::DriverNotLoaded
+            FaultKind::LibMissing
+            | FaultKind::HelperMissing
+            | FaultKind::HelperNotExecutable
+            | FaultKind::NoPermission
+            | FaultKind::DriverNotLoaded
                 if gpus.iter().all(Gpu::usable) =>
             {
                 busiest.and_then(in_use)

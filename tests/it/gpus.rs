@@ -258,7 +258,12 @@ fn a_program_that_is_not_a_helper_and_a_missing_one_have_different_codes() {
         assert!(report["health"]["reasons"].to_string().contains(part), "{report:#}");
     }
     check("/nonexistent/helper", "NVML_HELPER_MISSING", "NVML_HELPER=/nonexistent/helper");
-    check("/etc/passwd", "NVML_HELPER_MISSING", "cannot be started");
+    check("/etc/passwd", "NVML_HELPER_MISSING", "cannot be started: permission denied");
+    let foreign = script("foreign", "\u{7f}ELF of another machine");
+    check(&foreign, "NVML_HELPER_MISSING", "cannot be started: exec format error");
+    check(&foreign, "NVML_HELPER_MISSING", "Install the agent-net-nvml for this machine's architecture");
+    let without_loader = script("without-loader", "#!/nonexistent/loader\n");
+    check(&without_loader, "NVML_HELPER_MISSING", "It needs glibc");
     check("/bin/true", "NVML_HELPER_FAILED", "exit status: 0");
     check("/bin/cat", "NVML_HELPER_FAILED", "not a protocol line");
     check(&script("silent", "#!/bin/sh\nexec sleep 60\n"), "NVML_HELPER_FAILED", "no output for 6 s");

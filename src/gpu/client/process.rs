@@ -7,10 +7,14 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use rustix::io::Errno;
+
 use super::reads::Reads;
 use crate::config::SETTINGS;
+use crate::gpu::sample::{FaultKind, GpuFault};
 use crate::gpu::wire;
 use crate::sys::systemd;
+use crate::sys::text::io_words;
 use crate::sys::threads;
 
 pub(super) const HELPER: &str = "agent-net-nvml";
@@ -34,6 +38,15 @@ pub(super) struct Process {
     pub(super) answered: bool,
     /// The id of the unanswered ask, and when it was sent.
     pub(super) asked: Option<(u64, Instant)>,
+}
+
+/// What a file that is there did not start for.
+pub(super) fn cannot_start(path: &Path, why: &io::Error) -> GpuFault {
+    // "Not found" is its loader: it is for another architecture, or for another libc than this machine's.
+    let not_a_program = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied].contains(&why.kind())
+        || why.raw_os_error() == Some(Errno::NOEXEC.raw_os_error());
+    let kind = if not_a_program { FaultKind::HelperNotExecutable } else { FaultKind::HelperMissing };
+    GpuFault { kind, detail: format!("{} cannot be started: {}", path.display(), io_words(why)) }
 }
 
 /// Why a helper is ended.

@@ -13,7 +13,7 @@ macro_rules! table {
         $code:ident $name:literal $severities:tt $means:literal, $clears:literal, $action:literal;
     )* })*) => {
         /// The reason codes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub(crate) enum Code {
             $($(#[serde(rename = $name)] $code,)*)*
@@ -94,7 +94,7 @@ Driver {
     NvmlHelperMissing "NVML_HELPER_MISSING" [Unknown]
         "The program agent-net-nvml was not found or cannot be started.",
         "When it starts.",
-        "Put agent-net-nvml in the same directory as agent-net, or set NVML_HELPER to its path.";
+        "Put the agent-net-nvml of this architecture in the same directory as agent-net, or set NVML_HELPER to its path.";
     NvmlHelperFailed "NVML_HELPER_FAILED" [Degraded, Unhealthy]
         "agent-net-nvml crashed, or is of another build. Unhealthy after 30 s without a sample.",
         "At the next sample.",

@@ -18,6 +18,9 @@ pub(super) const STUCK_UNHEALTHY_S: f64 = 30.0;
 pub(crate) const KEEP_LOADED: &str = "Enable nvidia-persistenced on the host, or run `nvidia-smi -pm 1` there: without \
                                       persistence mode the driver starts for each program, which takes 6 to 25 s.";
 
+/// What to do about a helper that the kernel does not start.
+const RIGHT_HELPER: &str = "Install the agent-net-nvml for this machine's architecture with mode 755. It needs glibc.";
+
 /// What to do about a helper that will fail at each start.
 pub(super) const ONE_BUILD: &str =
     "Install agent-net and agent-net-nvml from one build. If NVML_HELPER is set, it must name that agent-net-nvml.";
@@ -234,6 +237,7 @@ fn meaning(
             Verdict::Unknown,
             "Put agent-net-nvml in the same directory as agent-net, or set NVML_HELPER to its path.".into(),
         ),
+        FaultKind::HelperNotExecutable => (Code::NvmlHelperMissing, Verdict::Unknown, RIGHT_HELPER.into()),
         FaultKind::HelperFailed => (
             Code::NvmlHelperFailed,
             lasting,
