@@ -68,6 +68,7 @@ pub(crate) fn look(root: &Path, amd: AmdGpus) -> HostFacts {
         other_drivers,
         legacy: Legacy::default(),
         amd_gpus: u32::try_from(amd_cards::cards(root, amd).len()).unwrap_or(u32::MAX),
+        amd_off: amd == AmdGpus::Off && !amd_cards::cards(root, AmdGpus::Auto).is_empty(),
         amd_unbound: if amd == AmdGpus::Off { Vec::new() } else { amd_unbound(root) },
         device_nodes: device_nodes(&root.join("dev")),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),

@@ -21,6 +21,8 @@ pub(crate) struct HostFacts {
     pub(crate) legacy: Legacy,
     /// GPUs of the driver amdgpu that AMD_GPUS chooses.
     pub(crate) amd_gpus: u32,
+    /// There are more, which AMD_GPUS=off leaves out.
+    pub(crate) amd_off: bool,
     /// Cards of AMD without any driver; none with AMD_GPUS=off.
     pub(crate) amd_unbound: Vec<PciId>,
     /// /dev/nvidia0 and so on: the GPUs that were given to this container.
@@ -51,6 +53,9 @@ impl HostFacts {
         if why.is_empty() && !self.other_drivers.is_empty() {
             why = format!("; other drivers have NVIDIA's cards: {}", self.other_drivers.join(", "));
         }
+        if self.amd_off && self.pci_gpus == Some(0) {
+            why.push_str("; AMD_GPUS=off leaves out the AMD GPUs");
+        }
         if let Some(place) = self.amd_unbound.first() {
             why.push_str(&format!("; no driver has the AMD GPU at {place}"));
         }
@@ -60,7 +65,9 @@ impl HostFacts {
     /// What to do when no driver has the GPU.
     pub(crate) fn load_driver(&self) -> Cow<'static, str> {
         let on_the_host = self.place.on_the_host();
-        if self.pci_gpus == Some(0) && !self.amd_unbound.is_empty() {
+        if self.pci_gpus == Some(0) && self.amd_off {
+            "Set AMD_GPUS=auto to have them read. No GPU expected? Set EXPECTED_GPUS=0.".into()
+        } else if self.pci_gpus == Some(0) && !self.amd_unbound.is_empty() {
             format!("Load the driver{on_the_host} (`modprobe amdgpu`). If that fails, `dmesg`{on_the_host} says why.")
                 .into()
         } else if !self.legacy.sentences().is_empty() {

@@ -94,11 +94,29 @@ impl Place {
         }
     }
 
+    /// Behind a worker that runs: the environment of a command in its container is the worker's.
+    pub(crate) fn own_settings(self) -> &'static str {
+        if self.is_host() {
+            "; doctor has the settings of its own environment, which may differ from the worker's"
+        } else {
+            ""
+        }
+    }
+
+    /// The kernel's log cannot be read.
+    pub(crate) fn let_it_read_the_log(self) -> &'static str {
+        match self {
+            Self::Host => "CAP_SYSLOG opens it (a line of agent-net.service).",
+            Self::Container => "compose/kmsg.yaml opens it.",
+            Self::Kubernetes => "/dev/kmsg of the host and CAP_SYSLOG open it.",
+        }
+    }
+
     /// There is no GPU here.
     pub(crate) fn give_a_gpu(self) -> &'static str {
         match self {
             Self::Host => {
-                "Use a machine with an NVIDIA GPU, and install its driver. No GPU expected? Set EXPECTED_GPUS=0."
+                "Use a machine with a GPU of NVIDIA or AMD, and install its driver. No GPU expected? Set EXPECTED_GPUS=0."
             }
             Self::Container => {
                 "Pass the container a GPU of its host (compose/gpu.yaml or `--gpus all`). No GPU expected? Set EXPECTED_GPUS=0."

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::tls::TlsConfig;
@@ -46,6 +47,21 @@ impl Peer {
         let name = base.split_once("://").map_or(base.as_str(), |(_, name)| name).to_owned();
         Self { name, base, url: url.clone() }
     }
+}
+
+/// Asks each peer once, all at the same time. Its name, and why it does not report.
+pub(crate) fn ask_once(config: &PeersConfig, tls: TlsConfig) -> Vec<(String, Result<(), String>)> {
+    let client = &Client::new(tls);
+    thread::scope(|scope| {
+        let ask = |url| {
+            let peer = Peer::new(url);
+            let asked = scope.spawn(move || client.report(&peer.url, &peer.base).map(drop));
+            (Peer::new(url).name, asked)
+        };
+        let asked: Vec<_> = config.urls.iter().map(ask).collect();
+        let failed = |_| Err("a defect of agent-net".to_owned());
+        asked.into_iter().map(|(name, asked)| (name, asked.join().unwrap_or_else(failed))).collect()
+    })
 }
 
 /// A peer is asked; it can be asked again when this is dropped, also by a panic.

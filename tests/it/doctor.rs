@@ -7,11 +7,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::fake_amd::{FakeAmd, boards::RX_6600};
 use crate::fake_ollama::{Answer, FakeOllama, MODEL, PS};
 use crate::fake_orchestrator::{Behavior, Discovery, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::gpus::HURRY;
-use crate::harness::{agent_net, folder, run};
+use crate::harness::{Worker, agent_net, folder, run};
 use crate::nvml::FakeNvml;
 
 /// A machine's /dev, /proc and /sys with one NVIDIA GPU.
@@ -100,6 +101,36 @@ impl Host {
             _ => {}
         }
     }
+}
+
+#[test]
+fn peers_that_do_not_report_are_named() {
+    let (host, peer) = (Host::new("doctor-peers"), Worker::start(&[("EXPECTED_GPUS", "0")]));
+    peer.report();
+    let there = format!("http://{}", peer.addr);
+    host.finds(&[("PEERS", &there)], "peers", "pass", &["1 worker of PEERS respond"]);
+    let both = format!("{there},http://127.0.0.1:9");
+    let said = ["1 of 2 workers in PEERS do not report: 127.0.0.1:9: connection refused"];
+    host.finds(&[("PEERS", &both)], "peers", "warn", &said);
+    let (_, checks) = host.examine(&[]);
+    assert!(checks.iter().all(|check| check["check"] != "peers"), "{checks:#?}");
+}
+
+/// What cannot be seen without the kernel's log, and how to open it.
+#[test]
+fn the_kernels_log_is_about_the_gpus_of_this_machine() {
+    #[track_caller]
+    fn check(root: &str, expect: &str) {
+        let (_, out, _) = run(agent_net().arg("doctor").envs([("HOST_ROOT", root), HURRY]));
+        let line = out.lines().find(|line| line.contains("  xids  ")).unwrap_or_else(|| panic!("{out}"));
+        assert!(line.contains(&format!("no such file or directory): {expect}. ")) && line.ends_with('.'), "{line}");
+    }
+    check(FakeAmd::new(&[RX_6600]).root(), "hangs and resets of AMD GPUs are not seen");
+    let jetson = folder("doctor-jetson");
+    fs::create_dir_all(jetson.join("proc/device-tree")).unwrap();
+    fs::write(jetson.join("proc/device-tree/compatible"), "nvidia,p3701-0005\0nvidia,tegra234\0").unwrap();
+    check(jetson.to_str().unwrap(), "XID errors are not seen");
+    check(folder("doctor-nothing").to_str().unwrap(), "XID errors come from NVML, which misses some");
 }
 
 #[test]

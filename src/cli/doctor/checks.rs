@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
-use super::{heartbeat, notify, probes};
+use super::{heartbeat, notify, peers, probes};
 use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
@@ -43,6 +43,7 @@ const CHECKS: &[Check] = &[
     ("orchestrator", Duration::from_secs(30), orchestrators),
     ("notify", Duration::from_secs(10), notify::findings),
     ("heartbeat", Duration::from_secs(12), heartbeat::findings),
+    ("peers", Duration::from_secs(12), peers::findings),
     ("disk", Duration::from_secs(5), state),
     ("worker", Duration::from_secs(3), worker),
 ];
@@ -103,15 +104,24 @@ fn gpus(config: &Config) -> Vec<Finding> {
 fn kernel_log(config: &Config) -> Vec<Finding> {
     let root = Path::new(&config.host_root);
     let amd = !amd_cards::cards(root, config.amd_gpus).is_empty();
+    let nvidia = !amd || host::driver(root).is_some();
+    let both = |nvidias, amds| {
+        let parts = [nvidia.then_some(nvidias), amd.then_some(amds)];
+        parts.into_iter().flatten().collect::<Vec<&str>>().join("; ")
+    };
     let detail = match Kmsg::open(root) {
-        Ok(_) if amd => "kernel log readable: all XID errors, and those of amdgpu, are visible".into(),
-        Ok(_) => "kernel log readable: all XID errors are visible".into(),
+        Ok(_) => {
+            let seen = both("all XID errors are visible", "hangs and resets of AMD GPUs are visible");
+            format!("kernel log readable: {seen}")
+        }
         Err(why) => {
-            let nvidia =
-                (!amd || host::driver(root).is_some()).then_some("XID errors come from NVML, which misses some");
-            let amd = amd.then_some("hangs and resets of AMD GPUs are not seen");
-            let lost: Vec<&str> = nvidia.into_iter().chain(amd).collect();
-            format!("kernel log not readable ({why}): {}", lost.join("; "))
+            // NVML reads nothing of a board.
+            let xids = match Tegra::detect(root) {
+                Some(_) => "XID errors are not seen",
+                None => "XID errors come from NVML, which misses some",
+            };
+            let lost = both(xids, "hangs and resets of AMD GPUs are not seen");
+            format!("kernel log not readable ({}): {lost}. {}", io_words(&why), host::PLACE.let_it_read_the_log())
         }
     };
     vec![Finding::pass("xids", detail)]
@@ -248,7 +258,7 @@ fn state(config: &Config) -> Vec<Finding> {
 fn worker(config: &Config) -> Vec<Finding> {
     let addr = local::reachable(config.host, config.port);
     let own = match local::health(addr, local::HEALTH) {
-        Ok(200) => Finding::pass("worker", format!("running at http://{addr}")),
+        Ok(200) => Finding::pass("worker", format!("running at http://{addr}{}", host::PLACE.own_settings())),
         Ok(status) => Finding::warn(
             "worker",
             format!("http://{addr}/health answers {status}: another program"),

@@ -224,7 +224,11 @@ pub(crate) fn gpus(snapshot: &Snapshot, place: Place) -> Vec<Finding> {
         let versions: String = versions.into_iter().flatten().collect();
         all.push(Finding::pass(
             "readings",
-            format!("{from}{versions}; {} GPUs read in {:.1} ms", sample.gpus.len(), sample.read_us as f64 / 1000.0),
+            format!(
+                "{from}{versions}; {} read in {:.1} ms",
+                counted(sample.gpus.len(), "GPU"),
+                sample.read_us as f64 / 1000.0
+            ),
         ));
     }
     for gpu in snapshot.gpu.usable() {

@@ -35,6 +35,11 @@ fn a_gpu_in_the_processor_is_listed_where_it_is_alone_or_wanted() {
     assert_eq!(slots(&report), ["0000:03:00.0", "0000:c4:00.0"]);
     let report = both.start(&ollama, &[("AMD_GPUS", "off")]).report_when("a verdict", |r| !codes(r).is_empty());
     assert_eq!((&report["gpus"], &report["gpu_count"]), (&json!([]), &json!(0)));
+    let reasons = report["health"]["reasons"].to_string();
+    assert!(
+        reasons.contains("AMD_GPUS=off leaves out the AMD GPUs") && reasons.contains("Set AMD_GPUS=auto"),
+        "{report:#}"
+    );
     // Nor beside a card of NVIDIA.
     let (mixed, nvml) = (FakeAmd::new(&[RADEON_780M]), FakeNvml::new(""));
     mixed.add_nvidia();

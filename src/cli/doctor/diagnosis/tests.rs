@@ -96,7 +96,7 @@ fn one_cause_is_one_failure() {
 #[test]
 fn fixes_fit_where_the_worker_runs() {
     for (place, part) in [
-        (Place::Host, "Use a machine with an NVIDIA GPU"),
+        (Place::Host, "Use a machine with a GPU of NVIDIA or AMD"),
         (Place::Container, "compose/gpu.yaml"),
         (Place::Kubernetes, "nvidia.com/gpu"),
     ] {
