@@ -3,11 +3,14 @@
 use std::thread;
 
 use pico_args::Arguments;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{local, output};
 use crate::config::settings::Settings;
 use crate::config::{Config, NotifyTarget};
 use crate::health::standing::Standing;
+use crate::health::verdict::{Code, Reason, Verdict};
 use crate::notify::call::Caller;
 use crate::notify::delivery::Outcome;
 use crate::notify::event::{Event, EventKind};
@@ -91,5 +94,34 @@ fn standing(config: &Config) -> Option<Standing> {
     let token = config.worker_authorization();
     let json = local::report(&url, token.as_deref(), false, local::HEALTH).ok()?;
     let report = report::read(&json).ok()?;
-    Some(Standing { verdict: report.verdict, reasons: Vec::new(), gpus: report.gpus_usable as usize })
+    Some(Standing { verdict: report.verdict, reasons: reasons(&json), gpus: report.gpus_usable as usize })
+}
+
+/// The reasons of a report. Those that only a worker of another version knows are left out.
+fn reasons(report: &str) -> Vec<Reason> {
+    #[derive(Deserialize)]
+    struct Report {
+        health: Health,
+    }
+    #[derive(Deserialize)]
+    struct Health {
+        reasons: Vec<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Sent {
+        code: Code,
+        severity: Verdict,
+        #[serde(default)]
+        gpu: Option<String>,
+        message: String,
+        action: String,
+        since: f64,
+    }
+    let reason = |sent| {
+        let sent = Sent::deserialize(sent).ok()?;
+        Some(Reason::new(sent.code, sent.severity, sent.gpu, sent.message, sent.action, sent.since))
+    };
+    let all =
+        serde_json::from_slice(report.as_bytes()).map_or_else(|_| Vec::new(), |report: Report| report.health.reasons);
+    all.into_iter().filter_map(reason).collect()
 }

@@ -44,6 +44,12 @@ fn the_message_has_the_verdict_of_the_worker() {
     let (code, out, err) = notify(&["--test"], &settings);
     assert_eq!(code, Some(0), "{out}{err}");
     assert_eq!(receiver.messages()[0].words(), "test unhealthy");
+    let body = receiver.messages()[0].json();
+    assert_eq!(
+        (&body["reasons"][0]["help"], body["text"].as_str().map(|t| t.contains("(NO_GPU)")),),
+        (&"/codes#NO_GPU".into(), Some(true)),
+        "{body:#}"
+    );
 }
 
 #[test]
