@@ -79,7 +79,17 @@ fn shown(settings: &Settings, setting: &Setting) -> (String, String) {
         Some((_, source)) if setting.secret => ("***".to_owned(), source.to_string()),
         Some((value, source)) if matches!(setting.kind, Kind::LoginUrl) => (url::masked(value), source.to_string()),
         Some((value, source)) => (value.to_owned(), source.to_string()),
-        None => (setting.default.to_owned(), "default".to_owned()),
+        None => (by_default(&settings.config, setting), "default".to_owned()),
+    }
+}
+
+/// Some defaults depend on other settings, and on the machine.
+fn by_default(config: &Config, setting: &Setting) -> String {
+    match setting.name {
+        // With port 0 it is known once the worker listens.
+        "CAPABILITY_URL" if config.port != 0 => settings::worker_url(config, config.port).as_str().to_owned(),
+        "RUNNER_ID" if !config.capability.names.is_empty() => config.orchestrators.runner.id.clone(),
+        _ => setting.default.to_owned(),
     }
 }
 

@@ -61,7 +61,7 @@ fn hold(config: &Config, path: &Path) -> Result<(), String> {
     let addr = SocketAddr::new(config.host, config.port);
     let bind = || http::bind(addr, config.host_chosen);
     let bound = repeat(&signals, io::ErrorKind::AddrInUse, PORT_TIMEOUT, bind)
-        .map_err(|why| format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}"))?;
+        .map_err(|why| format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {}", io_words(&why)))?;
     let Some(listener) = bound else { return Ok(()) };
     let addr = listener.local_addr().map_err(|why| format!("cannot start: {why}"))?;
     let cannot = |why: io::Error| format!("PORT_SOCKET={}: cannot listen there: {why}", path.display());

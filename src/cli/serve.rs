@@ -39,7 +39,7 @@ use crate::sys::exit::Exit;
 use crate::sys::logger::Background;
 use crate::sys::signals::{self, Signal};
 use crate::sys::systemd::Systemd;
-use crate::sys::text::counted;
+use crate::sys::text::{counted, io_words};
 use crate::sys::{limits, resolver, threads, version};
 
 /// Most connections at a time, if the process may have that many files.
@@ -181,11 +181,14 @@ fn listeners(inherited: Vec<TcpListener>, config: &Config) -> Started<(Vec<TcpLi
     let addr = SocketAddr::new(config.host, config.port);
     let listener = http::bind(addr, config.host_chosen).map_err(|why| {
         // Both have the same default.
-        let hint = if why.kind() == ErrorKind::AddrInUse && config.port_socket.is_some() {
-            "; SERVER_PORT must differ from the port that agent-net hold-port holds"
-        } else {
-            ""
+        let hint = match why.kind() {
+            ErrorKind::AddrInUse if config.port_socket.is_some() => {
+                "; SERVER_PORT must differ from the port that agent-net hold-port holds"
+            }
+            ErrorKind::AddrInUse => "; stop the worker or other program that listens there, or set another SERVER_PORT",
+            _ => "",
         };
+        let why = io_words(&why);
         (Exit::Failed, format!("cannot listen on {addr} (SERVER_HOST, SERVER_PORT): {why}{hint}"))
     })?;
     Ok((vec![listener], false))

@@ -46,7 +46,9 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(30);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) const PROBE_INTERVAL: Kind =
-    Kind::Other("a duration from 30s to 24h, or 0 or off (never)", |text| probe_interval(text).is_some());
+    Kind::Other("a duration with its unit, from 30s to 24h, or 0 or off (never)", |text| {
+        probe_interval(text).is_some()
+    });
 
 /// Ollama needs 20 s to replace a runner that hangs: with less, only the third probe in a row waits for that.
 pub(super) const PROBE_TIMEOUT: Kind = Kind::Duration(Duration::from_secs(5), Duration::from_secs(600));

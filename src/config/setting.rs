@@ -105,7 +105,7 @@ impl Kind {
             Self::Secret => "1 to 4096 visible ASCII characters without spaces".into(),
             Self::Whole(what, from, to) => format!("{what} from {from} to {to}"),
             Self::Number(what, from, to) => format!("{what} from {from} to {to}"),
-            Self::Duration(from, to) => format!("a duration from {} to {}", written(from), written(to)),
+            Self::Duration(from, to) => format!("a duration with its unit, from {} to {}", written(from), written(to)),
             Self::Choice(_) | Self::Level => alternatives(self.choices()),
             Self::Url => "a URL".into(),
             Self::LoginUrl => "a URL, which may hold user:password".into(),

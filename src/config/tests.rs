@@ -62,7 +62,7 @@ fn a_wrong_value_names_the_variable_the_value_and_what_is_valid() {
     check("CAPABILITY_NAME", "a%2Fb", "?, # or %");
     check("CAPABILITY_URL", "http://h/p?k=v", "query");
     check("CAPABILITY_CURRENCY", "us d", "currency code");
-    check("SAMPLE_INTERVAL", "5", "a duration from 100ms");
+    check("SAMPLE_INTERVAL", "5", "a duration with its unit, from 100ms");
     check("SAMPLE_INTERVAL", "99ms", "100ms to 5m");
     check("SLOW_SAMPLE_INTERVAL", "2h", "100ms to 1h");
     check("GPU_MIN_VRAM_GB", "24GB", "gigabytes");

@@ -49,6 +49,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
         "success; check: ok; doctor: all passed; probe: all answered; notify: all accepted; pm: accepted or valid",
         &[
             ("serve", "stopped by a signal"),
+            ("hold-port", "stopped by a signal"),
             ("check", "ok"),
             ("doctor", "all checks passed"),
             ("health", "the worker responds"),
@@ -65,6 +66,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
         "failed; check: degraded; doctor: a warning; probe: failed or skipped; notify: not accepted; pm: refused or not valid",
         &[
             ("serve", "it cannot start, or it stopped serving"),
+            ("hold-port", "it cannot listen"),
             ("check", "degraded"),
             ("doctor", "a warning"),
             ("health", "the response is not 200"),

@@ -56,7 +56,7 @@ fn help_and_version_go_to_stdout() {
 
 #[test]
 fn an_invalid_command_line_is_64() {
-    let wrong: [&[&str]; 10] = [
+    let wrong: [&[&str]; 12] = [
         &["--nonsense"],
         &["serve", "--nonsense", "1"],
         &["nonsense"],
@@ -67,11 +67,35 @@ fn an_invalid_command_line_is_64() {
         &["serve", "--server-port", "1", "--server-port", "2"],
         &["serve", ""],
         &["nonsense", "--help"],
+        &["pm", "nonsense", "--help"],
+        &["pm", "--nonsense"],
     ];
     for args in wrong {
         check_refused(&mut with(args, &[]), 64, &["--help"]);
     }
     check_refused(agent_net().arg(OsStr::from_bytes(b"\xff\xfe")), 64, &["--help"]);
+    check_refused(&mut with(&["pm", "--nonsense"], &[]), 64, &["unknown option \"--nonsense\""]);
+}
+
+#[test]
+fn a_default_that_depends_on_other_settings_is_shown() {
+    let settings = [("HOSTNAME", "gpu-cellar"), ("SERVER_PORT", "9000"), ("CAPABILITY_NAME", "agent-net-nyc")];
+    let (_, out, _) = run(&mut with(&["config"], &settings));
+    assert!(out.contains("\nCAPABILITY_URL=http://gpu-cellar:9000  # default\n"), "{out}");
+    assert!(out.contains("\nRUNNER_ID=agent-net-nyc  # default\n"), "{out}");
+    let (_, out, _) = run(&mut with(&["config", "--server-port", "0"], &[]));
+    assert!(out.contains("\nCAPABILITY_URL=  # default\n") && out.contains("\nRUNNER_ID=  # default\n"), "{out}");
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let busy = [("SERVER_HOST", "127.0.0.1"), ("SERVER_PORT", &*port)];
+    check_refused(&mut with(&["serve"], &busy), 1, &["in use; stop the worker", "another SERVER_PORT"]);
+    let ledger = with(&["pm", "ledger", "--state-dir"], &[]).arg("/nonexistent").output().unwrap();
+    let err = String::from_utf8_lossy(&ledger.stderr);
+    assert!(ledger.status.code() == Some(78) && err.contains("/nonexistent/tickets.jsonl: no such file"), "{err}");
 }
 
 #[test]
@@ -139,7 +163,7 @@ fn all_wrong_settings_are_reported_at_once() {
         "agent-net: SERVER_PORT=\"abc\": must be a port from 0 to 65535",
         "agent-net: WORKER_TOKEN_FILE=\"/nonexistent/secret\": ",
         "agent-net: ORCH_SECRET: must be 1 to 4096 visible ASCII characters without spaces; the value is not shown",
-        "agent-net: SAMPLE_INTERVAL=\"1\": must be a duration from 100ms to 5m",
+        "agent-net: SAMPLE_INTERVAL=\"1\": must be a duration with its unit, from 100ms to 5m",
         "agent-net: AGENT_NET_FAULT=\"x\": must be panic:AGENT_ID",
     ];
     let lines_of = |command: &str, url: &[&str]| {

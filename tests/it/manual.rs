@@ -56,9 +56,7 @@ fn help_fits_a_small_terminal() {
         let long: Vec<&str> = text.lines().filter(|l| !l.starts_with("  ") && l.chars().count() > 120).collect();
         assert!(long.is_empty(), "{long:?}");
     }
-    for group in [&["pm", "--help"][..], &["pm", "nonsense", "--help"]] {
-        assert!(printed(group).contains("winprob"), "{group:?}");
-    }
+    assert!(printed(&["pm", "--help"]).contains("winprob"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `pm ledger`: the tickets received with jobs, and their outcome.
 
-use std::env;
+use std::{env, fs};
 
 use pico_args::Arguments;
 
@@ -11,6 +11,7 @@ use crate::livepeer::tickets::file::lines::Scan;
 use crate::livepeer::tickets::ledger::replay::replay;
 use crate::livepeer::tickets::ledger::report;
 use crate::sys::exit::Exit;
+use crate::sys::text::io_words;
 
 /// Bytes of the report in one write.
 const BUFFER: usize = 64 << 10;
@@ -37,7 +38,9 @@ pub(super) fn run(mut args: Arguments) -> Exit {
 }
 
 fn report(dir: &str, json: bool) -> Result<Exit, String> {
-    let Some(mut scan) = Scan::peek(dir).map_err(|why| why.to_string())? else {
+    let Some(mut scan) = Scan::peek(dir).map_err(|why| io_words(&why))? else {
+        // Of a folder that is not there, nothing is known.
+        fs::metadata(dir).map_err(|why| io_words(&why))?;
         return Ok(print(&report::nothing(json)));
     };
     let (ledger, findings) = replay(&mut scan, false)?;

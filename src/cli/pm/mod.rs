@@ -18,8 +18,8 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         Ok(command) => command.unwrap_or_default(),
         Err(why) => return usage("pm", &why.to_string()),
     };
-    if arguments::asks_for_help(&args) {
-        let known = manual::find(&format!("pm {command}"));
+    let known = manual::find(&format!("pm {command}"));
+    if arguments::asks_for_help(&args) && (known.is_some() || command.is_empty()) {
         return print(&known.map_or_else(|| manual::group("pm"), manual::of_command));
     }
     match command.as_str() {
@@ -27,6 +27,7 @@ pub(super) fn run(mut args: Arguments) -> Exit {
         "check" => check::run(args),
         "ticket" => ticket::run(args),
         "ledger" => ledger::run(args),
+        "" if !args.clone().finish().is_empty() => usage("pm", &arguments::finish(args).err().unwrap_or_default()),
         "" => usage("pm", &format!("missing command; available: {}", manual::names_in("pm"))),
         other => usage("pm", &format!("unknown command {other:?}; available: {}", manual::names_in("pm"))),
     }
