@@ -29,6 +29,7 @@ done
 for tool in cargo curl; do
     command -v "$tool" >/dev/null 2>&1 || fail "$tool is missing: install it"
 done
+printf 'Building, which takes a few minutes the first time.\n'
 cargo build --quiet --locked --bins --example fakes
 built=${CARGO_TARGET_DIR:-target}/debug
 
@@ -86,8 +87,8 @@ verdict unhealthy
 step "it returns"
 gpus 'gpus=2'
 verdict ok
-printf '\nStatus page: %s/\n' "$worker"
 if ! $once; then
+    printf '\nStatus page: %s/\n' "$worker"
     printf 'Press Ctrl-C to stop.\n'
     while :; do
         sleep 1 &

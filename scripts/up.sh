@@ -256,11 +256,15 @@ find_compose() {
 # are there.
 find_gpu() {
     files="-f compose/compose.yaml"
-    if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
+    gpu=compose/gpu.yaml
+    # A Jetson's GPU is not one that Docker can request.
+    [ ! -e /etc/nv_tegra_release ] || gpu=compose/runtime.yaml
+    if [ "$gpu" = compose/gpu.yaml ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
         say "no NVIDIA GPU found: starting without one"
+        [ ! -e /dev/kfd ] || say "AMD GPU found: the worker reads it, and Ollama needs compose/amd.yaml (see compose/README.md)"
     elif docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
         command -v nvidia-container-cli >/dev/null 2>&1 || command -v nvidia-ctk >/dev/null 2>&1; then
-        files="$files -f compose/gpu.yaml"
+        files="$files -f $gpu"
     else
         say "NVIDIA GPU found, but the NVIDIA Container Toolkit is missing: containers cannot use it"
         say "install: https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/"
