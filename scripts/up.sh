@@ -257,12 +257,15 @@ find_compose() {
 find_gpu() {
     files="-f compose/compose.yaml"
     gpu=compose/gpu.yaml
-    # A Jetson's GPU is not one that Docker can request.
-    [ ! -e /etc/nv_tegra_release ] || gpu=compose/runtime.yaml
-    if [ "$gpu" = compose/gpu.yaml ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
+    if [ -e /etc/nv_tegra_release ]; then
+        # Docker cannot request the GPU of a Jetson.
+        gpu=compose/runtime.yaml
+    elif [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>&1; then
         say "no NVIDIA GPU found: starting without one"
-        [ ! -e /dev/kfd ] || say "AMD GPU found: the worker reads it, and Ollama needs compose/amd.yaml (see compose/README.md)"
-    elif docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
+        [ ! -e /dev/kfd ] || say "AMD GPU found: the worker reads it. For Ollama see AMD in compose/README.md"
+        return
+    fi
+    if docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia ||
         command -v nvidia-container-cli >/dev/null 2>&1 || command -v nvidia-ctk >/dev/null 2>&1; then
         files="$files -f $gpu"
     else
