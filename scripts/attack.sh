@@ -12,6 +12,7 @@
 # Exit codes: 0 passed (no job failed, at most 32 MiB resident), 1 failed or a tool is missing, 64 usage
 set -eu
 
+unset CDPATH
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh

@@ -13,6 +13,7 @@
 # Exit codes: 0 all checked and clean; 1 findings, or cargo-deny failed; 3 without findings, but cargo-deny or the
 # advisories are unavailable, and standard error says which; 64 usage
 set -eu
+unset CDPATH
 
 usage() {
     sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"

@@ -15,6 +15,7 @@
 # Exit codes: 0 measured, 1 failed or a tool is missing, 64 usage
 set -eu
 
+unset CDPATH
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh

@@ -10,6 +10,7 @@
 # Exit codes: 0 all steps succeeded, 1 a step failed or a tool is missing, 64 usage
 set -eu
 
+unset CDPATH
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/bench/common.sh
 . tests/bench/common.sh

@@ -35,6 +35,7 @@ program=${1:-}
 command -v nvidia-smi >/dev/null 2>&1 || fail "nvidia-smi is missing: there is nothing to compare with"
 command -v curl >/dev/null 2>&1 || fail "curl is missing: install the package curl"
 if [ -z "$program" ]; then
+    unset CDPATH
     cd "$(dirname "$0")/.."
     cargo build --quiet --locked --release --bins
     program=${CARGO_TARGET_DIR:-target}/release/agent-net

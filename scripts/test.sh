@@ -63,6 +63,7 @@ for arg in "$@"; do
     esac
 done
 
+unset CDPATH
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH

@@ -6,13 +6,15 @@
 #   --docker   use Docker Compose; fail if it is unavailable
 #   --native   run in the background; pid and log are in .run/
 #   --down     stop what this script started
-#   --upgrade  replace a worker that is already running by this version, newer or older, with the settings as they are now
+#   --upgrade  replace a worker that is already running by this version, newer or older, with the settings as they are now,
+#              and with Docker with the same files of compose/
 #
 # Settings are the worker's own environment variables (SERVER_PORT, ORCH_URL, ...). With Docker they may also be in
 # compose/.env, see compose/.env.example. Without --upgrade a running worker is left alone, with its settings.
 #
 # In a clone it builds the worker first, unless AGENT_NET_IMAGE names an image. A release has its programs with it, and
 # uses the image of its version, which `docker load` must have loaded, or the one that AGENT_NET_IMAGE names.
+# After an upgrade with Docker that fails, the image of the worker that ran before is agent-net:previous.
 #
 # Exit codes: 0 running (with --down: stopped), 1 could not be started or stopped, 64 usage
 set -eu
@@ -47,6 +49,7 @@ for arg in "$@"; do
     esac
 done
 
+unset CDPATH GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 cd "$(dirname "$0")/.."
 run=.run
 log=$run/agent-net.log
@@ -124,6 +127,26 @@ show_answer() {
     else
         fail "the first job got no response"
     fi
+    say "the same in words:"
+    if [ "$mode" = native ]; then
+        "$program" check --url "$url" || :
+    else
+        docker exec "$(worker_container)" /agent-net check || :
+    fi
+}
+
+git_here() {
+    git --no-optional-locks -c "safe.directory=$(pwd -P)" "$@" 2>/dev/null
+}
+
+# In a clone: sets AGENT_NET_COMMIT, which the programs name in --version. A build in a container does not see git.
+name_commit() {
+    [ -e .git ] && commit=$(git_here rev-parse --verify -q HEAD) || return 0
+    AGENT_NET_COMMIT=$(printf %.12s "$commit")
+    # What is compiled. The other files hold settings.
+    [ -z "$(git_here status --porcelain -- src stubs build.rs 'Cargo.*' scripts scratch.Dockerfile)" ] ||
+        AGENT_NET_COMMIT=$AGENT_NET_COMMIT-dirty
+    export AGENT_NET_COMMIT
 }
 
 # ---- native ----
@@ -163,6 +186,7 @@ native_up() {
     if [ -z "$release" ]; then
         command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust, for example with rustup, or Docker"
         say "building with cargo"
+        name_commit
         cargo build --locked --release
     fi
     ! $upgrade || native_down
@@ -246,8 +270,8 @@ find_compose() {
         why="Docker Compose is not installed"
     fi
     [ -n "$compose" ] || return 1
-    if ! docker info >/dev/null 2>&1; then
-        why="the Docker daemon does not respond"
+    if ! error=$(docker info 2>&1 >/dev/null); then
+        why="Docker cannot be used: $(printf %s "$error" | tail -n 1)"
         return 1
     fi
 }
@@ -282,9 +306,36 @@ run_compose() {
 
 project=label=com.docker.compose.project=agent-net
 
-# The worker's container is running.
+# worker_container [-a]: that of the worker, if it runs, with -a also if it does not.
+worker_container() {
+    docker ps -q "$@" --filter "$project" --filter label=com.docker.compose.service=agent-net | head -n 1
+}
+
 docker_alive() {
-    [ -n "$(docker ps -q --filter "$project" --filter label=com.docker.compose.service=agent-net)" ]
+    [ -n "$(worker_container)" ]
+}
+
+# about_worker FORMAT
+about_worker() {
+    docker inspect -f "$1" "$(worker_container -a)" 2>/dev/null || :
+}
+
+# Adds to files those of compose/ with which the worker was started, from whichever folder.
+add_used_files() {
+    used=$(about_worker '{{index .Config.Labels "com.docker.compose.project.config_files"}}' | tr , '\n' | sed 's|.*/||')
+    more=
+    for file in $used; do
+        case $file in
+        compose.yaml | gpu.yaml) continue ;;
+        # They take the place of gpu.yaml.
+        amd.yaml | runtime.yaml) files="-f compose/compose.yaml" ;;
+        esac
+        [ -f "compose/$file" ] ||
+            fail "the worker was started with $file, which is not in compose/: use docker compose with your files"
+        more="$more -f compose/$file"
+    done
+    [ -z "$more" ] || say "as the worker was started before:$more"
+    files=$files$more
 }
 
 # Sets build to Compose's flag, and AGENT_NET_IMAGE to the image of a release. An image with a / in its name comes from a
@@ -292,7 +343,10 @@ docker_alive() {
 choose_image() {
     image=$(setting AGENT_NET_IMAGE)
     build=--build
-    [ -n "$image$release" ] || return 0
+    if [ -z "$image$release" ]; then
+        name_commit
+        return 0
+    fi
     build=--no-build
     AGENT_NET_IMAGE=${image:-agent-net:$release}
     export AGENT_NET_IMAGE
@@ -304,13 +358,37 @@ choose_image() {
     esac
 }
 
+# Names the image of the worker that ran before, if it is another one, and says how to return to it.
+keep_former() {
+    if [ -n "$former" ] && [ "$former" != "$(docker image inspect -f '{{.Id}}' "${AGENT_NET_IMAGE:-agent-net}")" ] &&
+        docker tag "$former" agent-net:previous; then
+        say "to return to the former image: AGENT_NET_IMAGE=agent-net:previous scripts/up.sh --upgrade"
+    fi
+}
+
 docker_up() {
     find_gpu
+    services=
+    former=
+    replacing=false
+    if $upgrade && [ -n "$(worker_container -a)" ]; then
+        replacing=true
+        add_used_files
+        # Not a container that holds the port, nor an orchestrator.
+        services="agent-net ollama"
+        # A worker that does not respond is nothing to return to.
+        ! healthy || former=$(about_worker '{{.Image}}')
+    fi
     choose_image
-    if ! run_compose up -d "$build"; then
-        # Nothing takes the place of a worker that runs.
-        ! $upgrade || ! docker_alive ||
-            fail "Compose could not build or start this version (see above); the running worker was left alone"
+    # shellcheck disable=SC2086 # a list of words
+    if ! run_compose up -d "$build" $services; then
+        # Nothing else takes the place of a worker that runs, or ran until now.
+        if $replacing; then
+            ! docker_alive ||
+                fail "Compose could not build or start this version (see above); the running worker was left alone"
+            keep_former
+            fail "Compose could not start this version (see above), and the worker is stopped"
+        fi
         # Free the port for a native worker.
         run_compose rm -s -f agent-net >/dev/null 2>&1 || :
         why="Compose could not build or start the containers (see above)"
@@ -318,10 +396,27 @@ docker_up() {
     fi
     if ! wait_healthy 60 docker_alive; then
         run_compose logs --tail 15 agent-net >&2 || :
+        keep_former
         fail "the worker does not respond at $(base_url); its log is above"
     fi
     say "started with $compose. Log: $compose -p agent-net $files logs agent-net. Stop: scripts/up.sh --down"
     show_answer
+}
+
+# Stops the worker and Ollama.
+docker_down() {
+    services=$(docker ps -a --filter "$project" --format '{{.Label "com.docker.compose.service"}}' | sort -u)
+    others=$(printf %s "$services" | grep -vx -e agent-net -e ollama | tr '\n' ' ') || others=
+    case $services in
+    *agent-net* | *ollama*)
+        # Compose cannot remove a network that others use.
+        if [ -n "$others" ]; then remove="rm -s -f"; else remove=down; fi
+        # shellcheck disable=SC2086 # a list of words
+        run_compose $remove || fail "Compose could not stop the containers"
+        down=true
+        ;;
+    esac
+    [ -z "$others" ] || say "left running: ${others% } (to stop all: $compose -p agent-net $files down --remove-orphans)"
 }
 
 # ---- start or stop ----
@@ -332,9 +427,8 @@ if [ "$mode" = down ]; then
     down=false
     native_down
     files="-f compose/compose.yaml"
-    if find_compose && [ -n "$(docker ps -aq --filter "$project")" ]; then
-        run_compose down || fail "Compose could not stop the containers"
-        down=true
+    if find_compose; then
+        docker_down
     fi
     $down || say "nothing was running"
     exit 0

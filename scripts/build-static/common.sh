@@ -24,8 +24,8 @@ need() {
     command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: install $2"
 }
 
-# The environment may not choose another repository.
-unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+# The environment may choose neither another repository nor another folder.
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE CDPATH
 
 # This machine's architecture.
 case $(uname -m) in

@@ -140,6 +140,7 @@ mod thrift;
 mod tickets;
 mod tidy;
 mod tls;
+mod up;
 mod upgrade;
 mod uptime;
 mod visibility;

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +14,7 @@ use crate::http;
 use crate::image::{Container, docker, unique, unpacked};
 use crate::release::{self, ARCHITECTURES, VERSION, checked, release};
 use crate::static_build::files_below;
+use crate::up::FakeDocker;
 
 /// The architecture of this machine.
 fn own() -> &'static str {
@@ -179,40 +179,18 @@ fn a_registry_has_both_images_under_the_digest_of_the_release() {
     docker(&["image", "rm", &image]);
 }
 
-/// In place of Docker: it has everything, starts nothing, and writes down how Compose is called. RUNNING: the ID of the
-/// worker's container.
-const FAKE_DOCKER: &str = r#"#!/bin/sh
-case "$*" in
-"ps -q "*) echo "$RUNNING" ;;
-"compose -p"*" rm "*) echo "$*" >>"$CALLS" ;;
-"image inspect missing"* | "image inspect "*/*) exit 1 ;;
-"pull "*) echo "$*" >>"$CALLS" ;;
-"compose -p"*" up "*) echo "image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit 1 ;;
-"ps "* | "compose -p"*) exit 0 ;;
-esac
-exit 0
-"#;
-
 #[test]
 fn up_sh_of_a_release_builds_nothing() {
     let Some(release) = release() else { return };
     let folder = release::unpacked(release, own());
-    let bin = harness::folder(&unique("bin"));
-    fs::write(bin.join("docker"), FAKE_DOCKER).unwrap();
-    fs::set_permissions(bin.join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
-    let calls = bin.join("calls");
+    let docker = FakeDocker::with_curl();
     let up = |args: &[&str], image: &str| {
-        let mut up = Command::new(folder.join("scripts/up.sh"));
-        up.args(args).env("CALLS", &calls).env("AGENT_NET_IMAGE", image).env("SERVER_PORT", "0").env("MODEL", "");
-        up.env("PATH", format!("{}:/usr/bin:/bin", bin.display()));
-        harness::run(&mut up)
+        docker.up(&folder, args, &[("AGENT_NET_IMAGE", image), ("SERVER_PORT", "0"), ("MODEL", "")])
     };
     let called = |image: &str| {
-        let (status, _, err) = up(&["--docker"], image);
-        assert_eq!(status.code(), Some(1), "the fake starts nothing: {err}");
-        let text = fs::read_to_string(&calls).unwrap_or_default();
-        let _ = fs::remove_file(&calls);
-        (text, err)
+        let (code, _, err, calls) = up(&["--docker"], image);
+        assert_eq!(code, 1, "the fake starts nothing: {err}");
+        (calls, err)
     };
     let (text, err) = called("");
     assert!(text.contains(&format!("image=agent-net:{VERSION} compose -p agent-net")), "{text}{err}");
@@ -224,29 +202,13 @@ fn up_sh_of_a_release_builds_nothing() {
     assert!(text.is_empty() && err.contains("the image missing is missing: load it with docker load -i"), "{err}");
     // The programs of the archive. It has no cargo.
     let pid = || fs::read_to_string(folder.join(".run/agent-net.pid")).unwrap();
-    let (status, out, err) = up(&["--native"], "");
-    assert!(status.success() && out.contains(r#""agent_id":"demo-agent""#), "{out}{err}");
+    let (code, out, err, _) = up(&["--native"], "");
+    assert!(code == 0 && out.contains(r#""agent_id":"demo-agent""#), "{out}{err}");
     let first = pid();
-    let (status, out, err) = up(&["--native", "--upgrade"], "");
-    assert!(status.success() && out.contains(r#""agent_id":"demo-agent""#), "{out}{err}");
+    let (code, out, err, _) = up(&["--native", "--upgrade"], "");
+    assert!(code == 0 && out.contains(r#""agent_id":"demo-agent""#), "{out}{err}");
     assert_ne!(pid(), first);
-    let (status, _, err) = up(&["--down"], "");
-    assert!(status.success() && err.contains("stopped the worker"), "{err}");
+    let (code, _, err, _) = up(&["--down"], "");
+    assert!(code == 0 && err.contains("stopped the worker"), "{err}");
     fs::remove_dir_all(folder.parent().unwrap()).unwrap();
-    fs::remove_dir_all(bin).unwrap();
-}
-
-#[test]
-fn an_upgrade_by_up_sh_that_fails_leaves_the_worker_that_runs() {
-    let bin = harness::folder(&unique("bin"));
-    fs::write(bin.join("docker"), FAKE_DOCKER).unwrap();
-    fs::set_permissions(bin.join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
-    let calls = bin.join("calls");
-    let mut up = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/up.sh"));
-    up.arg("--upgrade").env("CALLS", &calls).env("RUNNING", "c0ffee").env("AGENT_NET_IMAGE", "there");
-    let (status, _, err) = harness::run(up.env("PATH", format!("{}:/usr/bin:/bin", bin.display())));
-    assert!(status.code() == Some(1) && err.contains("the running worker was left alone"), "{err}");
-    let text = fs::read_to_string(&calls).unwrap();
-    assert!(text.contains(" up -d --no-build") && !text.contains(" rm "), "{text}");
-    fs::remove_dir_all(bin).unwrap();
 }

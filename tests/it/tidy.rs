@@ -210,6 +210,21 @@ fn scripts_say_how_they_are_used() {
     }
 }
 
+/// With CDPATH set, `cd` may enter a folder of that name elsewhere, and prints it.
+#[test]
+fn scripts_ignore_cdpath() {
+    let scripts = files_below("scripts", "sh");
+    assert!(names(&scripts.iter().find(|(path, _)| path.ends_with("common.sh")).unwrap().1, "CDPATH"));
+    for (path, text) in scripts.iter().filter(|(path, _)| path.matches('/').count() == 1) {
+        let before = text.find("cd \"").map_or("", |at| &text[..at]);
+        let unset = before.lines().any(|line| {
+            let line = line.trim_start();
+            line.starts_with("unset ") && line.contains("CDPATH") || line.ends_with("/build-static/common.sh\"")
+        });
+        assert!(before.is_empty() || unset, "{path}: unset CDPATH before cd");
+    }
+}
+
 /// A release without a section would leave operators to guess what changed.
 #[test]
 fn the_changelog_begins_with_this_version() {

@@ -1,0 +1,145 @@
+//! scripts/up.sh beside a Docker that only writes down what it is called with, and a worker that responds. With a real
+//! Docker: `stack`, and `release_images` for the files of a release.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness;
+use crate::image::unique;
+
+/// RUNNING: the ID of the worker's container, which is gone after `up` if GONE is set. USED: its Compose files. SERVICES:
+/// those of all containers. UP: what `up` exits with. REFUSES: what `info` fails with.
+const DOCKER: &str = r#"#!/bin/sh
+case "$*" in
+"info"*) [ -z "$REFUSES" ] || { echo "$REFUSES" >&2; exit 1; } ;;
+"ps -q -a "*) echo "$RUNNING" ;;
+"ps -q "*) [ -n "$GONE" ] && grep -q ' up ' "$CALLS" || echo "$RUNNING" ;;
+"ps -a "*) printf '%b' "$SERVICES" ;;
+"inspect "*config_files*) echo "$USED" ;;
+"inspect "*) echo sha256:0ld ;;
+"image inspect missing"* | "image inspect "*/*) exit 1 ;;
+"image inspect "*) echo sha256:new ;;
+"compose -p"*" up "*) echo "commit=$AGENT_NET_COMMIT image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit "${UP:-1}" ;;
+"compose -p"*" rm "* | "compose -p"*" down"* | "pull "* | "tag "*) echo "$*" >>"$CALLS" ;;
+esac
+exit 0
+"#;
+
+/// A folder with programs in place of Docker and curl.
+pub struct FakeDocker(PathBuf);
+
+impl FakeDocker {
+    pub fn new() -> Self {
+        let bin = harness::folder(&unique("bin"));
+        for (name, text) in [("docker", DOCKER), ("curl", "#!/bin/sh\nexit 0\n")] {
+            fs::write(bin.join(name), text).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Self(bin)
+    }
+
+    /// With the machine's own curl.
+    pub fn with_curl() -> Self {
+        let docker = Self::new();
+        fs::remove_file(docker.0.join("curl")).unwrap();
+        docker
+    }
+
+    /// The script of that folder, with these settings: exit code, stdout, stderr, and how Docker was called.
+    pub fn up(&self, home: &Path, args: &[&str], settings: &[(&str, &str)]) -> (i32, String, String, String) {
+        let calls = self.0.join("calls");
+        fs::write(&calls, "").unwrap();
+        let mut up = Command::new(home.join("scripts/up.sh"));
+        up.args(args).env("CALLS", &calls).env("PATH", format!("{}:/usr/bin:/bin", self.0.display()));
+        for unset in ["AGENT_NET_IMAGE", "AGENT_NET_COMMIT", "DOCKER_HOST", "SERVER_PORT", "WORKER_TOKEN"] {
+            up.env_remove(unset);
+        }
+        let (status, out, err) = harness::run(up.envs(settings.iter().copied()));
+        (status.code().unwrap(), out, err, fs::read_to_string(&calls).unwrap())
+    }
+}
+
+impl Drop for FakeDocker {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn up(args: &[&str], settings: &[(&str, &str)]) -> (i32, String, String, String) {
+    FakeDocker::new().up(Path::new(env!("CARGO_MANIFEST_DIR")), args, settings)
+}
+
+#[test]
+fn an_upgrade_that_fails_leaves_the_worker_that_runs() {
+    let (code, _, err, calls) = up(&["--upgrade"], &[("RUNNING", "c0ffee"), ("AGENT_NET_IMAGE", "there")]);
+    assert!(code == 1 && err.contains("the running worker was left alone"), "{err}");
+    assert!(calls.contains(" up -d --no-build") && !calls.contains(" rm "), "{calls}");
+}
+
+#[test]
+fn an_upgrade_that_stopped_the_worker_says_how_to_return() {
+    let settings = [("RUNNING", "c0ffee"), ("GONE", "1"), ("AGENT_NET_IMAGE", "there")];
+    for (ended, why) in [("1", "and the worker is stopped"), ("0", "the worker does not respond at")] {
+        let (code, _, err, calls) = up(&["--upgrade"], &[&settings[..], &[("UP", ended)]].concat());
+        assert!(code == 1 && err.contains(why), "{err}");
+        assert!(err.contains("AGENT_NET_IMAGE=agent-net:previous scripts/up.sh --upgrade"), "{err}");
+        assert!(calls.ends_with("\ntag sha256:0ld agent-net:previous\n"), "{calls}");
+        // Without Docker a worker would have other settings and no Ollama.
+        assert!(!err.contains("running natively") && !calls.contains(" rm "), "{err}{calls}");
+    }
+}
+
+#[test]
+fn an_upgrade_uses_the_files_that_the_worker_was_started_with() {
+    let started = [("RUNNING", "c0ffee"), ("UP", "0"), ("AGENT_NET_IMAGE", "there")];
+    let with = |used: &'static str| up(&["--upgrade"], &[&started[..], &[("USED", used)]].concat());
+    // As Compose 2 and 1 note them.
+    for used in ["/old/compose/compose.yaml,/old/compose/hold-port.yaml", "compose/compose.yaml,compose/hold-port.yaml"]
+    {
+        let (code, _, err, calls) = with(used);
+        assert_eq!(code, 0, "{err}");
+        // The container that holds the port stays.
+        let expected = "-f compose/hold-port.yaml up -d --no-build agent-net ollama\n";
+        assert!(calls.ends_with(expected) && calls.contains("-p agent-net -f compose/compose.yaml"), "{calls}");
+    }
+    let (_, _, _, calls) = with("/old/compose/compose.yaml,/old/compose/gpu.yaml,/old/compose/amd.yaml");
+    assert!(calls.contains("-p agent-net -f compose/compose.yaml -f compose/amd.yaml up "), "{calls}");
+    let (code, _, err, calls) = with("/old/compose/compose.yaml,/home/me/mine.yaml");
+    assert!(code == 1 && err.contains("mine.yaml, which is not in compose/") && calls.is_empty(), "{err}{calls}");
+}
+
+#[test]
+fn a_build_names_the_commit() {
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(args);
+        let (status, out, _) = harness::run(&mut git);
+        status.success().then_some(out)
+    };
+    let Some(head) = git(&["rev-parse", "HEAD"]) else { return };
+    let (_, _, err, calls) = up(&["--docker"], &[("CDPATH", "/")]);
+    assert!(calls.contains(&format!("commit={}", &head[..12])) && calls.contains("up -d --build\n"), "{calls}{err}");
+    let compose = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/compose.yaml")).unwrap();
+    assert!(compose.contains(r#"args: {COMMIT: "${AGENT_NET_COMMIT:-}"}"#), "the build gets it");
+}
+
+#[test]
+fn down_leaves_what_other_files_started() {
+    let (code, _, err, calls) = up(&["--down"], &[("SERVICES", "agent-net\ngrafana\nollama\nprometheus\n")]);
+    assert!(code == 0 && err.contains("left running: grafana prometheus (to stop all: docker compose -p"), "{err}");
+    assert_eq!(calls, "compose -p agent-net -f compose/compose.yaml rm -s -f\n");
+    let (code, _, err, calls) = up(&["--down"], &[("SERVICES", "agent-net\nollama\n")]);
+    assert!(code == 0 && !err.contains("left running"), "{err}");
+    assert_eq!(calls, "compose -p agent-net -f compose/compose.yaml down\n");
+    let (code, _, err, calls) = up(&["--down"], &[]);
+    assert!(code == 0 && err.contains("nothing was running") && calls.is_empty(), "{err}{calls}");
+}
+
+/// Docker's own words: a user who may not use it would else look for a daemon that does not respond.
+#[test]
+fn a_docker_that_cannot_be_used_says_why() {
+    let (code, _, err, _) = up(&["--docker"], &[("REFUSES", "permission denied while trying to connect")]);
+    assert!(code == 1 && err.contains("Docker cannot be used: permission denied while trying"), "{err}");
+}
