@@ -87,7 +87,8 @@ fn body(url: &str, reply: Result<Reply, ureq::Error>) -> Result<String, NoAnswer
         300..=399 => Err(NoAnswer::Other(format!("{url} responded with {status}: redirects are not followed"))),
         _ => {
             let start: String = crate::sys::text::one_line(&body).chars().take(200).collect();
-            Err(NoAnswer::Other(format!("{url} responded with {status}: {start}")))
+            let colon = if start.is_empty() { "" } else { ": " };
+            Err(NoAnswer::Other(format!("{url} responded with {status}{colon}{start}")))
         }
     }
 }

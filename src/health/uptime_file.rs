@@ -195,10 +195,10 @@ fn write(file: &File, records: &BTreeMap<u32, [u8; RECORD]>, sync: bool) -> io::
     if sync { file.sync_data() } else { Ok(()) }
 }
 
-/// Writes and removes a small file in `dir`, as the worker would; the bytes that are free there.
+/// Writes and removes a small file in `dir`, as the worker would, and opens those that are there; the bytes that are free.
 ///
 /// # Errors
-/// Why it cannot be written.
+/// Why it, or a file in it, cannot be written.
 pub(crate) fn try_out(dir: &str) -> Result<u64, String> {
     let dir = Path::new(dir);
     let path = dir.join(format!(".try-{}", std::process::id()));
@@ -209,6 +209,14 @@ pub(crate) fn try_out(dir: &str) -> Result<u64, String> {
     });
     let _ = fs::remove_file(&path);
     tried.map_err(|why| why.to_string())?;
+    // A worker that ran as another user may have left them.
+    for entry in fs::read_dir(dir).map_err(|why| why.to_string())?.flatten().take(100) {
+        if entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Err(why) = OpenOptions::new().write(true).open(entry.path())
+        {
+            return Err(format!("{}: {why}", entry.file_name().display()));
+        }
+    }
     let room = rustix::fs::statvfs(dir).map_err(|why| why.to_string())?;
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }

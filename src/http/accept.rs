@@ -108,7 +108,8 @@ pub(super) fn accept_held(path: &Path, gate: &Arc<Gate>) {
             Err(why) => {
                 if !std::mem::replace(&mut failing, true) {
                     log::warn!(
-                        "PORT_SOCKET={}: {why}; the worker serves without it and retries. Start agent-net hold-port",
+                        "PORT_SOCKET={}: {why}; the worker serves without it and retries. Start agent-net hold-port as the \
+                         same user",
                         path.display()
                     );
                 }

@@ -25,7 +25,7 @@ fn the_exit_code_is_the_verdict_of_the_worker_that_is_asked() {
     let worker = Worker::start(&[&[("OLLAMA_URL", url.as_str())], &nvml.settings()[..]].concat());
     let at = format!("http://{}", worker.addr);
     for (settings, word, code, part) in [
-        ("gpus=2", "ok", 0, "2 of 2 GPUs usable, 1 models, codellama:34b-instruct-q4_k_m loaded [nvml+ollama]"),
+        ("gpus=2", "ok", 0, "2 of 2 GPUs usable, 1 model, codellama:34b-instruct-q4_k_m loaded [nvml+ollama]"),
         (
             "gpus=2\ngpu1.temperature=95",
             "degraded",
@@ -182,7 +182,7 @@ fn each_gpu_is_a_line_and_each_code_too() {
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(rc, 2, "{out}");
         assert!(
-            lines[0].starts_with("agent-net unhealthy (GPU_LOST, TEMP_HIGH): 3 of 4 GPUs usable, 1 models"),
+            lines[0].starts_with("agent-net unhealthy (GPU_LOST, TEMP_HIGH): 3 of 4 GPUs usable, 1 model"),
             "{out}"
         );
         assert_eq!(lines[1], "GPU 0 NVIDIA L40S: 92 °C, 63 W of 350 W, 7012 of 24576 MiB, 3 %");

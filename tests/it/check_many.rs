@@ -35,7 +35,7 @@ fn each_worker_is_a_line_and_the_exit_code_is_the_worst() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 4, "{out}");
     let starts = [
-        format!("{ok} ok: 2 of 2 GPUs usable, 1 models"),
+        format!("{ok} ok: 2 of 2 GPUs usable, 1 model"),
         format!("{dead} unknown: does not respond: connection refused"),
         format!("{unhealthy} unhealthy (GPU_LOST): 1 of 2 GPUs usable"),
         format!("{degraded} degraded (TEMP_HIGH): 1 of 1 GPUs usable"),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +13,7 @@ use crate::fake_ollama::{Answer, FakeOllama, MODEL, PS};
 use crate::fake_orchestrator::{Behavior, Discovery, FakeOrchestrator};
 use crate::fake_runners::Runners;
 use crate::gpus::HURRY;
-use crate::harness::{Worker, agent_net, folder, run};
+use crate::harness::{Worker, agent_net, folder, ordinary_agent_net, run};
 use crate::nvml::FakeNvml;
 
 /// A machine's /dev, /proc and /sys with one NVIDIA GPU.
@@ -314,6 +315,23 @@ fn disk_port_and_settings() {
     let (rc, checks) = host.examine(&[("ORCH_SECRET_FILE", "/nonexistent/secret"), ("ORCH_SECRET", "")]);
     assert_eq!((rc, checks.len(), &checks[0]["check"]), (78, 1, &"settings".into()), "{checks:#?}");
     assert!(checks[0]["detail"].as_str().unwrap().contains("ORCH_SECRET_FILE"), "{checks:#?}");
+}
+
+/// As after `kmsg.yaml`, with which the worker runs as root: a new file can be written, and those that are there cannot.
+#[test]
+fn a_file_of_another_user_in_the_state_folder_is_found() {
+    let state = std::env::temp_dir().join(format!("agent-net-doctor-state-{}", std::process::id()));
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::create_dir(&state).unwrap();
+    set_mode(&state, 0o1777);
+    fs::write(state.join("uptime.bin"), "x").unwrap();
+    set_mode(&state.join("uptime.bin"), 0o444);
+    let (mut doctor, copy) = ordinary_agent_net("doctor");
+    doctor.args(["doctor", "--json"]).env("STATE_DIR", &state).env("OLLAMA_URL", "http://127.0.0.1:9");
+    let (_, out, err) = run(&mut doctor);
+    let _ = fs::remove_file(copy);
+    fs::remove_dir_all(state).unwrap();
+    assert!(out.contains("is not writable: uptime.bin: Permission denied"), "{out}{err}");
 }
 
 #[test]

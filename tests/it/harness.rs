@@ -285,19 +285,28 @@ pub fn folder(name: &str) -> PathBuf {
 /// An ordinary user: root may start threads beyond any limit.
 const ORDINARY: u32 = 65_534;
 
+/// The program as an ordinary user runs it, and the copy of it to be removed, if there is one.
+pub fn ordinary_agent_net(name: &str) -> (Command, PathBuf) {
+    let own = agent_net();
+    let copy = std::env::temp_dir().join(format!("agent-net-{name}-{}", std::process::id()));
+    if !geteuid().is_root() {
+        return (own, copy);
+    }
+    // That user may not reach the folder of the build. By another process: a program that is open for writing, in a
+    // child that another test starts at this moment as well, cannot be run.
+    assert!(command("cp").arg(own.get_program()).arg(&copy).status().expect("cp").success());
+    let mut ordinary = command(&copy);
+    ordinary.uid(ORDINARY).gid(ORDINARY);
+    (ordinary, copy)
+}
+
 /// A worker that may start no thread any more, once it is `ready`; None, with a word about it, where that cannot be.
 pub fn without_new_threads(name: &str, settings: &[(&str, &str)], ready: impl Fn(&Worker)) -> Option<Worker> {
-    let mut limited = agent_net();
-    let copy = std::env::temp_dir().join(format!("agent-net-{name}-{}", std::process::id()));
+    let (limited, copy) = ordinary_agent_net(name);
     // Only the user itself may limit its processes.
     let mut limit = command("prlimit");
     if geteuid().is_root() {
         limit.uid(ORDINARY).gid(ORDINARY);
-        // That user may not reach the folder of the build. By another process: a program that is open for writing, in a
-        // child that another test starts at this moment as well, cannot be run.
-        assert!(command("cp").arg(limited.get_program()).arg(&copy).status().expect("cp").success());
-        limited = command(&copy);
-        limited.uid(ORDINARY).gid(ORDINARY);
     }
     let worker = Worker::of(limited, settings);
     let _ = std::fs::remove_file(copy);

@@ -50,7 +50,8 @@ fn head(name: &str, report: &Report) -> String {
         (false, 0) => "no GPU could be read".into(),
         (false, listed) => format!("none of {listed} GPUs could be read"),
     };
-    format!("{name} {}{because}: {usable}, {total_models} models{model} [{source}]", health.verdict)
+    let models = if *total_models == 1 { "model" } else { "models" };
+    format!("{name} {}{because}: {usable}, {total_models} {models}{model} [{source}]", health.verdict)
 }
 
 /// The line for people without a report: Nagios shows stdout.

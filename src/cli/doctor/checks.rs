@@ -272,7 +272,7 @@ fn worker(config: &Config) -> Vec<Finding> {
         Err(why) => Finding::warn(
             "held port",
             format!("PORT_SOCKET={path}: {}", io_words(&why)),
-            "Start agent-net hold-port as the same user, with the same folder.",
+            "Start agent-net hold-port as the same user, with the same folder. With kmsg.yaml see hold-port.yaml.",
         ),
     });
     [own].into_iter().chain(held).collect()

@@ -303,7 +303,7 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
         return vec![Finding::warn("ollama", detail, sentence(trouble.cure_of_lists()))];
     }
     let pulled = state.models.iter().filter(|m| m.pulled).count();
-    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; {pulled} models pulled"))];
+    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; models pulled: {pulled}"))];
     let loaded: Vec<&Model> = state.models.iter().filter(|m| m.loaded.is_some()).collect();
     if loaded.is_empty() {
         all.push(Finding::pass("models", "none loaded: whether Ollama uses the GPU is unknown"));
@@ -383,7 +383,8 @@ pub(crate) fn disk(dir: Option<&str>, free: Result<u64, String>) -> Finding {
         (Some(dir), Err(why)) => Finding::fail(
             "disk",
             format!("STATE_DIR={dir} is not writable: {why}"),
-            "Make it writable for the worker's user (65532 in the image), and check the free space of its disk.",
+            "Make it and its files writable for the worker's user (65532 in the image; with kmsg.yaml root, see its first \
+             lines), and check the free space of its disk.",
         ),
         (Some(dir), Ok(free)) if free < DISK_FLOOR => Finding::warn(
             "disk",
