@@ -103,6 +103,14 @@ fn the_kubernetes_manifest_is_right_for_nodes_of_both_families() {
     }
 }
 
+/// The defaults of clusters that restrict pods allow neither.
+#[test]
+fn the_kubernetes_namespace_allows_ports_and_folders_of_the_node() {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/kubernetes.yaml")).unwrap();
+    assert!(manifest.contains("hostPort: ") && manifest.contains("hostPath: "));
+    assert!(manifest.contains("    pod-security.kubernetes.io/enforce: privileged\n"));
+}
+
 /// A lost GPU takes a pod out of its services. It does not restart the worker, which is there to report it.
 #[test]
 fn the_kubernetes_probes_restart_no_worker_that_reports_a_lost_gpu() {
