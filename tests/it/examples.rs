@@ -40,8 +40,7 @@ fn the_readme_shows_what_check_prints() {
     worker.report_when("degraded", |report| verdict(report) == "degraded");
     let (status, out, _) = run(agent_net().args(["check", "--url", &format!("http://{}", worker.addr)]));
     assert_eq!(status.code(), Some(1), "{out}");
-    let command = "docker compose -p agent-net -f compose/compose.yaml exec agent-net /agent-net check";
-    table("README.md", "check-example", &format!("```console\n$ {command}\n{}\n```", out.trim_end()));
+    table("README.md", "check-example", &format!("```console\n$ agent-net check\n{}\n```", out.trim_end()));
 }
 
 #[test]
@@ -50,8 +49,7 @@ fn the_readme_shows_what_probe_prints() {
     let settings = [("OLLAMA_URL", ollama.url()), ("MODEL", MODEL.into())];
     let (status, out, _) = run(agent_net().arg("probe").envs(settings).envs(nvml.settings()));
     assert_eq!(status.code(), Some(0), "{out}");
-    let command = "docker compose -p agent-net -f compose/compose.yaml exec agent-net /agent-net probe";
-    table("README.md", "probe-example", &format!("```console\n$ {command}\n{}\n```", out.trim_end()));
+    table("README.md", "probe-example", &format!("```console\n$ agent-net probe\n{}\n```", out.trim_end()));
 }
 
 /// The words of each line of code in the documents: in fences, or between backticks.
@@ -95,6 +93,21 @@ fn every_command_in_the_documents_exists() {
         }
     }
     assert!(seen >= 30, "{seen}");
+}
+
+/// `up` takes the GPUs from a worker that was started with gpu.yaml, if that is missing.
+#[test]
+fn every_command_that_starts_the_worker_gives_it_the_gpus() {
+    let files = crate::tidy::files_below("compose", "yaml").into_iter().map(|(_, text)| text.replace("\\\n#", " "));
+    let mut seen = 0;
+    for text in DOCUMENTS.map(read).into_iter().chain(files) {
+        for line in text.lines().filter(|line| line.contains("-f compose/compose.yaml") && line.contains(" up -d")) {
+            let given = ["gpu", "amd", "runtime"].iter().any(|file| line.contains(&format!("compose/{file}.yaml")));
+            assert!(given, "without the GPUs: {line}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen}");
 }
 
 #[test]
