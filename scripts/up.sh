@@ -315,6 +315,11 @@ docker_alive() {
     [ -n "$(worker_container)" ]
 }
 
+# It runs, and Docker is not waiting to restart it, as after an invalid setting.
+docker_steady() {
+    [ -n "$(worker_container --filter status=running)" ]
+}
+
 # about_worker FORMAT
 about_worker() {
     docker inspect -f "$1" "$(worker_container -a)" 2>/dev/null || :
@@ -394,8 +399,8 @@ docker_up() {
         why="Compose could not build or start the containers (see above)"
         return 1
     fi
-    if ! wait_healthy 60 docker_alive; then
-        run_compose logs --tail 15 agent-net >&2 || :
+    if ! wait_healthy 60 docker_steady; then
+        run_compose logs --tail 5 agent-net >&2 || :
         keep_former
         fail "the worker does not respond at $(base_url); its log is above"
     fi
@@ -451,7 +456,9 @@ if [ "$mode" != native ]; then
     if find_compose; then
         if docker_alive && ! $upgrade; then
             say "already running in Docker"
-            wait_healthy 30 docker_alive || fail "it does not respond at $(base_url); see docker logs"
+            wait_healthy 30 docker_steady ||
+                fail "it does not respond at $(base_url): see docker logs $(worker_container), fix the cause," \
+                    "and run scripts/up.sh --upgrade"
             show_answer
             exit 0
         fi

@@ -10,10 +10,12 @@ use crate::harness;
 use crate::image::unique;
 
 /// RUNNING: the ID of the worker's container, which is gone after `up` if GONE is set. USED: its Compose files. SERVICES:
-/// those of all containers. UP: what `up` exits with. REFUSES: what `info` fails with.
+/// those of all containers. RESTARTS: it is restarted again and again. CURL: what curl exits with. UP: what `up` exits
+/// with. REFUSES: what `info` fails with.
 const DOCKER: &str = r#"#!/bin/sh
 case "$*" in
 "info"*) [ -z "$REFUSES" ] || { echo "$REFUSES" >&2; exit 1; } ;;
+"ps -q --filter status=running "*) [ -n "$RESTARTS" ] || [ -n "$GONE" ] || echo "$RUNNING" ;;
 "ps -q -a "*) echo "$RUNNING" ;;
 "ps -q "*) [ -n "$GONE" ] && grep -q ' up ' "$CALLS" || echo "$RUNNING" ;;
 "ps -a "*) printf '%b' "$SERVICES" ;;
@@ -33,7 +35,7 @@ pub struct FakeDocker(PathBuf);
 impl FakeDocker {
     pub fn new() -> Self {
         let bin = harness::folder(&unique("bin"));
-        for (name, text) in [("docker", DOCKER), ("curl", "#!/bin/sh\nexit 0\n")] {
+        for (name, text) in [("docker", DOCKER), ("curl", "#!/bin/sh\nexit ${CURL:-0}\n")] {
             fs::write(bin.join(name), text).unwrap();
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -89,6 +91,17 @@ fn an_upgrade_that_stopped_the_worker_says_how_to_return() {
         // Without Docker a worker would have other settings and no Ollama.
         assert!(!err.contains("running natively") && !calls.contains(" rm "), "{err}{calls}");
     }
+}
+
+/// It would be waited for a minute. And without --upgrade it would keep the setting that was wrong.
+#[test]
+fn a_worker_that_docker_restarts_again_and_again_is_reported() {
+    let settings = [("RUNNING", "c0ffee"), ("UP", "0"), ("AGENT_NET_IMAGE", "there"), ("RESTARTS", "1"), ("CURL", "7")];
+    let (code, _, err, _) = up(&["--docker"], &settings);
+    let next = "see docker logs c0ffee, fix the cause, and run scripts/up.sh --upgrade";
+    assert!(code == 1 && err.contains("already running") && err.contains(next), "{err}");
+    let (code, _, err, _) = up(&["--docker", "--upgrade"], &settings);
+    assert!(code == 1 && err.contains("does not respond at"), "{err}");
 }
 
 #[test]
