@@ -119,6 +119,11 @@ fn the_manual_page_is_complete_and_valid() {
     let page = printed(&["man"]);
     let settings = listed(&printed(&["serve", "--help"]), "Settings ");
     assert!(settings.len() > 30, "{settings:?}");
+    // Its date is that of the version's section in the changelog.
+    let changes = crate::tables::read("CHANGELOG.md");
+    let head = format!("\n## {} – ", env!("CARGO_PKG_VERSION"));
+    let date = changes.split_once(&head).and_then(|(_, rest)| rest.lines().next()).expect("a dated section");
+    assert!(page.starts_with(&format!(".TH AGENT-NET 1 {date} ")), "{date}");
     // roff may print a bare dash as a longer one, which no shell takes.
     assert!(!page.contains("--"), "{page}");
     let plain = page.replace("\\-", "-");

@@ -7,7 +7,7 @@ use crate::config::SETTINGS;
 use crate::sys::exit::{EXITS, exits_of};
 
 /// Release date of the version in Cargo.toml.
-const RELEASED: &str = "2026-11-26";
+const RELEASED: &str = "2026-11-27";
 
 /// `agent-net.1`
 pub(crate) fn page() -> String {
