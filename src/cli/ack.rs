@@ -12,7 +12,7 @@ use crate::sys::signals;
 #[derive(Debug)]
 pub(super) struct Options {
     json: bool,
-    /// Of the worker.
+    /// The worker's process, for the signal; None: the one that is found.
     pid: Option<u32>,
 }
 
@@ -35,9 +35,7 @@ pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     let chosen = options.pid.map_or_else(|| choose(&signals::workers(), no_socket.as_deref()), Ok);
     match chosen.and_then(|pid| signals::acknowledge(pid).map(|()| pid)) {
         Ok(pid) if options.json => output::print(&format!("{{\"status\":\"signalled\",\"pid\":{pid}}}\n")),
-        Ok(pid) => {
-            output::print(&format!("acknowledged by SIGUSR1 to process {pid}; agent-net check shows the verdict\n"))
-        }
+        Ok(pid) => output::print(&format!("sent SIGUSR1 to process {pid}; agent-net check shows the verdict\n")),
         Err(why) => unknown(&why),
     }
 }

@@ -79,7 +79,7 @@ fn by_a_signal_it_works_without_a_state_folder() {
     let pid = scene.worker.pid().as_raw_nonzero().to_string();
     let (code, out, err) = ack(None, &["--pid", &pid]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert_eq!(out, format!("acknowledged by SIGUSR1 to process {pid}; agent-net check shows the verdict\n"));
+    assert_eq!(out, format!("sent SIGUSR1 to process {pid}; agent-net check shows the verdict\n"));
     scene.worker.report_when("verdict ok", is_ok);
     wait_for("the log", || scene.worker.log().contains("SIGUSR1: the errors so far are acknowledged").then_some(()));
     scene.loses_a_gpu();
@@ -231,7 +231,7 @@ fn process_1_of_a_container_is_found() {
         };
         let (status, out, err) = enter(&[]);
         assert_eq!((status.code(), err.as_str()), (Some(0), ""), "{out}");
-        assert!(out.starts_with("acknowledged by SIGUSR1 to process 1;"), "{out}");
+        assert!(out.starts_with("sent SIGUSR1 to process 1;"), "{out}");
         wait_for("the log", || worker.log().contains("SIGUSR1: the errors so far are acknowledged").then_some(()));
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }

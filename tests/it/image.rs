@@ -105,7 +105,7 @@ fn errors_are_acknowledged_from_inside_the_container() {
     let Some(image) = from_env("AGENT_NET_IMAGE") else { return };
     let acknowledged = |container: &Container| docker(&["exec", &container.name, "/agent-net", "ack"]);
     let container = Container::run(&image, &[]);
-    assert!(acknowledged(&container).starts_with("acknowledged by SIGUSR1 to process 1;"));
+    assert!(acknowledged(&container).starts_with("sent SIGUSR1 to process 1;"));
     let log = || harness::run(client().args(["logs", &container.name])).2;
     wait_for("the log", || log().contains("SIGUSR1: the errors so far are acknowledged").then_some(()));
     let volume = Volume(unique("state"));
