@@ -210,7 +210,7 @@ impl Worker {
         }
         // Most jobs end within microseconds, and free a slot.
         let Some(_slot) = self.jobs.enter_within(self.capacity, SLOT_TIMEOUT) else {
-            let message = format!("{} jobs are in progress, which is CAPABILITY_CAPACITY; try again", self.capacity);
+            let message = format!("CAPABILITY_CAPACITY={}: that many jobs are in progress; try again", self.capacity);
             return Err(Refusal::new(ErrorCode::AtCapacity, message));
         };
         let paid = self.ticket_intake.as_ref().zip(tickets);

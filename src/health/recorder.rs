@@ -14,6 +14,7 @@ use super::verdict::{self, Verdict};
 use crate::gpu::state::GpuState;
 use crate::sys::exposition::{Exposition, counter, gauge, metrics};
 use crate::sys::limits::{boot_clock, unix_now};
+use crate::sys::text::counted;
 use crate::sys::threads;
 
 const OBSERVE_EVERY: Duration = Duration::from_secs(1);
@@ -124,7 +125,7 @@ impl Recorder {
     fn load(&self, bytes: &[u8]) {
         let damaged = self.lock().load(bytes);
         if damaged > 0 {
-            log::warn!("{damaged} damaged minutes of the uptime history were skipped");
+            log::warn!("uptime history: skipped {}", counted(damaged, "damaged minute"));
         }
     }
 

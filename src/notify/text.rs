@@ -28,7 +28,7 @@ pub(super) fn of(event: &Event, previous: Option<Verdict>) -> String {
         (EventKind::Stopping, _) => format!("{worker} is stopping. It was {is}"),
         (kind, Some(flapping)) => {
             let started = if kind == EventKind::Started { "has started and " } else { "" };
-            let changes = counted(flapping.changes as usize, "change");
+            let changes = counted(flapping.changes, "change");
             let during = lasted(flapping.during);
             format!("{worker} {started}is flapping: {changes} in {during}. The worst state was {is}")
         }

@@ -1,5 +1,6 @@
 //! Text for one line of a log or an answer.
 
+use std::fmt::Display;
 use std::io;
 
 /// A control character, or one of Unicode that breaks a line or reverses the text after it.
@@ -61,8 +62,14 @@ pub(crate) fn io_words(why: &io::Error) -> String {
 }
 
 /// `1 payment`, `2 payments`.
-pub(crate) fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+pub(crate) fn counted<N: Copy + From<u8> + PartialEq + Display>(count: N, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == N::from(1) { "" } else { "s" })
+}
+
+#[test]
+fn one_of_a_thing_is_singular() {
+    assert_eq!((counted(0_u32, "GPU"), counted(1_i64, "GPU")), ("0 GPUs".into(), "1 GPU".into()));
+    assert_eq!(counted(u64::MAX, "GPU"), format!("{} GPUs", u64::MAX));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn a_healthy_machine_passes() {
     let (rc, text) = host.say(&["doctor"], &[]);
     assert_eq!(rc, 0);
     assert!(text.lines().all(|line| line.starts_with("pass  ")) && !text.contains('\u{1b}'), "{text}");
-    assert!(text.contains("kernel module 550.54.14; 1 NVIDIA GPUs on the PCI bus"), "{text}");
+    assert!(text.contains("kernel module 550.54.14; 1 NVIDIA GPU on the PCI bus"), "{text}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn driver_and_devices_have_findings_of_their_own() {
         host.finds(&[], "devices", "fail", &["/dev/nvidiactl", "cannot be opened"]);
     }
     fs::remove_file(host.root.join("proc/driver/nvidia/version")).unwrap();
-    host.finds(&[], "driver", "fail", &["1 NVIDIA GPUs on the PCI bus", "modprobe nvidia"]);
+    host.finds(&[], "driver", "fail", &["1 NVIDIA GPU on the PCI bus", "modprobe nvidia"]);
     fs::remove_dir_all(host.root.join("sys/bus/pci/devices/0000:01:00.0")).unwrap();
     host.finds(&[], "driver", "fail", &["no NVIDIA GPU on the PCI bus"]);
     host.finds(&[("EXPECTED_GPUS", "0")], "driver", "pass", &["EXPECTED_GPUS=0"]);

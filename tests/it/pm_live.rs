@@ -70,7 +70,7 @@ fn each_refusal_is_reported_before_money_is_lost() {
         (&[], "--deposit 0", "deposit", "no deposit"),
         (&[], "--deposit 0.001eth", "faceValueOverDeposit", "above 0.001 ETH, its deposit"),
         (&[], "--reserve 0.001eth", "senderReserve", "insufficient sender reserve"),
-        (&[], "--maxTotalEV 170gwei", "maxTotalEV", "17 tickets of 10 gwei are more than 170 gwei"),
+        (&[], "--maxTotalEV 170gwei", "maxTotalEV", "17 tickets of 10 gwei, more than 170 gwei in total"),
         (&[("RUNNER_PRICE", "0.01usd/fixed")], "", "maxPricePerUnit", "its -maxPricePerUnit of 333,333,333,333"),
         (&[("RUNNER_PRICE", "0.0000000000000000001usd/fixed")], "", "weiPrice", "less than 1 wei for a call"),
         (

@@ -13,6 +13,7 @@ use report::{Health, Reason, Report};
 
 use crate::api::text;
 use crate::health::verdict::Verdict;
+use crate::sys::text::counted;
 
 /// The verdict of a report in JSON, and its lines for people: a Nagios status line, then one for each GPU, then each code
 /// with what to do.
@@ -50,8 +51,7 @@ fn head(name: &str, report: &Report) -> String {
         (false, 0) => "no GPU could be read".into(),
         (false, listed) => format!("none of {listed} GPUs could be read"),
     };
-    let models = if *total_models == 1 { "model" } else { "models" };
-    format!("{name} {}{because}: {usable}, {total_models} {models}{model} [{source}]", health.verdict)
+    format!("{name} {}{because}: {usable}, {}{model} [{source}]", health.verdict, counted(*total_models, "model"))
 }
 
 /// The line for people without a report: Nagios shows stdout.

@@ -112,12 +112,13 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     let host = &machine.host;
     let give_a_gpu = host.place.give_a_gpu();
     let on_bus = host.pci_gpus;
-    let bus = on_bus.map_or_else(|| "the PCI bus cannot be read".into(), |n| format!("{n} NVIDIA GPUs on the PCI bus"));
+    let bus =
+        on_bus.map_or_else(|| "the PCI bus cannot be read".into(), |n| counted(n, "NVIDIA GPU") + " on the PCI bus");
     let why = host.without_driver();
     let none_expected = limits.expected_gpus == Some(0);
     let mut all = Vec::new();
     if host.amd_gpus > 0 {
-        all.push(Finding::pass("driver", format!("amdgpu, {}", counted(host.amd_gpus as usize, "GPU"))));
+        all.push(Finding::pass("driver", format!("amdgpu, {}", counted(host.amd_gpus, "GPU"))));
         if found.is_none() && host.pci_gpus_for_nvidia == Some(0) {
             return all;
         }
@@ -131,7 +132,7 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
         }
         (None, Some(n)) => Finding::fail(
             "driver",
-            format!("{n} NVIDIA GPUs on the PCI bus, but no NVIDIA driver loaded{why}"),
+            format!("{} on the PCI bus, but no NVIDIA driver loaded{why}", counted(n, "NVIDIA GPU")),
             host.load_driver(),
         ),
         (None, None) => Finding::fail(
@@ -302,8 +303,8 @@ pub(crate) fn ollama(url: &str, state: &OllamaState, wanted: &[String]) -> Vec<F
         let detail = format!("{url} is Ollama {version}, but cannot list its models: {}", trouble.why);
         return vec![Finding::warn("ollama", detail, sentence(trouble.cure_of_lists()))];
     }
-    let pulled = state.models.iter().filter(|m| m.pulled).count();
-    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; models pulled: {pulled}"))];
+    let pulled = counted(state.models.iter().filter(|m| m.pulled).count(), "model");
+    let mut all = vec![Finding::pass("ollama", format!("{url} is Ollama {version}; {pulled} pulled"))];
     let loaded: Vec<&Model> = state.models.iter().filter(|m| m.loaded.is_some()).collect();
     if loaded.is_empty() {
         all.push(Finding::pass("models", "none loaded: whether Ollama uses the GPU is unknown"));

@@ -114,7 +114,7 @@ impl ProbeLine {
     pub(super) fn text(&self) -> String {
         let parts = [
             self.tokens_per_second.map(|speed| format!("{speed:.1} tokens/s")),
-            self.tokens.map(|tokens| counted(usize::try_from(tokens).unwrap_or(usize::MAX), "token")),
+            self.tokens.map(|tokens| counted(tokens, "token")),
             self.load_ms.map(|time| format!("load {time} ms")),
             self.queue_ms.map(|time| format!("queue {time} ms")),
             self.gpu_utilization_percent.map(|percent| format!("GPU {percent} %")),

@@ -90,7 +90,7 @@ fn hangs(gpu: Option<&Gpu>, name: &str, reports: &[&Report], facts: &Facts<'_>, 
         .iter()
         .filter(is_recent)
         .filter_map(|report| {
-            let times = |what: &str| Some(counted(usize::try_from(report.count).unwrap_or(usize::MAX), what));
+            let times = |what: &str| Some(counted(report.count, what));
             match report.said {
                 Said::Hang => times("hung job"),
                 Said::FirmwareHung => Some("its firmware did not respond".into()),

@@ -92,7 +92,7 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let given = sample.given();
     if given == 0 && !none_expected {
-        let message = format!("NVML lists {counted} GPUs, but the worker may use none of them: {}", refusal(sample));
+        let message = format!("NVML lists GPUs ({counted}), but the worker may use none of them: {}", refusal(sample));
         let action = findings.place.give_one_of_the_gpus();
         findings.add(Code::NvmlNoPermission, Verdict::Unhealthy, None, message, action);
     }

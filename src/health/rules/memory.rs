@@ -4,6 +4,7 @@ use super::findings::Findings;
 use crate::gpu::sample::Gpu;
 use crate::health::history::{self, Track};
 use crate::health::verdict::{Code, Verdict};
+use crate::sys::text::counted;
 
 /// DCGM's limit of uncorrectable row remappings.
 const MANY_REMAPS: u32 = 512;
@@ -23,7 +24,8 @@ pub(super) fn memory_reasons(gpu: &Gpu, track: &Track, findings: &mut Findings<'
 
 fn ecc(gpu: &Gpu, findings: &mut Findings<'_>) {
     let Some(errors) = gpu.ecc_uncorrected_volatile.filter(|n| *n > 0) else { return };
-    let message = format!("GPU {}: {errors} uncorrectable ECC errors since driver load", gpu.index);
+    let errors_in_words = counted(errors, "uncorrectable ECC error");
+    let message = format!("GPU {}: {errors_in_words} since driver load", gpu.index);
     let action = format!("{}. If they return, replace the board (RMA).", findings.place.stop_and_reset(gpu));
     findings.add(Code::EccUncorrected, Verdict::Unhealthy, Some(gpu), message, action).numbers(errors as f64, 0);
 }

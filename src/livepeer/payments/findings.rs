@@ -14,6 +14,7 @@ use super::rules::{self, Check, MAX_TICKETS, MIN_UNITS, Outcome, job_outcome};
 use super::table::{self, Row};
 use super::terms::{Era, MAX_TIMEOUT, Terms};
 use super::{figures, odds};
+use crate::sys::text::counted;
 
 /// Digits of a share or a number of units.
 const DIGITS: u32 = 6;
@@ -190,7 +191,9 @@ fn message(terms: &Terms, outcome: &Outcome) -> String {
     };
     let total = &ev * tickets;
     match outcome.check {
-        Check::Ok if total == BigInt::ZERO => format!("accepted, but {tickets} tickets without value pay nothing"),
+        Check::Ok if total == BigInt::ZERO => {
+            format!("accepted, but without pay: the tickets ({tickets}) have no value")
+        }
         Check::Ok if tickets == 1 => format!("accepted: one ticket of {}", shown(&total)),
         Check::Ok => format!("accepted: {tickets} tickets, {} in total", shown(&total)),
         Check::Free => {
@@ -206,7 +209,8 @@ fn message(terms: &Terms, outcome: &Outcome) -> String {
             shown(&terms.max_ticket_ev)
         ),
         Check::MaxTotalEv => format!(
-            "the gateway refuses: {tickets} tickets of {} are more than {}, its -maxTotalEV is {}",
+            "the gateway refuses: {} of {}, more than {} in total; its -maxTotalEV is {}",
+            counted(tickets, "ticket"),
             shown(&ev),
             shown(&total),
             shown(&terms.max_total_ev)
@@ -233,7 +237,7 @@ fn message(terms: &Terms, outcome: &Outcome) -> String {
             let wanted = amount::ceil(&(&outcome.price * BigRational::from_integer(MIN_UNITS.into())));
             let paid = if tickets > 0 { ". It keeps the tickets" } else { "" };
             format!(
-                "the orchestrator refuses: {tickets} tickets bring the balance to {}, it requires {MIN_UNITS} s in advance, {}{paid}",
+                "the orchestrator refuses: tickets ({tickets}) bring the balance to {}, it requires {MIN_UNITS} s in advance, {}{paid}",
                 shown(&(&terms.balance + total)),
                 shown(&wanted)
             )

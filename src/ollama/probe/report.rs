@@ -174,7 +174,7 @@ fn why(probe: &Ended<'_>) -> Option<String> {
     }
     let few = !answered.embedding && answered.tokens_written < LEAST_TOKENS;
     few.then(|| {
-        let tokens = counted(usize::try_from(answered.tokens_written).unwrap_or(usize::MAX), "token");
+        let tokens = counted(answered.tokens_written, "token");
         format!("an answer of {tokens} is too short to measure its speed")
     })
 }

@@ -105,7 +105,7 @@ fn idle_clause(gpus: &[Gpu]) -> String {
         let percent = activity.utilization_percent.unwrap_or_default();
         let watts =
             mean_power_mw(&activity).or(gpu.power_mw.map(f64::from)).map(|mw| format!(", {:.0} W", mw / 1000.0));
-        let samples = counted(activity.samples as usize, "sample");
+        let samples = counted(activity.samples, "sample");
         format!("GPU {} at most {percent} % in {samples}{}", gpu.index, watts.unwrap_or_default())
     };
     let named: Vec<String> = gpus.iter().take(MOST_GPUS).map(one).collect();

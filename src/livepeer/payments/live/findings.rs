@@ -11,6 +11,7 @@ use crate::livepeer::payments::reserve;
 use crate::livepeer::payments::rules;
 use crate::livepeer::payments::table::{Row, row, ticket_rows};
 use crate::livepeer::payments::terms::Terms;
+use crate::sys::text::counted;
 
 /// Digits of shares and seconds.
 const DIGITS: u32 = 6;
@@ -190,7 +191,8 @@ fn refused(payer: &Terms, outcome: &Outcome, check: rules::Check) -> String {
             shown(&payer.max_ticket_ev)
         ),
         rules::Check::MaxTotalEv => format!(
-            "the signer refuses: {tickets} tickets of {} are more than {}, its -maxTotalEV is {}",
+            "the signer refuses: {} of {}, more than {} in total; its -maxTotalEV is {}",
+            counted(tickets, "ticket"),
             shown(&ev),
             shown(&(&ev * tickets)),
             shown(&payer.max_total_ev)

@@ -102,7 +102,8 @@ fn text_of(sums: &BTreeMap<&str, SumReport>) -> String {
     }
     let line = |(result, sum): (&&str, &SumReport)| {
         let ev = shown(&sum.ev_floor.parse().unwrap_or_default());
-        format!("{result:<10}{} payments, {} tickets, expected value {ev}\n", sum.payments, sum.tickets)
+        let (payments, tickets) = (counted(sum.payments, "payment"), counted(sum.tickets, "ticket"));
+        format!("{result:<10}{payments}, {tickets}, expected value {ev}\n")
     };
     sums.iter().map(line).collect()
 }
@@ -173,10 +174,15 @@ impl PaymentReport {
     fn line(&self) -> String {
         let status = self.status.map_or_else(String::new, |status| format!(" ({status})"));
         let ev = shown(&self.total_ev_floor.parse::<BigInt>().unwrap_or_default());
-        let tries = if self.failed_tries > 0 { format!(", {} failed tries", self.failed_tries) } else { String::new() };
+        let tickets = counted(self.tickets, "ticket");
+        let tries = match self.failed_tries {
+            0 => String::new(),
+            1 => ", 1 failed try".into(),
+            tries => format!(", {tries} failed tries"),
+        };
         format!(
-            "{:.0} {} from {}: {} tickets, {ev}, round {}: {}{status}{tries} {}\n",
-            self.received_at, self.id, self.sender, self.tickets, self.round, self.result, self.message
+            "{:.0} {} from {}: {tickets}, {ev}, round {}: {}{status}{tries} {}\n",
+            self.received_at, self.id, self.sender, self.round, self.result, self.message
         )
     }
 }
