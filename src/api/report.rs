@@ -17,7 +17,7 @@ use crate::http::refusal::CAPABILITY;
 use crate::livepeer::lease::RegistrationRow;
 use crate::notify::heartbeat::HeartbeatRow;
 use crate::notify::row::NotificationRow;
-use crate::ollama::keeper::kept::Kept;
+use crate::ollama::keeper::kept::KeeperIndex;
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::Model;
 use crate::ollama::probe::row::ProbeRow;
@@ -189,7 +189,7 @@ impl Published {
         let verdict = snapshot.verdict();
         let gpus: Vec<GpuRow<'_>> =
             snapshot.gpu.gpus().iter().map(|gpu| GpuRow::new(gpu, &snapshot.reasons, &snapshot.xids)).collect();
-        let kept = Kept::new(&snapshot.keepers, &snapshot.ollama.models);
+        let kept = KeeperIndex::new(&snapshot.keepers, &snapshot.ollama.models);
         let models: Vec<ModelRow<'_>> = snapshot.ollama.models.iter().map(|model| model_row(model, &kept)).collect();
         Self {
             verdict,
@@ -319,7 +319,7 @@ fn raw<T: Serialize>(value: &T) -> Box<RawValue> {
     serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn model_row<'a>(model: &'a Model, kept: &Kept<'a>) -> ModelRow<'a> {
+fn model_row<'a>(model: &'a Model, kept: &KeeperIndex<'a>) -> ModelRow<'a> {
     let loaded = model.loaded;
     let keeper = kept.row_of(&model.name, model.digest.as_deref());
     ModelRow {

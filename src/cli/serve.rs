@@ -21,7 +21,7 @@ use crate::http::refusal::error_body;
 use crate::http::request;
 use crate::http::rouille::Service;
 use crate::http::{self, GateLimits, Port};
-use crate::livepeer::kept_secrets::Kept;
+use crate::livepeer::kept_secrets::KeptSecrets;
 use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::registrar::Registrar;
 use crate::livepeer::registrar::session::Offer;
@@ -45,17 +45,17 @@ use crate::sys::{limits, resolver, threads, version};
 /// Most connections at a time, if the process may have that many files.
 const MAX_CONNECTIONS: u64 = 1024;
 const MIN_CONNECTIONS: u64 = 16;
-/// Files beyond those of connections: those who are turned away or leave, standard ones, listeners, pipes, Ollama,
-/// orchestrators.
+/// Open files besides those of served connections: connections that are turned away or being closed, standard streams,
+/// listeners, pipes, Ollama, orchestrators.
 const OTHER_FILES: u64 = 96;
-/// What a connection takes, 25 KiB of it in the kernel for its thread and its socket; what large requests and answers of all
-/// of them take beside that; and all else with many GPUs and models. Where the memory is limited, slow clients with large
-/// requests must not end the worker.
+/// Bytes that a connection takes, 25 KiB of them in the kernel for its thread and its socket; the least and the most for large
+/// requests and answers of all connections; and all else with many GPUs and models. Where the memory is limited, slow
+/// clients with large requests must not end the worker.
 const CONNECTION_MEMORY: u64 = 40 << 10;
 const LARGE_MEMORY: u64 = 8 << 20;
 const MOST_LARGE_MEMORY: u64 = 256 << 20;
 const OTHER_MEMORY: u64 = 16 << 20;
-/// POSTs that are answered at a time beyond CAPABILITY_CAPACITY: refusals, while all jobs wait.
+/// POSTs that are answered at a time beyond CAPABILITY_CAPACITY: room for refusals while all jobs wait.
 const SPARE_JOBS: usize = 64;
 
 /// Everything that can fail before the first request.
@@ -91,7 +91,7 @@ pub(super) fn run(settings: &Settings) -> Exit {
 
 fn serve(config: &Config) -> Started<()> {
     let failed = |why: std::io::Error| (Exit::Failed, format!("cannot start: {why}"));
-    // Before this process opens a file that could be taken for one of them.
+    // First of all, since any file that this process opens could be taken for a passed socket.
     let inherited = http::inherited().map_err(failed)?;
     let signals = signals::watch().map_err(failed)?;
     let systemd = Arc::new(Systemd::from_env());
@@ -122,7 +122,7 @@ fn serve(config: &Config) -> Started<()> {
     listen_to_commands(&worker, config);
 
     let offer = offer(config, !orchestrators.is_empty(), addr.port());
-    let kept = Kept::new(config.state_dir.as_deref(), &config.orchestrators.runner.id);
+    let kept = KeptSecrets::new(config.state_dir.as_deref(), &config.orchestrators.runner.id);
     let registrar = Registrar::start(orchestrators, offer, &pulse, &store, &registrations, &kept.take());
     let notifier = Notifier::start(config, caller.clone(), &store, &notifications).map_err(failed)?;
     let heartbeat = Heartbeat::start(config, caller, &store, &serves, &heartbeats).map_err(failed)?;
@@ -139,7 +139,7 @@ fn serve(config: &Config) -> Started<()> {
     systemd.stopping();
     log::info!("{signal}: stopping; {} in flight", counted(port.active(), "request"));
     let notified = notifier.as_ref().map(|notifier| (notifier, notifier.stop()));
-    // An orchestrator that knows a port that is open need not know of a restart.
+    // The registrations stay only where orchestrators have been given the port that stays open.
     let jobs_come_there = config.capability.url.is_some() || config.orchestrators.urls.is_empty();
     let hands_over = signal == "SIGTERM" && (outlives || port.is_held() && jobs_come_there);
     end(&port, &worker, &registrar, ticket_intake.as_deref(), hands_over.then_some(&kept));
@@ -151,7 +151,13 @@ fn serve(config: &Config) -> Started<()> {
 }
 
 /// Ends the connections, then the registrations. With `kept` the port and the registrations stay for the next worker.
-fn end(port: &Port, worker: &Worker, registrar: &Registrar, tickets: Option<&TicketIntake>, kept: Option<&Kept>) {
+fn end(
+    port: &Port,
+    worker: &Worker,
+    registrar: &Registrar,
+    tickets: Option<&TicketIntake>,
+    kept: Option<&KeptSecrets>,
+) {
     if let Some(kept) = kept {
         log::info!(
             "the port stays open for the next worker, and so do the registrations; to end both, send SIGINT instead of SIGTERM"
@@ -180,7 +186,7 @@ fn listeners(inherited: Vec<TcpListener>, config: &Config) -> Started<(Vec<TcpLi
     }
     let addr = SocketAddr::new(config.host, config.port);
     let listener = http::bind(addr, config.host_chosen).map_err(|why| {
-        // Both have the same default.
+        // The worker and hold-port read the same SERVER_PORT, with the same default.
         let hint = match why.kind() {
             ErrorKind::AddrInUse if config.port_socket.is_some() => {
                 "; SERVER_PORT must differ from the port that agent-net hold-port holds"

@@ -1,5 +1,5 @@
-//! The helper's client: finds and starts `agent-net-nvml`, asks it with a deadline, kills it when it does not answer.
-//! NVML may hang, crash or return nonsense; all of that becomes a `GpuFault` here.
+//! A helper's client: finds and starts `agent-net-nvml`, asks it with a deadline, kills it when it does not answer.
+//! A driver may hang, crash or return nonsense; all of that becomes a `GpuFault` here.
 
 mod process;
 mod reads;
@@ -56,7 +56,7 @@ pub(crate) struct Gpus {
     /// SLOW_SAMPLE_INTERVAL, and when the slow readings were last read.
     slow_interval: Duration,
     slow_at: Option<Instant>,
-    /// No GPU is asked before for what it did during a probe.
+    /// Until then no GPU is asked what it did during a probe.
     activity_at: Instant,
     starts: u64,
     /// The next start follows a release, and is not counted.
@@ -86,8 +86,8 @@ enum Wait {
 }
 
 impl Gpus {
-    /// `hurry`: divides the timeouts of a helper's start and of a GPU that does not answer.
-    pub(crate) fn new(reads: Reads, helper: Option<String>, slow_interval: Duration, hurry: u32) -> Self {
+    /// `time_scale`: divides the timeouts of a helper's start and of a GPU that does not answer.
+    pub(crate) fn new(reads: Reads, helper: Option<String>, slow_interval: Duration, time_scale: u32) -> Self {
         let backoff = Backoff::new(RESPAWN.0, RESPAWN.1);
         Self {
             helper,
@@ -99,8 +99,8 @@ impl Gpus {
             backoff,
             retry_at: Instant::now(),
             renew_at: Instant::now(),
-            first_deadline: FIRST_ANSWER / hurry,
-            renew_silent: RENEW_SILENT / hurry,
+            first_deadline: FIRST_ANSWER / time_scale,
+            renew_silent: RENEW_SILENT / time_scale,
             slow_interval,
             slow_at: None,
             activity_at: Instant::now(),

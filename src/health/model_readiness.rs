@@ -3,7 +3,7 @@
 
 use super::snapshot::Snapshot;
 use super::verdict::{Code, Reason, Verdict};
-use crate::ollama::keeper::kept::Kept;
+use crate::ollama::keeper::kept::KeeperIndex;
 use crate::ollama::keeper::row::{KeeperRow, Stuck};
 use crate::ollama::models::{self, ModelStatus};
 use crate::ollama::probe::row::ProbeRow;
@@ -39,7 +39,7 @@ pub(crate) fn of_model<'a>(
         None => why.extend(unknown_models(ollama)),
     }
     let digest = status.as_ref().and_then(|status| status.digest.as_deref());
-    let keeper = Kept::new(&snapshot.keepers, &ollama.models).row_of(name, digest);
+    let keeper = KeeperIndex::new(&snapshot.keepers, &ollama.models).row_of(name, digest);
     why.extend(keeper.into_iter().flat_map(|keeper| silence(keeper, name, gpu_percent)));
     ModelReadiness {
         pulled: status.as_ref().map(|status| status.pulled),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::snapshot::Snapshot;
 use crate::gpu::sample::Gpu;
-use crate::ollama::keeper::kept::Kept;
+use crate::ollama::keeper::kept::KeeperIndex;
 use crate::sys::json::{MIB, json, millis};
 
 /// Minutes that are kept, the current one included.
@@ -141,7 +141,7 @@ impl Recent {
 
 fn models(latest: &Snapshot) -> Vec<ModelHistory<'_>> {
     let models = &latest.ollama.models;
-    let kept = Kept::new(&latest.keepers, models);
+    let kept = KeeperIndex::new(&latest.keepers, models);
     let speeds = models.iter().filter_map(|model| {
         let keeper = kept.row_of(&model.name, model.digest.as_deref())?;
         Some(ModelHistory { model: &model.name, tokens_per_second: &keeper.probes.recent })

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::snapshot::Snapshot;
 use super::snapshot_store::SnapshotStore;
 use super::uptime::{Minute, Seen, Uptime, Windows};
-use super::uptime_file::{Health, OtherVersion, UptimeFile};
+use super::uptime_file::{OtherVersion, UptimeFile, WriteStatus};
 use super::verdict::{self, Verdict};
 use crate::gpu::state::GpuState;
 use crate::sys::exposition::{Exposition, counter, gauge, metrics};
@@ -83,7 +83,9 @@ impl Recorder {
 
     /// The metrics of writing.
     pub(crate) fn write_metrics(&self, out: &mut Exposition, now: f64) {
-        let Some(Health { errors, last_success }) = self.file.as_ref().map(UptimeFile::health) else { return };
+        let Some(WriteStatus { errors, last_success }) = self.file.as_ref().map(UptimeFile::write_status) else {
+            return;
+        };
         out.single(&WRITE_ERRORS, Some(errors as f64));
         let last = last_success.map(|at| now - at.elapsed().as_secs_f64());
         out.single(&LAST_WRITE, last);

@@ -25,9 +25,9 @@ const RETRY: Duration = Duration::from_secs(10);
 /// What to do with the version of the last start.
 pub(crate) type OtherVersion = Box<dyn FnOnce(&str) + Send>;
 
-/// How writing goes.
+/// Whether the file can be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Health {
+pub(crate) struct WriteStatus {
     pub(crate) errors: u64,
     /// The last write that succeeded.
     pub(crate) last_success: Option<Instant>,
@@ -53,7 +53,7 @@ struct State {
     writing: bool,
     /// The file was recreated while the worker ran: everything known has to be written again.
     recreated: bool,
-    health: Health,
+    health: WriteStatus,
 }
 
 impl UptimeFile {
@@ -113,7 +113,7 @@ impl UptimeFile {
         std::mem::take(&mut self.shared.lock().recreated)
     }
 
-    pub(crate) fn health(&self) -> Health {
+    pub(crate) fn write_status(&self) -> WriteStatus {
         self.shared.lock().health
     }
 }

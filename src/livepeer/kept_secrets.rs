@@ -18,13 +18,13 @@ pub(crate) type Secrets = Vec<(String, String)>;
 
 /// Where a runner's secrets are kept.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptSecrets {
     /// None: nowhere.
     path: Option<PathBuf>,
     id: String,
 }
 
-impl Kept {
+impl KeptSecrets {
     pub(crate) fn new(dir: Option<&str>, id: &str) -> Self {
         Self { path: dir.map(|dir| PathBuf::from(dir).join(NAME)), id: id.to_owned() }
     }

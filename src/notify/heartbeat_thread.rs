@@ -17,8 +17,8 @@ use crate::sys::limits::{boot_clock, unix_now};
 use crate::sys::{secrets, threads};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Tests do not shorten it further: the machine may be busy.
-const MOST_HURRY: u32 = 10;
+/// Tests divide the deadline by this at most: the machine may be busy.
+const MAX_DEADLINE_SCALE: u32 = 10;
 /// The clock that runs in sleep is read this often, since waiting does not count sleep.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -130,7 +130,7 @@ impl Heartbeat {
             return schedule.done(self.clock());
         };
         schedule.called(self.clock());
-        let deadline = DEADLINE / self.time_scale.min(MOST_HURRY);
+        let deadline = DEADLINE / self.time_scale.min(MAX_DEADLINE_SCALE);
         let answer = self.caller.send(&url, &target, &Message::default(), deadline);
         let why = match heartbeat::outcome(&answer) {
             Outcome::Accepted => {

@@ -5,7 +5,7 @@ use crate::ollama::models::{Model, normalize};
 
 /// The keepers, with the models that they keep.
 #[derive(Debug)]
-pub(crate) struct Kept<'a>(Vec<KeptModel<'a>>);
+pub(crate) struct KeeperIndex<'a>(Vec<KeptModel<'a>>);
 
 #[derive(Debug)]
 struct KeptModel<'a> {
@@ -16,7 +16,7 @@ struct KeptModel<'a> {
     row: &'a KeeperRow,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> KeeperIndex<'a> {
     /// `models`: those that Ollama lists.
     pub(crate) fn new(rows: &'a [KeeperRow], models: &'a [Model]) -> Self {
         let one = |row: &'a KeeperRow| KeptModel { name: normalize(&row.model), digest: None, row };
@@ -55,12 +55,12 @@ fn a_keeper_is_found_by_name_then_by_digest() {
     let rows = [KeeperRow::new("a"), KeeperRow::new("B:1"), KeeperRow::new("gone:1"), KeeperRow::new("c")];
     let models =
         [model("A:latest", "d"), model("b:1", "d"), model("alias:1", "d"), model("c:latest", ""), model("x:1", "")];
-    let kept = Kept::new(&rows, &models);
+    let kept = KeeperIndex::new(&rows, &models);
     let found = |name: &str, digest: Option<&str>| kept.row_of(name, digest).map(|row| row.model.as_str());
     assert_eq!(found("registry.ollama.ai/library/a", None), Some("a"));
     assert_eq!(found("b:1", Some("d")), Some("B:1"));
     assert_eq!(found("alias:1", Some("d")), Some("a"));
     assert_eq!(found("gone:1", None), Some("gone:1"));
     assert_eq!((found("b", Some("e")), found("x:1", None)), (None, None));
-    assert!(Kept::new(&[], &models).row_of("a", Some("d")).is_none());
+    assert!(KeeperIndex::new(&[], &models).row_of("a", Some("d")).is_none());
 }
