@@ -70,8 +70,9 @@ fn card(link: &Path) -> Option<AmdCard> {
     (is_amd && by_amdgpu && !bus::is_virtual(&device)).then_some(AmdCard { device, slot, integrated })
 }
 
-/// The kernel does not say it. Each of these files is made for cards alone, though none for all of them; older kernels make
-/// the first two for all, without a word in them. None of them asks the chip: that could wake it, or hang.
+/// Whether it is a part of the processor, which the kernel does not say. Each of these files exists only for cards, but none
+/// for all of them. Older kernels make the first two for all GPUs, and leave them empty. Reading them never asks the chip,
+/// which could wake it, or hang.
 fn is_integrated(device: &Path) -> bool {
     let says = |file: &str| {
         let text = fs::read_to_string(device.join(file)).unwrap_or_default();

@@ -155,9 +155,9 @@ fn read(device: &Path, file: &str) -> String {
     fs::read_to_string(device.join(file)).unwrap_or_default().trim().to_owned()
 }
 
-/// Cards of AMD that no driver has, and that are reserved for none. A GPU in the processor is not one: who does not want
-/// it leaves it without a driver. Accelerators (class 0x12) are cards, and what is behind the switch that AMD builds into
-/// its cards since Vega.
+/// Cards of AMD that no driver has, and that are reserved for none. A GPU in the processor does not count: operators who do
+/// not want it leave it without a driver. Accelerators (class 0x12) are cards, and so is what is behind the switch that AMD
+/// builds into its cards since Vega.
 fn amd_unbound(root: &Path) -> Vec<PciId> {
     const SWITCHES: [(&str, &str); 2] = [("0x1002", "0x1478"), ("0x1022", "0x1470")];
     let is_card = |device: &Path| {

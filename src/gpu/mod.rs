@@ -1,4 +1,4 @@
-//! GPUs: what one says of itself, the helper that reads NVML, and what the machine shows without it.
+//! GPUs: what one says of itself, the helpers that read NVML and amdgpu, and what the machine shows without them.
 
 pub(crate) mod activity;
 pub(crate) mod amd_cards;

@@ -140,7 +140,7 @@ readings! {
         fast("vram_reserved_mb", Unit::Bytes, "Memory reserved by driver and firmware; neither used nor free.")
             .gauge("agent_net_gpu_memory_reserved_bytes");
     gtt_total_bytes: Option<u64> = fast(
-        "gtt_total_mb", Unit::Bytes, "Main memory that an AMD GPU may map; `vram_total_mb` has it for one in the processor.",
+        "gtt_total_mb", Unit::Bytes, "Main memory that an AMD GPU may map. For a GPU in the processor, `vram_total_mb` includes it.",
     ).range(0, MAX_MEMORY).gauge("agent_net_gpu_gtt_total_bytes");
     gtt_used_bytes: Option<u64> =
         fast("gtt_used_mb", Unit::Bytes, "Main memory that an AMD GPU has mapped.").range(0, MAX_MEMORY)
@@ -169,10 +169,10 @@ readings! {
         "The margin at which the hardware shuts down; newer GPUs have it instead of `temperature_shutdown_c`.",
     ).range(-100, 150);
     hotspot_temperature_c: Option<u32> =
-        fast("hotspot_temperature_c", Unit::Celsius, "Temperature of the chip's hottest place (AMD).").range(1, 150)
+        fast("hotspot_temperature_c", Unit::Celsius, "Temperature of the chip's hot spot (AMD).").range(1, 150)
             .gauge("agent_net_gpu_hotspot_temperature_celsius");
     hotspot_temperature_slowdown_c: Option<u32> = fixed(
-        "hotspot_temperature_slowdown_c", Unit::Celsius, "Temperature of the hottest place at which the GPU throttles.",
+        "hotspot_temperature_slowdown_c", Unit::Celsius, "Temperature of the hot spot at which the GPU throttles.",
     ).range(1, 150).series(THRESHOLD, &["hotspot_slowdown"]);
     memory_temperature_c: Option<u32> =
         fast("memory_temperature_c", Unit::Celsius, "Temperature of the memory.").range(1, 150)
@@ -295,17 +295,17 @@ readings! {
     ).range(0, 1 << 20).each(RETIRED_PAGES, value::kinds);
     sram_threshold_exceeded: Option<bool> = slow(
         "sram_threshold_exceeded", Unit::Of(""),
-        "True once the on-chip memory (SRAM) had more uncorrectable errors than NVIDIA tolerates. Some drivers report it to \
-         root alone.",
+        "Whether the on-chip memory (SRAM) has had more uncorrectable errors than NVIDIA tolerates. Some drivers report it \
+         to root alone.",
     ).flag("agent_net_gpu_sram_threshold_exceeded");
     channel_repair_pending: Option<bool> =
-        slow("channel_repair_pending", Unit::Of(""), "True while the repair of a memory channel waits for a reset.")
+        slow("channel_repair_pending", Unit::Of(""), "Whether the repair of a memory channel waits for a reset.")
             .flag("agent_net_gpu_channel_repair_pending");
     tpc_repair_pending: Option<bool> =
-        slow("tpc_repair_pending", Unit::Of(""), "True while the repair of a compute unit (TPC) waits for a reset.")
+        slow("tpc_repair_pending", Unit::Of(""), "Whether the repair of a compute unit (TPC) waits for a reset.")
             .flag("agent_net_gpu_tpc_repair_pending");
     unrepairable_memory: Option<bool> =
-        slow("unrepairable_memory", Unit::Of(""), "True if the memory has errors beyond repair (Hopper and later).")
+        slow("unrepairable_memory", Unit::Of(""), "Whether the memory has errors beyond repair (Hopper and later).")
             .flag("agent_net_gpu_unrepairable_memory");
     inforom_corrupt: Option<bool> =
         fixed("inforom_corrupt", Unit::Of(""), "True if the infoROM, the board's own data, is corrupted.");

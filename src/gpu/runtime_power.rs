@@ -40,7 +40,7 @@ pub(crate) fn suspendable_cards(root: &Path) -> Vec<SuspendableCard> {
 }
 
 impl SuspendableCard {
-    /// The kernel may suspend it. That its driver lets it is asked only while it is awake.
+    /// The kernel may suspend it, and its driver allows that. The driver is asked only while the card is awake.
     fn can_sleep(&self, root: &Path) -> bool {
         if read(&self.device, "power/control") != "auto" {
             return false;

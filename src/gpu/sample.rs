@@ -1,5 +1,5 @@
-//! All GPUs of one moment, and what can be said of one of them by its readings. Source: NVML (`helper`), or a Tegra board's
-//! sysfs (`tegra`).
+//! All GPUs of one moment, and what can be said of one of them by its readings. They come from a helper (NVML, amdgpu), or
+//! from a Tegra board's sysfs (`tegra`).
 
 mod identity;
 

@@ -50,7 +50,7 @@ pub(crate) struct History {
 pub(crate) struct Track {
     pub(crate) hot: Streak,
     pub(crate) above_max: Streak,
-    /// The hottest place of the chip is at its limit.
+    /// The chip's hot spot is at its limit.
     pub(crate) hot_spot: Streak,
     pub(crate) narrow: Streak,
     pub(crate) thermal: Slowdown,
@@ -234,7 +234,7 @@ pub(crate) struct Heat {
     pub(crate) over: i32,
 }
 
-/// The hottest place of the chip throttles the GPU from its own limit on. Just below it works as it should.
+/// From its own limit on the hot spot throttles the GPU. Just below it the GPU works as it should.
 pub(crate) fn hot_spot(gpu: &Gpu) -> Option<Heat> {
     let (temperature, limit) = (degrees(gpu.hotspot_temperature_c?), degrees(gpu.hotspot_temperature_slowdown_c?));
     Some(Heat { limit, over: temperature - limit })

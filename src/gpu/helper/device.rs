@@ -24,9 +24,9 @@ use crate::gpu::readings::READINGS;
 use crate::gpu::sample::{Gaps, Gpu, GpuError};
 use crate::gpu::wire::{ActivityAsk, Wanted};
 
-/// Events of one GPU that are taken a sample.
+/// Events of one GPU that one sample takes.
 const MAX_EVENTS: usize = 64;
-/// Samples in a row that retry failed readings; after them they wait for their turn.
+/// Samples in a row that retry failed slow and fixed readings. After that they are read when they are due.
 const RETRIES: u32 = 3;
 
 /// One GPU, with its earlier readings.

@@ -62,7 +62,7 @@ fn a_call_that_was_refused_is_not_made_again_and_one_that_failed_is() {
             assert_eq!(value, (code == 0).then_some(7), "{code}");
         }
         assert_eq!(made, calls, "{code}");
-        // Another call is another matter.
+        // Other calls are still made.
         assert_eq!(finals.at(&mut log, "temperature", &["temperature_c"], || Ok(1)), Some(1));
     }
 }

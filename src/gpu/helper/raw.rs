@@ -1,4 +1,4 @@
-//! The calls that nvml-wrapper does not wrap, or not for all values. The only unsafe code of this program.
+//! The calls that nvml-wrapper does not wrap, or not for all values. Only this module and those below it have unsafe code.
 #![allow(unsafe_code)]
 
 pub(super) mod addressing;

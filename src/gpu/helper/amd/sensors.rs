@@ -12,7 +12,7 @@ const MOST: u32 = 4;
 pub(super) struct Sensors {
     hwmon: PathBuf,
     edge: Option<u32>,
-    /// The hottest place of the chip.
+    /// The chip's hot spot.
     junction: Option<u32>,
     memory: Option<u32>,
     graphics_clock: Option<u32>,
