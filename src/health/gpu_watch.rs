@@ -148,8 +148,8 @@ fn in_use((index, percent): (u32, u32)) -> Option<String> {
     (percent >= WORKS_PERCENT).then(|| format!("GPU {index} is in use: {percent} %"))
 }
 
-/// A model that was loaded into memory that the GPU shares with the CPU fell to the CPU for another reason than room. In
-/// MIG mode each instance needs the room, because which one Ollama uses may be unknown.
+/// Memory that the GPU shares with the CPU never counts: a lack of room there is not why a model fell to the CPU. In MIG mode
+/// each instance needs the room, because which one Ollama uses may be unknown.
 fn has_free(gpu: &Gpu, bytes: u64) -> bool {
     if gpu.mig_mode == Some(true) {
         let has_room = |one: &MigInstance| one.free_bytes().is_some_and(|free| free >= bytes);

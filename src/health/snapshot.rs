@@ -29,7 +29,7 @@ pub(crate) struct Counts {
 /// What every request is answered from; replaced whole.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    /// When the GPUs were last asked to the end, with or without success.
+    /// When the last reading of the GPUs ended, with or without success.
     pub(crate) at: Instant,
     pub(crate) gpu: GpuState,
     pub(crate) ollama: OllamaState,

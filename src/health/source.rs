@@ -15,7 +15,7 @@ use crate::gpu::wire::ActivityAsk;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How often new cards are looked for: one in a case of its own can be plugged in at any time.
+/// How often new cards are looked for: an external one can be plugged in at any time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where GPU readings come from.

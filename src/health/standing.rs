@@ -7,7 +7,7 @@ use super::verdict::{self, Reason, Verdict};
 use crate::sys::order;
 use crate::sys::text::start;
 
-/// What whoever is notified hears about.
+/// What notifications, the heartbeat and systemd's status report.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Standing {
     pub(crate) verdict: Verdict,

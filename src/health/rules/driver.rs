@@ -209,7 +209,7 @@ fn meaning(
                 no_gpu(&what, facts, findings);
                 return None;
             }
-            // Ollama has a model on a GPU that NVML does not know: another vendor's.
+            // Ollama has a model on a GPU that is not NVIDIA's.
             (
                 Code::NvmlLibMissing,
                 Verdict::Unknown,
