@@ -23,7 +23,7 @@ use crate::sys::counters::Permit;
 const TURNED_AWAY: usize = 32;
 /// Connections that are being closed to make room for others, and still count.
 const LEAVING: usize = 32;
-/// How long a new connection waits for room while others have just come, and how often it looks.
+/// How long a new connection waits for room, since others that have just come may be closed soon; and how often it tries.
 const RUSH: Duration = Duration::from_millis(100);
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
 /// The same while a connection is being closed.

@@ -39,7 +39,7 @@ impl Body {
     /// `value` as JSON. What it writes of `shared` becomes a piece.
     pub(crate) fn json<T: Serialize>(value: &T, shared: &[&Arc<RawValue>]) -> Self {
         let mut sink = Sink { own: Vec::with_capacity(4096), shared, pieces: Vec::new() };
-        // Writing to memory cannot fail, and structs of strings and finite numbers always serialise.
+        // Writing to memory cannot fail, and structs of strings and finite numbers always serialize.
         let _ = serde_json::to_writer(&mut sink, value);
         sink.pieces.push(Piece::Own(sink.own));
         Self(sink.pieces)

@@ -139,8 +139,8 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     let start = Instant::now();
     let answer = answer(peer, from, gate, head, (body, late, start));
     let stays = keep_alive && !coming && !gate.draining();
-    // A look is a system call. On a kept connection a quick job does without: a client that has closed without its answer
-    // is seen when the next request is waited for.
+    // Asking whether the client has closed costs a system call. On a kept connection a quick job saves it: a client that
+    // has closed without its answer is noticed while the next request is awaited.
     let closed = job && (!stays || start.elapsed() > QUICK) && peer.is_closed();
     entry.send();
     let written = answer::send(peer, answer, Framed { head_only, stays, old });

@@ -38,8 +38,8 @@ struct ConnectionState {
     returns: AtomicU32,
 }
 
-/// No connection is closed before that: an honest client has sent its request by then. Where only threads are short,
-/// there is time.
+/// A connection without a request is not closed before this time: an honest client has sent its request by then. Longer
+/// where only threads or memory are short.
 pub(super) const GRACE: Duration = Duration::from_millis(25);
 pub(super) const LONG_GRACE: Duration = Duration::from_millis(250);
 /// A client that has not taken its answer by then does not read: the kernel's buffers hold all but very large ones.
@@ -57,9 +57,9 @@ const NEW: u8 = 0;
 const IDLE: u8 = 1;
 /// Its answer is being made.
 const BUSY: u8 = 2;
-/// Its answer is being sent.
+/// Its answer is being sent, and the client has to read it.
 const READING: u8 = 5;
-/// It is being closed to make room.
+/// It is being closed, to make room.
 const LEAVING: u8 = 3;
 
 /// Whether there is room for a new connection.

@@ -52,7 +52,7 @@ pub(super) struct Gate {
     pub(super) draining: AtomicBool,
     /// The worker leaves: jobs that begin now are refused.
     pub(super) refusing: AtomicBool,
-    /// Another program holds a socket of this port.
+    /// Jobs also come through a socket that `agent-net hold-port` holds.
     pub(super) holds: AtomicBool,
     /// Becomes readable when nothing more is to be accepted, and stays so.
     pub(super) stop: OwnedFd,
@@ -71,7 +71,7 @@ impl Gate {
         self.connections.now() > self.limits.connections / 4 * 3
     }
 
-    /// Leave to make one more answer, as soon as others have ended.
+    /// A permit to make one answer, once fewer than the limit are being made; None: not within `timeout`.
     pub(super) fn work(&self, job: bool, timeout: Duration) -> Option<Permit> {
         let (work, limit) = if job { (&self.jobs, self.limits.jobs) } else { (&self.reads, READS) };
         work.enter_within(limit, timeout)

@@ -90,7 +90,7 @@ impl Port {
         threads::service("held-port", move || accept::accept_held(&path, &gate))
     }
 
-    /// Another program holds a socket of this port now.
+    /// Jobs also come through a socket that `agent-net hold-port` holds.
     pub(crate) fn is_held(&self) -> bool {
         self.gate.holds.load(Ordering::Acquire)
     }
