@@ -26,7 +26,7 @@ fn is_job(route: &Route) -> bool {
 }
 
 /// The one of `named` that a path means, with or without escapes. go-livepeer escapes what a URL may not hold, and the
-/// proxy of its Live Runners escapes a client's escapes again. Good names have no `%` of their own.
+/// proxy of its Live Runners escapes a client's escapes again. Valid names contain no `%`.
 pub(super) fn find(named: &[&'static str], path: &str) -> Option<&'static str> {
     let find = |path: &[u8]| named.iter().find(|name| name.as_bytes() == path).copied();
     find(path.as_bytes()).or_else(|| {

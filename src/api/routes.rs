@@ -17,7 +17,7 @@ use crate::sys::order;
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Everybody, without WORKER_TOKEN; hidden from clients of an orchestrator's proxy.
+    /// Anyone, even without WORKER_TOKEN; hidden from clients of an orchestrator's proxy.
     Open,
     /// Those with WORKER_TOKEN, where it is set; hidden as well.
     Token,

@@ -29,11 +29,11 @@ use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition};
 use crate::sys::limits::unix_now;
 use crate::sys::{logger, process};
 
-/// A job that comes while as many as may be are in progress waits for a slot this long.
+/// How long a job waits for a slot while CAPABILITY_CAPACITY jobs are in progress.
 const SLOT_TIMEOUT: Duration = Duration::from_millis(200);
-/// A job that comes before the first sample has waited this long at most, for its turn, for a slot and for the sample.
+/// When a job stops waiting for the first sample, from its start: waits for its turn and for a slot are part of it.
 const FIRST_SAMPLE: Duration = Duration::from_millis(1700);
-/// No job takes longer: that, or what the disk gets at least for its tickets beyond the first sample's wait.
+/// When a job stops waiting for the disk to save its tickets, from its start; and what the disk gets in any case.
 const JOB_DEADLINE: Duration = Duration::from_millis(1800);
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(200);
 

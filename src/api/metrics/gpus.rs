@@ -48,7 +48,7 @@ metrics! {
     );
 }
 
-/// The GPUs with the names that series have. Two GPUs of one name would be one series twice: the first counts.
+/// The GPUs with the names that their series have. Two GPUs with one name would make a series twice: only the first counts.
 pub(super) fn distinct(snapshot: &Snapshot) -> Vec<(&Gpu, String)> {
     let mut seen = BTreeSet::new();
     let all = snapshot.gpu.gpus().iter().map(|gpu| (gpu, gpu.id()));
@@ -80,7 +80,7 @@ pub(super) fn write(out: &mut Exposition, snapshot: &Snapshot) {
 
 fn identity(out: &mut Exposition, snapshot: &Snapshot, gpus: &[(&Gpu, String)]) {
     let sample = snapshot.gpu.sample();
-    // Beside NVIDIA's GPUs the versions are those of their driver.
+    // With GPUs of both vendors the sample has the versions of NVIDIA's driver.
     let foreign = |gpu: &Gpu| gpu.vendor.is_amd() && sample.is_some_and(GpuSample::is_of_nvml);
     let driver = sample.and_then(|s| s.driver_version.as_deref()).unwrap_or_default();
     let cuda = sample.and_then(|s| s.cuda_version.as_deref()).unwrap_or_default();

@@ -74,7 +74,7 @@ fn share(percent: Option<f64>) -> Option<f64> {
 
 fn by_instance(out: &mut Exposition, families: &[Number<'_>], gpus: &[(&Gpu, String)]) {
     let all = gpus.iter().flat_map(|(gpu, uuid)| gpu.memories().map(move |one| (uuid, one)));
-    // Without its id two would be one series twice.
+    // Without an id two instances would make the same series.
     let rows: Vec<_> = all.filter_map(|(uuid, one)| Some((uuid, one.gpu_instance?.to_string(), one))).collect();
     for (family, read) in families {
         out.samples(family, rows.iter().map(|(uuid, id, one)| (vec![uuid.as_str(), id.as_str()], read(one))));

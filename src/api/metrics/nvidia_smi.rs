@@ -75,7 +75,7 @@ const XID_LAST: Family = gauge(
 
 /// Writes the names that those dashboards use.
 pub(crate) fn write(out: &mut Exposition, snapshot: &Snapshot) {
-    // That exporter writes UUIDs without their beginning. A lying driver's may be the same then.
+    // That exporter leaves out the beginning of a UUID. What is left of a faulty driver's may not be unique.
     let short = |uuid: &str| uuid.to_ascii_lowercase().trim_start_matches("gpu-").to_owned();
     let mut seen = BTreeSet::new();
     let all =
