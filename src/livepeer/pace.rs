@@ -1,5 +1,5 @@
 //! At most one request per second to an orchestrator, although each of its two registries has its own thread. Of two that
-//! wait, the longer due one goes first. Time is an argument.
+//! wait, the one that has been due longer goes first. Time is an argument.
 
 use std::time::Duration;
 

@@ -142,7 +142,7 @@ impl Runner {
             {
                 self.misses = 0;
                 (self.state, self.tries) = (RunnerState::Boot, 0);
-                // Not two first beats within a second.
+                // At most one first beat a second.
                 self.due = now.max(self.last_boot.map_or(now, |at| at + SHORTEST));
                 BeatResult::Lost
             }

@@ -11,7 +11,7 @@ use crate::health::verdict::{Code, Verdict};
 use crate::sys::backoff::Backoff;
 use crate::sys::hash::hash64;
 
-/// How long the first state must last that says nothing, and a state after flapping.
+/// How long a state must last before it is sent: a first one that says nothing, and any after flapping.
 const CALM: Duration = Duration::from_secs(60);
 /// The same once changes that each lasted have become too many; and at most, where flapping starts again and again.
 const LONG_CALM: Duration = Duration::from_secs(600);

@@ -27,8 +27,8 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const FIRST_RELOAD: Duration = Duration::from_secs(1);
 /// A model that stayed loaded this long resets that wait.
 const SETTLED: Duration = Duration::from_secs(300);
-/// When Ollama is back, waits after earlier failures end; not more often than this, since a proxy may reject every second
-/// request.
+/// When Ollama is back, waits after earlier failures end. That happens at most once in this time, since a proxy may reject
+/// every second request.
 const FRESH_START: Duration = Duration::from_secs(300);
 /// A model that is gone before it expires may be reloading for a client with other options; Ollama does not list it
 /// meanwhile, and a request of ours would reload it once more. We wait twice as long as our last load took, within these

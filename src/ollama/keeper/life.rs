@@ -37,7 +37,7 @@ pub(super) struct Life {
     /// A reload for a request without our keep_alive has reset it to Ollama's default.
     restore: bool,
     moved: bool,
-    /// The next look, and moves until `ours_until`, show our own request.
+    /// The next look, and moves of the expiry until `ours_until`, show our own request.
     ours: bool,
     ours_until: Duration,
     /// A client's model with options that Ollama does not list: its digest, and until when to leave it alone.

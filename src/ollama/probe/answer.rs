@@ -1,5 +1,5 @@
-//! What an answer to a probe says, and whether it is true: a status of 200 alone proves nothing. All times are Ollama's
-//! own.
+//! What an answer to a probe says, and whether it can be believed: a status of 200 alone proves nothing. All times are
+//! Ollama's own.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_secs(30);
 /// A model that a client used more recently is left to it.
 const QUIET: Duration = Duration::from_secs(30);
-/// Something that speaks against a probe for a shorter time is not worth a word: often it is our own request.
+/// A reason against a probe that lasts for less is not reported: often it is our own request.
 const NOTABLE: Duration = Duration::from_secs(30);
 /// Ollama would load a model that expires while the probe is on its way.
 pub(crate) const LEFT: i64 = 5;
