@@ -5,9 +5,9 @@ use crate::config::secret::Secret;
 /// What is sent in the Authorization header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Login {
-    /// user:password of OLLAMA_URL, in base64.
+    /// `user:password`, in base64; sent as Basic.
     Password(Secret),
-    /// OLLAMA_TOKEN.
+    /// Sent as Bearer.
     Token(Secret),
 }
 
@@ -19,7 +19,7 @@ impl Login {
         }
     }
 
-    /// Where it was set.
+    /// The setting that a login at Ollama comes from.
     pub(crate) fn setting(&self) -> &'static str {
         match self {
             Self::Password(_) => "the user:password of OLLAMA_URL",

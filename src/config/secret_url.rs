@@ -74,7 +74,7 @@ impl SecretUrl {
         fits.then(|| (format!("{root}/{query}"), topic.to_owned()))
     }
 
-    /// Whoever is on the way can read it: it is sent without TLS to another machine than this one or a private address.
+    /// Others on the network can read it: it is sent without TLS, and neither to this machine nor to a private address.
     pub(crate) fn is_exposed(&self) -> bool {
         let origin = self.shown.trim_end_matches("/…");
         HttpUrl::parse(origin).is_ok_and(|url| !url.is_https() && !url.is_private())

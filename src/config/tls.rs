@@ -1,4 +1,4 @@
-//! ORCH_TLS and OLLAMA_TLS.
+//! The values of ORCH_TLS, OLLAMA_TLS, NOTIFY_TLS and PEERS_TLS.
 
 use crate::config::setting::Kind;
 

@@ -12,7 +12,7 @@ use crate::sys::text::io_words;
 /// Larger than any list of root certificates.
 const MAX_PEM: u64 = 4 << 20;
 
-/// The TLS settings for a value of ORCH_TLS or OLLAMA_TLS.
+/// ureq's TLS settings for the value of a `_TLS` setting.
 ///
 /// # Errors
 /// Why the file of `ca:` cannot be used.

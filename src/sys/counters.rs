@@ -88,12 +88,12 @@ pub(crate) struct Heard {
     foreign: usize,
 }
 
-/// What lets one ask before it is time.
+/// Why a registration may have to be renewed before it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hint {
     /// A job's peer was gone before its answer: a slot may be lost.
     Vanished,
-    /// A job came without WORKER_TOKEN: if it was the orchestrator's, we are out.
+    /// A job came without WORKER_TOKEN: if it was the orchestrator's, it has lost the registration.
     Denied,
     /// A job came with another token, with the same result.
     Foreign,

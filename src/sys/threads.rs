@@ -59,7 +59,8 @@ impl ThreadPool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has this done: by a thread that waits, else by a new one, else by the next one that is free. False: none is.
+    /// Has this done by a thread that waits, else by a new one. False: no thread can be started, and it waits for the next
+    /// one that is free.
     pub(crate) fn submit(self: &Arc<Self>, work: impl FnOnce() + Send + 'static) -> bool {
         let mut queue = self.lock();
         queue.work.push_back(Box::new(work));
@@ -140,7 +141,7 @@ pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Res
     start(thread::Builder::new().name(name.into()), Box::new(work))
 }
 
-/// Of boxed work there is one kind, and so one copy of the machine code that starts a thread: it is 1 KiB.
+/// Boxed work has one type, so there is one copy of the machine code that starts a thread, which is 1 KiB.
 fn start(thread: thread::Builder, work: Work) -> io::Result<()> {
     thread.spawn(work).map(drop)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const MOST_NAMES: usize = 64;
 /// ureq has room for this many addresses of a name.
 const MOST_ADDRESSES: usize = 16;
-/// How long a caller waits who has the addresses of an earlier look-up.
+/// How long a caller waits that could use the addresses of an earlier look-up.
 pub(super) const WITH_ADDRESSES: Duration = Duration::from_secs(1);
 /// A look-up that takes longer may never return: the next caller starts another.
 const SLOW: Duration = Duration::from_secs(2);
