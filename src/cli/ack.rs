@@ -23,7 +23,7 @@ pub(super) fn options(args: &mut Arguments) -> Result<Options, String> {
     Ok(Options { json: args.contains("--json"), pid })
 }
 
-/// Through the socket in STATE_DIR, which answers. Without one, by a signal, which cannot.
+/// Asks through the socket in STATE_DIR, which answers. Without one it sends a signal, which has no answer.
 pub(super) fn run(settings: &Settings, options: &Options) -> Exit {
     let dir = settings.config.state_dir.as_deref().filter(|_| options.pid.is_none());
     let no_socket = match dir.map(|dir| control::ask(dir, "ack")) {

@@ -32,7 +32,7 @@ pub(super) fn run(settings: &Settings, json: bool) -> Exit {
     show(&all, json, exit)
 }
 
-/// The same when settings cannot be used: nothing else can be examined then.
+/// Settings that cannot be used, as findings: nothing else can be examined then.
 pub(super) fn refuse(problems: &[impl std::fmt::Display], json: bool) -> Exit {
     let fix = "Fix this setting. `agent-net serve --help` lists the valid values.";
     let all: Vec<Finding> = problems.iter().map(|why| Finding::fail("settings", why.to_string(), fix)).collect();

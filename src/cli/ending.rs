@@ -37,7 +37,7 @@ fn finish(port: &Port, end: Instant) {
     }
 }
 
-/// False: it did not happen by then.
+/// Waits until `is` is true; false: it was not by `end`.
 fn wait(end: Instant, is: impl Fn() -> bool) -> bool {
     while !is() {
         if Instant::now() > end {

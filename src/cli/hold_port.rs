@@ -24,11 +24,11 @@ use crate::sys::signals::{self, Signal};
 use crate::sys::text::io_words;
 use crate::sys::{threads, unix_socket};
 
-/// Workers that are connected at a time. One more takes the place of the first one, which asks again.
+/// Workers that are connected at a time. One more takes the place of the oldest, which connects again.
 const MOST_WORKERS: usize = 16;
-/// The workers of the holder before keep the port until they have noticed its end.
+/// Workers of an earlier holder keep the port until they have noticed its end.
 const PORT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The worker may make a socket of its own in the same folder.
+/// A worker that makes a socket in the same folder, such as its control.sock, locks the folder for a moment.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -118,8 +118,8 @@ fn repeat<T>(
     }
 }
 
-/// Gives the socket to all who connect, and keeps their connections open: their end shows a worker that this program has
-/// ended.
+/// Gives the socket to every worker that connects, and keeps the connection open: its end shows the worker that this program
+/// has ended.
 fn serve(socket: &UnixListener, listener: &TcpListener) {
     let mut workers: Vec<UnixStream> = Vec::new();
     let mut failing = false;
@@ -130,7 +130,7 @@ fn serve(socket: &UnixListener, listener: &TcpListener) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => thread::sleep(PAUSE),
         }
-        // A worker says nothing: it has gone.
+        // A worker sends nothing, so an event means that it has gone.
         let mut gone = waits.iter().skip(1).map(|wait| !wait.revents().is_empty()).collect::<Vec<_>>().into_iter();
         workers.retain(|_| !gone.next().unwrap_or_default());
         match socket.accept() {
@@ -141,7 +141,7 @@ fn serve(socket: &UnixListener, listener: &TcpListener) {
                 }
                 match http::give(&worker, listener) {
                     Ok(()) => workers.push(worker),
-                    // Another holder has looked whether this one runs.
+                    // Another holder, or doctor, has only checked whether this one runs.
                     Err(why) if why.kind() == io::ErrorKind::BrokenPipe => {}
                     Err(why) => log::warn!("cannot give the port to a worker: {why}"),
                 }

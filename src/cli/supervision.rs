@@ -21,8 +21,8 @@ use crate::sys::threads;
 const WATCHDOG_PAUSE: Duration = Duration::from_secs(30);
 const WATCHDOG_DEADLINE: Duration = Duration::from_secs(10);
 const WATCHDOG_FAILURES: u32 = 3;
-/// Parts of systemd's timeout that a pause and a deadline take at most: two pauses and three deadlines fit, so that one look
-/// may fail, which takes two deadlines. A busy machine needs the shortest deadline in any case.
+/// A pause takes at most a third of systemd's timeout, a deadline a twelfth. So one check may fail, which takes two deadlines:
+/// two pauses and three deadlines fit. A busy machine needs the shortest deadline in any case.
 const PAUSES: u32 = 3;
 const DEADLINES: u32 = 12;
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(1);

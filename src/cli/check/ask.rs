@@ -107,7 +107,7 @@ impl Asker {
         if text { latest.text(&at) } else { crate::sys::json::json(&latest.report(None, &at)) }
     }
 
-    /// A reading of the driver takes longer than node-problem-detector waits.
+    /// Not with --npd: a reading of the driver takes longer than node-problem-detector waits.
     fn may_sample(&self) -> bool {
         !matches!(self.options.form, Form::Npd(_))
     }

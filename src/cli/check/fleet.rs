@@ -22,7 +22,7 @@ pub(super) struct Fleet {
     /// WORKER_TOKEN, for those without a login of their own.
     authorization: Option<String>,
     form: Form,
-    /// Of each worker.
+    /// For each worker.
     timeout: Duration,
     waiting: Waiting,
 }

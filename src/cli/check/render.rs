@@ -65,7 +65,7 @@ pub(crate) fn unknown_of(url: &str, why: &str) -> String {
     one_line(&format!("{url} unknown: {why}"))
 }
 
-/// The same as `key=value` lines.
+/// `key=value` lines without a report.
 pub(crate) fn unknown_text(why: &str) -> String {
     let mut lines = text::Lines::default();
     lines.word("verdict", Verdict::Unknown.name());

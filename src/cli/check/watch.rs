@@ -1,4 +1,4 @@
-//! `check --watch`: again and again, until a signal or the end of whoever reads.
+//! `check --watch`: repeats the check until a signal comes or the output is closed.
 
 use std::io::{IsTerminal, stdout};
 use std::sync::mpsc::{self, RecvTimeoutError};
