@@ -66,7 +66,7 @@ pub(crate) const EXITS: [ExitMeaning; 6] = [
         "failed; check: degraded; doctor: a warning; probe: failed or skipped; notify: not accepted; pm: refused or not valid",
         &[
             ("serve", "it cannot start, or it stopped serving"),
-            ("hold-port", "it cannot listen"),
+            ("hold-port", "it cannot listen or start"),
             ("check", "degraded"),
             ("doctor", "a warning"),
             ("health", "the response is not 200"),
