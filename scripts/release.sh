@@ -162,7 +162,7 @@ esac
 
 # ---- the release ----
 
-# A hidden folder beside it, so that nothing of anybody else's is in the way.
+# A hidden folder of its own beside it: a run replaces and removes nothing else there.
 making=${final%/*}/.${final##*/}.making
 new=$making/new
 work=$making/work

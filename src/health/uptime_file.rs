@@ -240,7 +240,7 @@ fn open(path: &Path) -> io::Result<File> {
     file.read_exact_at(&mut magic, 0)?;
     if magic != *MAGIC {
         if magic != [0; RECORD] {
-            log::warn!("{} does not begin as it should; records that are sound are kept", path.display());
+            log::warn!("{} does not begin as an uptime file; its intact records are kept", path.display());
         }
         file.write_all_at(MAGIC, 0)?;
         file.sync_all()?;

@@ -22,7 +22,7 @@ metrics! {
     );
     ASLEEP = gauge("agent_net_gpu_asleep", &["uuid"], "1 while the GPU sleeps and is not read.");
     RESETS = counter(
-        "agent_net_gpu_resets_total", &["uuid"], "Resets of an AMD GPU by its driver, by the kernel's log."
+        "agent_net_gpu_resets_total", &["uuid"], "Resets of an AMD GPU by its driver, as the kernel's log reports them."
     );
     HEALTH = gauge("agent_net_gpu_health", &["uuid", "verdict"], "1 for the current verdict of the GPU.");
     REASON =

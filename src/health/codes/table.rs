@@ -119,7 +119,7 @@ Gpu {
         "Check `dmesg`. Enable persistence mode (`nvidia-smi -pm 1`). Check the riser and the slot.";
     GpuLost "GPU_LOST" [Unhealthy]
         "The GPU fell off the bus or out of the container. It stays in the list, unless only the kernel's log says so.",
-        "When it answers. By the log: when the driver has started it again, or after `agent-net ack`.",
+        "When it answers. If the kernel's log reported it: when the driver has started it again, or after `agent-net ack`.",
         "Reboot. If the GPU drops off again, check its power cables and reseat it.";
     GpuReadFailed "GPU_READ_FAILED" [Unhealthy]
         "Two or more of memory, temperature, power and utilization fail with \"unknown error\" (NVML 999) or \"lost\" in \
@@ -191,8 +191,8 @@ Xid {
 
 Memory {
     EccUncorrected "ECC_UNCORRECTED" [Unhealthy]
-        "Uncorrectable ECC errors since the driver was loaded. AMD: also by the kernel's log, where there is no counter.",
-        "When the counter is 0 after a reset. By the log: when the driver is loaded again, or after `agent-net ack`.",
+        "Uncorrectable ECC errors since the driver was loaded. AMD: also those in the kernel's log, where there is no counter.",
+        "When the counter is 0 after a reset. Logged ones: when the driver is loaded again, or after `agent-net ack`.",
         "Stop all processes using this GPU, then run `nvidia-smi -i N -r`. If they return, replace the board (RMA).";
     RowRemapFailed "ROW_REMAP_FAILED" [Unhealthy]
         "Row remapping failed: no spare memory rows left.",
@@ -293,7 +293,7 @@ Ollama {
         "When it lists them.",
         "Check Ollama's log. A hung model runner can block /api/ps.";
     ModelOnCpu "MODEL_ON_CPU" [Degraded]
-        "A model runs entirely on the CPU although there is a usable GPU: by Ollama's list, or because no GPU worked during two \
+        "A model runs entirely on the CPU although there is a usable GPU: Ollama lists it so, or no GPU worked during two \
          probes.",
         "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
         "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";

@@ -71,7 +71,7 @@ fn reasons(gpu: Option<&Gpu>, name: &str, reports: &[&Report], facts: &Facts<'_>
         }
     }
     if has(Said::Unrepairable) {
-        let message = format!("{name}: too many bad memory pages, by the driver amdgpu");
+        let message = format!("{name}: the driver amdgpu reports too many bad memory pages");
         findings.add(Code::MemoryUnrepairable, Verdict::Unhealthy, gpu, message, "Replace the board (RMA).");
     }
     if recent(Said::TooHot) && !findings.has_of(Code::TempCritical, gpu) {
