@@ -91,7 +91,7 @@ pub(super) fn accept_held(path: &Path, gate: &Arc<Gate>) {
             Ok((listener, holder)) => {
                 failing = false;
                 let addr = listener.local_addr().map_or_else(|why| why.to_string(), |addr| addr.to_string());
-                log::info!("accepting jobs on {addr} as well, which {} holds", path.display());
+                log::info!("also accepting jobs on {addr}, whose socket came through {}", path.display());
                 gate.holds.store(true, Ordering::Release);
                 let start = Instant::now();
                 accept(&listener, Some(&holder), gate, false);

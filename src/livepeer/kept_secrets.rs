@@ -29,7 +29,7 @@ impl KeptSecrets {
         Self { path: dir.map(|dir| PathBuf::from(dir).join(NAME)), id: id.to_owned() }
     }
 
-    /// Takes what the worker before has kept; none for another id.
+    /// Takes what the previous worker kept; none for another id.
     pub(crate) fn take(&self) -> Secrets {
         let Some(path) = &self.path else { return Vec::new() };
         let text = read(path);

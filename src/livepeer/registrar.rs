@@ -32,7 +32,7 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    /// Starts the threads. `kept`: the secrets of entries that the worker before has left registered.
+    /// Starts the threads. `kept`: the secrets of entries that the previous worker left registered.
     pub(crate) fn start(
         orchestrators: Vec<Orchestrator>,
         offer: Offer,

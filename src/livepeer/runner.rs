@@ -86,7 +86,7 @@ impl Runner {
         }
     }
 
-    /// The entry is registered already, by the worker before; a registry that does not agree gets a first beat.
+    /// The entry is registered already, by the previous worker; a registry that does not agree gets a first beat.
     pub(crate) fn resume(&mut self, secret: String) {
         self.state = RunnerState::Live { secret };
     }

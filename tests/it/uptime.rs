@@ -243,7 +243,7 @@ const HARMS: &[Harm] = &[
     ("longer", |f| f.extend([7; 999]), 49, "bytes instead of"),
     ("zeros", |f| f.fill(0), 0, ""),
     ("garbage", |f| f.iter_mut().zip(1_u64..).for_each(|(b, i)| *b = (i * i * 31 % 251) as u8), 0, "damaged minute"),
-    ("another beginning", |f| f[..8].copy_from_slice(b"NOTOURS\n"), 49, "does not begin as it should"),
+    ("another beginning", |f| f[..8].copy_from_slice(b"NOTOURS\n"), 49, "does not begin as an uptime file"),
     ("a flipped bit", |f| f[place_of(10) + 4] ^= 4, 48, "skipped 1 damaged minute"),
     ("half a record", |f| f[place_of(10) + 3..place_of(10) + 8].fill(0), 48, "skipped 1 damaged minute"),
     // A sound record in another's place says that the disk has mixed them up.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::amount::{decimal, floor, max_uint256, ratio, shown};
 use crate::sys::order;
+use crate::sys::text::counted;
 
 /// Fraction bits while chances are multiplied; 6 digits are shown.
 const FRACTION: u32 = 512;
@@ -144,7 +145,7 @@ impl Odds {
             out.push_str(&format!("{name:<12}{value}\n"));
         }
         for row in &self.no_win {
-            out.push_str(&format!("no win in {} tickets: {}\n", row.tickets, row.chance));
+            out.push_str(&format!("no win in {}: {}\n", counted(row.tickets, "ticket"), row.chance));
         }
         out
     }

@@ -57,7 +57,7 @@ impl Entry {
         let mut runner = Runner::new(session.now());
         let kept = session.lock().secret.take();
         if let Some(secret) = kept {
-            log::info!("live runner {id} at {}: still registered by the worker before", orchestrator.url());
+            log::info!("live runner {id} at {}: still registered by the previous worker", orchestrator.url());
             runner.resume(secret);
         }
         Self {

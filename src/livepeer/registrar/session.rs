@@ -80,7 +80,7 @@ pub(super) struct SessionState {
     pub(super) leaving: bool,
     /// The live runner stays registered when the worker ends.
     pub(super) keeps: bool,
-    /// The secret of a live runner that the worker before has left registered, or this one leaves.
+    /// The secret of a live runner that the previous worker left registered, or that this one leaves.
     pub(super) secret: Option<String>,
     /// The live runner has unregistered, or never was registered.
     pub(super) left: bool,
