@@ -11,8 +11,9 @@ pub(crate) const MAX_AGENTS: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Agent {
     jobs: u64,
-    /// Unix seconds.
+    /// Unix seconds of the first job.
     first_seen: f64,
+    /// Unix seconds of the last job.
     last_seen: f64,
     /// Order of the last jobs: the clock may step.
     turn: u64,
@@ -30,8 +31,9 @@ pub(crate) struct Agents {
 pub(crate) struct AgentRow<'a> {
     agent_id: &'a str,
     jobs: u64,
-    /// Unix seconds.
+    /// Unix seconds of the first job.
     first_seen: f64,
+    /// Unix seconds of the last job.
     last_seen: f64,
 }
 

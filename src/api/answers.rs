@@ -19,35 +19,35 @@ pub(crate) struct UptimeAnswer<'a> {
     timestamp: f64,
     #[cfg_attr(test, schemars(schema_with = "crate::api::openapi::tests::by_window::<WindowRow>"))]
     windows: BTreeMap<&'static str, WindowRow>,
-    /// False: lost when the worker ends (STATE_DIR is unset).
+    /// Whether the history outlives the worker: false if STATE_DIR is unset.
     kept: bool,
-    /// The window whose minutes follow.
+    /// The window whose minutes are listed: 1h, 24h or 30d.
     window: &'a str,
-    /// Those on record, in order of time, summed by step.
+    /// The minutes of this window that are on record, in order of time, summed up by the requested step.
     minutes: Vec<MinuteRow>,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Window"))]
 pub(crate) struct WindowRow {
-    /// Of the time since the first minute on record; time when the worker did not run counts as down.
+    /// Time up as a share of the time since the first minute on record; time when the worker did not run counts as down.
     percent: Option<f64>,
-    /// Of the observed time.
+    /// Time up as a share of the observed time.
     availability_percent: Option<f64>,
-    /// Observed time, as a share of the time since the first minute on record.
+    /// Observed time as a share of the time since the first minute on record.
     coverage_percent: Option<f64>,
     up_seconds: u32,
     down_seconds: u32,
     unobserved_seconds: u32,
     threshold_percent: f64,
-    /// Below the threshold, with enough time on record.
+    /// Whether `percent` is below `threshold_percent`, with enough time on record.
     low: bool,
 }
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Minutes"))]
 struct MinuteRow {
-    /// Unix seconds.
+    /// Unix seconds at which it begins.
     start: u64,
     up_seconds: u32,
     down_seconds: u32,
@@ -121,7 +121,7 @@ pub(crate) fn agents(agents: &Agents, now: f64) -> String {
 pub(crate) struct PeersAnswer {
     status: &'static str,
     timestamp: f64,
-    /// In the order of PEERS.
+    /// The workers of PEERS, in its order.
     peers: Vec<PeerRow>,
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn peers(peers: Vec<PeerRow>, now: f64) -> String {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Jobs"))]
 pub(crate) struct JobsAnswer {
     status: &'static str,
-    /// Unix seconds.
+    /// Unix seconds of this answer.
     timestamp: f64,
     /// Jobs in progress.
     in_progress: usize,
@@ -149,19 +149,20 @@ pub(crate) struct JobsAnswer {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobRoute"))]
 struct JobRouteRow {
     route: &'static str,
-    /// Status 2xx.
+    /// Jobs answered with status 2xx.
     served: u64,
-    /// Status 4xx.
+    /// Jobs answered with status 4xx.
     rejected: u64,
-    /// Status 503.
+    /// Jobs answered with status 503.
     busy: u64,
-    /// Status 5xx other than 503.
+    /// Jobs answered with status 5xx other than 503.
     failed: u64,
+    /// Jobs by status.
     statuses: BTreeMap<u16, u64>,
 }
 
-/// From a whole request to its answer. A quantile is the upper bound of its bucket in agent_net_job_duration_seconds;
-/// null without jobs, or above the largest bound.
+/// How long jobs took, from a whole request to its answer. A quantile is the upper bound of its bucket in
+/// agent_net_job_duration_seconds; null without jobs, or above the largest bound.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "JobDurations"))]
 struct JobDurations {

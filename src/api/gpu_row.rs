@@ -35,7 +35,7 @@ pub(crate) struct GpuRow<'a> {
     unsupported: Vec<&'a str>,
     /// Readings that failed, with the driver's error or the impossible value. They are null.
     failed: BTreeMap<&'a str, &'a str>,
-    /// Why it does not respond at all.
+    /// Why it does not respond at all; null if it responds.
     error: Option<&'a str>,
 }
 
@@ -45,7 +45,7 @@ struct XidRow {
     xid: u32,
     meaning: &'static str,
     count: u64,
-    /// Unix seconds.
+    /// Unix seconds of the last error with this number.
     last: f64,
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Version<'a> {
 pub(crate) struct Hardware<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
-    /// By the GPU's index.
+    /// The GPUs by their index.
     gpu_info: BTreeMap<u32, GpuInfo<'a>>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Hardware<'a> {
 pub(crate) struct HardwareStats<'a> {
     #[serde(flatten)]
     identity: Identity<'a>,
-    /// By the GPU's index.
+    /// The GPUs by their index.
     gpu_stats: BTreeMap<u32, GpuStats<'a>>,
 }
 
@@ -54,11 +54,11 @@ pub(crate) struct HardwareStats<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct GpuBase<'a> {
     id: Option<&'a str>,
-    /// In MIG mode with the profile of the largest instance, as CUDA names it.
+    /// The GPU's name, in MIG mode with the profile of the largest instance, as CUDA names it.
     name: Option<String>,
-    /// Bytes; in MIG mode of the largest instance.
+    /// Bytes of memory; in MIG mode those of the largest instance.
     memory_total: Option<u64>,
-    /// Bytes; in MIG mode of the instance with the most.
+    /// Bytes of free memory; in MIG mode those of the instance with the most.
     memory_free: Option<u64>,
 }
 

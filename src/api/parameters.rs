@@ -21,7 +21,7 @@ pub(crate) struct Parameter {
 pub(crate) enum Accepts {
     /// One of a few words.
     Words(&'static [&'static str]),
-    /// The same; the first is meant where the parameter is missing.
+    /// One of a few words; the first is meant where the parameter is missing.
     WordsOrFirst(&'static [&'static str]),
     /// The name of a model of Ollama.
     Model,
@@ -178,7 +178,7 @@ pub(crate) fn wants_text(request: &Request<'_>) -> Result<bool, Refusal> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UptimeQuery {
     pub(crate) window: &'static str,
-    /// Of the window.
+    /// Length of the window in minutes.
     pub(crate) minutes: u32,
     /// Minutes that are listed as one.
     pub(crate) step: u32,

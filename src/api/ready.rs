@@ -29,13 +29,13 @@ pub(crate) struct Ready<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ModelReady<'a> {
-    /// As the request has it.
+    /// The model's name, as the request has it.
     name: &'a str,
     /// Null while Ollama's models are unknown.
     pulled: Option<bool>,
     /// Null while Ollama's models are unknown.
     loaded: Option<bool>,
-    /// Share in VRAM; null if it is unknown or the model is not loaded.
+    /// Share of the model that is in VRAM; null if it is unknown or the model is not loaded.
     on_gpu_percent: Option<u64>,
     required_gpu_percent: u8,
     /// The last probe; null where there was none.

@@ -63,7 +63,7 @@ pub(crate) struct Moment<'a> {
 pub(crate) struct Report<'a> {
     /// `success`.
     status: &'static str,
-    /// As the job has it; absent in GET /gpu.
+    /// The job's own agent_id; absent in GET /gpu.
     #[serde(skip_serializing_if = "Option::is_none")]
     agent_id: Option<&'a str>,
     /// The loaded model with the most VRAM; empty without one.
@@ -91,10 +91,10 @@ pub(crate) struct Report<'a> {
     /// Source of XID errors: kmsg, nvml or none.
     xid_source: &'static str,
     uptime: UptimeRow,
-    /// The models of MODEL.
+    /// The models of MODEL; absent where it is unset.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     model_keeper: &'a [KeeperRow],
-    /// For the operator: absent in answers to jobs.
+    /// The registrations at the orchestrators. For the operator: absent in answers to jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     registrations: Option<&'a [RegistrationRow]>,
     /// The receivers of NOTIFY_URL. For the operator: absent in answers to jobs.
@@ -107,7 +107,7 @@ pub(crate) struct Report<'a> {
     sample_age_ms: u64,
     /// Sources of the readings: nvml, amdgpu, tegra, ollama, joined by +, or none.
     source: String,
-    /// Of Agent-Net.
+    /// Version of Agent-Net.
     version: &'static str,
     #[serde(skip)]
     verdict: Verdict,
@@ -124,7 +124,7 @@ enum Part<'a> {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Health<'a> {
-    /// That of the worst reason; ok without reasons.
+    /// Severity of the worst reason; ok without reasons.
     verdict: Verdict,
     reasons: Vec<&'a Reason>,
 }
@@ -136,11 +136,11 @@ struct ModelRow<'a> {
     /// MiB on disk.
     size_mb: Option<u64>,
     pulled: bool,
-    /// In Ollama's memory.
+    /// Whether Ollama has it in memory.
     loaded: bool,
     /// MiB in VRAM; 0 if it is not loaded.
     vram_mb: u64,
-    /// Share in VRAM; null if it is not loaded.
+    /// Share of the loaded model that is in VRAM; null if it is not loaded.
     on_gpu_percent: Option<u64>,
     /// The last probe; absent where there was none: only models of MODEL are probed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,7 +165,7 @@ struct UptimeRow {
     #[serde(flatten)]
     #[cfg_attr(test, schemars(schema_with = "crate::api::openapi::tests::by_window::<Option<f64>>"))]
     windows: BTreeMap<&'static str, Option<f64>>,
-    /// Since the start of the worker.
+    /// Seconds since the start of the worker.
     process_seconds: u64,
 }
 

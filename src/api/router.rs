@@ -34,9 +34,9 @@ pub(crate) struct Destination {
 /// A path of a request.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// As jobs are counted.
+    /// The name under which its jobs are counted.
     name: &'static str,
-    /// Of the table.
+    /// Its path in the table.
     path: &'static str,
     /// Below the path of CAPABILITY_URL: only jobs are there, and the health_url of a static runner.
     below: bool,

@@ -17,13 +17,13 @@ pub(crate) struct MigInstance {
     pub(crate) sm_count: Option<u32>,
     pub(crate) vram_total_bytes: Option<u64>,
     pub(crate) vram_used_bytes: Option<u64>,
-    /// Of its GPU instance since the last sample, as in the next two.
+    /// Activity of its GPU instance since the last sample, here and in the next two.
     pub(crate) sm_activity_percent: Option<f64>,
     pub(crate) tensor_activity_percent: Option<f64>,
     pub(crate) dram_activity_percent: Option<f64>,
 }
 
-/// The same in the report.
+/// A MIG instance: a part of a GPU in MIG mode, with compute units of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MigInstance"))]
 pub(crate) struct MigRow<'a> {
@@ -37,14 +37,15 @@ pub(crate) struct MigRow<'a> {
     compute_instance: Option<u32>,
     /// Number of streaming multiprocessors.
     sm_count: Option<u32>,
-    /// MiB of its GPU instance.
+    /// Memory of its GPU instance in MiB.
     vram_total_mb: Option<u64>,
+    /// Memory of its GPU instance that is in use, in MiB.
     vram_used_mb: Option<u64>,
     /// Percent of the compute units (SMs) of its GPU instance at work since the last sample (GPM, Hopper and later).
     sm_activity_percent: Option<f64>,
-    /// Percent of its tensor cores at work.
+    /// Percent of the tensor cores of its GPU instance at work since the last sample.
     tensor_activity_percent: Option<f64>,
-    /// Percent of its memory bandwidth in use.
+    /// Percent of the memory bandwidth of its GPU instance in use since the last sample.
     dram_activity_percent: Option<f64>,
 }
 

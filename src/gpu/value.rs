@@ -123,7 +123,7 @@ pub(crate) struct Process {
     pub(crate) utilization_percent: Option<u32>,
 }
 
-/// The same in the report.
+/// A process that computes on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Process"))]
 pub(crate) struct ProcessRow<'a> {
@@ -131,6 +131,7 @@ pub(crate) struct ProcessRow<'a> {
     pid: u32,
     /// The kernel's name of the process, at most 15 bytes; null without the host's /proc.
     name: Option<&'a str>,
+    /// Memory of the GPU that it holds, in MiB; null where the driver does not report it.
     vram_mb: Option<u64>,
     /// UUID of the MIG instance that it runs on; null outside MIG mode and where the driver does not report it.
     mig_uuid: Option<&'a str>,

@@ -16,17 +16,18 @@ use crate::gpu::sample::Gpu;
 pub(crate) struct Reason {
     pub(crate) code: Code,
     pub(crate) severity: Verdict,
-    /// UUID (else `gpuN`) of the GPU it is about; None: the machine.
+    /// UUID (else `gpuN`) of the GPU that it is about; absent if it is about the machine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) gpu: Option<String>,
-    /// What was measured, and what it was measured against, where the rule compares numbers.
+    /// What was measured; absent where the rule compares no numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<f64>,
+    /// What it was measured against; absent where the rule compares no numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) threshold: Option<f64>,
     /// The state, beginning with the thing: `GPU 1: …`.
     pub(crate) message: String,
-    /// The next step; it stands alone.
+    /// The next step, as a sentence of its own.
     pub(crate) action: Cow<'static, str>,
     /// Unix seconds at which it was first seen without a gap.
     pub(crate) since: f64,

@@ -166,7 +166,7 @@ pub(crate) struct RegistrationRow {
     pub(crate) renewals: u64,
     /// Failed tries by kind.
     pub(crate) failures: BTreeMap<&'static str, u64>,
-    /// Why the last try failed, and what to do.
+    /// Why the last try failed, and what to do; null if it succeeded.
     pub(crate) error: Option<String>,
 }
 

@@ -25,14 +25,14 @@ pub(crate) enum NotificationState {
 pub(crate) struct NotificationRow {
     /// Scheme and host of its URL, whose path is a secret.
     pub(crate) target: String,
-    /// As in NOTIFY_FORMAT.
+    /// The format, as in NOTIFY_FORMAT.
     pub(crate) format: &'static str,
     pub(crate) state: NotificationState,
     /// Unix seconds of the last message that it accepted.
     pub(crate) last_sent: Option<f64>,
     /// Why the last try failed, and what to do; null if it did not.
     pub(crate) last_error: Option<String>,
-    /// A message waits to be sent.
+    /// Whether a message waits to be sent.
     pub(crate) pending: bool,
     #[serde(skip)]
     pub(crate) counts: Counts,

@@ -20,12 +20,12 @@ const MAX_SPEED: f64 = 1e6;
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PeerReport"))]
 pub(crate) struct PeerReport {
     pub(crate) verdict: Verdict,
-    /// The worst one; null without reasons.
+    /// The worst reason; null without reasons.
     pub(super) reason: Option<PeerReason>,
     pub(crate) gpus_usable: u32,
     pub(super) gpus_listed: u32,
     pub(super) models_loaded: u32,
-    /// The highest of the last probes of its models.
+    /// The highest speed in the last probes of its models.
     pub(super) tokens_per_second: Option<f64>,
     pub(super) version: Option<String>,
     /// Milliseconds since its GPUs were read.

@@ -56,13 +56,13 @@ impl Known {
 pub(crate) struct PeerRow {
     /// Host, port and path, as PEERS has them.
     pub(crate) peer: String,
-    /// Its base URL, without the login.
+    /// The peer's base URL, without the login.
     url: String,
-    /// That of its report; unknown while it does not send one.
+    /// Verdict of its report; unknown while it does not send one.
     verdict: Verdict,
     /// Whether the last request got a report; null before the first.
     pub(crate) reachable: Option<bool>,
-    /// Why it got none.
+    /// Why the last request got no report; null if it got one.
     error: Option<String>,
     /// Unix seconds of the last report.
     last_reached: Option<f64>,

@@ -12,7 +12,7 @@ use crate::ollama::pull::Progress;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ModelState {
-    /// For Ollama, or for the next try.
+    /// It waits for Ollama, or for the next try.
     Waiting,
     Pulling,
     Loading,
@@ -38,17 +38,18 @@ impl ModelState {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "ModelKeeper"))]
 pub(crate) struct KeeperRow {
-    /// As MODEL names it.
+    /// The model's name, as MODEL has it.
     pub(crate) model: String,
     pub(crate) state: ModelState,
-    /// Of the current pull, like the next four fields; null without one.
+    /// Progress of the current pull; null without one.
     percent: Option<u8>,
-    /// MiB.
+    /// MiB received by the current pull; null without one.
     completed_mb: Option<u64>,
-    /// MiB, as far as known.
+    /// MiB of the current pull, as far as known; null without one.
     total_mb: Option<u64>,
-    /// MiB per second.
+    /// MiB per second of the current pull; null without one, and while it is unknown.
     mb_per_second: Option<f64>,
+    /// Seconds that the current pull will still take; null without one, and while that is unknown.
     eta_seconds: Option<u64>,
     /// Why it is not loaded, and what to do.
     pub(crate) error: Option<String>,

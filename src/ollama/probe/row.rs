@@ -49,15 +49,15 @@ pub(crate) struct ProbeRow {
     pub(crate) result: ProbeResult,
     /// Why it is not ok, or what else it found; null where there is nothing to say.
     pub(crate) why: Option<String>,
-    /// Unix seconds of the last answer; null before the first. The next four fields are of that answer.
+    /// Unix seconds of the last answer; null before the first.
     pub(crate) answered_at: Option<f64>,
-    /// Null for embeddings, and where there were too few tokens.
+    /// Speed of the last answer; null for embeddings, and where there were too few tokens.
     pub(crate) tokens_per_second: Option<f64>,
-    /// Milliseconds to load the model: a few where it was loaded.
+    /// Milliseconds to load the model for the last answer: a few where it was loaded.
     pub(crate) load_ms: Option<u64>,
-    /// Milliseconds that it waited for other requests.
+    /// Milliseconds that the last answer waited for other requests.
     pub(crate) queue_ms: Option<u64>,
-    /// The highest utilization of a GPU during it; null: unknown.
+    /// The highest utilization of a GPU during the last answer; null: unknown.
     pub(crate) gpu_utilization_percent: Option<u32>,
     /// The best median of five for this model, context, GPUs, driver and version of Ollama; null before five answers.
     pub(crate) usual_tokens_per_second: Option<f64>,
