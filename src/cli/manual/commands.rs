@@ -69,8 +69,8 @@ URL, --json prints an array, and the exit code is that of the worst verdict (ok,
         operand: "",
         about: "diagnose this machine and suggest fixes",
         details: "\
-Checks device nodes, driver, library, helper, container, Ollama, models, probes, settings, ports, state folder, clock,
-orchestrators, receivers of notifications and peers.",
+Checks settings, driver, device nodes, GPUs, kernel log, Ollama, models, probes, orchestrators, clock, receivers of
+notifications, push monitor, peers, state folder, and the ports of the worker and of hold-port.",
         options: &[JSON],
         settings: true,
         example: "agent-net doctor",

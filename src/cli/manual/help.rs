@@ -5,7 +5,7 @@ use super::commands::{GROUP_ABOUT, about, find, first_words, members};
 use crate::config::{SETTINGS, Setting};
 use crate::sys::exit::exits_of;
 
-/// Of the whole program; it fits a small terminal.
+/// Help of the whole program; it fits a small terminal.
 pub(crate) fn overview() -> String {
     let mut text = "Usage: agent-net [COMMAND] [OPTION]...\n\n".to_owned();
     for word in first_words() {
@@ -22,7 +22,7 @@ pub(crate) fn overview() -> String {
     text
 }
 
-/// Of a group.
+/// Help of a group.
 pub(crate) fn group(name: &str) -> String {
     let mut text = format!("Usage: agent-net {name} COMMAND [OPTION]...\n\n{GROUP_ABOUT}\n\n");
     for (word, command) in members(name) {
@@ -32,7 +32,7 @@ pub(crate) fn group(name: &str) -> String {
     text
 }
 
-/// Of one command.
+/// Help of one command.
 pub(crate) fn of_command(command: &Command) -> String {
     let mut text = format!("Usage: {}\n\n{}\n", usage(command), command.about);
     if !command.details.is_empty() {
