@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// musl's own takes one lock for all threads and is slow besides.
+/// musl's own allocator takes one lock for all threads, and is slow besides.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

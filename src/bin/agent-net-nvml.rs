@@ -1,4 +1,4 @@
-//! `agent-net-nvml`: the helper that holds NVML; started by `agent-net`, never by hand.
+//! `agent-net-nvml`: the helper that reads NVML or the driver amdgpu; started by `agent-net`, never by hand.
 
 use std::process::ExitCode;
 

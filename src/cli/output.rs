@@ -32,7 +32,7 @@ pub(super) fn print(text: &str) -> Exit {
     }
 }
 
-/// The same; false when the reader has closed the pipe.
+/// Writes a result to stdout; false when the reader has closed the pipe.
 pub(super) fn put(text: &str) -> Result<bool, Exit> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => Ok(true),

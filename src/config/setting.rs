@@ -118,7 +118,7 @@ impl Kind {
         }
     }
 
-    /// The same in a few words, beside what the setting means.
+    /// What is valid in a few words, for a table that has the meaning beside it.
     pub(crate) fn brief(self) -> String {
         match self {
             Self::Text(_) | Self::Secret | Self::File | Self::Folder | Self::Url | Self::LoginUrl => String::new(),
@@ -213,7 +213,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(*millis).map(Duration::from_millis)
 }
 
-/// The same in its largest whole unit.
+/// A duration in its largest whole unit, as a setting has it.
 fn written(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let (unit, size) = UNITS.into_iter().find(|(_, size)| millis >= *size && millis % size == 0).unwrap_or(("ms", 1));

@@ -66,7 +66,7 @@ impl Values {
         self.set[self.index(name)].as_deref()
     }
 
-    /// The same, or the default.
+    /// What was set, else the default.
     pub(crate) fn text(&self, name: &str) -> &str {
         let index = self.index(name);
         self.set[index].as_deref().unwrap_or(self.rows[index].default)

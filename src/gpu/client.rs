@@ -46,7 +46,7 @@ pub(crate) struct Gpus {
     abandoned: Vec<Child>,
     backoff: Backoff,
     retry_at: Instant,
-    /// The same for a library that must be restarted although it answers: a GPU of its list is lost.
+    /// Waits between restarts of a library that answers and must be restarted nevertheless: a GPU of its list is lost.
     renewal: Backoff,
     renew_at: Instant,
     /// How long a helper's first answer may take.

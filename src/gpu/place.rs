@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// The same, or a reboot.
+    /// The first half of every reset, or a reboot.
     pub(crate) fn reset_or_reboot(self, gpu: &Gpu) -> String {
         self.stop_and_reset(gpu) + gpu.vendor.pick(" or reboot", "")
     }
@@ -204,7 +204,7 @@ impl Place {
         format!("{given}{create} one with `nvidia-smi mig -cgi PROFILE -C`{on_the_host}, or turn MIG off with {off}.")
     }
 
-    /// The same for one device node and its group.
+    /// A device node of the group `gid` is here, and this user may not open it.
     pub(crate) fn join_group(self, gid: u32) -> String {
         match self {
             Self::Host => format!("Add the worker's user to group {gid}, or fix the device's mode."),

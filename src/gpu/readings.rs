@@ -101,7 +101,7 @@ macro_rules! readings {
             /// It sleeps, and is not woken: it has no readings but those that are known without it.
             pub(crate) asleep: bool,
             $(pub(crate) $field: $type,)+
-            /// Of the fast readings.
+            /// Which fast readings have no value, and why.
             pub(crate) gaps: Gaps,
             pub(crate) slow_gaps: Gaps,
             pub(crate) fixed_gaps: Gaps,

@@ -110,7 +110,7 @@ impl Gpu {
         Self { error, ..self.identity() }
     }
 
-    /// The same, and for how long.
+    /// Its identity, that no reader responds for it, and for how long.
     pub(crate) fn silent_for(&self, lasting: Duration, message: &str) -> Self {
         Self { read_us: u64::try_from(lasting.as_micros()).ok(), ..self.silent(message) }
     }

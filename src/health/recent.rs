@@ -73,9 +73,9 @@ pub(crate) struct HistoryAnswer<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ModelHistory<'a> {
-    /// As Ollama shows it.
+    /// The model's name, as Ollama shows it.
     model: &'a str,
-    /// Of its last probes, at most 48, oldest first.
+    /// The speeds of its last probes, at most 48, oldest first.
     tokens_per_second: &'a [f64],
 }
 

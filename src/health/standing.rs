@@ -31,7 +31,7 @@ impl Standing {
         self.summary_of(most, |_| true)
     }
 
-    /// The same with only these reasons; the number of the others is at its end.
+    /// The summary with only these reasons; the number of the others is at its end.
     pub(crate) fn summary_of(&self, most: usize, shown: impl Fn(&Reason) -> bool) -> String {
         let (shown, others): (Vec<&Reason>, Vec<&Reason>) = self.reasons.iter().partition(|reason| shown(reason));
         let mut parts: Vec<String> = shown.into_iter().map(in_short).collect();

@@ -26,7 +26,7 @@ const LEAVING: usize = 32;
 /// How long a new connection waits for room, since others that have just come may be closed soon; and how often it tries.
 const RUSH: Duration = Duration::from_millis(100);
 const RUSH_PAUSE: Duration = Duration::from_millis(2);
-/// The same while a connection is being closed.
+/// How often a new connection tries while another one is being closed for it.
 const LEAVING_PAUSE: Duration = Duration::from_micros(100);
 /// After an error of accept: without descriptors it would fail again immediately.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

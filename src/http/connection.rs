@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(150);
 const BODY_DEADLINE: Duration = Duration::from_secs(60);
 /// After an answer with a request still coming: read on, else the close becomes a reset that destroys the answer.
 const LINGER: Duration = Duration::from_secs(30);
-/// The same where a slot is held that others wait for, or everything was read already.
+/// How long to read on after an answer where a slot is held that others wait for, or everything was read already.
 const LINGER_SHORT: Duration = Duration::from_secs(5);
 /// For the head of a connection that comes when there are many.
 const HEAD_DEADLINE_CROWDED: Duration = Duration::from_secs(1);

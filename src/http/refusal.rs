@@ -40,12 +40,12 @@ impl Refusal {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Error"))]
 pub(crate) struct ErrorBody<'a> {
     status: &'static str,
-    /// For programs.
+    /// What is wrong, for programs.
     #[cfg_attr(test, schemars(schema_with = "crate::sys::error_codes::schema"))]
     code: &'a str,
-    /// For people.
+    /// What is wrong and what is valid, for people.
     error: &'a str,
-    /// Unix seconds.
+    /// Unix seconds of this answer.
     timestamp: f64,
     capability: &'static str,
 }

@@ -48,7 +48,7 @@ pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     pub(crate) body: Box<dyn Read + Send>,
-    /// Of the body, in bytes.
+    /// Length of the body in bytes.
     pub(crate) length: usize,
 }
 

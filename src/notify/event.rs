@@ -53,7 +53,7 @@ pub(crate) struct Event {
     pub(crate) reminder: bool,
     /// How long the verdict was not ok, if it is now.
     pub(crate) lasted: Option<Duration>,
-    /// The same in retries.
+    /// Identifies the message; retries have the same.
     pub(crate) id: String,
 }
 

@@ -23,9 +23,9 @@ const NTFY_TITLE: usize = 1024;
 #[derive(Serialize)]
 struct Body<'a> {
     event: &'static str,
-    /// The same in retries.
+    /// Identifies the message; retries have the same.
     id: &'a str,
-    /// Of this format.
+    /// Version of this format.
     version: u8,
     worker: &'a str,
     verdict: Option<Verdict>,

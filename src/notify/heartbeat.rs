@@ -64,11 +64,11 @@ impl Beat {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     interval: Duration,
-    /// Of this interval.
+    /// When this interval began.
     start: Duration,
     /// The next try.
     due: Duration,
-    /// In this interval.
+    /// Tries in this interval.
     tries: usize,
     /// The last calls.
     calls: VecDeque<Duration>,

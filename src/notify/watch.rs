@@ -13,7 +13,8 @@ use crate::sys::hash::hash64;
 
 /// How long a state must last before it is sent: a first one that says nothing, and any after flapping.
 const CALM: Duration = Duration::from_secs(60);
-/// The same once changes that each lasted have become too many; and at most, where flapping starts again and again.
+/// How long a state must last once changes that each lasted have become too many; and at most, where flapping starts again
+/// and again.
 const LONG_CALM: Duration = Duration::from_secs(600);
 const LONGEST_CALM: Duration = Duration::from_secs(3600);
 /// Flapping that starts again within this time doubles the calm.

@@ -32,7 +32,7 @@ impl Gauge {
         Some(Permit(Arc::clone(&self.0)))
     }
 
-    /// The same, waiting at most `timeout` for one to end. Without a wait it takes no lock.
+    /// One more, waiting at most `timeout` until there are fewer than `limit`. Without a wait it takes no lock.
     pub(crate) fn enter_within(&self, limit: usize, timeout: Duration) -> Option<Permit> {
         let entered = self.enter(limit);
         if entered.is_some() {

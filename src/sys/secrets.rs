@@ -17,7 +17,7 @@ pub(crate) fn read(path: &str) -> Result<String, String> {
     text(path, File::open(path))
 }
 
-/// The same while the worker runs. A pipe, such as a shell's `<(...)`, has no writer by then: it reads as empty instead
+/// Reads a secret file again while the worker runs. A pipe, such as a shell's `<(...)`, has no writer by then: it reads as empty instead
 /// of blocking the thread.
 ///
 /// # Errors

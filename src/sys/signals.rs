@@ -33,7 +33,7 @@ pub(crate) fn watch() -> io::Result<Receiver<Signal>> {
     receive(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])
 }
 
-/// The same for other commands: [`acknowledge`] recognizes a worker by the signals that it handles.
+/// Signals of other commands, without SIGHUP and SIGUSR1: [`acknowledge`] recognizes a worker by the signals that it handles.
 ///
 /// # Errors
 /// The kernel's, when a handler cannot be installed.

@@ -59,7 +59,7 @@ pub(crate) fn unknown(why: &str) -> String {
     one_line(&format!("agent-net unknown: {why}"))
 }
 
-/// The same for one of several workers. `why` may begin with the URL that was asked.
+/// The line of one of several workers without a report. `why` may begin with the URL that was asked.
 pub(crate) fn unknown_of(url: &str, why: &str) -> String {
     let why = why.strip_prefix(url).and_then(|why| why.split_once(' ')).map_or(why, |(_, why)| why);
     one_line(&format!("{url} unknown: {why}"))

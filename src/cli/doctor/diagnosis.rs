@@ -34,7 +34,7 @@ pub(crate) struct Finding {
     pub(crate) detail: String,
     /// What to do; None for a pass.
     pub(crate) fix: Option<String>,
-    /// Of a reason.
+    /// The code of the reason that it repeats, if it is one.
     #[serde(skip)]
     code: Option<Code>,
 }

@@ -65,13 +65,13 @@ impl Gpm {
         Self { instance: Some(id), support: Support::Untried }
     }
 
-    /// Of a GPU instance of this GPU. What it lacks is not a fault of the GPU.
+    /// Reads the activity of a GPU instance. What it lacks is not a fault of the GPU.
     pub(super) fn activity(&mut self, device: &Device<'static>, probing: bool, log: &mut ReadingLog<'_>) -> Activity {
         let [sm, tensor, dram, ..] = self.values(device, probing, &[], log);
         [sm, tensor, dram]
     }
 
-    /// Of the whole GPU. `probing`: this sample is a probe's, between those of SAMPLE_INTERVAL.
+    /// Reads the activity of the whole GPU. `probing`: this sample is a probe's, between those of SAMPLE_INTERVAL.
     pub(super) fn read(&mut self, device: &Device<'static>, gpu: &mut Gpu, probing: bool, log: &mut ReadingLog<'_>) {
         let [sm, tensor, dram, sent, received] = self.values(device, probing, &NAMES, log);
         (gpu.sm_activity_percent, gpu.tensor_activity_percent, gpu.dram_activity_percent) = (sm, tensor, dram);

@@ -26,7 +26,8 @@ pub(super) fn addressing(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLo
     }
 }
 
-/// The same ahead of the other fixed readings, for the memory: what it lacks is noted with them.
+/// Reads the addressing mode ahead of the other fixed readings, since the memory depends on it: what it lacks is noted with
+/// them.
 pub(super) fn addressing_at_first(device: &Device<'_>, gpu: &mut Gpu, log: &mut ReadingLog<'_>) {
     if gpu.addressing_mode.is_none() && !gpu.fixed_gaps.unsupported.iter().any(|name| name == NAME) {
         gpu.addressing_mode = read(device, &[], log);

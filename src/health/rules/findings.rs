@@ -24,7 +24,7 @@ impl<'a> Findings<'a> {
         self.all.iter().any(|reason| reason.code == code)
     }
 
-    /// The same about this GPU.
+    /// Whether there is a reason with this code about this GPU.
     pub(super) fn has_of(&self, code: Code, gpu: Option<&Gpu>) -> bool {
         let gpu = gpu.map(Gpu::id);
         self.all.iter().any(|reason| reason.code == code && reason.gpu == gpu)

@@ -68,7 +68,7 @@ pub(crate) fn shown(wei: &BigInt) -> String {
     format!("{} {unit}", grouped(&exact(wei, power)))
 }
 
-/// The same, rounded up to five digits: what is needed, or lost at most.
+/// `wei` as people write it, rounded up to five digits: what is needed, or lost at most.
 pub(crate) fn shown_rounded_up(wei: &BigInt) -> String {
     const DIGITS: usize = 5;
     let more = u32::try_from(wei.to_string().len().saturating_sub(DIGITS)).unwrap_or_default();

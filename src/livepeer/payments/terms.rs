@@ -67,7 +67,7 @@ pub(crate) struct Terms {
     pub(crate) deposit_multiplier: BigInt,
     /// The node's eth_gasPrice.
     pub(crate) gas_price: BigInt,
-    /// Of the gateway's account.
+    /// Deposit of the gateway's account.
     pub(crate) deposit: BigInt,
     pub(crate) reserve: BigInt,
     /// The part of the reserve that this orchestrator has claimed in this round.

@@ -115,7 +115,7 @@ pub(crate) fn metadata(snapshot: Option<&Snapshot>, cards: &Cards) -> String {
     Summary { v: 1, verdict: Some(verdict), gpus, driver: cards.driver.clone(), ollama, kinds: cards.kinds() }.fit()
 }
 
-/// The same for a static list: without the verdict, which changes.
+/// The metadata for a static list: without the verdict, which changes.
 pub(crate) fn static_metadata(cards: &Cards) -> String {
     let driver = cards.driver.clone();
     Summary { v: 1, verdict: None, gpus: cards.all.len(), driver, ollama: None, kinds: cards.kinds() }.fit()

@@ -49,11 +49,11 @@ pub(crate) struct Ledger {
     next: u64,
     /// Tickets of all payments, so that used ones are rejected; None: not needed.
     seen: Option<HashSet<Key>>,
-    /// Of all payments, and of those no longer in the file.
+    /// Sums of all payments, and of those no longer in the file.
     totals: Totals,
     older: Totals,
     pending_bytes: u64,
-    /// Of the last payment: most are the same.
+    /// The expected value of the last payment's tickets: most payments have the same, and share it.
     ev: (String, Arc<Ev>),
 }
 
@@ -66,7 +66,7 @@ struct Waiting {
     at: f64,
     bytes: u32,
     tickets: u32,
-    /// Of one ticket.
+    /// Expected value of one ticket.
     ev: Arc<Ev>,
     /// Failed tries.
     tries: u32,

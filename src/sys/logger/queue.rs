@@ -29,7 +29,7 @@ pub(super) struct Queue {
 
 struct QueueState {
     waiting: VecDeque<Entry>,
-    /// Of all lines that wait.
+    /// Bytes of all lines that wait.
     bytes: usize,
     /// The queue was full and takes lines again once half of it is free: one gap instead of many.
     losing: bool,

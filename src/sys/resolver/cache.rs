@@ -27,7 +27,7 @@ pub(super) struct Cache {
 struct Entry {
     /// `host:port`.
     name: String,
-    /// Of the newest look-up that returned any.
+    /// Those that the newest look-up with a result returned.
     addresses: Vec<SocketAddr>,
     /// Which look-up that was.
     from: u64,

@@ -31,8 +31,9 @@ pub(crate) struct LiveFinding {
     face_value: Option<String>,
     win_prob: Option<String>,
     ev: Option<String>,
-    /// Of the first payment, and what it has to cover.
+    /// Tickets of the first payment.
     tickets: Option<u64>,
+    /// Wei that the first payment has to cover.
     fee: Option<String>,
     credit: Option<String>,
     /// Seconds that a ticket pays for, of a price by the hour.
