@@ -58,7 +58,7 @@ const IDLE: u8 = 1;
 /// Its answer is being made.
 const BUSY: u8 = 2;
 /// Its answer is being sent, and the client has to read it.
-const READING: u8 = 5;
+const SENDING: u8 = 5;
 /// It is being closed, to make room.
 const LEAVING: u8 = 3;
 
@@ -136,7 +136,7 @@ impl ConnectionTable {
         let now = Duration::from_millis(self.now());
         let lasts = |one: &Connection| now.saturating_sub(one.since());
         let is_useless =
-            |one: &Connection| lasts(one) >= grace && one.close(NEW) || lasts(one) >= STALLED && one.close(READING);
+            |one: &Connection| lasts(one) >= grace && one.close(NEW) || lasts(one) >= STALLED && one.close(SENDING);
         self.lock().open.values().any(is_useless)
     }
 
@@ -194,14 +194,14 @@ impl Entry {
     pub(super) fn send(&self) {
         self.state.since.store(self.table.now(), Ordering::Release);
         // A busy connection is never closed.
-        self.state.now.store(READING, Ordering::Release);
+        self.state.now.store(SENDING, Ordering::Release);
     }
 
     /// It has been answered. `returned`: its request was waited for, and had not come along with an earlier one. False: it
     /// did not read, and is being closed.
     pub(super) fn end(&self, returned: bool) -> bool {
         self.state.returns.fetch_add(u32::from(returned), Ordering::AcqRel);
-        self.state.now.compare_exchange(READING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.state.now.compare_exchange(SENDING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 

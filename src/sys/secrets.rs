@@ -17,8 +17,8 @@ pub(crate) fn read(path: &str) -> Result<String, String> {
     text(path, File::open(path))
 }
 
-/// Reads a secret file again while the worker runs. A pipe, such as a shell's `<(...)`, has no writer by then: it reads as empty instead
-/// of blocking the thread.
+/// Reads a secret file again while the worker runs. A pipe, such as a shell's `<(...)`, has no writer by then: it reads as
+/// empty instead of blocking the thread.
 ///
 /// # Errors
 /// As those of [`read`].
