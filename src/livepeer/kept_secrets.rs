@@ -106,7 +106,7 @@ fn secrets_are_those_of_the_same_runner() {
 #[test]
 fn those_of_many_orchestrators_are_kept() {
     let dir = std::env::temp_dir().join(format!("agent-net-kept-secrets-{}", std::process::id()));
-    let kept = Kept::new(dir.to_str(), &"i".repeat(128));
+    let kept = KeptSecrets::new(dir.to_str(), &"i".repeat(128));
     let secrets: Vec<(String, String)> =
         (0..200).map(|at| (format!("https://orchestrator-{at}.example:8935"), "s".repeat(52))).collect();
     kept.put(&secrets);

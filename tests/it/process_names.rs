@@ -235,7 +235,7 @@ fn the_kernels_own_proc_names_processes_in_and_below_the_hosts_namespace() {
         if !enter.is_empty() {
             command.args(enter).arg(programs::server());
         }
-        command.args(["check", "--json"]).env("OLLAMA_URL", ollama.url()).envs(nvml.settings());
+        command.args(["check", "--json"]).env("OLLAMA_URL", ollama.url()).env("SERVER_PORT", "9").envs(nvml.settings());
         let (_, out, err) = run(&mut command);
         let report: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{err}"));
         report["gpus"][0]["processes"].as_array().unwrap().iter().map(|row| row["name"].clone()).collect()

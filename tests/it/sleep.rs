@@ -127,11 +127,11 @@ fn a_card_that_sleeps_is_not_woken_and_is_read_once_another_program_has_woken_it
     }
     assert_eq!((&report["gpu_count"], &report["source"]), (&json!(1), &json!("nvml+ollama")));
     seconds_of_work(&worker, 2);
-    // Commands that read the GPUs themselves let it sleep too.
+    // Commands that read the GPUs themselves, with no worker at their port, let it sleep too.
     for command in [&["check"][..], &["doctor"]] {
         let mut program = agent_net();
         program.envs(machine.nvml.settings()).env("HOST_ROOT", &machine.root).env("OLLAMA_URL", machine.ollama.url());
-        let (status, out, err) = run(program.args(command).arg("--json"));
+        let (status, out, err) = run(program.args(command).arg("--json").env("SERVER_PORT", "9"));
         assert!(status.success() || command[0] == "doctor", "{command:?}: {status} {out}{err}");
         assert!(!out.contains("/dev/nvidia0"), "it opened the GPU: {out}");
     }
