@@ -136,13 +136,15 @@ fn a_sensor_that_is_not_there_is_not_zero() {
     let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
     let card = machine.card(0);
     card.set("H/temp3_input", "0");
-    card.set("H/power1_cap", "");
+    // nvtop#489.
+    card.set("H/power1_cap", "0");
+    card.set("H/power1_cap_default", "");
     card.set("unique_id", NOTHING);
     card.set("vbios_version", "");
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);
     let gpu = &report["gpus"][0];
     assert_eq!(gpu["uuid"], "PCI-0000:03:00.0");
-    for name in ["memory_temperature_c", "power_limit_w", "vbios_version"] {
+    for name in ["memory_temperature_c", "power_limit_w", "power_limit_default_w", "vbios_version"] {
         assert!(lacks(gpu, name), "{name}: {gpu:#}");
     }
 }

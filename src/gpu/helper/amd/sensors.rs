@@ -54,7 +54,7 @@ impl Sensors {
             average => average,
         };
         gpu.power_mw = files.take("power_w", power).and_then(|uw| files.plausible("power_w", uw / 1000));
-        gpu.power_limit_mw = files.number("power_limit_w", &self.file("power1_cap"), 1000);
+        gpu.power_limit_mw = self.limit("power_limit_w", "power1_cap", files);
         gpu.graphics_clock_mhz = self.megahertz("graphics_clock_mhz", self.graphics_clock, files);
         gpu.memory_clock_mhz = self.megahertz("memory_clock_mhz", self.memory_clock, files);
     }
@@ -82,7 +82,7 @@ impl Sensors {
         gpu.hotspot_temperature_slowdown_c =
             self.celsius("hotspot_temperature_slowdown_c", self.junction, "crit", files);
         gpu.memory_temperature_max_c = self.celsius("memory_temperature_max_c", self.memory, "crit", files);
-        gpu.power_limit_default_mw = files.number("power_limit_default_w", &self.file("power1_cap_default"), 1000);
+        gpu.power_limit_default_mw = self.limit("power_limit_default_w", "power1_cap_default", files);
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -93,6 +93,12 @@ impl Sensors {
     fn celsius(&self, name: &str, sensor: Option<u32>, what: &str, files: &mut Files<'_, '_>) -> Option<u32> {
         let value = files.take(name, files::number(&self.file(&format!("temp{}_{what}", sensor?))))?;
         if value == 0 { None } else { files.plausible(name, value / 1000) }
+    }
+
+    /// Milliwatts. 0 is no limit.
+    fn limit(&self, name: &str, file: &str, files: &mut Files<'_, '_>) -> Option<u32> {
+        let microwatts = files.take(name, files::number(&self.file(file)))?;
+        if microwatts == 0 { None } else { files.plausible(name, microwatts / 1000) }
     }
 
     fn megahertz(&self, name: &str, sensor: Option<u32>, files: &mut Files<'_, '_>) -> Option<u32> {
