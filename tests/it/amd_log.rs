@@ -1,5 +1,5 @@
 //! What the driver amdgpu writes to the kernel's log about a card that it cannot use, and such a card on the bus. The
-//! lines are those of kernels 6.1 to 7.0, as issues of ROCm and of distributions quote them.
+//! lines are those of kernels 5.13 to 7.2, as issues of ROCm and of distributions quote them.
 
 use std::fs;
 use std::path::Path;
@@ -103,6 +103,47 @@ fn resets_are_held_and_cleared_as_the_log_says() {
     // The operator has seen to it.
     scene.worker.acknowledge();
     scene.worker.report_when("only the count", |report| codes(report) == ["GPU_COUNT_LOW"]);
+}
+
+/// linux-cachyos#916, MS-02-Ultra#26, legacy-rocm-build#3265: cards that do not come back from a sleep, and the words of
+/// other kernels.
+#[test]
+fn a_card_that_does_not_resume_is_reported_until_it_answers() {
+    let root = bare_machine("amd-resume");
+    add_card(&root);
+    let says = |text: &str| kernel_says(&root, &format!("amdgpu {CARD}: {text}"));
+    says("SMU is resuming...");
+    says("SMU: No response msg_reg: 6 resp_reg: 0");
+    says("resume of IP block <smu> failed -62");
+    says("amdgpu_device_ip_resume failed (-62).");
+    let scene = Scene::new(&root, "", &[]);
+    let asleep = scene.says("GPU_HANDLE_ERROR", "unhealthy");
+    let text = asleep["message"].as_str().unwrap();
+    assert_eq!(text, "An AMD GPU not in the list (0000:03:00): the driver amdgpu could not resume it");
+    let hung = scene.says("GPU_RESET", "degraded");
+    assert!(hung["message"].as_str().unwrap().ends_with(": its firmware did not respond"), "{hung:#}");
+    says("SMU is resumed successfully!");
+    scene.worker.report_when("it answers", |report| reason(report, "GPU_HANDLE_ERROR").is_none());
+    for gone in [
+        "pci_channel_io_perm_failure: state(3)!!",
+        "not ready 65535ms after resume; giving up",
+        "Unable to change power state from D3cold to D0, device inaccessible",
+        "can't change power state from D3cold to D0 (config space inaccessible)",
+    ] {
+        says(gone);
+        scene.says("GPU_LOST", "unhealthy");
+        says("amdgpu: SMU is resumed successfully!");
+        scene.worker.report_when("it is back", |report| reason(report, "GPU_LOST").is_none());
+    }
+    scene.worker.acknowledge();
+    scene.worker.report_when("only the count", |report| codes(report) == ["GPU_COUNT_LOW"]);
+    kernel_says(
+        &root,
+        &format!(
+            "amdgpu {CARD}: [drm:mes_v11_0_submit_pkt_and_poll_completion.constprop.0 [amdgpu]] *ERROR* MES failed to response msg=3"
+        ),
+    );
+    scene.says("GPU_RESET", "degraded");
 }
 
 #[test]

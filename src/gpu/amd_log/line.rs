@@ -20,6 +20,8 @@ pub(crate) enum Said {
     VramLost,
     OffTheBus,
     InitFailed,
+    /// It did not come back from a sleep of its own or of the machine.
+    ResumeFailed,
     /// An uncorrectable memory error.
     Uncorrectable,
     /// Too many memory pages are bad.
@@ -27,6 +29,8 @@ pub(crate) enum Said {
     TooHot,
     /// It works again after a reset; the line that counts it came before.
     Works,
+    /// It came back from a sleep, or is coming back from a reset.
+    Resumed,
     /// The driver has started the GPU.
     Loaded,
 }
@@ -34,9 +38,14 @@ pub(crate) enum Said {
 impl Said {
     /// What is over after this: a fault, or the reset that was to end it.
     pub(super) fn settles(self, earlier: Self) -> bool {
-        let is_fault = matches!(earlier, Self::ResetBegun | Self::ResetFailed | Self::OffTheBus | Self::FirmwareHung);
+        let is_fault = matches!(
+            earlier,
+            Self::ResetBegun | Self::ResetFailed | Self::OffTheBus | Self::FirmwareHung | Self::ResumeFailed
+        );
         match self {
             Self::ResetFailed => earlier == Self::ResetBegun,
+            // A chip that answers is on the bus.
+            Self::Resumed => matches!(earlier, Self::OffTheBus | Self::ResumeFailed),
             Self::Recovered | Self::Works => is_fault,
             Self::Loaded => is_fault || matches!(earlier, Self::InitFailed | Self::Uncorrectable),
             _ => false,
@@ -45,7 +54,7 @@ impl Said {
 
     /// It says only what is over.
     pub(super) fn is_all_clear(self) -> bool {
-        matches!(self, Self::Works | Self::Loaded)
+        matches!(self, Self::Works | Self::Resumed | Self::Loaded)
     }
 }
 
@@ -88,7 +97,7 @@ fn without_prefix(line: &str) -> (Option<PciId>, &str) {
 }
 
 /// How the lines begin.
-const BEGINNINGS: [(&str, Said); 20] = [
+const BEGINNINGS: [(&str, Said); 25] = [
     ("GPU reset begin!", Said::ResetBegun),
     ("GPU Recovery Failed", Said::ResetFailed),
     ("device wedged, needs recovery", Said::ResetFailed),
@@ -96,12 +105,16 @@ const BEGINNINGS: [(&str, Said); 20] = [
     ("VRAM is lost due to GPU reset", Said::VramLost),
     ("device lost from bus", Said::OffTheBus),
     ("amdgpu_job_timedout - device unplugged", Said::OffTheBus),
+    ("pci_channel_io_perm_failure: state(", Said::OffTheBus),
     ("MES failed to respond", Said::FirmwareHung),
+    ("MES failed to response", Said::FirmwareHung),
     ("MES might be in unrecoverable state", Said::FirmwareHung),
     ("Queue preemption failed", Said::FirmwareHung),
     ("Failed to evict process queues", Said::FirmwareHung),
     ("Failed to quiesce KFD", Said::FirmwareHung),
     ("SMU: I'm not done with your previous command", Said::FirmwareHung),
+    ("SMU: No response msg_reg:", Said::FirmwareHung),
+    ("SMU is resumed successfully!", Said::Resumed),
     ("uncorrectable hardware error", Said::Uncorrectable),
     ("This GPU is in BAD status", Said::Unrepairable),
     ("GPU will not be initialized. Replace this GPU", Said::Unrepairable),
@@ -109,6 +122,7 @@ const BEGINNINGS: [(&str, Said); 20] = [
     ("System is going to shutdown due to GPU", Said::TooHot),
     ("Fatal error during GPU init", Said::InitFailed),
     ("amdgpu_device_ip_init failed", Said::InitFailed),
+    ("amdgpu_device_ip_resume failed", Said::ResumeFailed),
 ];
 
 fn of_text(text: &str) -> Option<Said> {
@@ -135,6 +149,13 @@ fn of_text(text: &str) -> Option<Said> {
     }
     if begins_and_has("RAS records:", " exceed") || begins_and_has("Saved bad pages ", " reaches threshold") {
         return Some(Said::Unrepairable);
+    }
+    // The kernel's PCI code, with the driver's name in front.
+    if begins_and_has("Unable to change power state from ", "device inaccessible")
+        || begins_and_has("can't change power state from ", "config space inaccessible")
+        || begins_and_has("not ready ", "; giving up")
+    {
+        return Some(Said::OffTheBus);
     }
     // `socket: 0, die: 0, 3 new uncorrectable hardware errors detected in umc block`
     let (count, _) = text.split_once(" new uncorrectable hardware errors detected")?;

@@ -1,7 +1,7 @@
 use super::Said::*;
 use super::*;
 
-/// Texts behind the prefix, as kernels 5.10 to 7.0 write them (issues of ROCm and of distributions, and the driver's
+/// Texts behind the prefix, as kernels 5.10 to 7.2 write them (issues of ROCm and of distributions, and the driver's
 /// sources).
 const TEXTS: &[(&str, Said)] = &[
     ("ring gfx_0.0.0 timeout, signaled seq=57638, emitted seq=57641", Hang),
@@ -21,7 +21,16 @@ const TEXTS: &[(&str, Said)] = &[
     ("[drm] device wedged, needs recovery", ResetFailed),
     ("device lost from bus!", OffTheBus),
     ("amdgpu_job_timedout - device unplugged skipping recovery on scheduler:gfx_0.0.0", OffTheBus),
+    // MS-02-Ultra#26, firmware-open#259.
+    ("pci_channel_io_perm_failure: state(3)!!", OffTheBus),
+    ("not ready 65535ms after resume; giving up", OffTheBus),
+    ("Unable to change power state from D3cold to D0, device inaccessible", OffTheBus),
+    ("can't change power state from D3cold to D0 (config space inaccessible)", OffTheBus),
     ("MES failed to respond to msg=REMOVE_QUEUE", FirmwareHung),
+    // legacy-rocm-build#3265.
+    ("MES failed to response msg=3", FirmwareHung),
+    // Kernels from 7.0 on.
+    ("SMU: No response msg_reg: 17 resp_reg: 0", FirmwareHung),
     ("MES(1) failed to respond to msg=REMOVE_QUEUE", FirmwareHung),
     ("MES might be in unrecoverable state, issue a GPU reset", FirmwareHung),
     ("Queue preemption failed for queue with doorbell_id: 80004008", FirmwareHung),
@@ -40,6 +49,9 @@ const TEXTS: &[(&str, Said)] = &[
     ("ERROR: System is going to shutdown due to GPU SW CTF!", TooHot),
     ("Fatal error during GPU init", InitFailed),
     ("amdgpu_device_ip_init failed", InitFailed),
+    // linux-cachyos#916, ROCm/amdgpu#183.
+    ("amdgpu_device_ip_resume failed (-62).", ResumeFailed),
+    ("SMU is resumed successfully!", Resumed),
 ];
 
 #[test]
@@ -84,7 +96,12 @@ fn lines_that_are_not_faults_of_a_gpu() {
         // Names of programs.
         "amdgpu 0000:03:00.0: amdgpu: Process information: process GPU reset(1) fa pid 1 thread ring x timeout pid 2",
         "amdgpu 0000:03:00.0:  Process device lost fro pid 1 thread BAD pid 2",
+        // Not the end of waiting.
+        "amdgpu 0000:03:00.0: not ready 1023ms after resume; waiting",
+        "amdgpu 0000:03:00.0: ready 2047ms after resume",
         // Half way, by hand, or nothing new.
+        "amdgpu 0000:03:00.0: amdgpu: resume of IP block <smu> failed -62",
+        "amdgpu 0000:03:00.0: amdgpu: SMU is resuming...",
         "amdgpu 0000:03:00.0: amdgpu: GPU reset succeeded, trying to resume",
         "amdgpu 0000:03:00.0: amdgpu: MODE1 reset",
         "amdgpu 0000:03:00.0: amdgpu: Starting comp_1.1.0 ring reset",
@@ -98,6 +115,7 @@ fn lines_that_are_not_faults_of_a_gpu() {
         "amdgpu 0000:03:00.0: [drm] Initialized",
         "[drm] Initialized amdgpu 3.57.0 20150101 for nowhere on minor 1",
         "xe 0000:03:00.0: [drm] device wedged, needs recovery",
+        "vfio-pci 0000:03:00.0: Unable to change power state from D3cold to D0, device inaccessible",
     ] {
         assert_eq!(said(text), None, "{text}");
     }
@@ -122,6 +140,10 @@ fn what_a_later_line_settles() {
     assert_eq!(open(&[(one, ResetFailed), (one, OffTheBus), (one, FirmwareHung), (one, Recovered)]), [Recovered]);
     assert_eq!(open(&[(one, InitFailed), (one, Uncorrectable), (one, Unrepairable), (one, Loaded)]), [Unrepairable]);
     assert_eq!(open(&[(one, Recovered), (one, ResetFailed)]), [Recovered, ResetFailed]);
+    assert_eq!(open(&[(one, OffTheBus), (one, ResumeFailed), (one, ResetFailed), (one, Resumed)]), [ResetFailed]);
+    // The chip answers, and another part of it does not come up.
+    assert_eq!(open(&[(one, Resumed), (one, ResumeFailed), (two, Resumed)]), [ResumeFailed]);
+    assert_eq!(open(&[(one, ResumeFailed), (one, Recovered)]), [Recovered]);
     let mut log = AmdLog::default();
     (0..3).for_each(|at| log.record(one, Recovered, f64::from(at)));
     log.record(None, Recovered, 9.0);

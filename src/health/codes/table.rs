@@ -143,8 +143,8 @@ Gpu {
         "Let multi-GPU jobs finish, then reset the GPU: `nvidia-smi -i N -r`.";
     GpuHandleError "GPU_HANDLE_ERROR" [Unhealthy]
         "NVML gives no access to this GPU, for a reason that the message names as nvml.h does. AMD: the driver could not \
-         start it.",
-        "When it answers. AMD: when the driver has started it, or after `agent-net ack`.",
+         start it, or could not resume it after a sleep.",
+        "When it answers. AMD: when the driver has started or resumed it, or after `agent-net ack`.",
         "Check `dmesg` and `nvidia-smi`. A reboot usually fixes this. INSUFFICIENT_POWER: attach its power cables.";
     FabricUnhealthy "FABRIC_UNHEALTHY" [Unhealthy]
         "The GPU could not be registered with the NVLink fabric of its machine, has waited for that for 5 minutes without a \

@@ -58,6 +58,12 @@ fn reasons(gpu: Option<&Gpu>, name: &str, reports: &[&Report], facts: &Facts<'_>
         (has(Said::OffTheBus), Code::GpuLost, "fell off the bus", "Check its power cables and the slot. "),
         (has(Said::InitFailed), Code::GpuHandleError, "the driver amdgpu could not start it", "See `dmesg` for why. "),
         (
+            has(Said::ResumeFailed),
+            Code::GpuHandleError,
+            "the driver amdgpu could not resume it",
+            "See `dmesg` for why. ",
+        ),
+        (
             reports.iter().any(|report| report.is_failed_reset(facts.monotonic)),
             Code::ResetRequired,
             "hung, and the driver amdgpu could not reset it",
