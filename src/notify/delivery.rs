@@ -13,7 +13,7 @@ use super::row::{NotificationRow, NotificationState};
 use crate::config::{NotifyFormat, NotifyTarget, SecretUrl};
 use crate::health::verdict::Verdict;
 use crate::sys::backoff::Backoff;
-use crate::sys::text::start;
+use crate::sys::text::{self, start};
 
 /// First and longest wait between tries, where the receiver names none.
 const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
@@ -46,14 +46,18 @@ pub(crate) enum Outcome {
     },
 }
 
-/// The fields of errors: Discord's, ntfy's, and those of others.
+/// The fields of answers: Discord's, ntfy's, and those of others.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct ErrorBody {
+struct AnswerBody {
     retry_after: Option<f64>,
     code: Option<serde_json::Value>,
     error: Option<serde_json::Value>,
     message: Option<serde_json::Value>,
+    /// ntfy's, of a message that it accepted.
+    id: Option<serde_json::Value>,
+    ok: Option<serde_json::Value>,
+    success: Option<serde_json::Value>,
 }
 
 /// `unix`: the time of the answer in Unix seconds.
@@ -62,22 +66,27 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
         Ok(answer) => answer,
         Err(why) => return Outcome::Retry { why: why.why.clone(), wait: None, unclear: !why.unsent },
     };
-    let body: ErrorBody = serde_json::from_slice(answer.body.as_bytes()).unwrap_or_default();
+    // A list would be read as the fields in their order.
+    let is_object = answer.body.trim_start().starts_with('{');
+    let json = serde_json::from_slice::<AnswerBody>(answer.body.as_bytes()).ok().filter(|_| is_object);
+    let accepted = match target.format {
+        NotifyFormat::Slack if answer.status == 200 => slack_accepted(&answer.body, json.as_ref()),
+        NotifyFormat::Ntfy => json.as_ref().is_some_and(|body| body.id.is_some()),
+        NotifyFormat::Discord => !text::is_web_page(&answer.body),
+        NotifyFormat::Slack | NotifyFormat::Json | NotifyFormat::Text => true,
+    };
+    let body = json.unwrap_or_default();
     let why = || match words(&target.url, answer, &body) {
         Some(words) => format!("{} {words}", answer.status),
         None => answer.status.to_string(),
     };
     match answer.status {
-        200 if target.format == NotifyFormat::Slack && answer.body.trim() != "ok" => Outcome::Refused {
-            why: "200 without the word ok".into(),
-            fix: "It is not a Slack webhook: check NOTIFY_URL and NOTIFY_FORMAT.",
-            url: false,
-        },
-        200..=299 => Outcome::Accepted,
+        200..=299 if accepted => Outcome::Accepted,
+        200..=299 => not_accepted(target.format, answer.status),
         408 | 425 | 429 | 500..=599 => Outcome::Retry { why: why(), wait: wait(answer, &body, unix), unclear: false },
         300..=399 => Outcome::Refused {
             why: format!("{} (a redirect, which is not followed)", answer.status),
-            fix: "Set NOTIFY_URL to the address that it leads to.",
+            fix: "Set NOTIFY_URL to the address that it leads to, or let messages pass where that is a login page.",
             url: false,
         },
         401 | 403 | 404 | 410 => {
@@ -87,8 +96,28 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
     }
 }
 
+/// Slack itself says `ok`. Servers that take its messages (Rocket.Chat, Zulip) answer with a JSON object.
+fn slack_accepted(text: &str, json: Option<&AnswerBody>) -> bool {
+    let says_no = |value: &Option<serde_json::Value>| *value == Some(false.into());
+    text.trim() == "ok"
+        || json.is_some_and(|body| !says_no(&body.ok) && !says_no(&body.success) && body.error.is_none())
+}
+
+/// A status of success from something else than the receiver, such as a login page in front of it.
+fn not_accepted(format: NotifyFormat, status: u16) -> Outcome {
+    let (without, fix) = match format {
+        NotifyFormat::Slack => ("the word ok", "It is not a Slack webhook: check NOTIFY_URL and NOTIFY_FORMAT."),
+        NotifyFormat::Ntfy => (
+            "a message's id",
+            "It is not ntfy: check NOTIFY_URL, and that a login page in front of ntfy lets POST requests to the server's root pass.",
+        ),
+        _ => ("the receiver's answer", "It is a web page: check NOTIFY_URL and NOTIFY_FORMAT."),
+    };
+    Outcome::Refused { why: format!("{status} without {without}"), fix, url: false }
+}
+
 /// How long the receiver asks to wait.
-fn wait(answer: &Answer, body: &ErrorBody, unix: f64) -> Option<Duration> {
+fn wait(answer: &Answer, body: &AnswerBody, unix: f64) -> Option<Duration> {
     if body.code.as_ref().and_then(serde_json::Value::as_u64) == Some(NTFY_QUOTA) {
         return Some(NTFY_QUOTA_WAIT);
     }
@@ -101,7 +130,7 @@ fn wait(answer: &Answer, body: &ErrorBody, unix: f64) -> Option<Duration> {
 }
 
 /// The receiver's own words for an error; None where they could repeat what is secret.
-fn words(url: &SecretUrl, answer: &Answer, body: &ErrorBody) -> Option<String> {
+fn words(url: &SecretUrl, answer: &Answer, body: &AnswerBody) -> Option<String> {
     let field = [&body.error, &body.message].into_iter().flatten().find_map(|field| field.as_str());
     // Slack answers with a word such as no_service. A page is of no use.
     let word = Some(answer.body.trim()).filter(|text| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));

@@ -11,6 +11,7 @@ use crate::config::SecretUrl;
 use crate::health::standing::Standing;
 use crate::health::verdict::{Code, Verdict};
 use crate::sys::status_table::StatusTable;
+use crate::sys::text;
 
 /// Healthchecks drops calls beyond five a minute.
 const MOST_CALLS: usize = 5;
@@ -175,9 +176,11 @@ pub(crate) fn outcome(answer: &Result<Answer, NoAnswer>) -> Outcome {
         Err(why) => return Outcome::Retry(why.to_string()),
     };
     let says_no = serde_json::from_slice(body.as_bytes()).is_ok_and(|body: Body| body.ok == Some(false));
+    let page = text::is_web_page(body);
     let problem = match status {
-        200..=299 if !says_no => return Outcome::Accepted,
+        200..=299 if !says_no && !page => return Outcome::Accepted,
         408 | 500..=599 => return Outcome::Retry(format!("the monitor has a problem of its own (status {status})")),
+        200..=299 if page => "a web page answers in place of the monitor: check the path in HEARTBEAT_URL",
         200..=299 => {
             "the monitor does not accept the call (\"ok\": false): check HEARTBEAT_URL, and resume the monitor if it is paused"
         }

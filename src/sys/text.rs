@@ -61,6 +61,14 @@ pub(crate) fn io_words(why: &io::Error) -> String {
     words
 }
 
+/// An answer that is a whole page of HTML: of a login, of a web application, of an error.
+pub(crate) fn is_web_page(text: &str) -> bool {
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    ["<!doctype html", "<html"]
+        .iter()
+        .any(|start| text.get(..start.len()).is_some_and(|t| t.eq_ignore_ascii_case(start)))
+}
+
 /// `1 payment`, `2 payments`.
 pub(crate) fn counted<N: Copy + From<u8> + PartialEq + Display>(count: N, thing: &str) -> String {
     format!("{count} {thing}{}", if count == N::from(1) { "" } else { "s" })
@@ -92,4 +100,14 @@ fn a_long_text_keeps_both_ends() {
     assert_eq!(middle("0123456789a", 10), "012…56789a");
     assert_eq!(middle("äöü", 1), "…");
     assert_eq!(middle("äöü", 0), "…");
+}
+
+#[test]
+fn a_page_begins_as_pages_do() {
+    for page in ["<html>", "\n<!DOCTYPE HTML><title>Sign in</title>", "\u{feff}<HTML lang=en>"] {
+        assert!(is_web_page(page), "{page}");
+    }
+    for other in ["", "OK", "<", "<htm", "<h1>ok</h1>", "<?xml?><html>", "äöüäöüäöüäöü", "{\"ok\":true}"] {
+        assert!(!is_web_page(other), "{other}");
+    }
 }

@@ -20,6 +20,8 @@ pub enum Mood {
     Status(u16),
     /// Uptime Kuma 1.x: the monitor is unknown or paused. With 200 in its place: a proxy that replaces errors.
     Paused(u16),
+    /// Uptime Kuma's web application, which answers to every path that it does not know.
+    Page,
     /// To another address of the same server.
     Redirects,
     Hangs,
@@ -101,6 +103,7 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
         Mood::Ordinary => answer(method, target),
         Mood::Status(status) => (status, "text/html", "<h1>a proxy's page</h1>"),
         Mood::Paused(status) => (status, "application/json", NOT_ACTIVE),
+        Mood::Page => (200, "text/html", "<!DOCTYPE html>\n<html lang=\"en\"><title>Uptime Kuma</title></html>"),
         Mood::Redirects => {
             let head = "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n";
             return out.write_all(head.as_bytes()).ok();

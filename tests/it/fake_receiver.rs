@@ -127,6 +127,9 @@ impl FakeReceiver {
     }
 }
 
+/// What ntfy says of a message that it took.
+const NTFY: &str = r#"{"id":"xE73Iyuabi","time":1795753291,"event":"message","topic":"my-gpus","message":"m"}"#;
+
 fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let line = |reader: &mut BufReader<&TcpStream>| {
@@ -152,8 +155,10 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     match behavior {
         Behavior::Say(status, head, body) => {
             if (200..300).contains(&status) {
-                lock(&shared.accepted).push(message);
+                lock(&shared.accepted).push(message.clone());
             }
+            let is_of_ntfy = message.body.starts_with('{') && message.json()["topic"].is_string();
+            let body = if body == "ok" && is_of_ntfy { NTFY } else { body };
             let length = body.len();
             let answer =
                 format!("HTTP/1.1 {status} X\r\n{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");

@@ -174,6 +174,7 @@ fn what_another_try_would_not_change_is_tried_once_in_an_interval() {
     check_failure(Mood::Status(404), "the monitor does not know this URL: check HEARTBEAT_URL", false);
     check_failure(Mood::Paused(404), "resume the monitor if it is paused (status 404)", false);
     check_failure(Mood::Paused(200), "the monitor does not accept the call (\"ok\": false)", false);
+    check_failure(Mood::Page, "a web page answers in place of the monitor: check the path", false);
     check_failure(Mood::Status(429), "the monitor limits calls: raise HEARTBEAT_INTERVAL", false);
     check_failure(Mood::Redirects, "the monitor redirects, which is not followed", false);
 }

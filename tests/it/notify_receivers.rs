@@ -89,6 +89,20 @@ fn failures_that_will_not_pass_are_final() {
     check_refused(&Behavior::say(400), &[], "400. Check NOTIFY_URL and NOTIFY_FORMAT.");
     let slack = Behavior::Say(200, String::new(), "{\"ok\":false}");
     check_refused(&slack, &[("NOTIFY_FORMAT", "slack")], "200 without the word ok");
+    // uptime-kuma#6050: a login page in front of ntfy has a status of success.
+    let page = Behavior::Say(200, "Content-Type: text/html\r\n".into(), "<!doctype html><title>Sign in</title>");
+    check_refused(&page, &[("NOTIFY_FORMAT", "ntfy")], "200 without a message's id. It is not ntfy: check NOTIFY_URL");
+}
+
+/// Rocket.Chat#29230, zulip#31875: servers that take Slack's messages have their own words for success.
+#[test]
+fn what_takes_slacks_messages_may_have_another_word_for_success() {
+    for body in [r#"{"success":true}"#, r#"{"result":"success","msg":"","ok":true}"#] {
+        let receiver = FakeReceiver::of(Behavior::Say(200, String::new(), body));
+        let worker = start(&receiver.url("/hook"), &[("NOTIFY_FORMAT", "slack")]);
+        wait_for("success", || worker.log().contains("notified http://").then_some(()));
+        assert!(!worker.log().contains("refused a notification"), "{body}: {}", worker.log());
+    }
 }
 
 #[test]

@@ -32,13 +32,24 @@ fn success_is_what_each_receiver_calls_so() {
         (Discord, 204, ""),
         (Ntfy, 200, "{\"id\":\"x\"}"),
         (Slack, 200, "ok"),
+        // Rocket.Chat#29230, zulip#31875, bluele/slack#33.
+        (Slack, 200, "{\"success\":true}"),
+        (Slack, 200, "{\"result\":\"success\",\"msg\":\"\",\"ok\":true}"),
+        (Slack, 204, ""),
         (Json, 202, "no"),
     ] {
         assert_eq!(judged(format, status, None, body), Outcome::Accepted, "{format:?} {status} {body}");
     }
-    for body in ["", "{\"ok\":false}", "<html>"] {
+    let no =
+        ["{\"success\":false}", "{\"ok\":false,\"error\":\"invalid_auth\"}", "{\"error\":\"x\"}", "no_service", "[]"];
+    for body in ["", "{\"ok\":false}", "<html>"].into_iter().chain(no) {
         assert!(matches!(judged(Slack, 200, None, body), Outcome::Refused { .. }), "{body}");
     }
+    // uptime-kuma#6050, wud#1199: a login page in front of ntfy.
+    for body in ["", "ok", "{}", "{\"id\":null}", "<!doctype html><title>Sign in</title>"] {
+        assert!(matches!(judged(Ntfy, 200, None, body), Outcome::Refused { .. }), "{body}");
+    }
+    assert!(matches!(judged(Discord, 200, None, "<!DOCTYPE html>"), Outcome::Refused { .. }));
 }
 
 #[test]

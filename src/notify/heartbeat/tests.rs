@@ -123,6 +123,8 @@ fn answers_are_read_as_monitors_mean_them() {
         (404, "not found", "check HEARTBEAT_URL"),
         (404, r#"{"ok":false,"msg":"Monitor not found or not active."}"#, "paused"),
         (200, r#"{"ok":false,"msg":"Monitor not found or not active."}"#, "paused"),
+        // uptime-kuma#679: its pages answer to every path that it does not know.
+        (200, "<!DOCTYPE html>\n<html lang=\"en\">", "check the path"),
         (301, "", "new address"),
         (401, "", "login"),
         (409, "", "check HEARTBEAT_URL"),
