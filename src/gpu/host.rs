@@ -183,10 +183,13 @@ fn place(device: &Path) -> Option<PciId> {
     PciId::parse(device.file_name()?.to_str()?)
 }
 
-/// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read.
+/// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read. Some containers have the nodes of all GPUs, and the
+/// kernel lets them open their own. Whether it does is asked without opening one, which would wake its GPU.
 fn device_nodes(dev: &Path) -> Option<u32> {
+    let to_use = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
     let nodes = fs::read_dir(dev).ok()?.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu_node));
-    u32::try_from(nodes.count()).ok()
+    let given = nodes.filter(|node| rustix::fs::access(node.path(), to_use) != Err(rustix::io::Errno::PERM));
+    u32::try_from(given.count()).ok()
 }
 
 fn is_gpu_node(name: &str) -> bool {

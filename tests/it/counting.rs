@@ -1,8 +1,9 @@
 //! Which GPUs count: those of others, those that were not given, cards that the driver ignores; and who a GPU is when
 //! it does not say so itself.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -63,6 +64,41 @@ fn a_gpu_that_was_not_given_is_not_a_fault_of_the_card() {
     let report = worker.report_when("verdict ok", is_ok);
     assert_eq!((&report["gpus"][1]["verdict"], &report["gpu_count"]), (&json!("unknown"), &json!(1)));
     let worker = on(&machine("counting-expected-2"), &ollama, &nvml, &[("EXPECTED_GPUS", "2")]);
+    worker.report_when("a GPU that is missing", has("GPU_COUNT_LOW"));
+}
+
+/// A file that nobody may open for writing: the kernel says of it what it says of a device that a container was not given.
+struct Denied(std::path::PathBuf);
+
+impl Denied {
+    /// None, with a word about it, where the file system has no such files.
+    fn new(file: std::path::PathBuf) -> Option<Self> {
+        fs::write(&file, "").unwrap();
+        let done = Command::new("chattr").arg("+i").arg(&file).output().is_ok_and(|ran| ran.status.success());
+        let denied = File::options().write(true).open(&file).is_err_and(|why| why.raw_os_error() == Some(1));
+        if !(done && denied) {
+            println!("skipped: there are no files here that nobody may write to");
+        }
+        Some(Self(file)).filter(|_| done && denied)
+    }
+}
+
+impl Drop for Denied {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).output();
+    }
+}
+
+/// DCGM#90: a container with the nodes of all GPUs of the machine, which may open its own.
+#[test]
+fn a_node_that_may_not_be_opened_is_not_a_gpu_that_was_given() {
+    let root = machine("counting-denied");
+    let Some(others) = Denied::new(root.join("dev/nvidia1")) else { return };
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let worker = on(&root, &ollama, &nvml, &[]);
+    let report = worker.report_when("a reading", |r| r["gpus"][0]["temperature_c"] == 41);
+    assert_eq!((verdict(&report), codes(&report)), ("ok", vec![]), "{report:#}");
+    drop(others);
     worker.report_when("a GPU that is missing", has("GPU_COUNT_LOW"));
 }
 

@@ -146,10 +146,14 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     if machine.nodes.is_empty() && !without {
         all.push(Finding::fail("devices", "no /dev/nvidia* device: the worker has no GPU", give_a_gpu));
     }
+    let is_gpu = |node: &&Node| node.name != "nvidiactl" && !node.name.contains('-');
     // Nodes stay when the driver is unloaded, and cannot be opened then: the same cause.
     let counts = |node: &&Node| !without || !matches!(node.access, Access::Refused(_) | Access::Failed(_));
-    all.extend(node_findings(machine.nodes.iter().filter(counts), host.place));
-    let gpus = machine.nodes.iter().filter(|n| n.name != "nvidiactl" && !n.name.contains('-')).count();
+    // A container may have the nodes of GPUs that it was not given.
+    let has_one = machine.nodes.iter().any(|node| is_gpu(&node) && node.access == Access::Open);
+    let is_ours = |node: &&Node| !(has_one && is_gpu(node) && node.access == Access::Revoked);
+    all.extend(node_findings(machine.nodes.iter().filter(counts).filter(is_ours), host.place));
+    let gpus = machine.nodes.iter().filter(is_gpu).count();
     if gpus == 0 && !machine.nodes.is_empty() && !without {
         all.push(Finding::fail("devices", "no /dev/nvidia0 or other GPU among the devices", give_a_gpu));
     }

@@ -47,6 +47,9 @@ fn driver_and_devices() {
     let mut revoked = open();
     revoked[1].access = Access::Revoked;
     check(&machine(&with(revoked), &limits), Grade::Fail, &["cgroup", "DeviceAllow"]);
+    // Another container's.
+    let others = [open(), vec![node("nvidia1", Access::Revoked)]].concat();
+    check(&machine(&with(others), &limits), Grade::Pass, &["/dev/nvidia0 (mode 666, owner 0:44) opens"]);
     let mut refused = open();
     refused[0].access = Access::Refused("Permission denied".into());
     check(&machine(&with(refused), &limits), Grade::Fail, &["/dev/nvidia0", "Permission denied", "group 44"]);
