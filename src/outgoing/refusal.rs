@@ -95,6 +95,11 @@ impl Refusal<'_> {
                 answers(" (forbidden)".into()) + &self.said(),
                 "Allow the worker at the proxy in front of Ollama, or give it a login there.",
             ),
+            // The version came from the same address just before.
+            404 | 405 | 410 if ["/api/ps", "/api/tags"].contains(&path) => Trouble::new(
+                answers(format!(" to {path}{}", self.said())),
+                "Update Ollama to 0.1.38 or later. If a proxy is in front of it, let it pass this path.",
+            ),
             404 | 405 | 410 => Trouble::new(
                 answers(format!(" to {path}{}", self.said())),
                 "Check OLLAMA_URL: its host and path lead to something other than Ollama.",

@@ -137,6 +137,10 @@ fn a_list_that_a_proxy_refuses_has_the_proxys_cure() {
     assert!(reason["action"].as_str().unwrap().contains("at the proxy in front of Ollama"), "{reason:#}");
     let (_, out, err) = run(agent_net().arg("doctor").env("OLLAMA_URL", ollama.url()));
     assert!(out.contains("at the proxy in front of Ollama") && !out.contains("Check Ollama's log"), "{out}{err}");
+    // Ollama before 0.1.38 has no such list: ollama/ollama#4490.
+    ollama.set("/api/ps", Answer::Status(404, "404 page not found".into()));
+    let (_, out, err) = run(agent_net().arg("doctor").env("OLLAMA_URL", ollama.url()));
+    assert!(out.contains("Update Ollama to 0.1.38 or later") && !out.contains("Check OLLAMA_URL"), "{out}{err}");
 }
 
 #[test]

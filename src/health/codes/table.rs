@@ -296,7 +296,8 @@ Ollama {
         "A model runs entirely on the CPU although there is a usable GPU: Ollama lists it so, or no GPU worked during two \
          probes.",
         "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
-        "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
+        "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU. After a sleep of the machine, stop \
+         Ollama and reload NVIDIA's module nvidia_uvm first.";
     ModelVramMismatch "MODEL_VRAM_MISMATCH" [Degraded]
         "In 3 samples in a row Ollama reported more than 1 GiB of VRAM, and the GPUs had less than half of it in use.",
         "When the figures fit each other.",

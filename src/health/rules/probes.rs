@@ -50,6 +50,10 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let mut found = Vec::new();
     let mut action = holders::cure(facts.gpu.gpus());
     action += "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
+    // CUDA may fail until then: NVML answers, and no restart of Ollama changes anything.
+    if facts.gpu.usable().any(|gpu| !gpu.vendor.is_amd()) {
+        action += " After a sleep of the machine, stop Ollama and reload the module nvidia_uvm first.";
+    }
     if let Some(model) = facts.ollama.models.iter().find(|model| on_cpu(model.loaded)) {
         found.push(format!("Model {} is running on the CPU, not the GPU", model.name));
     }

@@ -38,11 +38,11 @@ impl PullError {
 
 /// What an error of Ollama's means. The texts are from public reports.
 pub(crate) fn explain(error: &str) -> PullError {
-    let shown = crate::sys::text::middle(&with_short_urls(error), MAX_ERROR);
+    let shown = crate::sys::text::middle(&with_short_urls(without_page(error)), MAX_ERROR);
     // URLs and digests say nothing about the cause, but may contain its words.
     let opaque = |word: &str| is_url(word) || is_digest(word);
     let plain: Vec<&str> = words(error).map(|word| if opaque(word) { "…:" } else { word }).collect();
-    let plain = plain.join(" ");
+    let plain = format!("\n{}\n", plain.join(" "));
     let status = status(&plain);
     let hint = HINTS.iter().find(|hint| {
         hint.statuses.iter().any(|known| Some(*known) == status) || hint.words.iter().any(|word| plain.contains(word))
@@ -56,7 +56,7 @@ pub(crate) fn explain(error: &str) -> PullError {
 }
 
 struct Hint {
-    /// Any of these in the text, URLs left out.
+    /// Any of these in the text, URLs left out. A line break is its start or its end.
     words: &'static [&'static str],
     statuses: &'static [u16],
     cause: PullCause,
@@ -84,10 +84,36 @@ const HINTS: &[Hint] = &[
         meaning: "Ollama's models directory is read-only. Mount it writable; if it was writable before, check dmesg for disk errors",
     },
     Hint {
+        words: &["input/output error", "stale NFS file handle", "structure needs cleaning"],
+        statuses: &[],
+        cause: PullCause::Other,
+        meaning: "the disk of Ollama's models directory fails. Check dmesg, or the file server",
+    },
+    // Ollama signs its requests with it.
+    Hint {
+        words: &["id_ed25519", "ssh: no key found"],
+        statuses: &[],
+        cause: PullCause::Other,
+        meaning: "Ollama cannot read its key, .ollama/id_ed25519. Check HOME and the file's owner, delete it if it is empty, and restart Ollama, which writes a missing one",
+    },
+    Hint {
         words: &["permission denied"],
         statuses: &[],
         cause: PullCause::Other,
         meaning: "Ollama may not write to its models directory. Check the owner of that directory",
+    },
+    // The name of a model that is there already, or nothing but the end of what was read.
+    Hint {
+        words: &["\nregistry.ollama.ai/", "\nhf.co/", "\nEOF\n"],
+        statuses: &[],
+        cause: PullCause::Other,
+        meaning: "Ollama cannot read the manifest of a model, which may be another one's. Delete empty files in manifests/ of its models directory, or upgrade Ollama",
+    },
+    Hint {
+        words: &["no such file or directory", "not a directory", "unexpected end of JSON input"],
+        statuses: &[],
+        cause: PullCause::Other,
+        meaning: "a file in Ollama's models directory is gone or incomplete. Look for a second Ollama or a clean-up job there; if it happens again, delete the *-partial* files in blobs/",
     },
     Hint {
         words: &["newer version of Ollama"],
@@ -136,10 +162,17 @@ const HINTS: &[Hint] = &[
         meaning: "the registry redirects Ollama's sign-in to another host (realm), which Ollama rejects. Name the model by the registry's own host, or look for a proxy in between",
     },
     Hint {
-        words: &["Proxy Authentication Required", "proxyconnect"],
+        words: &["Proxy Authentication Required", "proxyconnect", "malformed HTTP"],
         statuses: &[407],
         cause: PullCause::Other,
-        meaning: "the proxy rejects Ollama. Check HTTPS_PROXY in Ollama's container",
+        meaning: "the proxy does not serve Ollama. Check HTTPS_PROXY in Ollama's container, its http:// or https:// too",
+    },
+    // A web page where JSON is expected, or a 401 without the realm that a registry names.
+    Hint {
+        words: &["looking for beginning of value", "unsupported protocol scheme"],
+        statuses: &[],
+        cause: PullCause::Other,
+        meaning: "a proxy, firewall or login page answers Ollama in the registry's place. Allow registry.ollama.ai and *.r2.cloudflarestorage.com there, or set HTTPS_PROXY in Ollama's container",
     },
     Hint {
         words: &["unauthorized", "access denied", "denied:"],
@@ -166,7 +199,13 @@ const HINTS: &[Hint] = &[
         meaning: "Ollama cannot resolve the registry's name. Check DNS in Ollama's container",
     },
     Hint {
-        words: &["connection refused", "no route to host", "network is unreachable", "host is down"],
+        words: &[
+            "connection refused",
+            "no route to host",
+            "network is unreachable",
+            "host is down",
+            "cannot assign requested address",
+        ],
         statuses: &[],
         cause: PullCause::Other,
         meaning: "Ollama cannot reach the registry. Check its network, firewall and HTTPS_PROXY",
@@ -193,12 +232,20 @@ const HINTS: &[Hint] = &[
             "connection was forcibly closed",
             "stream error",
             "GOAWAY",
+            "max retries exceeded\n",
         ],
         statuses: &[],
         cause: PullCause::Cut,
         meaning: "the connection to the registry was cut. Look for a proxy, firewall or VPN in between; what was downloaded is kept, and the next try resumes",
     },
 ];
+
+/// The text up to a web page in it.
+fn without_page(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let page = ["<!doctype html", "<html"].iter().filter_map(|start| lower.find(start)).min();
+    page.map_or(text, |at| text[..at].trim_end_matches([' ', ':', '\n', '\r']))
+}
 
 /// The words of a text, without leading quotes.
 fn words(text: &str) -> impl Iterator<Item = &str> {

@@ -105,6 +105,48 @@ fn each_cause_has_its_action() {
     check("proxyconnect tcp: dial tcp 10.1.1.1:3128: i/o timeout", PullCause::Other, &["HTTPS_PROXY"]);
 }
 
+/// Texts of ollama#8516, #10412, #8290, #6920, #12660, #15728, #8769 and #2763.
+#[test]
+fn what_is_wrong_with_ollamas_files_is_not_put_down_to_the_network() {
+    let open = "pull model manifest: open /usr/share/ollama/.ollama/id_ed25519:";
+    for key in [&format!("{open} permission denied"), &format!("{open} not a directory"), "ssh: no key found"] {
+        check(key, PullCause::Other, &["cannot read its key"]);
+    }
+    for manifest in ["registry.ollama.ai/library/phi3:latest: EOF", "registry.ollama.ai/library/phi3:latest EOF", "EOF"]
+    {
+        check(manifest, PullCause::Other, &["cannot read the manifest"]);
+    }
+    let blob = format!("/root/.ollama/models/blobs/{HASH}-partial");
+    for gone in [
+        format!("remove {blob}-0: no such file or directory"),
+        format!("rename {blob} /root/.ollama/models/blobs/{HASH}: no such file or directory"),
+        "unexpected end of JSON input".into(),
+    ] {
+        check(&gone, PullCause::Other, &["gone or incomplete"]);
+    }
+    check(&format!("write {blob}: input/output error"), PullCause::Other, &["fails. Check dmesg"]);
+}
+
+/// Texts of ollama#6679, #4558, #2118, #6441, #13129 and #1002.
+#[test]
+fn what_a_proxy_says_in_the_registrys_place_is_known() {
+    for page in [
+        "pull model manifest: invalid character '<' looking for beginning of value",
+        "Get \"?nonce=4Tzwhl8cqbwHyVbQ4jHiqw&scope=&service=&ts=1716299545\": unsupported protocol scheme \"\"",
+    ] {
+        check(page, PullCause::Other, &["in the registry's place"]);
+    }
+    for proxy in [
+        "Get \"https://r.ai/v2/\": malformed HTTP response \"\\x15\\x03\"",
+        "Get \"https://r.ai/v2/\": proxyconnect tcp: dial tcp: lookup socks5: no such host",
+    ] {
+        check(proxy, PullCause::Other, &["the proxy does not serve Ollama. Check HTTPS_PROXY"]);
+    }
+    let page = "pull model manifest: 500: <!DOCTYPE html>\n\n <html class=\"no-js\" lang=\"en-US\">\n<head>";
+    check(page, PullCause::Other, &["an internal error", "(pull model manifest: 500)"]);
+    check("max retries exceeded", PullCause::Cut, &["was cut"]);
+}
+
 #[test]
 fn urls_are_short_and_hold_no_secret() {
     #[track_caller]
