@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::bus;
 pub(crate) use crate::config::amd_gpus::AmdGpus;
-use crate::sys::order;
+use crate::sys::{files, order};
 
 /// A card of the driver amdgpu.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +26,15 @@ impl AmdCard {
     }
 }
 
-/// The cards that `wanted` chooses, by their place on the bus. In a container with some of the render nodes only their
-/// cards count.
+/// The cards that `wanted` chooses, by their place on the bus. In a container that may use some of the render nodes only
+/// their cards count.
 pub(crate) fn cards(root: &Path, wanted: AmdGpus) -> Vec<AmdCard> {
     if wanted == AmdGpus::Off {
         return Vec::new();
     }
-    let given = names(&root.join("dev/dri"), "renderD");
+    let nodes = root.join("dev/dri");
+    let mut given = names(&nodes, "renderD");
+    given.retain(|node| !files::is_denied(&nodes.join(node)));
     let ours = |card: &AmdCard| {
         let own = names(&card.device.join("drm"), "renderD");
         given.is_empty() || own.iter().any(|node| given.contains(node))

@@ -16,7 +16,7 @@ use super::place::Place;
 use super::runtime_power::{SuspendableCard, suspendable_cards};
 use crate::gpu::host_facts::Node;
 use crate::gpu::host_facts::{Access, HostFacts};
-use crate::sys::order;
+use crate::sys::{files, order};
 
 /// Where this process runs; it does not change.
 pub(crate) static PLACE: LazyLock<Place> = LazyLock::new(|| {
@@ -61,6 +61,7 @@ pub(crate) fn look(root: &Path, amd: AmdGpus) -> HostFacts {
         all().filter(|card| !card.for_nvidia()).filter_map(|c| c.driver.clone()).collect();
     order::sort(&mut other_drivers);
     other_drivers.dedup();
+    let (device_nodes, denied_nodes) = device_nodes(&root.join("dev")).unzip();
     HostFacts {
         pci_gpus: count(|_| true),
         pci_gpus_for_nvidia: count(Card::for_nvidia),
@@ -70,7 +71,8 @@ pub(crate) fn look(root: &Path, amd: AmdGpus) -> HostFacts {
         amd_gpus: u32::try_from(amd_cards::cards(root, amd).len()).unwrap_or(u32::MAX),
         amd_off: amd == AmdGpus::Off && !amd_cards::cards(root, AmdGpus::Auto).is_empty(),
         amd_unbound: if amd == AmdGpus::Off { Vec::new() } else { amd_unbound(root) },
-        device_nodes: device_nodes(&root.join("dev")),
+        device_nodes,
+        denied_nodes: denied_nodes.unwrap_or(0),
         in_container: in_container(&fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default()),
         place: *PLACE,
         access: if wsl { Access::Untested } else { access(&root.join("dev/nvidiactl")) },
@@ -85,7 +87,7 @@ pub(crate) fn count_cards(root: &Path) -> Option<u32> {
 /// Whether this process was given all of the machine's cards of NVIDIA's driver: a container sees the others on the bus.
 pub(crate) fn has_all_cards(root: &Path, cards: usize) -> bool {
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
-    !in_container(&mounts) || device_nodes(&root.join("dev")).is_some_and(|nodes| nodes as usize == cards)
+    !in_container(&mounts) || device_nodes(&root.join("dev")).is_some_and(|(nodes, _)| nodes as usize == cards)
 }
 
 /// There is a card for NVIDIA's driver, or the bus cannot be seen.
@@ -183,13 +185,12 @@ fn place(device: &Path) -> Option<PciId> {
     PciId::parse(device.file_name()?.to_str()?)
 }
 
-/// `nvidia0`, `nvidia1` and so on; None where /dev cannot be read. Some containers have the nodes of all GPUs, and the
-/// kernel lets them open their own. Whether it does is asked without opening one, which would wake its GPU.
-fn device_nodes(dev: &Path) -> Option<u32> {
-    let to_use = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+/// `nvidia0`, `nvidia1` and so on, and how many of these the kernel denies; None where /dev cannot be read. Some containers
+/// have the nodes of all GPUs, and may open their own.
+fn device_nodes(dev: &Path) -> Option<(u32, u32)> {
     let nodes = fs::read_dir(dev).ok()?.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_gpu_node));
-    let given = nodes.filter(|node| rustix::fs::access(node.path(), to_use) != Err(rustix::io::Errno::PERM));
-    u32::try_from(given.count()).ok()
+    let (denied, given): (Vec<_>, Vec<_>) = nodes.partition(|node| files::is_denied(&node.path()));
+    u32::try_from(given.len()).ok().zip(u32::try_from(denied.len()).ok())
 }
 
 fn is_gpu_node(name: &str) -> bool {
@@ -318,7 +319,7 @@ fn device_nodes_are_counted_by_their_numbers() {
     for name in ["nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm", "nvidia", "null"] {
         fs::write(root.join(name), "").unwrap();
     }
-    assert_eq!(device_nodes(&root), Some(2));
+    assert_eq!(device_nodes(&root), Some((2, 0)));
     fs::remove_dir_all(&root).unwrap();
 }
 

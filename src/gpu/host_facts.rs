@@ -27,6 +27,8 @@ pub(crate) struct HostFacts {
     pub(crate) amd_unbound: Vec<PciId>,
     /// /dev/nvidia0 and so on: the GPUs that were given to this container.
     pub(crate) device_nodes: Option<u32>,
+    /// Those beside them that the kernel lets this process not open.
+    pub(crate) denied_nodes: u32,
     /// /dev was made for a container. The PCI bus then also shows GPUs of other containers.
     pub(crate) in_container: bool,
     pub(crate) access: Access,
@@ -83,7 +85,15 @@ impl HostFacts {
 
     /// What to do where no GPU can be used.
     pub(crate) fn give_a_gpu(&self) -> Cow<'static, str> {
-        if self.without_driver().is_empty() { self.place.give_a_gpu().into() } else { self.load_driver() }
+        if !self.without_driver().is_empty() {
+            self.load_driver()
+        } else if self.denied_nodes > 0 && self.place == Place::Host {
+            "Let the worker open /dev/nvidia0 and so on: `DeviceAllow=char-nvidia rw` and `DeviceAllow=char-nvidia-frontend rw` \
+             in systemd, for newer and older drivers. Then restart agent-net, and Ollama if it has the same setting."
+                .into()
+        } else {
+            self.place.give_a_gpu().into()
+        }
     }
 }
 

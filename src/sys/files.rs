@@ -1,9 +1,16 @@
-//! Files that one process uses exclusively, and replaces as a whole.
+//! Files that one process uses exclusively, and replaces as a whole; device nodes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// This device node is there, and the kernel denies it: a container has it without having been given its device, or
+/// systemd's DeviceAllow leaves it out. Opening it instead of asking would wake the device.
+pub(crate) fn is_denied(node: &Path) -> bool {
+    let to_use = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    rustix::fs::access(node, to_use) == Err(rustix::io::Errno::PERM)
+}
 
 /// Opening a pipe may block indefinitely, and a device cannot store a file.
 pub(crate) fn is_regular(path: &Path) -> io::Result<()> {

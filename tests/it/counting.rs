@@ -68,11 +68,11 @@ fn a_gpu_that_was_not_given_is_not_a_fault_of_the_card() {
 }
 
 /// A file that nobody may open for writing: the kernel says of it what it says of a device that a container was not given.
-struct Denied(std::path::PathBuf);
+pub struct Denied(std::path::PathBuf);
 
 impl Denied {
     /// None, with a word about it, where the file system has no such files.
-    fn new(file: std::path::PathBuf) -> Option<Self> {
+    pub fn new(file: std::path::PathBuf) -> Option<Self> {
         fs::write(&file, "").unwrap();
         let done = Command::new("chattr").arg("+i").arg(&file).output().is_ok_and(|ran| ran.status.success());
         let denied = File::options().write(true).open(&file).is_err_and(|why| why.raw_os_error() == Some(1));
@@ -100,6 +100,14 @@ fn a_node_that_may_not_be_opened_is_not_a_gpu_that_was_given() {
     assert_eq!((verdict(&report), codes(&report)), ("ok", vec![]), "{report:#}");
     drop(others);
     worker.report_when("a GPU that is missing", has("GPU_COUNT_LOW"));
+    drop(worker);
+    // confidential-os-builder#73: a service on the host that may open /dev/nvidiactl alone.
+    let Some(_denied) = Denied::new(root.join("dev/nvidia0")) else { return };
+    fs::create_dir_all(root.join("proc/self")).unwrap();
+    fs::write(root.join("proc/self/mountinfo"), "22 1 0:5 / /dev rw - devtmpfs udev rw\n").unwrap();
+    nvml.set("gpus=0");
+    let report = on(&root, &ollama, &nvml, &[]).report_when("no GPU", has("NO_GPU"));
+    says(reason(&report, "NO_GPU"), "may not open their device nodes", "");
 }
 
 #[test]
@@ -153,6 +161,7 @@ fn card(root: &Path, place: &str, driver: Option<&str>) -> std::path::PathBuf {
 /// The bare machine: what is on its bus counts.
 fn bare(name: &str) -> std::path::PathBuf {
     let root = machine(name);
+    fs::create_dir_all(root.join("proc/self")).unwrap();
     fs::create_dir_all(root.join("proc/self")).unwrap();
     fs::write(root.join("proc/self/mountinfo"), "22 1 0:5 / /dev rw - devtmpfs udev rw\n").unwrap();
     root

@@ -151,7 +151,7 @@ pub(crate) fn machine(machine: &Machine, limits: &Limits) -> Vec<Finding> {
     let counts = |node: &&Node| !without || !matches!(node.access, Access::Refused(_) | Access::Failed(_));
     // A container may have the nodes of GPUs that it was not given.
     let has_one = machine.nodes.iter().any(|node| is_gpu(&node) && node.access == Access::Open);
-    let is_ours = |node: &&Node| !(has_one && is_gpu(node) && node.access == Access::Revoked);
+    let is_ours = |node: &&Node| !(host.in_container && has_one && is_gpu(node) && node.access == Access::Revoked);
     all.extend(node_findings(machine.nodes.iter().filter(counts).filter(is_ours), host.place));
     let gpus = machine.nodes.iter().filter(is_gpu).count();
     if gpus == 0 && !machine.nodes.is_empty() && !without {

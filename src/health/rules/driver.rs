@@ -54,7 +54,8 @@ pub(super) fn driver_reasons(facts: &Facts<'_>, findings: &mut Findings<'_>) {
 }
 
 fn no_gpu(what: &str, facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let message = format!("{what}{}", facts.host.without_driver());
+    let denied = if facts.host.denied_nodes > 0 { "; the worker may not open their device nodes" } else { "" };
+    let message = format!("{what}{denied}{}", facts.host.without_driver());
     findings.add(Code::NoGpu, Verdict::Unhealthy, None, message, facts.host.give_a_gpu());
 }
 

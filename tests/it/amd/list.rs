@@ -4,6 +4,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::read;
+use crate::counting::Denied;
 use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::RX_580;
 use crate::fake_amd::{FakeAmd, NOTHING, idle_ollama};
@@ -140,6 +141,13 @@ fn a_card_without_a_node_is_not_this_workers() {
     }
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);
     assert_eq!(slots(&report), ["0000:07:00.0"]);
+    // ROCm/legacy-rocm-build#2366: it has both nodes, and its cgroup lets it open one.
+    let machine = FakeAmd::new(&[RX_6900_XT, RX_6600]);
+    let [_, node] = machine.card(0).nodes();
+    if let Some(_denied) = Denied::new(format!("{}/{node}", machine.root()).into()) {
+        let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+        assert_eq!(slots(&report), ["0000:07:00.0"]);
+    }
     // Without any node it is sysfs that counts: readings need none.
     let machine = FakeAmd::new(&[RX_6900_XT, RX_6600]);
     std::fs::remove_dir_all(format!("{}/dev/dri", machine.root())).unwrap();

@@ -48,8 +48,11 @@ fn driver_and_devices() {
     revoked[1].access = Access::Revoked;
     check(&machine(&with(revoked), &limits), Grade::Fail, &["cgroup", "DeviceAllow"]);
     // Another container's.
-    let others = [open(), vec![node("nvidia1", Access::Revoked)]].concat();
-    check(&machine(&with(others), &limits), Grade::Pass, &["/dev/nvidia0 (mode 666, owner 0:44) opens"]);
+    let others = || [open(), vec![node("nvidia1", Access::Revoked)]].concat();
+    let mut container = with(others());
+    container.host.in_container = true;
+    check(&machine(&container, &limits), Grade::Pass, &["/dev/nvidia0 (mode 666, owner 0:44) opens"]);
+    check(&machine(&with(others()), &limits), Grade::Fail, &["/dev/nvidia1", "DeviceAllow"]);
     let mut refused = open();
     refused[0].access = Access::Refused("Permission denied".into());
     check(&machine(&with(refused), &limits), Grade::Fail, &["/dev/nvidia0", "Permission denied", "group 44"]);

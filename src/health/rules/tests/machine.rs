@@ -239,6 +239,11 @@ fn actions_fit_where_the_worker_runs() {
     let [host, container, pod] = [Place::Host, Place::Container, Place::Kubernetes]
         .map(|place| action(place, sample(vec![gpu()]), Access::Revoked));
     assert!(host.contains("DeviceAllow") && !host.contains("daemon-reload"), "{host}");
+    // A service that may open /dev/nvidiactl alone.
+    let denied = HostFacts { denied_nodes: 8, ..Case::default().host };
+    let reason = &Case { gpu: sample(vec![]), host: denied, ..Case::default() }.reasons(&[], NOW)[0];
+    assert!(reason.code == NoGpu && reason.message.contains("may not open their device nodes"), "{reason:?}");
+    assert!(reason.action.contains("`DeviceAllow=char-nvidia rw`"), "{reason:?}");
     // The cause is a sentence of its own, so that it is not read as the fix.
     let cure =
         "Restart the worker and Ollama containers. Usual cause: `systemctl daemon-reload` on the host. Permanent";
