@@ -1,7 +1,7 @@
 //! A DNS server on port 53 of a loopback address, and a worker that asks no other. Its answers have the form of
 //! RFC 1035; nothing of it is a real server's.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,6 +15,8 @@ use crate::programs;
 #[derive(Debug, Clone, Copy)]
 pub enum Behavior {
     Address(Ipv4Addr),
+    /// This address, and `::1`.
+    Both(Ipv4Addr),
     ServFail,
     NxDomain,
     Silent,
@@ -91,15 +93,20 @@ fn answer(question: &[u8], behavior: Behavior) -> Option<Vec<u8>> {
         Behavior::Silent => return None,
         Behavior::ServFail => (2, None),
         Behavior::NxDomain => (3, None),
-        Behavior::Address(address) | Behavior::Late(_, address) => (0, Some(address)),
+        Behavior::Address(address) | Behavior::Both(address) | Behavior::Late(_, address) => (0, Some(address)),
     };
-    // A question for an A record; for others there is none.
-    let address = address.filter(|_| question[end - 4..end] == [0, 1, 0, 1]);
+    // A question for an A or AAAA record; for others there is none.
+    let (kind, both) = (&question[end - 4..end], matches!(behavior, Behavior::Both(_)));
+    let address = address.and_then(|address| match kind {
+        [0, 1, 0, 1] => Some(address.octets().to_vec()),
+        [0, 28, 0, 1] if both => Some(Ipv6Addr::LOCALHOST.octets().to_vec()),
+        _ => None,
+    });
     let answers = u8::from(address.is_some());
     let mut all = [&question[..2], &[0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0], &question[12..end]].concat();
     if let Some(address) = address {
-        all.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-        all.extend(address.octets());
+        all.extend([0xc0, 12, 0, kind[1], 0, 1, 0, 0, 0, 1, 0, u8::try_from(address.len()).unwrap()]);
+        all.extend(address);
     }
     Some(all)
 }

@@ -74,6 +74,19 @@ fn the_last_addresses_stay_in_use_while_the_dns_fails() {
     worker.report_when(why, |report| report["health"]["reasons"].to_string().contains(why));
 }
 
+/// AlexsJones/llmfit#319: a name with an address of IPv6 too, at which nothing listens.
+#[test]
+fn all_addresses_of_a_name_are_tried() {
+    let Some(dns) = FakeDns::new(63, Behavior::Both(Ipv4Addr::LOCALHOST)) else { return };
+    let fake = FakeOllama::new();
+    let url = format!("http://ollama.test:{}", fake.addr().port());
+    let worker = Worker::of(dns.agent_net(), &[("OLLAMA_URL", &url), ("EXPECTED_GPUS", "0")]);
+    worker.report_when("ok", |report| verdict(report) == "ok");
+    fake.hang_up_on_kept_connections();
+    polls(&fake, 5);
+    assert_eq!(verdict(&worker.report()), "ok");
+}
+
 #[test]
 fn reasons_and_errors_name_the_dns() {
     let Some(dns) = FakeDns::new(62, Behavior::NxDomain) else { return };

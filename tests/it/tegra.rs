@@ -123,6 +123,12 @@ fn an_orin_is_read_from_its_sysfs() {
     for name in ["power_limit_w", "energy_j", "ecc_enabled", "throttle_reasons", "processes", "recovery_action"] {
         assert!(gpu[name].is_null() && unsupported.contains(&json!(name)), "{name}: {gpu:#}");
     }
+    // jetson_stats#889: at the start of the machine the GPU's files can come after the worker.
+    let devfreq = root.join("sys/class/devfreq/17000000.gpu");
+    fs::rename(&devfreq, root.join("later")).unwrap();
+    worker.report_when("no load", |r| r["gpus"][0]["utilization_percent"].is_null());
+    fs::rename(root.join("later"), &devfreq).unwrap();
+    worker.report_when("a load", |r| r["gpus"][0]["utilization_percent"] == 42);
     // The whole board's rail says more.
     write(&root, &[("sys/class/hwmon/hwmon3/in2_label", "VDD_IN\n")]);
     worker.report_when("the board's draw", |r| r["gpus"][0]["power_w"] == 1.9);
