@@ -67,7 +67,7 @@ fn a_gpu_that_was_not_given_is_not_a_fault_of_the_card() {
     worker.report_when("a GPU that is missing", has("GPU_COUNT_LOW"));
 }
 
-/// A file that nobody may open for writing: the kernel says of it what it says of a device that a container was not given.
+/// A file that cannot be opened for writing: the kernel says of it what it says of a device that a container was not given.
 pub struct Denied(std::path::PathBuf);
 
 impl Denied {
@@ -77,7 +77,7 @@ impl Denied {
         let done = Command::new("chattr").arg("+i").arg(&file).output().is_ok_and(|ran| ran.status.success());
         let denied = File::options().write(true).open(&file).is_err_and(|why| why.raw_os_error() == Some(1));
         if !(done && denied) {
-            println!("skipped: there are no files here that nobody may write to");
+            println!("skipped: files cannot be made immutable here");
         }
         Some(Self(file)).filter(|_| done && denied)
     }

@@ -95,7 +95,7 @@ impl Sensors {
         if value == 0 { None } else { files.plausible(name, value / 1000) }
     }
 
-    /// Milliwatts. 0 is no limit.
+    /// Milliwatts; 0 where the card has no limit.
     fn limit(&self, name: &str, file: &str, files: &mut Files<'_, '_>) -> Option<u32> {
         let microwatts = files.take(name, files::number(&self.file(file)))?;
         if microwatts == 0 { None } else { files.plausible(name, microwatts / 1000) }
