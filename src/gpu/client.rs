@@ -359,8 +359,7 @@ impl Gpus {
                 None => format!("{HELPER} is neither in the directory of agent-net nor in PATH"),
             })
         })?;
-        let process =
-            Process::start(&path, &self.reads, self.had_card).map_err(|why| cannot_start(&path, &why))?;
+        let process = Process::start(&path, &self.reads, self.had_card).map_err(|why| cannot_start(&path, &why))?;
         self.starts += u64::from(!std::mem::take(&mut self.released));
         Ok(process)
     }

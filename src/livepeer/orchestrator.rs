@@ -227,7 +227,7 @@ impl Orchestrator {
 
     fn accepted(&self, status: u16, text: &str) -> Result<(), RegisterError> {
         match status {
-            200 if is_web_page(text) => Err(RegisterError::WebPage),
+            200 if text::is_web_page(text) => Err(RegisterError::WebPage),
             200 => Ok(()),
             _ => Err(self.rejection(status, text)),
         }
@@ -280,11 +280,6 @@ fn no_answer(why: &ureq::Error) -> RegisterError {
 fn text_of(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
     let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
     text.map_err(|why| no_answer(&why))
-}
-
-/// Orchestrators answer in plain text and JSON; a proxy, or another server, in HTML.
-pub(crate) fn is_web_page(text: &str) -> bool {
-    text.trim_start().starts_with('<')
 }
 
 /// Three different mistakes are a 400: only the text distinguishes them. `secret`: what was sent.

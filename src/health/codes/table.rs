@@ -293,8 +293,7 @@ Ollama {
         "When it lists them.",
         "Check Ollama's log. A hung model runner can block /api/ps.";
     ModelOnCpu "MODEL_ON_CPU" [Degraded]
-        "A model runs entirely on the CPU although there is a usable GPU: Ollama lists it so, or no GPU worked during two \
-         probes.",
+        "A model is on the CPU although a GPU is usable: Ollama lists it so, or no GPU worked during two probes.",
         "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
         "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU. After a sleep of the machine, stop \
          Ollama and reload NVIDIA's module nvidia_uvm first.";

@@ -17,7 +17,7 @@ use super::ledger::entry::{CLOCK_UNSET_BEFORE, Ended, Entry, LIFETIME, Outcome, 
 use super::ledger::key::{Key, hash_of, key_of};
 use super::ledger::replay::Findings;
 use super::ledger::{Due, Ledger, Mark, NotTaken};
-use crate::livepeer::orchestrator::{Orchestrator, is_web_page};
+use crate::livepeer::orchestrator::Orchestrator;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::backoff::Backoff;
@@ -274,7 +274,7 @@ impl TicketIntake {
                     self.end(&due.id, Ended { id, at: unix_now(), result, status, message });
                     return Ok(());
                 }
-                None if is_web_page(&answer) => {
+                None if text::is_web_page(&answer) => {
                     let why =
                         format!("a web page (HTML) came with {status}: check the URL, and the proxy in front of it");
                     (why, status >= 500)

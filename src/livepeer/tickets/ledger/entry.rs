@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::key::{Key, hash_of, key_of};
 use super::totals::Totals;
-use crate::livepeer::orchestrator::is_web_page;
 use crate::livepeer::payments::payment::Payment;
 use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::json::json;
+use crate::sys::text::is_web_page;
 
 /// Seconds until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
 pub(crate) const LIFETIME: f64 = 2.0 * 6377.0 * 12.0;
