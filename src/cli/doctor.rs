@@ -4,6 +4,7 @@ pub(super) mod checks;
 pub(crate) mod diagnosis;
 mod heartbeat;
 mod notify;
+mod ollama;
 mod peers;
 mod probes;
 

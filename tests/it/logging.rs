@@ -195,3 +195,28 @@ fn a_log_on_a_full_disk_goes_on_when_there_is_room() {
     assert_eq!(gap.find(" WARN "), Some("2026-01-01T00:00:00.000Z".len()), "it has a line of its own: {gap}");
     drop(worker);
 }
+
+#[test]
+fn a_worker_whose_stderr_is_gone_serves_on() {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let env =
+        [("SERVER_HOST", "127.0.0.1"), ("SERVER_PORT", "0"), ("LOG_LEVEL", "trace"), ("SAMPLE_INTERVAL", "100ms")];
+    let mut child = agent_net().arg("serve").envs(env).stdout(Stdio::null()).stderr(writer).spawn().expect("it starts");
+    let mut log = String::new();
+    let addr = wait_for("the line `listening on http://ADDR`", || {
+        let mut some = [0; 4096];
+        let read = std::io::Read::read(&mut reader, &mut some).expect("the log");
+        log.push_str(&String::from_utf8_lossy(&some[..read]));
+        let (_, rest) = log.split_once("listening on http://")?;
+        rest.split_once('\n')?.0.trim().parse().ok()
+    });
+    drop(reader);
+    for _ in 0..3 {
+        let answer = http::request(addr, "POST", "/gpu-check", &[], br#"{"agent_id":"a"}"#);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let ended = child.try_wait().expect("it is our child");
+    let _ = child.kill();
+    let _ = child.wait();
+    assert_eq!(ended, None, "it ended with its log");
+}

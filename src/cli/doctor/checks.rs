@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::diagnosis::{self, Finding, Machine};
-use super::{heartbeat, notify, peers, probes};
+use super::{heartbeat, notify, ollama, peers, probes};
 use crate::cli::local::{self, NoAnswer};
 use crate::config::url::HttpUrl;
 use crate::config::{Config, OllamaConfig, Protocol};
@@ -129,7 +129,7 @@ fn kernel_log(config: &Config) -> Vec<Finding> {
 
 fn ollama(config: &Config) -> Vec<Finding> {
     let state = ask_ollama(&config.ollama);
-    let mut all = diagnosis::ollama(config.ollama.url.as_str(), &state, &config.models.names);
+    let mut all = ollama::findings(config.ollama.url.as_str(), &state, &config.models.names);
     all.extend(probes::findings(&state, &config.models));
     all
 }
