@@ -38,6 +38,8 @@ pub(super) struct Peer<'a> {
     pub(super) deadline: Instant,
     /// The kernel's, as it was last set.
     read_timeout: Duration,
+    /// A read has found that the other side refused what was sent. The kernel says so once.
+    was_reset: bool,
 }
 
 impl<'a> Peer<'a> {
@@ -47,7 +49,7 @@ impl<'a> Peer<'a> {
         timeouts.ok()?;
         let (deadline, read_timeout) = (Instant::now(), Duration::ZERO);
         let (requests, answers, table) = (gate.requests.loan(), gate.answers.loan(), &*gate.table);
-        Some(Self { stream, buffer: Vec::new(), used: 0, requests, answers, table, deadline, read_timeout })
+        Some(Self { stream, buffer: Vec::new(), used: 0, requests, answers, table, deadline, read_timeout, was_reset: false })
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.
@@ -72,6 +74,7 @@ impl<'a> Peer<'a> {
                 Err(why) => {
                     let why = io::Error::from(why);
                     if !matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) {
+                        self.was_reset |= why.kind() == io::ErrorKind::ConnectionReset;
                         return Err(why);
                     }
                 }
@@ -123,7 +126,7 @@ impl<'a> Peer<'a> {
 
     /// It has closed its side without taking the last answer.
     pub(super) fn has_refused(&self) -> bool {
-        !matches!(self.stream.take_error(), Ok(None))
+        self.was_reset || !matches!(self.stream.take_error(), Ok(None))
     }
 
     pub(super) fn rest(&self) -> &[u8] {
