@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::fake_orchestrator::{Behavior, FakeOrchestrator};
 use crate::harness::{Worker, folder, lock, wait_for};
-use crate::http;
+use crate::http::{self, Connection};
+use crate::visibility;
 
 const REGISTER: &str = "/capability/register";
 const UNREGISTER: &str = "/capability/unregister";
@@ -203,4 +204,22 @@ fn a_second_signal_ends_it_immediately_unless_its_supervisor_stops_it_too() {
     let (status, log) = worker.wait();
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(!log.contains("second signal"), "{log}");
+}
+
+/// A registry that was missing is asked for each three minutes, unless the orchestrator was restarted.
+#[test]
+fn an_orchestrator_that_was_away_is_asked_at_once_what_it_has_now() {
+    let orchestrator = visibility::orchestrator(Behavior::Ok, false);
+    let scene = visibility::Scene::new(&[&orchestrator], &[("AGENT_NET_FAULT", "")]);
+    scene.says("visible as BYOC");
+    orchestrator.set(Behavior::HangUp);
+    visibility::switch(&orchestrator, true);
+    let tries = orchestrator.requests(REGISTER).len();
+    // Has it registered again, which fails.
+    let mut gone = Connection::open(scene.worker.addr);
+    gone.send(b"POST /gpu-check HTTP/1.1\r\nHost: worker\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    drop(gone);
+    orchestrator.wait_for(REGISTER, tries + 1);
+    orchestrator.set(Behavior::Ok);
+    wait_for("an entry", || orchestrator.listed("agent-net-nyc"));
 }
