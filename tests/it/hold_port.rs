@@ -1,6 +1,7 @@
 //! `agent-net hold-port`, and workers that serve the port that it holds.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,7 +28,7 @@ pub fn free_port() -> u16 {
 pub struct Scene {
     pub orchestrator: FakeOrchestrator,
     ollama: FakeOllama,
-    dir: PathBuf,
+    pub dir: PathBuf,
     /// Where jobs go.
     pub port: u16,
 }
@@ -161,6 +162,7 @@ fn a_worker_waits_for_its_holder_and_follows_it_through_a_restart() {
     let holder = Holder::start(scene.port, &socket);
     served();
     assert_eq!(holder.end(Signal::TERM), Some(0));
+    assert!(!socket.exists(), "it is removed at the end");
     let second = Holder::start(scene.port, &socket);
     served();
     // A killed one leaves its socket behind, and the worker the port.
@@ -176,7 +178,7 @@ fn a_worker_waits_for_its_holder_and_follows_it_through_a_restart() {
     drop(third);
 }
 
-fn second_holder(socket: &Path) -> Command {
+pub fn second_holder(socket: &Path) -> Command {
     let (mut second, port) = (agent_net(), free_port().to_string());
     second.args(["hold-port", "--server-host", "127.0.0.1", "--server-port", &port, "--port-socket"]).arg(socket);
     second
@@ -186,16 +188,19 @@ fn second_holder(socket: &Path) -> Command {
 fn a_holder_survives_clients_that_say_nothing_or_too_much() {
     let scene = Scene::new("silent", free_port());
     let holder = Holder::start(scene.port, &scene.socket());
+    let pid = holder.child.id();
+    let files = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let before = files();
     let silent: Vec<_> = (0..100).map(|_| UnixStream::connect(scene.socket()).expect("it accepts")).collect();
     for mut client in (0..100).map(|_| UnixStream::connect(scene.socket()).expect("it accepts")) {
         let _ = std::io::Write::write_all(&mut client, &[b'x'; 1000]);
     }
     let worker = scene.beside_holder(&[]);
     assert_eq!(http::request(SocketAddr::from(([127, 0, 0, 1], scene.port)), "GET", "/health", &[], b"").status, 200);
-    let pid = holder.child.id();
-    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    assert!(files < 40, "{files} open files");
+    assert!(files() < 40, "{} open files", files());
     drop((silent, worker));
+    // One that has gone would wake the holder again and again.
+    wait_for("the connections' end", || (files() == before).then_some(()));
     assert_eq!(holder.end(Signal::INT), Some(0));
 }
 
@@ -251,10 +256,10 @@ fn a_holder_that_ends_again_and_again_is_asked_less_and_less() {
     assert!(start.elapsed() >= std::time::Duration::from_millis(1400), "{:?}", start.elapsed());
 }
 
-fn give(peer: &UnixStream, listener: &TcpListener) {
+pub fn give(peer: &UnixStream, socket: &impl AsFd) {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-    let sockets = [std::os::fd::AsFd::as_fd(listener)];
+    let sockets = [socket.as_fd()];
     assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&sockets)));
     let byte = [std::io::IoSlice::new(b"1")];
     rustix::net::sendmsg(peer, &byte, &mut control, rustix::net::SendFlags::empty()).unwrap();

@@ -55,6 +55,7 @@ mod harness;
 mod heartbeat;
 mod helper;
 mod hold_port;
+mod holders;
 mod http;
 mod image;
 mod job_routes;

@@ -1,0 +1,96 @@
+//! Holders of the port that end, are busy, start at the same moment or are none.
+
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::process::Signal;
+
+use crate::harness::{Worker, folder, run, wait_for};
+use crate::hold_port::{Holder, NAME, Scene, free_port, give, second_holder};
+use crate::http::Connection;
+use crate::jobs::{bytes, job};
+
+/// Accepting from it would fail for ever.
+#[test]
+fn a_socket_that_does_not_listen_is_not_used() {
+    let socket = folder("holders-connected").join("port.sock");
+    let unix = UnixListener::bind(&socket).unwrap();
+    unix.set_nonblocking(true).unwrap();
+    let worker = Worker::start(&[("PORT_SOCKET", socket.to_str().unwrap())]);
+    let connected = TcpStream::connect(worker.addr).unwrap();
+    // It asks again, in case that changes.
+    for _ in 0..2 {
+        give(&wait_for("a question", || unix.accept().ok()).0, &connected);
+    }
+    wait_for("a warning", || worker.log().contains("it gives no listening TCP socket").then_some(()));
+    assert_eq!(worker.get("/health").status, 200);
+}
+
+/// The port closes with the worker then: the orchestrator would send jobs to nobody.
+#[test]
+fn a_worker_whose_holder_has_gone_unregisters_at_its_end() {
+    let scene = Scene::new("gone", free_port());
+    let holder = Holder::start(scene.port, &scene.socket());
+    let worker = scene.beside_holder(&[]);
+    scene.is_registered();
+    holder.end(Signal::TERM);
+    wait_for("a warning", || worker.log().contains("waiting for another one").then_some(()));
+    let (status, log) = worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(scene.orchestrator.registered(NAME).is_none(), "{log}");
+}
+
+#[test]
+fn jobs_that_wait_when_the_holder_ends_are_answered() {
+    let scene = Scene::new("waiting", free_port());
+    let holder = Holder::start(scene.port, &scene.socket());
+    let worker = scene.beside_holder(&[]);
+    worker.report();
+    // It finds both at once: jobs in the queue, and that the holder is gone.
+    worker.signal(Signal::STOP);
+    let held = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(held)).collect();
+    for connection in &mut waiting {
+        connection.send(&bytes("POST", "/gpu-check", &job("waits"))).unwrap();
+    }
+    holder.end(Signal::KILL);
+    worker.signal(Signal::CONT);
+    for mut connection in waiting {
+        assert_eq!(connection.answer().expect("it is answered").status, 200);
+    }
+}
+
+/// Two that start at the same moment could each take the other's socket for one that was left behind.
+#[test]
+fn two_holders_do_not_make_a_socket_in_one_folder_at_once() {
+    let dir = folder("holders-lock");
+    let socket = dir.join("port.sock");
+    let other = std::fs::File::open(&dir).unwrap();
+    flock(&other, FlockOperation::LockExclusive).unwrap();
+    let (status, _, err) = run(&mut second_holder(&socket));
+    assert!(status.code() == Some(1) && err.contains("retrying for 2 s"), "{status}: {err}");
+    assert!(!socket.exists());
+    drop(other);
+    drop(Holder::start(free_port(), &socket));
+}
+
+/// A socket whose queue is full refuses connections for another reason than one that was left behind.
+#[test]
+fn the_socket_of_a_busy_holder_is_not_taken() {
+    let socket = folder("holders-busy").join("port.sock");
+    let stream = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+    let address = SocketAddrUnix::new(&socket).unwrap();
+    let busy = stream();
+    bind(&busy, &address).unwrap();
+    listen(&busy, 0).unwrap();
+    let is_waiting = |client: &OwnedFd| connect(client.as_fd(), &address).is_ok();
+    let waiting: Vec<OwnedFd> = std::iter::repeat_with(stream).take_while(is_waiting).collect();
+    let (status, _, err) = run(&mut second_holder(&socket));
+    assert!(status.code() == Some(1) && err.contains("another process is using it"), "{status}: {err}");
+    assert!(Path::exists(&socket));
+    drop(waiting);
+}
