@@ -145,6 +145,10 @@ fn what_a_later_line_settles() {
     assert_eq!(open(&[(one, Resumed), (one, ResumeFailed), (two, Resumed)]), [ResumeFailed]);
     assert_eq!(open(&[(one, ResumeFailed), (one, Recovered)]), [Recovered]);
     let mut log = AmdLog::default();
+    log.record(one, ResetFailed, 9.0);
+    log.record(one, Works, 8.0);
+    assert_eq!(log.open().count(), 1, "it worked before");
+    let mut log = AmdLog::default();
     (0..3).for_each(|at| log.record(one, Recovered, f64::from(at)));
     log.record(None, Recovered, 9.0);
     assert_eq!(log.resets(), [(one.unwrap(), 3)]);

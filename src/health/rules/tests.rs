@@ -214,8 +214,20 @@ fn readings_of_a_gpu() {
     let dead = r#"{"temperature_c":{"words":"unknown error","of_device":true},"power_w":{"words":"unknown error","of_device":true}}"#;
     row(&format!(r#"{{"gaps":{{"failed":{dead}}}}}"#), &[(GpuReadFailed, Unhealthy), (FieldReadError, Degraded)]);
     row(r#"{"recovery_action":0}"#, &[]);
-    for action in [1, 2, 4, 6, 7, 8, 99] {
-        row(&format!(r#"{{"recovery_action":{action}}}"#), &[(ResetRequired, Unhealthy)]);
+    let (reboot, unknown) = ("a reboot", "an unknown action");
+    for (action, wanted) in [
+        (1, "a GPU reset"),
+        (2, reboot),
+        (4, "then a reset"),
+        (6, "a bus reset"),
+        (7, reboot),
+        (8, unknown),
+        (99, unknown),
+    ] {
+        let json = format!(r#"{{"recovery_action":{action}}}"#);
+        row(&json, &[(ResetRequired, Unhealthy)]);
+        let message = &of(&json).reasons(&[], NOW)[0].message;
+        assert!(message.contains(&format!("{wanted} (recovery action {action})")), "{message}");
     }
     row(r#"{"recovery_action":3}"#, &[(DrainP2p, Degraded)]);
     row(r#"{"recovery_action":5}"#, &[(ResetRequired, Degraded)]);
@@ -283,6 +295,8 @@ fn heat_in_all_its_forms() {
     row(r#"{"temperature_margin_c":0}"#, &[]);
     row(r#"{"temperature_margin_c":0,"throttle_bits":4}"#, &[]);
     row(r#"{"temperature_margin_c":-3,"throttle_bits":64}"#, &[(TempCritical, Unhealthy)]);
+    row(r#"{"temperature_margin_c":0,"throttle_bits":64}"#, &[(TempCritical, Unhealthy)]);
+    row(r#"{"temperature_margin_c":1,"throttle_bits":64}"#, &[]);
     let memory = |c: u32| format!(r#"{{"memory_temperature_c":{c},"memory_temperature_max_c":95}}"#);
     row(&memory(95), &[]);
     row(&memory(96), &[(MemTempHigh, Degraded)]);

@@ -216,3 +216,9 @@ fn thirty_days_fill_the_ring_and_no_more() {
     assert_eq!(month.up, month.span);
     assert_eq!(uptime.history(START + boot, MINUTES).len(), MINUTES as usize);
 }
+
+#[test]
+fn a_window_is_judged_from_ten_minutes_on() {
+    let low = |span: u32, up: u32| Window { span, up, down: span - up }.is_low(99.0);
+    assert_eq!([low(599, 0), low(600, 0), low(600, 593), low(600, 594)], [false, true, true, false]);
+}

@@ -254,6 +254,15 @@ fn a_recovery_is_sent_where_the_failure_may_have_arrived() {
         scene.offer(EventKind::Verdict, ok());
         assert_eq!(scene.wait(), None, "it is known now");
     }
+    // A later try that did not arrive says nothing of the one before.
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    for outcome in [silent(), down()] {
+        scene.send(outcome);
+        scene.now += Duration::from_secs(scene.wait().unwrap());
+    }
+    let recovery = scene.offer(EventKind::Verdict, ok());
+    assert_eq!(scene.delivery.next(scene.now), Next::Send(recovery, Some(Verdict::Ok)));
     // It was refused: the receiver does not have it.
     let mut scene = Scene::ok();
     let failure = scene.offer(EventKind::Verdict, lost());
@@ -276,6 +285,9 @@ fn what_was_refused_is_not_repeated_until_something_changes() {
     assert_eq!(scene.send(refused()), None, "one line");
     scene.offer(EventKind::Verdict, hot());
     assert!(matches!(scene.send(Outcome::Accepted), Some(Line::Info(_))));
+    // The refused one is out of date by then.
+    scene.delivery.renewed(&target(NotifyFormat::Json));
+    assert_eq!(scene.wait(), None);
 }
 
 #[test]

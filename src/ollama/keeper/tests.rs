@@ -156,6 +156,7 @@ fn past_its_time_is_busy_until_a_request_gets_no_answer() {
     case.asked(&silence(), 1995);
     case.check(1995, &loaded(Some(2000)), ModelState::Loaded, Next::Wait);
     case.check(2001, &loaded(Some(2000)), ModelState::Failed, Next::Wait);
+    assert_eq!(case.0.stuck(2001), Some(Stuck::Perhaps), "the one before its expiry moved does not count");
 }
 
 /// num_thread and its like are not listed: that our request reloaded the model shows only in the time that it took.
@@ -302,7 +303,9 @@ fn models_that_displace_each_other_are_retried_with_growing_delays() {
     case.check(at, &loaded(None), ModelState::Loaded, Next::Wait);
     case.check(at + 1, &PULLED, ModelState::Waiting, Next::Wait);
     case.0.displaced(seconds(at + 1));
-    case.check(at + 301, &PULLED, ModelState::Loading, Next::Load);
+    // The wait after unloads is longer, and stays.
+    case.check(at + 256, &PULLED, ModelState::Waiting, Next::Wait);
+    case.check(at + 257, &PULLED, ModelState::Loading, Next::Load);
 }
 
 #[test]
@@ -343,6 +346,10 @@ fn incomplete_files_are_pulled_again() {
     case.check(6, &PULLED, ModelState::Pulling, Next::Pull);
     case.pulled(Ok(()), &Progress::default(), 7);
     case.check(7, &PULLED, ModelState::Loading, Next::Load);
+    // Another failure says nothing of the files.
+    case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false }), 8);
+    case.asked(&failure(), 9);
+    case.check(100, &PULLED, ModelState::Loading, Next::Load);
 }
 
 #[test]

@@ -266,6 +266,26 @@ fn what_the_drivers_log_says() {
 }
 
 #[test]
+fn the_same_of_two_gpus_is_two_reasons() {
+    let second = Gpu { index: 1, uuid: Some("GPU-b".into()), pci_bus_id: Some("00000000:04:00.0".into()), ..amd() };
+    let mut case = case(vec![amd(), second]).seen(3);
+    for place in ["0000:03:00.0", "0000:04:00.0"] {
+        for said in [Said::OffTheBus, Said::TooHot] {
+            case.xids.amd.record(PciId::parse(place), said, UP - 9.0);
+        }
+    }
+    let of_both = [(GpuLost, Unhealthy), (TempCritical, Unhealthy)].repeat(2);
+    check(&case, &of_both);
+    // Each has its own time.
+    let before = case.reasons(&[], NOW - 100.0);
+    let first_alone: Vec<Reason> = before.into_iter().filter(|reason| reason.gpu.as_deref() == Some("GPU-a")).collect();
+    for reason in case.reasons(&first_alone, NOW) {
+        let since = if reason.gpu.as_deref() == Some("GPU-a") { NOW - 100.0 } else { NOW };
+        assert!((reason.since - since).abs() < 0.1, "{reason:?}");
+    }
+}
+
+#[test]
 fn one_cause_is_one_reason() {
     let mut case = logged(None, &[(Said::Uncorrectable, 5.0), (Said::OffTheBus, 5.0), (Said::TooHot, 5.0)]);
     let lost = Some(GpuError { kind: GpuErrorKind::Lost, message: "gone".into() });

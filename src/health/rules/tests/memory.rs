@@ -33,8 +33,17 @@ fn a_board_that_must_be_replaced_is_not_to_be_reset_for_a_repair() {
     of(&format!(r#"{{"sram_threshold_exceeded":true,{pending}}}"#)).check(&[(SramThreshold, Unhealthy)]);
     for code in [RepairPending, RowRemapPending] {
         // The driver requests the same reset now.
-        for (action, expect) in [(0, "when the GPU is idle"), (1, "RESET_REQUIRED"), (2, "RESET_REQUIRED"), (5, "idle")]
-        {
+        let same = "RESET_REQUIRED";
+        for (action, expect) in [
+            (0, "when the GPU is idle"),
+            (1, same),
+            (2, same),
+            (3, "idle"),
+            (4, same),
+            (5, "idle"),
+            (6, same),
+            (7, same),
+        ] {
             let reason = reason(&format!(r#"{{"recovery_action":{action},{pending}}}"#), code);
             assert!(reason.action.contains(expect), "{action}: {reason:?}");
         }

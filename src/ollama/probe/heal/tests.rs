@@ -32,6 +32,10 @@ fn a_model_that_stays_on_the_cpu_is_loaded_again_once_an_hour() {
     heal.due(&look(&status), false, seconds(3700));
     assert_eq!(heal.due(&look(&status), false, seconds(3650 + 7199)), None);
     assert_eq!(heal.due(&look(&status), false, seconds(3650 + 7200)), ROOM);
+    // Ollama was away for longer than that: it may be loading the model now.
+    heal.tried(seconds(11_000));
+    assert_eq!(heal.due(&look(&status), false, seconds(90_000)), None);
+    assert_eq!(heal.due(&look(&status), false, seconds(90_030)), ROOM);
 }
 
 /// A client that loads it on the CPU on purpose is disturbed less and less.
