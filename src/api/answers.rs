@@ -221,3 +221,22 @@ fn jobs_are_summed_by_route_and_result() {
     assert_eq!((duration["count"].as_u64(), duration["p99_seconds"].as_f64()), (Some(7), Some(0.001)));
     assert_eq!((answer["in_progress"].as_u64(), answer["capacity"].as_u64()), (Some(1), Some(10)));
 }
+
+#[test]
+fn minutes_are_summed_by_steps_of_the_clock_and_what_was_not_seen_is_neither_up_nor_down() {
+    use crate::health::uptime::{Seen, Uptime, Window};
+    let mut seen = Uptime::new();
+    // Minutes 3 to 7: 60 seconds up and then 30 down, in observations of five seconds.
+    for (at, state) in (180..480_u32).step_by(5).zip([Seen::Up; 12].into_iter().chain([Seen::Down; 6]).cycle()) {
+        seen.observe(state, std::time::Duration::from_secs(at.into()), at.into());
+    }
+    let query = UptimeQuery { window: "1h", minutes: 60, step: 5 };
+    let windows = [Window { span: 600, up: 300, down: 200 }, Window::default(), Window::default()];
+    let text = uptime(query, &windows, &seen.history(480.0, 60), [99.0; 3], true, 480.0);
+    let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let starts: Vec<_> = answer["minutes"].as_array().unwrap().iter().map(|row| row["start"].clone()).collect();
+    assert_eq!(starts, [0, 300]);
+    let hour = &answer["windows"]["1h"];
+    let seconds = ["up_seconds", "down_seconds", "unobserved_seconds"].map(|name| hour[name].as_u64());
+    assert_eq!(seconds, [Some(300), Some(200), Some(100)]);
+}
