@@ -283,6 +283,20 @@ fn targets_become_origin_form() {
 }
 
 #[test]
+fn a_connection_stays_open_as_each_version_says() {
+    #[track_caller]
+    fn check(version: &str, header: &str, stays: bool) {
+        let head = parse(format!("GET / {version}\r\nHost: h\r\n{header}\r\n").as_bytes()).unwrap();
+        assert_eq!(head.keep_alive, stays, "{version} {header}");
+    }
+    check("HTTP/1.1", "", true);
+    check("HTTP/1.1", "Connection: TE, Close\r\n", false);
+    check("HTTP/1.0", "", false);
+    check("HTTP/1.0", "Connection: Keep-Alive\r\n", true);
+    check("HTTP/1.0", "Connection: keep-alive\r\nConnection: close\r\n", false);
+}
+
+#[test]
 fn many_small_headers_fit() {
     let lines = "a: b\r\n".repeat(2000);
     let head = parse(format!("GET / HTTP/1.0\r\n{lines}Connection: keep-alive\r\n\r\n").as_bytes()).unwrap();

@@ -29,6 +29,21 @@ fn chunked_bodies_are_read_and_broken_ones_refused() {
     check(&worker, chunked(&format!("0\r\n{}\r\n", "T: x\r\n".repeat(50_000))), "400 bad_framing|431 head_too_large");
 }
 
+/// However small its chunks are, a body without an end is not read for ever.
+#[test]
+fn a_body_of_many_large_chunks_is_refused_before_its_end() {
+    let worker = worker();
+    let mut connection = Connection::open(worker.addr);
+    connection.send(&chunked("")).expect("the head is read");
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; MIB], b"\r\n"].concat();
+    for _ in 0..8 {
+        connection.send(&chunk).expect("the body is read");
+    }
+    connection.send(b"100000\r\n").expect("the size of the ninth chunk is read");
+    check_answer(&connection.answer().expect("an answer before the end"), "413 body_too_large", "nine chunks");
+    still_works(&worker, "nine chunks");
+}
+
 #[test]
 fn framing_that_two_servers_could_read_differently_is_refused() {
     let worker = worker();
