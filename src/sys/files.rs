@@ -86,3 +86,18 @@ pub(crate) fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<File> 
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
+
+#[test]
+fn what_was_left_half_written_is_replaced_and_a_failure_leaves_nothing() {
+    let dir = std::env::temp_dir().join(format!("agent-net-files-{}", std::process::id()));
+    let (path, taken) = (dir.join("file"), dir.join("taken"));
+    fs::create_dir_all(taken.join("full")).unwrap();
+    // A worker was killed while it wrote.
+    fs::write(new_path(&path), "ha").unwrap();
+    replace(&path, 0o600, b"whole").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"whole");
+    // No file can take the place of a folder with something in it.
+    replace(&taken, 0o600, b"whole").unwrap_err();
+    assert!(!new_path(&path).exists() && !new_path(&taken).exists());
+    fs::remove_dir_all(dir).unwrap();
+}

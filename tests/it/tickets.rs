@@ -129,6 +129,7 @@ fn a_final_answer_ends_it_and_everything_else_is_retried() {
         // A server that hangs up may have taken it.
         ("unclear", vec![Behavior::HangUp, Behavior::Say(400)], "unclear", 1),
         ("broken", vec![Behavior::Say(502), Behavior::Say(409)], "unclear", 1),
+        ("failed", vec![Behavior::Say(500), Behavior::Say(409)], "unclear", 1),
         ("taken", vec![Behavior::HangUp, Behavior::Judge], "accepted", 1),
     ] {
         let server = TicketServer::new(moods[0]);
@@ -322,10 +323,11 @@ fn damaged_lines_are_left_out_and_old_payments_given_up() {
     }
     worker.signal(Signal::KILL);
     worker.wait();
-    // The first payment is three days old; the last line is half a line.
+    // The first payment is three days old, the second is from before the clock was set; the last line is half a line.
     let mut lines = scene.lines();
-    let at = &mut lines[0]["payment"]["at"];
-    *at = json!(at.as_f64().unwrap() - 3.0 * 86_400.0);
+    let mut ats = lines.iter_mut().filter_map(|line| line.pointer_mut("/payment/at"));
+    ats.by_ref().take(1).for_each(|at| *at = json!(at.as_f64().unwrap() - 3.0 * 86_400.0));
+    ats.for_each(|at| *at = json!(5.0));
     let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     text.push_str("not json\n{\"payment\":{\"id\":\"0x12");
     fs::write(scene.file(), text).unwrap();

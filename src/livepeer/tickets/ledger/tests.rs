@@ -296,6 +296,7 @@ fn a_try_without_answer_may_have_arrived() {
         (vec![sent(), failed(false)], false),
         (vec![sent(), failed(true), sent(), failed(false)], true),
         (vec![sent(), sent()], true),
+        (vec![sent(), sent(), failed(false)], true),
     ] {
         let entries = [vec![Entry::Payment(received(10, 1.0))], more.clone()].concat();
         let text = lines(&entries);
