@@ -374,15 +374,18 @@ fn throttle_bits_have_names() {
 #[test]
 fn each_series_has_the_value_of_its_label() {
     #[track_caller]
-    fn check(series: Labeled, expect: &[(&str, f64)]) {
+    fn check(series: &Labeled, expect: &[(&str, f64)]) {
         let all: Vec<(&str, f64)> = series.iter().map(|(label, value)| (label.as_ref(), *value)).collect();
         assert_eq!(all, expect);
     }
     let rows = RemappedRows { correctable: 1, uncorrectable: 2, ..RemappedRows::default() };
-    check(kinds(&Value::Rows(rows)), &[("correctable", 1.0), ("uncorrectable", 2.0)]);
+    check(&kinds(&Value::Rows(rows)), &[("correctable", 1.0), ("uncorrectable", 2.0)]);
     let pages = RetiredPages { single_bit: 1, double_bit: 2, pending: false };
-    check(kinds(&Value::Pages(pages)), &[("single_bit", 1.0), ("double_bit", 2.0)]);
+    check(&kinds(&Value::Pages(pages)), &[("single_bit", 1.0), ("double_bit", 2.0)]);
     let spares = SpareRows { max: 1, high: 2, partial: 3, low: 4, none: 5 };
-    check(banks(&Value::Spares(spares)), &[("max", 1.0), ("high", 2.0), ("partial", 3.0), ("low", 4.0), ("none", 5.0)]);
-    check(fans(&Value::List(&[30, 100])), &[("0", 0.3), ("1", 1.0)]);
+    check(
+        &banks(&Value::Spares(spares)),
+        &[("max", 1.0), ("high", 2.0), ("partial", 3.0), ("low", 4.0), ("none", 5.0)],
+    );
+    check(&fans(&Value::List(&[30, 100])), &[("0", 0.3), ("1", 1.0)]);
 }

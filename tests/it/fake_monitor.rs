@@ -33,6 +33,8 @@ pub enum Mood {
 struct State {
     mood: Mutex<Option<Mood>>,
     calls: Mutex<Vec<String>>,
+    /// The Authorization header of the last call.
+    login: Mutex<Option<String>>,
 }
 
 /// Its threads end with the test.
@@ -79,6 +81,11 @@ impl FakeMonitor {
         lock(&self.state.calls).clone()
     }
 
+    /// The login of the last call.
+    pub fn login(&self) -> Option<String> {
+        lock(&self.state.login).clone()
+    }
+
     /// Nothing that makes a call possible is in `text`.
     #[track_caller]
     pub fn is_not_in(&self, text: &str) {
@@ -93,7 +100,16 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     stream.set_read_timeout(Some(TIMEOUT)).ok()?;
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next()?.ok()?;
-    while !lines.next()?.ok()?.is_empty() {}
+    let mut login = None;
+    loop {
+        let line = lines.next()?.ok()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ")?;
+        login = login.or(name.eq_ignore_ascii_case("authorization").then(|| value.to_owned()));
+    }
+    *lock(&state.login) = login;
     let mut words = first.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     lock(&state.calls).push(target.to_owned());

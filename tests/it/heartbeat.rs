@@ -109,6 +109,15 @@ fn a_healthy_worker_calls_and_an_unhealthy_one_is_silent() {
 }
 
 #[test]
+fn the_login_of_the_url_is_sent_and_not_shown() {
+    let scene = Scene::new(|monitor| monitor.check().replace("http://", "http://ana:pa55@"));
+    scene.more_calls(1);
+    assert_eq!(scene.monitor.login().as_deref(), Some("Basic YW5hOnBhNTU="));
+    let log = scene.finish();
+    assert!(!log.contains("pa55"), "{log}");
+}
+
+#[test]
 fn what_makes_the_url_readable_is_in_the_log() {
     let settings = [("HEARTBEAT_URL", "http://192.0.2.1:9/ping/secret"), ("NOTIFY_TLS", "insecure")];
     let log = Worker::start(&settings).stop().1;

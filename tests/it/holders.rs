@@ -52,6 +52,7 @@ fn jobs_that_wait_when_the_holder_ends_are_answered() {
     worker.report();
     // It finds both at once: jobs in the queue, and that the holder is gone.
     worker.signal(Signal::STOP);
+    wait_for("each thread's stop", || is_stopped(&worker).then_some(()));
     let held = SocketAddr::from(([127, 0, 0, 1], scene.port));
     let mut waiting: Vec<Connection> = (0..5).map(|_| Connection::open(held)).collect();
     for connection in &mut waiting {
@@ -62,6 +63,12 @@ fn jobs_that_wait_when_the_holder_ends_are_answered() {
     for mut connection in waiting {
         assert_eq!(connection.answer().expect("it is answered").status, 200);
     }
+}
+
+fn is_stopped(worker: &Worker) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", worker.pid().as_raw_nonzero())).unwrap().flatten();
+    let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
+    states.all(|state| state.contains("State:\tT"))
 }
 
 /// Two that start at the same moment could each take the other's socket for one that was left behind.

@@ -83,6 +83,19 @@ fn many_requests_on_one_connection() {
     }
 }
 
+/// An orchestrator's connections rest for minutes between two jobs; a new connection has 10 s for its request.
+#[test]
+fn a_connection_that_has_brought_a_job_may_rest_longer_than_a_new_one() {
+    let fake = FakeOllama::new();
+    let worker = beside(&fake, &[]);
+    let mut connection = Connection::open(worker.addr);
+    for rest in [11, 0] {
+        connection.send(&bytes("POST", "/gpu-check", &job("rests"))).unwrap();
+        assert_eq!(connection.answer().expect("it is still open").status, 200);
+        thread::sleep(Duration::from_secs(rest));
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let fake = FakeOllama::new();

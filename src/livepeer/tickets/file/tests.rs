@@ -57,3 +57,13 @@ fn after_a_panic_no_line_is_taken_for_another_payment() {
     assert_eq!(file.queued.load(Ordering::Acquire), 0);
     fs::remove_dir_all(dir).unwrap();
 }
+
+#[test]
+fn what_the_queue_refuses_takes_no_room_in_it() {
+    let (orders, waiting) = mpsc::channel();
+    let file = LedgerFile { orders, queued: Arc::default(), errors: Arc::default() };
+    let taken = (0..1000).filter(|_| file.append("x".repeat(1000), Mark::Nothing).is_ok()).count();
+    assert!((1..1000).contains(&taken), "{taken}");
+    let cost: usize = waiting.try_iter().map(|order| order.cost()).sum();
+    assert_eq!(file.queued.load(Ordering::Acquire), cost);
+}
