@@ -29,7 +29,7 @@ fn chunked_bodies_are_read_and_broken_ones_refused() {
     check(&worker, chunked(&format!("0\r\n{}\r\n", "T: x\r\n".repeat(50_000))), "400 bad_framing|431 head_too_large");
 }
 
-/// However small its chunks are, a body without an end is not read for ever.
+/// However small its chunks are, a body without an end is not read without limit.
 #[test]
 fn a_body_of_many_large_chunks_is_refused_before_its_end() {
     let worker = worker();

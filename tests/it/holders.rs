@@ -14,7 +14,7 @@ use crate::hold_port::{Holder, NAME, Scene, free_port, give, second_holder};
 use crate::http::Connection;
 use crate::jobs::{bytes, job};
 
-/// Accepting from it would fail for ever.
+/// Accepting from it would always fail.
 #[test]
 fn a_socket_that_does_not_listen_is_not_used() {
     let socket = folder("holders-connected").join("port.sock");
@@ -30,7 +30,7 @@ fn a_socket_that_does_not_listen_is_not_used() {
     assert_eq!(worker.get("/health").status, 200);
 }
 
-/// The port closes with the worker then: the orchestrator would send jobs to nobody.
+/// The port closes with the worker then: the orchestrator would send jobs to a closed port.
 #[test]
 fn a_worker_whose_holder_has_gone_unregisters_at_its_end() {
     let scene = Scene::new("gone", free_port());
