@@ -51,4 +51,10 @@ fn two_readers_make_one_list() {
     check(fault(&["a"]), fault(&["c"]), "fault 0a! 1c!");
     let GpuState::Sample(both) = merge(sample(&["a"]), sample(&["c"])) else { unreachable!() };
     assert_eq!(both.read_us, 10);
+    // What is new of either is new.
+    for (first, second) in [(true, false), (false, true), (false, false)] {
+        let with = |slow_fresh| GpuState::Sample(GpuSample { slow_fresh, ..GpuSample::default() });
+        let GpuState::Sample(both) = merge(with(first), with(second)) else { unreachable!() };
+        assert_eq!(both.slow_fresh, first || second);
+    }
 }

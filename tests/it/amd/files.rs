@@ -176,6 +176,11 @@ fn fans_are_measured_or_set() {
     worker.report_when("the speed", is(25));
     card.remove("H/fan1_max");
     worker.report_when("what was set", is(100));
+    // A card that drives its fan by itself says 0 here, whatever the fan does.
+    card.set("H/pwm1", "0");
+    worker.report_when("no share", |r| lacks(&r["gpus"][0], "fan_percent"));
+    card.set("H/fan1_input", "0");
+    worker.report_when("a fan that stands", is(0));
     card.remove("H/fan1_input");
     card.set("H/pwm1", "51");
     worker.report_when("what was set", is(20));
@@ -294,13 +299,15 @@ fn who_computes_is_known_by_the_kernels_driver_for_it() {
     machine.write(&format!("{kfd}/proc/4200001/vram_8842"), "6442450944");
     machine.write(&format!("{kfd}/proc/4200001/vram_51889"), "0");
     machine.write(&format!("{kfd}/proc/4200002/vram_51889"), "1048576");
+    machine.write(&format!("{kfd}/proc/4200003/vram_8842"), "?");
     own_proc(Path::new(machine.root()), "7");
     process(Path::new(machine.root()), 4_200_001, b"ollama");
     let report = machine.start(&ollama, &[]).report_when("a GPU", read);
     let row = |process: &Value| ["pid", "name", "vram_mb"].map(|name| process[name].clone());
     let rows = |gpu: usize| report["gpus"][gpu]["processes"].as_array().unwrap().iter().map(row).collect::<Vec<_>>();
     // One that uses the other card alone is not listed.
-    assert_eq!(rows(0), [[json!(4_200_001), json!("ollama"), json!(6144)]]);
+    let unknown = [json!(4_200_003), Value::Null, Value::Null];
+    assert_eq!(rows(0), [[json!(4_200_001), json!("ollama"), json!(6144)], unknown]);
     assert_eq!(rows(1), [[json!(4_200_002), Value::Null, json!(1)]]);
 }
 
