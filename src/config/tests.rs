@@ -37,6 +37,22 @@ fn nothing_set_gives_the_defaults_of_the_table() {
 }
 
 #[test]
+fn each_limit_has_its_setting_and_its_unit() {
+    let limits = parse(&[
+        ("EXPECTED_GPUS", "2"),
+        ("GPU_MIN_VRAM_GB", "23.5"),
+        ("GPU_MAX_TEMP_C", "80"),
+        ("GPU_SHORT_TERM_UPTIME_THRESHOLD", "1"),
+        ("GPU_MEDIUM_TERM_UPTIME_THRESHOLD", "2"),
+        ("GPU_LONG_TERM_UPTIME_THRESHOLD", "3.5"),
+    ])
+    .unwrap()
+    .limits;
+    assert_eq!((limits.expected_gpus, limits.max_temp_c), (Some(2), Some(80)));
+    assert_eq!((limits.min_vram_bytes, limits.uptime_percent), (Some(23_500_000_000), [1.0, 2.0, 3.5]));
+}
+
+#[test]
 fn a_wrong_value_names_the_variable_the_value_and_what_is_valid() {
     #[track_caller]
     fn check(name: &str, value: &str, valid: &str) {

@@ -154,6 +154,7 @@ fn minutes_are_means_and_gaps_are_null() {
     let gpu = |celsius: Option<u32>| Gpu {
         uuid: Some("a".into()),
         temperature_c: celsius,
+        power_mw: celsius.map(|_| 63_200),
         vram_used_bytes: Some(3 << 20),
         ..Gpu::default()
     };
@@ -164,12 +165,12 @@ fn minutes_are_means_and_gaps_are_null() {
     }
     let text = recent.answer(None, 1.0);
     assert!(
-        text.contains(r#""gpu":"a","temperature_c":[41.5,null,null,50.0],"power_w":[null,null,null,null]"#),
+        text.contains(r#""gpu":"a","temperature_c":[41.5,null,null,50.0],"power_w":[63.2,null,null,63.2]"#),
         "{text}"
     );
     assert!(text.contains(r#""vram_used_mb":[3.0,null,null,3.0]"#), "{text}");
     // An hour and no more: the oldest minute is dropped.
     recent.see(&[gpu(Some(60))], Duration::from_secs(60 * 60));
     let text = recent.answer(None, 1.0);
-    assert_eq!(text.matches("null").count(), 56 + 58 + 58 + 56, "{text}");
+    assert_eq!(text.matches("null").count(), 56 + 56 + 58 + 56, "{text}");
 }

@@ -49,7 +49,17 @@ impl<'a> Peer<'a> {
         timeouts.ok()?;
         let (deadline, read_timeout) = (Instant::now(), Duration::ZERO);
         let (requests, answers, table) = (gate.requests.loan(), gate.answers.loan(), &*gate.table);
-        Some(Self { stream, buffer: Vec::new(), used: 0, requests, answers, table, deadline, read_timeout, was_reset: false })
+        Some(Self {
+            stream,
+            buffer: Vec::new(),
+            used: 0,
+            requests,
+            answers,
+            table,
+            deadline,
+            read_timeout,
+            was_reset: false,
+        })
     }
 
     /// Reads more into the buffer; the number of bytes, 0 at the end.

@@ -40,3 +40,10 @@ fn read_all(from: impl Read) -> Result<String, String> {
     }
     Ok(text)
 }
+
+#[test]
+fn a_text_that_is_too_large_is_refused_and_not_cut() {
+    let text = |length: u64| read_all(io::repeat(b'x').take(length));
+    assert_eq!(text(MAX_BYTES).map(|text| text.len() as u64), Ok(MAX_BYTES));
+    assert_eq!(text(MAX_BYTES + 1), Err(format!("it is larger than {MAX_BYTES} bytes")));
+}

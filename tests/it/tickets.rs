@@ -124,7 +124,6 @@ fn a_final_answer_ends_it_and_everything_else_is_retried() {
         ("refused", vec![Behavior::Say(400)], "refused", 0),
         ("busy", vec![Behavior::Say(429), Behavior::Say(404), Behavior::Judge], "accepted", 2),
         ("moved", vec![Behavior::Say(307), Behavior::Say(402)], "refused", 1),
-        // A proxy that takes no long header, or has a login page.
         ("proxied", vec![Behavior::WebPage(400), Behavior::WebPage(200), Behavior::Judge], "accepted", 2),
         // A server that hangs up may have taken it.
         ("unclear", vec![Behavior::HangUp, Behavior::Say(400)], "unclear", 1),

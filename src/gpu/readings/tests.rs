@@ -157,3 +157,53 @@ fn every_reading_goes_over_the_wire_and_into_the_report() {
         serde_json::from_str(&serde_json::to_string(&Shown(&Gpu::default())).unwrap()).unwrap();
     assert!(unknown.len() == READINGS.len() && unknown.values().all(Value::is_null), "{unknown:?}");
 }
+
+/// Series that share a family differ in their labels alone.
+#[test]
+fn each_label_has_its_own_reading() {
+    let gpu = Gpu {
+        pcie_width: Some(8),
+        pcie_width_max: Some(16),
+        pcie_generation: Some(3),
+        pcie_generation_max: Some(4),
+        graphics_clock_mhz: Some(2),
+        memory_clock_mhz: Some(9),
+        temperature_slowdown_c: Some(93),
+        temperature_shutdown_c: Some(98),
+        temperature_max_c: Some(87),
+        hotspot_temperature_slowdown_c: Some(110),
+        memory_temperature_max_c: Some(105),
+        pcie_sent_mib_per_second: Some(1.0),
+        pcie_received_mib_per_second: Some(2.0),
+        ecc_uncorrected_volatile: Some(5),
+        ecc_uncorrected_aggregate: Some(7),
+        ..Gpu::default()
+    };
+    let series = families().into_iter().filter(|(family, _)| family.labels.len() > 1).flat_map(|(family, series)| {
+        let samples = series.iter().flat_map(|(reading, metric)| metric.samples(reading, &gpu)).collect::<Vec<_>>();
+        let short = family.name.trim_start_matches("agent_net_gpu_");
+        samples.into_iter().map(move |(labels, value)| format!("{short} {} {value}", labels.join(" ")))
+    });
+    let mut series: Vec<String> = series.collect();
+    series.sort();
+    assert_eq!(
+        series,
+        [
+            "clock_hertz graphics 2000000",
+            "clock_hertz memory 9000000",
+            "ecc_errors uncorrected aggregate 7",
+            "ecc_errors uncorrected volatile 5",
+            "pcie_bytes_per_second received 2097152",
+            "pcie_bytes_per_second sent 1048576",
+            "pcie_link_generation current 3",
+            "pcie_link_generation max 4",
+            "pcie_link_width current 8",
+            "pcie_link_width max 16",
+            "temperature_threshold_celsius hotspot_slowdown 110",
+            "temperature_threshold_celsius max 87",
+            "temperature_threshold_celsius memory_max 105",
+            "temperature_threshold_celsius shutdown 98",
+            "temperature_threshold_celsius slowdown 93",
+        ]
+    );
+}
