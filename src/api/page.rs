@@ -6,9 +6,9 @@ use crate::http::reply::Reply;
 /// Compressed by build.rs.
 pub(crate) const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/status.html.gz"));
 /// Changes with the page. A test checks these three, and writes them with AGENT_NET_WRITE=1.
-const ETAG: &str = "\"lyubA8f5LU2jrHHdl7UMs20119Vu8iwFyf4VZxYkGCY=\"";
+const ETAG: &str = "\"vH29robxdASYDngGZaUMZI5M4Z8yofGrIMkZybg0c20=\"";
 const STYLE: &str = "Yd6LIxVjgUlcErEq9DQLIT5VJowrC2vPoY+b5d7Tr90=";
-const SCRIPT: &str = "B+hLDceX8siM3b+JP1SK2ix+xOPrmUCI4VhaQ+v7ueU=";
+const SCRIPT: &str = "LHAbxJt3rxGrTLzzgrs4SqiZ1R3l23AwwJjgtBII/24=";
 
 /// The answer; without the page where the browser has it.
 pub(crate) fn reply(if_none_match: Option<&str>) -> Reply {

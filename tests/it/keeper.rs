@@ -242,6 +242,9 @@ fn several_models_are_kept_each_by_itself() {
     let reasons = report["health"]["reasons"].as_array().unwrap();
     let reason = reasons.iter().find(|r| r["code"] == "MODEL_NOT_LOADED").unwrap();
     assert_eq!((&reason["message"], &reason["severity"]), (&json!("Model b:1 is not loaded"), &json!("degraded")));
+    fake.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
+    let both = "Models missing: a:1 is not loaded, b:1 is not loaded";
+    worker.report_when(both, |report| report["health"]["reasons"].to_string().contains(both));
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub fn rendered(addr: SocketAddr, name: &str) -> Option<String> {
 #[test]
 fn a_browser_shows_the_current_state() {
     let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpus=2\ngpu1.temperature=95"));
-    let worker = start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc")]);
+    let worker = start(&ollama, &nvml, &[("CAPABILITY_NAME", "agent-net-nyc"), ("MODEL", "none:1")]);
     worker.report_when("a hot GPU", |report| report["health"]["verdict"] == "degraded");
     for (agent, status) in [("a", 200), ("", 400), ("b", 200)] {
         assert_eq!(worker.post("/agent-net", &job(agent)).status, status);
@@ -91,6 +91,7 @@ fn a_browser_shows_the_current_state() {
         "degraded TEMP_HIGH",
         "What to do: ",
         r#"<a href="codes#TEMP_HIGH">about TEMP_HIGH</a>"#,
+        "<code>model_keeper</code> in GET /gpu",
         "<h3>Fake RTX 0</h3>",
         "<h3>Fake RTX 1</h3>",
         "95 °C",

@@ -97,7 +97,8 @@ fn wanted_models(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     });
     let missing: Vec<String> = missing.collect();
     if !missing.is_empty() {
-        let message = format!("{} {}", if missing.len() == 1 { "Model" } else { "Models" }, missing.join(", "));
+        let what = if missing.len() == 1 { "Model" } else { "Models missing:" };
+        let message = format!("{what} {}", missing.join(", "));
         let action = if cloud {
             "Remove cloud models from MODEL: they are neither pulled nor loaded. For others, see `model_keeper` in GET /gpu."
         } else {
