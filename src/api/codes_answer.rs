@@ -28,10 +28,11 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;mar
 color:#1b1f23;background:#fff}h2{margin-top:2.5rem}h3{margin-bottom:0;font-family:ui-monospace,monospace}\
 h3 a{color:inherit;text-decoration:none}:target{background:#fff3b0}dl{margin:0}dt{float:left;clear:left;width:6rem;\
 color:#57606a}dd{margin:0 0 0 6rem}code{background:#8883;padding:0 .2em}\
-@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}:target{background:#4d4000}dt{color:#8d96a0}}";
+@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}a{color:#7ba4f4}\
+:target{background:#4d4000}dt{color:#8d96a0}}";
 
 /// Of [`STYLE`].
-const STYLE_HASH: &str = "DRXS3ZVYfSKYVUDx+AYAjZxBnvARrxHyFfmXjvYSzCA=";
+const STYLE_HASH: &str = "UJUFS/Dzkv5W2FIekiXyfafwwMxkwfdoq6OJqiRQ3hA=";
 
 /// The page for browsers.
 static HTML: LazyLock<String> = LazyLock::new(html);
@@ -39,8 +40,8 @@ static HTML: LazyLock<String> = LazyLock::new(html);
 fn html() -> String {
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>Reason codes - agent-net</title><style>{STYLE}</style></head>\n<body>\
-         <h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p>{N}</p>\n<p><a href=\"./\">Status page</a></p>\n"
+         content=\"width=device-width\"><title>Reason codes - agent-net</title><style>{STYLE}</style></head>\n\
+         <body><main><h1>Reason codes</h1>\n<p>{ORDER}</p>\n<p>{N}</p>\n<p><a href=\"./\">Status page</a></p>\n"
     );
     for group in Group::ALL {
         html.push_str(&format!("<h2>{}</h2>\n", group.name()));
@@ -59,7 +60,7 @@ fn html() -> String {
             html.push_str("</dl>\n");
         }
     }
-    html + "</body></html>\n"
+    html + "</main></body></html>\n"
 }
 
 /// HTML where the client accepts it.
@@ -86,6 +87,8 @@ fn both_answers_have_every_code() {
         assert!(html.contains(&format!("<h3 id=\"{}\">", entry.name)), "{}", entry.name);
     }
     // Behind a proxy the status page need not be at the root.
+    // A screen reader skips to it.
+    assert!(html.contains("<main><h1>") && html.ends_with("</main></body></html>\n"));
     assert!(!html.contains("href=\"/") && html.contains("href=\"./\""));
     assert!(html.contains("<code>nvidia-smi -i N -r</code>") && html.contains(ORDER) && !html.contains('`'));
     let page = reply(Some("text/html"));
