@@ -416,6 +416,10 @@ docker_down() {
     *agent-net* | *ollama*)
         # Compose cannot remove a network that others use.
         if [ -n "$others" ]; then remove="rm -s -f"; else remove=down; fi
+        case " $others" in
+        # After SIGTERM alone orchestrators would go on sending jobs to the held port, which no worker answers.
+        *" port "*) docker kill -s INT "$(worker_container)" >/dev/null 2>&1 || : ;;
+        esac
         # shellcheck disable=SC2086 # a list of words
         run_compose $remove || fail "Compose could not stop the containers"
         down=true

@@ -162,7 +162,6 @@ fn card(root: &Path, place: &str, driver: Option<&str>) -> std::path::PathBuf {
 fn bare(name: &str) -> std::path::PathBuf {
     let root = machine(name);
     fs::create_dir_all(root.join("proc/self")).unwrap();
-    fs::create_dir_all(root.join("proc/self")).unwrap();
     fs::write(root.join("proc/self/mountinfo"), "22 1 0:5 / /dev rw - devtmpfs udev rw\n").unwrap();
     root
 }

@@ -2,7 +2,7 @@
 //! Docker: `stack`, and `release_images` for the files of a release.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +24,7 @@ case "$*" in
 "image inspect missing"* | "image inspect "*/*) exit 1 ;;
 "image inspect "*) echo sha256:new ;;
 "compose -p"*" up "*) echo "commit=$AGENT_NET_COMMIT image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit "${UP:-1}" ;;
-"compose -p"*" rm "* | "compose -p"*" down"* | "pull "* | "tag "*) echo "$*" >>"$CALLS" ;;
+"compose -p"*" rm "* | "compose -p"*" down"* | "pull "* | "tag "* | "kill "*) echo "$*" >>"$CALLS" ;;
 esac
 exit 0
 "#;
@@ -69,8 +69,24 @@ impl Drop for FakeDocker {
     }
 }
 
+/// With files as in a clone, but not of this one: a worker may run in it, and its compose/.env may have settings.
 fn up(args: &[&str], settings: &[(&str, &str)]) -> (i32, String, String, String) {
-    FakeDocker::new().up(Path::new(env!("CARGO_MANIFEST_DIR")), args, settings)
+    let (clone, home) = (Path::new(env!("CARGO_MANIFEST_DIR")), harness::folder(&unique("clone")));
+    for folder in ["scripts", "compose"] {
+        fs::create_dir(home.join(folder)).unwrap();
+        for file in fs::read_dir(clone.join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|ending| ending == "sh" || ending == "yaml") {
+                fs::copy(&file, home.join(folder).join(file.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    fs::write(home.join("Cargo.toml"), "").unwrap();
+    if clone.join(".git").exists() {
+        symlink(clone.join(".git"), home.join(".git")).unwrap();
+    }
+    let ran = FakeDocker::new().up(&home, args, settings);
+    fs::remove_dir_all(home).unwrap();
+    ran
 }
 
 #[test]
@@ -146,6 +162,10 @@ fn down_leaves_what_other_files_started() {
     let (code, _, err, calls) = up(&["--down"], &[("SERVICES", "agent-net\nollama\n")]);
     assert!(code == 0 && !err.contains("left running"), "{err}");
     assert_eq!(calls, "compose -p agent-net -f compose/compose.yaml down\n");
+    // With a held port SIGTERM keeps the registrations, and no worker would answer the jobs.
+    let (code, _, err, calls) = up(&["--down"], &[("SERVICES", "agent-net\nollama\nport\n"), ("RUNNING", "c0ffee")]);
+    assert!(code == 0 && err.contains("left running: port"), "{err}");
+    assert_eq!(calls, "kill -s INT c0ffee\ncompose -p agent-net -f compose/compose.yaml rm -s -f\n");
     let (code, _, err, calls) = up(&["--down"], &[]);
     assert!(code == 0 && err.contains("nothing was running") && calls.is_empty(), "{err}{calls}");
 }

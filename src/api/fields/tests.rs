@@ -18,6 +18,9 @@ fn meaning(schema: &Value, all: &Value) -> String {
     if (1..10).contains(&words.len()) {
         return format!("One of: {}.", words.join(", "));
     }
+    if let Some(word) = schema["const"].as_str() {
+        return format!("`{word}`.");
+    }
     if let Some(text) = schema["description"].as_str() {
         return text.split_whitespace().collect::<Vec<_>>().join(" ");
     }
