@@ -45,7 +45,7 @@ pub(super) fn serve(
     (entry, mut fresh): (&Entry, Option<Permit>),
     crowded: bool,
 ) {
-    let Some(mut peer) = Peer::new(stream, gate) else { return };
+    let Some(mut peer) = Peer::new(stream, gate, Some(entry)) else { return };
     let mut wait = if crowded { HEAD_DEADLINE_CROWDED } else { HEAD_DEADLINE };
     let mut answered_job = false;
     loop {
@@ -73,7 +73,7 @@ pub(super) fn serve(
 
 /// Says that there is no room.
 pub(super) fn turn_away(stream: Arc<TcpStream>, gate: &Gate) {
-    let Some(mut peer) = Peer::new(stream, gate) else { return };
+    let Some(mut peer) = Peer::new(stream, gate, None) else { return };
     peer.deadline = Instant::now() + HEAD_DEADLINE_CROWDED;
     if !begins(&mut peer) {
         return;

@@ -184,6 +184,11 @@ impl Entry {
         self.state.now.store(NEW, Ordering::Release);
     }
 
+    /// It waits for the worker, and not the worker for it.
+    pub(super) fn delay(&self) {
+        self.state.since.store(self.table.now(), Ordering::Release);
+    }
+
     /// A whole request has come. False: too late, the connection is being closed.
     pub(super) fn begin(&self) -> bool {
         let busy = |state: u8| (state != LEAVING).then_some(BUSY);

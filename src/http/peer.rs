@@ -10,7 +10,7 @@ use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
 use super::budget::Loan;
-use super::connections::{ConnectionTable, LONG_GRACE};
+use super::connections::{ConnectionTable, Entry, LONG_GRACE};
 use super::gate::Gate;
 use super::head::MAX_HEAD;
 
@@ -34,7 +34,7 @@ pub(super) struct Peer<'a> {
     /// For its buffer and a body, and for an answer.
     requests: Loan<'a>,
     answers: Loan<'a>,
-    table: &'a ConnectionTable,
+    wait: Wait<'a>,
     pub(super) deadline: Instant,
     /// The kernel's, as it was last set.
     read_timeout: Duration,
@@ -43,19 +43,20 @@ pub(super) struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    /// None: it has gone already.
-    pub(super) fn new(stream: Arc<TcpStream>, gate: &'a Gate) -> Option<Self> {
+    /// `entry`: its place in the table; None: it is turned away. None is returned where it has gone already.
+    pub(super) fn new(stream: Arc<TcpStream>, gate: &'a Gate, entry: Option<&'a Entry>) -> Option<Self> {
         let timeouts = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_DEADLINE)));
         timeouts.ok()?;
         let (deadline, read_timeout) = (Instant::now(), Duration::ZERO);
-        let (requests, answers, table) = (gate.requests.loan(), gate.answers.loan(), &*gate.table);
+        let (requests, answers) = (gate.requests.loan(), gate.answers.loan());
+        let wait = Wait { table: &gate.table, entry };
         Some(Self {
             stream,
             buffer: Vec::new(),
             used: 0,
             requests,
             answers,
-            table,
+            wait,
             deadline,
             read_timeout,
             was_reset: false,
@@ -72,7 +73,7 @@ impl<'a> Peer<'a> {
         let (length, capacity) = (self.buffer.len(), self.buffer.capacity());
         if capacity - length < ROOM {
             let larger = (capacity * 2).clamp(BUFFER, MAX_BUFFER).max(length + ROOM);
-            if !hold(&mut self.requests, self.table, larger) {
+            if !self.wait.hold(&mut self.requests, larger) {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             self.buffer.reserve_exact(larger - length);
@@ -110,13 +111,13 @@ impl<'a> Peer<'a> {
     /// It holds `more` beside its buffer. False: the budget is spent.
     #[must_use]
     pub(super) fn hold(&mut self, more: usize) -> bool {
-        hold(&mut self.requests, self.table, self.buffer.capacity() + more)
+        self.wait.hold(&mut self.requests, self.buffer.capacity() + more)
     }
 
     /// It holds an answer of that many bytes. False: the budget is spent.
     #[must_use]
     pub(super) fn hold_answer(&mut self, bytes: usize) -> bool {
-        hold(&mut self.answers, self.table, bytes)
+        self.wait.hold(&mut self.answers, bytes)
     }
 
     /// Between two requests: gives back what a large one has taken.
@@ -193,16 +194,28 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// Holds `bytes` of a budget. Where that is not left, connections that are slow to send or do not read are closed, and what
-/// they held is waited for: strangers must not cost an honest client its answer. False: the budget is spent.
-fn hold(loan: &mut Loan<'_>, table: &ConnectionTable, bytes: usize) -> bool {
-    let until = Instant::now() + MEMORY_TIMEOUT;
-    while !loan.hold(bytes) {
-        if Instant::now() >= until {
-            return false;
+/// A connection's wait for memory.
+struct Wait<'a> {
+    table: &'a ConnectionTable,
+    entry: Option<&'a Entry>,
+}
+
+impl Wait<'_> {
+    /// Holds `bytes` of a budget. Where that is not left, connections that are slow to send or do not read are closed, and
+    /// what they held is waited for: strangers must not cost an honest client its answer. False: the budget is spent.
+    fn hold(&self, loan: &mut Loan<'_>, bytes: usize) -> bool {
+        let until = Instant::now() + MEMORY_TIMEOUT;
+        while !loan.hold(bytes) {
+            // Also before the refusal, which is to be read.
+            if let Some(entry) = self.entry {
+                entry.delay();
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            self.table.close_useless(LONG_GRACE);
+            thread::sleep(MEMORY_INTERVAL);
         }
-        table.close_useless(LONG_GRACE);
-        thread::sleep(MEMORY_INTERVAL);
+        true
     }
-    true
 }

@@ -137,6 +137,33 @@ fn a_thousand_large_requests_that_never_end_keep_within_it_and_others_are_served
     scene.check_memory();
 }
 
+/// It must not be closed as one that is slow to send: those who hold all of it have been answered once, and stay.
+#[test]
+fn who_waits_for_memory_in_vain_is_told_so() {
+    let scene = Scene::new("spent");
+    if scene.group.is_none() {
+        // Without a limit there is too much of it.
+        return;
+    }
+    let large = format!("{{\"agent_id\":\"a\",\"more\":\"{}\"}}", "a".repeat(60_000));
+    let whole = bytes("POST", "/gpu-check", &large);
+    let part = &whole[..whole.len() - 1];
+    let _crowd: Vec<Connection> = (0..100)
+        .map(|_| {
+            let mut connection = Connection::open(scene.worker.addr);
+            connection.send(&bytes("POST", "/gpu-check", &job("a"))).unwrap();
+            assert_eq!(connection.answer().unwrap().status, 200);
+            let _ = connection.send(part);
+            connection
+        })
+        .collect();
+    wait_for("no memory to be left", || {
+        let mut connection = Connection::open(scene.worker.addr);
+        connection.send(&whole).unwrap();
+        (connection.answer().expect("an answer").status == 503).then_some(())
+    });
+}
+
 fn many_models(count: usize) -> Answer {
     let model = |number| {
         let digest = format!("{number:064x}");
