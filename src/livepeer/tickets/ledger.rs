@@ -191,8 +191,9 @@ impl Ledger {
     /// A payment must be sent again, found at `at` in Unix seconds. `arrived`: it may have arrived without an answer.
     pub(crate) fn failed(&mut self, id: &Hash, at: f64, tries: u32, arrived: bool) {
         if let Some(waiting) = self.find(id) {
-            // It came before the clock was set, or while that was ahead: its lifetime begins now.
-            if at > CLOCK_UNSET_BEFORE && !(CLOCK_UNSET_BEFORE..=at).contains(&waiting.at) {
+            // It came before the clock was set: its lifetime begins now. It never begins earlier: a clock that is behind for
+            // a moment, as after a start without a battery, would let it expire once that is set.
+            if at > CLOCK_UNSET_BEFORE && waiting.at < CLOCK_UNSET_BEFORE {
                 waiting.at = at;
             }
             waiting.tries = tries;
