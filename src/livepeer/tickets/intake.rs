@@ -274,10 +274,11 @@ impl TicketIntake {
                     self.end(&due.id, Ended { id, at: unix_now(), result, status, message });
                     return Ok(());
                 }
-                None if text::is_web_page(&answer) => {
+                // A proxy's page of a status of 500 and more says only that the orchestrator is down.
+                None if status < 500 && text::is_web_page(&answer) => {
                     let why =
                         format!("a web page (HTML) came with {status}: check the URL, and the proxy in front of it");
-                    (why, status >= 500)
+                    (why, false)
                 }
                 None => (format!("it answered {status}"), status >= 500),
             },
