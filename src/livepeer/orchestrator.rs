@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::io::Read;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -277,9 +278,12 @@ fn no_answer(why: &ureq::Error) -> RegisterError {
     }
 }
 
+/// The start of an answer: a page in its place may be long.
 fn text_of(reply: &mut ureq::http::Response<ureq::Body>) -> Result<String, RegisterError> {
-    let text = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string();
-    text.map_err(|why| no_answer(&why))
+    let mut start = Vec::new();
+    let read = reply.body_mut().as_reader().take(MAX_BODY).read_to_end(&mut start);
+    read.map_err(|why| no_answer(&ureq::Error::from(why)))?;
+    Ok(String::from_utf8_lossy(&start).into_owned())
 }
 
 /// Three different mistakes are a 400: only the text distinguishes them. `secret`: what was sent.

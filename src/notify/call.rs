@@ -1,6 +1,7 @@
 //! One request to a webhook or a push monitor. Its URL is a secret: errors name only the host.
 
 use std::fmt;
+use std::io::Read;
 use std::time::Duration;
 
 use ureq::Agent;
@@ -89,7 +90,8 @@ impl Caller {
         let retry_after = reply.headers().get("Retry-After").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let status = reply.status().as_u16();
         // The status counts, even where the body is endless or breaks off.
-        let body = reply.body_mut().with_config().limit(MAX_BODY).lossy_utf8(true).read_to_string().unwrap_or_default();
-        Ok(Answer { status, retry_after, body })
+        let mut start = Vec::new();
+        let _ = reply.body_mut().as_reader().take(MAX_BODY).read_to_end(&mut start);
+        Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&start).into_owned() })
     }
 }

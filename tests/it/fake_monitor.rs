@@ -115,11 +115,13 @@ fn serve(stream: &TcpStream, state: &State) -> Option<()> {
     lock(&state.calls).push(target.to_owned());
     let mood = lock(&state.mood).unwrap_or(Mood::Ordinary);
     let mut out = stream;
+    // Its scripts are in it.
+    let page = format!("<!DOCTYPE html>\n<html lang=\"en\"><title>Uptime Kuma</title>{}</html>", "<br>".repeat(25_000));
     let (status, kind, body) = match mood {
         Mood::Ordinary => answer(method, target),
         Mood::Status(status) => (status, "text/html", "<h1>a proxy's page</h1>"),
         Mood::Paused(status) => (status, "application/json", NOT_ACTIVE),
-        Mood::Page => (200, "text/html", "<!DOCTYPE html>\n<html lang=\"en\"><title>Uptime Kuma</title></html>"),
+        Mood::Page => (200, "text/html", page.as_str()),
         Mood::Redirects => {
             let head = "HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n";
             return out.write_all(head.as_bytes()).ok();

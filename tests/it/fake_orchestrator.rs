@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -347,7 +347,12 @@ fn recorded(behavior: Behavior, request: &Request) -> Option<&'static [u8]> {
             b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         }
         Behavior::WebPage => {
-            b"HTTP/1.1 200 OK\r\nContent-Length: 26\r\nConnection: close\r\n\r\n<!DOCTYPE html><h1>Sign in"
+            // Its scripts are in it.
+            static PAGE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+                let page = format!("<!DOCTYPE html><h1>Sign in{}", "<br>".repeat(25_000));
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}", page.len()).into()
+            });
+            &PAGE
         }
         Behavior::Slow => unreachable!("it was slow already"),
         Behavior::Garbage => b"\x15\x03\x01\x00\x02\x02\x50 this is not HTTP\r\n\r\n",
