@@ -139,7 +139,7 @@ fn a_thousand_large_requests_that_never_end_keep_within_it_and_others_are_served
 
 /// It must not be closed as one that is slow to send: those who hold all of it have been answered once, and stay.
 #[test]
-fn who_waits_for_memory_in_vain_is_told_so() {
+fn who_waits_for_memory_in_vain_gets_a_503() {
     let scene = Scene::new("spent");
     if scene.group.is_none() {
         // Without a limit there is too much of it.
