@@ -22,8 +22,8 @@ const MAX_BUFFER: usize = MAX_HEAD + BUFFER;
 /// Room for a read.
 const ROOM: usize = 1024;
 const LINGER_BYTES: u64 = 1 << 30;
-/// For memory that connections of no use hold: several times their grace.
-const MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
+/// For memory that connections of no use hold: twice their grace. A job may have waited 1.5 s for its turn, and has 2 s.
+const MEMORY_TIMEOUT: Duration = Duration::from_millis(500);
 const MEMORY_INTERVAL: Duration = Duration::from_millis(25);
 
 pub(super) struct Peer<'a> {
