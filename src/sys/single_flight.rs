@@ -25,16 +25,33 @@ impl<T: Clone> SingleFlight<T> {
     /// The answer of a call that began after this one: `call`, or that of another thread.
     pub(crate) fn call(&self, call: impl FnOnce() -> T) -> T {
         let before = self.begun.load(Ordering::Acquire);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let waits = Waits::count(&self.waiting);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         let (number, answer) = match newest.take() {
             Some((number, answer)) if number > before => (number, answer),
             _ => (self.begun.fetch_add(1, Ordering::AcqRel) + 1, call()),
         };
-        if self.waiting.fetch_sub(1, Ordering::AcqRel) > 1 {
+        drop(waits);
+        if self.waiting.load(Ordering::Acquire) > 0 {
             *newest = Some((number, answer.clone()));
         }
         answer
+    }
+}
+
+/// One thread that wants an answer, until this is dropped: a call may panic.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn count(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -70,7 +87,9 @@ mod tests {
             assert_eq!(first.join().unwrap(), 1);
             assert!(others.into_iter().all(|other| other.join().unwrap() == 2));
         });
+        let panics = std::panic::AssertUnwindSafe(|| flight.call(|| -> usize { panic!("as a test asks") }));
+        assert!(std::panic::catch_unwind(panics).is_err());
         assert_eq!(flight.call(next), 3, "nothing is kept");
-        assert!(flight.newest.lock().unwrap().is_none());
+        assert!(flight.newest.lock().unwrap_or_else(PoisonError::into_inner).is_none());
     }
 }
