@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 /// All connections, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct ConnectionTable {
@@ -95,6 +97,12 @@ impl Connection {
         self.state.now.load(Ordering::Acquire) == state
     }
 
+    /// The kernel takes no more for the client. Otherwise the thread may only wait for a processor.
+    fn is_full(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut [PollFd::new(&*self.stream, PollFlags::OUT)], Some(&at_once)), Ok(0))
+    }
+
     /// Closes the connection if it is in this state; its thread notices.
     fn close(&self, state: u8) -> bool {
         let closes = self.state.now.compare_exchange(state, LEAVING, Ordering::AcqRel, Ordering::Acquire).is_ok();
@@ -135,8 +143,8 @@ impl ConnectionTable {
     pub(super) fn close_useless(&self, grace: Duration) -> bool {
         let now = Duration::from_millis(self.now());
         let lasts = |one: &Connection| now.saturating_sub(one.since());
-        let is_useless =
-            |one: &Connection| lasts(one) >= grace && one.close(NEW) || lasts(one) >= STALLED && one.close(SENDING);
+        let stalls = |one: &Connection| one.is(SENDING) && lasts(one) >= STALLED && one.is_full();
+        let is_useless = |one: &Connection| lasts(one) >= grace && one.close(NEW) || stalls(one) && one.close(SENDING);
         self.lock().open.values().any(is_useless)
     }
 
