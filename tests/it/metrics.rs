@@ -138,8 +138,15 @@ fn report_text_and_metrics_agree() {
         "{GPUS}\ngpu3.handle=15\ngpu5.temperature=95\ngpu6.power=err:3\ngpu6.utilization=err:3\ngpu6.fans=err:3\n\
          gpu7.margin=-2\ngpu7.memory_temperature=70\ngpu7.nvlinks=1/1/0"
     ));
+    // All that changed is read, and the first second is counted: a ratio of nothing has no series.
     let wanted = ["GPU_LOST", "TEMP_HIGH"];
-    worker.report_when("one lost, one hot", |r| wanted.iter().all(|code| codes(r).contains(code)));
+    worker.report_when("one lost, one hot, all read again, uptime", |r| {
+        let slow = [("temperature_margin_c", -2), ("memory_temperature_c", 70), ("nvlinks_active", 2)];
+        wanted.iter().all(|code| codes(r).contains(code))
+            && slow.iter().all(|(field, value)| r["gpus"][7][field] == *value)
+            && ["power_w", "utilization_percent"].iter().all(|field| r["gpus"][6][field].is_null())
+            && r["uptime"]["1h"].is_number()
+    });
     let report = worker.get("/gpu").json();
     let text = worker.get("/gpu?format=text");
     let text: BTreeMap<&str, &str> = text.text().lines().map(|line| line.split_once('=').unwrap()).collect();
