@@ -126,8 +126,8 @@ fn a_driver_that_hangs_in_these_calls_keeps_only_its_own_gpu() {
 fn a_late_answer_is_not_taken_for_the_next_ask() {
     let nvml = FakeNvml::new("");
     let mut helper = Helper::start(&nvml);
-    // Longer than a GPU has to answer.
-    let late = helper.activity(&nvml, BEFORE, "gpu0.samples=sleep:4000");
+    // Longer than a GPU has to answer, with time left for the next ask.
+    let late = helper.activity(&nvml, BEFORE, "gpu0.samples=sleep:10000");
     assert_eq!(late["gpus"][0]["error"]["kind"], "slow");
     nvml.set("gpu0.samples=2400:7");
     // This mark is not set, because the GPU is still being read.
@@ -175,11 +175,14 @@ fn a_driver_that_hangs_in_these_calls_is_not_asked_again() {
     let [library, settings] = nvml.settings();
     let worker = probes(&fake, &[library, settings, ("EXPECTED_GPUS", "1")]);
     let reinits = || metric(&worker, "agent_net_nvml_reinits_total");
-    wait_for("another helper", || (reinits() == Some(1.0)).then_some(()));
+    // It is slow once; on a busy machine more than one new helper may be tried until it answers.
+    wait_for("another helper", || reinits().filter(|count| *count >= 1.0));
+    worker.report_when("verdict ok", |report| gpus::is_ok(report) && report["gpus"][0]["temperature_c"].is_u64());
+    let before = reinits();
     let probed = || metric(&worker, &format!("agent_net_model_probes_total{{model=\"{MODEL}\",result=\"ok\"}}"));
     let enough = probed().unwrap_or(0.0) + 5.0;
     wait_for("more probes", || probed().filter(|count| *count >= enough));
     let report = worker.report_when("verdict ok", gpus::is_ok);
     assert_eq!(probe_of(&report)["gpu_utilization_percent"], Value::Null);
-    assert_eq!((reinits(), worker.log().matches("it is not asked what its GPUs did").count()), (Some(1.0), 1));
+    assert_eq!((reinits(), worker.log().matches("it is not asked what its GPUs did").count()), (before, 1));
 }

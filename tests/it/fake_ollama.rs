@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use crate::dates::http_date;
-use crate::harness::lock;
+use crate::harness::{lock, wait_for};
 use crate::request::Request;
 use crate::scheduler::Scheduler;
 use crate::scheduler::client::Client;
@@ -51,6 +51,16 @@ pub enum Answer {
     By(Arc<Scheduler>),
 }
 
+/// Where a stream waits until a test opens it.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub fn open(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A step of a stream.
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -58,6 +68,8 @@ pub enum Step {
     Line(String),
     /// Milliseconds.
     Pause(u64),
+    /// Until a test has seen what it wants to see.
+    Gate(Gate),
     /// Bytes as they are, in a chunk of their own.
     Bytes(Vec<u8>),
     /// From now on this path answers so.
@@ -168,7 +180,8 @@ impl FakeOllama {
     pub fn start(&mut self) {
         self.stop();
         self.state.stopping.store(false, Ordering::SeqCst);
-        let listener = TcpListener::bind(self.addr).expect("the port is free");
+        // A connection that has got the port meanwhile leaves it again.
+        let listener = wait_for("the port", || TcpListener::bind(self.addr).ok());
         self.addr = listener.local_addr().expect("an address");
         let state = Arc::clone(&self.state);
         self.acceptor = Some(thread::spawn(move || {
@@ -280,6 +293,7 @@ fn stream_steps(mut out: &TcpStream, reader: &mut impl Read, state: &State, step
             Step::Line(line) => out.write_all(&chunk(format!("{line}\n").as_bytes()))?,
             Step::Bytes(bytes) => out.write_all(&chunk(&bytes))?,
             Step::Pause(millis) => thread::sleep(Duration::from_millis(millis)),
+            Step::Gate(gate) => wait_for("the gate", || gate.0.load(Ordering::SeqCst).then_some(())),
             Step::Set(path, answer) => {
                 lock(&state.answers).insert(path.to_owned(), answer);
             }

@@ -39,8 +39,13 @@ fn a_driver_that_starts_slowly_is_unknown_and_comes_up() {
     assert!(before.iter().all(|(verdict, _)| verdict == "unknown"), "{seen:?}");
     assert!(before.iter().any(|(_, codes)| codes == "DRIVER_STARTING") && last.1.is_empty(), "{seen:?}");
     let log = worker.log();
-    assert!(log.contains("DRIVER_STARTING") && log.contains("has been starting for 2 s"), "{log}");
-    assert!(log.contains("took 6 s to start") && log.contains("persistence mode"), "{log}");
+    // It took 6 s, and the machine may have taken some more.
+    let seconds = |before: &str| -> u64 {
+        let (_, rest) = log.split_once(before).unwrap_or_else(|| panic!("{before}: {log}"));
+        rest.split_once(" s").unwrap().0.parse().unwrap()
+    };
+    assert!(log.contains("DRIVER_STARTING") && seconds("has been starting for ") >= 2, "{log}");
+    assert!(seconds("driver took ") >= 6 && log.contains(" s to start") && log.contains("persistence mode"), "{log}");
     assert!(!log.contains("DRIVER_STUCK") && worker.helpers().len() == 1, "{log}");
     // A driver that starts was not down.
     let uptime: Value = worker.get("/uptime").json();

@@ -24,7 +24,7 @@ use crate::programs;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The orchestrator's limit for idle connections.
 const IDLE: Duration = Duration::from_secs(60);
-const MOST_JOBS: usize = 600;
+const MOST_JOBS: usize = 3000;
 const MOST_EAGER: usize = 50_000;
 /// The machine has other tests to run.
 const BREATH: Duration = Duration::from_millis(5);

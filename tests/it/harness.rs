@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid};
@@ -18,10 +18,15 @@ use crate::programs;
 /// How long a test waits for what must happen at some time. Generous: the machine may be busy.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the last lines of a program that has ended may be on their way, where another process holds their pipe.
+const LAST_LINES: Duration = Duration::from_secs(10);
+
 /// A running worker; killed on drop.
 pub struct Worker {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Reads the log.
+    reader: JoinHandle<()>,
     /// The values of its settings that must never be shown.
     secrets: Vec<String>,
     pub addr: SocketAddr,
@@ -91,13 +96,13 @@ impl Worker {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("agent-net starts");
-        let log = lines_of(child.stderr.take().expect("stderr is piped"));
+        let (log, reader) = read_lines(child.stderr.take().expect("stderr is piped"));
         let is_secret = |name: &str| {
             matches!(name, "HEARTBEAT_URL" | "NOTIFY_URL" | "OLLAMA_TOKEN" | "ORCH_SECRET" | "WORKER_TOKEN")
         };
         let secrets = settings.iter().filter(|(name, value)| is_secret(name) && !value.is_empty());
         let secrets = secrets.map(|(_, value)| (*value).to_owned()).collect();
-        let mut worker = Self { child, log, secrets, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut worker = Self { child, log, reader, secrets, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
         worker.addr = wait_for("the line `listening on http://ADDR`", || {
             if let Ok(Some(status)) = worker.child.try_wait() {
                 panic!("agent-net ended with {status}:\n{}", worker.log());
@@ -124,8 +129,11 @@ impl Worker {
     /// Waits for its end; the whole log comes with it.
     pub fn wait(mut self) -> (ExitStatus, String) {
         let status = wait_for("the worker's end", || self.child.try_wait().expect("it is our child"));
-        // The reader of stderr may be a line behind.
-        thread::sleep(Duration::from_millis(50));
+        // Its last lines may be on their way. A process that it left behind would hold its stderr open.
+        let end = Instant::now() + LAST_LINES;
+        while !self.reader.is_finished() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+        }
         (status, self.log())
     }
 
@@ -203,9 +211,14 @@ impl Drop for Worker {
 
 /// What a program writes, line by line.
 pub fn lines_of(output: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    read_lines(output).0
+}
+
+/// The same, and the thread that reads until all writers are gone.
+fn read_lines(output: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let log = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&log);
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         let mut output = BufReader::new(output);
         let mut line = Vec::new();
         while output.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
@@ -213,13 +226,20 @@ pub fn lines_of(output: impl Read + Send + 'static) -> Arc<Mutex<String>> {
             line.clear();
         }
     });
-    log
+    (log, reader)
 }
 
 /// The codes of a report's reasons.
 pub fn codes(report: &Value) -> Vec<&str> {
     let reasons = report["health"]["reasons"].as_array().expect("reasons are a list");
     reasons.iter().map(|r| r["code"].as_str().expect("a code is text")).collect()
+}
+
+/// The machine stood still for seconds: the last sample is old, or a call that returns at once took long. No test of this
+/// is about that, and a look later it is over.
+pub fn stood_still(report: &Value) -> bool {
+    let codes = codes(report);
+    !codes.is_empty() && codes.iter().all(|code| matches!(*code, "STALE" | "GPU_SLOW"))
 }
 
 pub fn verdict(report: &Value) -> &str {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::fake_ollama::{Answer, Step, VERSION};
+use crate::fake_ollama::{Answer, Gate, Step, VERSION};
 use crate::harness::{codes, wait_for};
 use crate::model_store::{
     EMPTY, GB, MODEL, becomes, empty, held, json_answer, keeps, layer, loads, metric, pulled, pulls, row, with_model,
@@ -16,8 +16,9 @@ use crate::model_store::{
 #[test]
 fn a_missing_model_is_pulled_loaded_and_kept() {
     let fake = empty();
+    let gate = Gate::default();
     let slow = [
-        vec![layer("aa", 14 * GB, 0), layer("aa", 14 * GB, 7 * GB), Step::Pause(1500)],
+        vec![layer("aa", 14 * GB, 0), layer("aa", 14 * GB, 7 * GB), Step::Gate(gate.clone())],
         vec![layer("aa", 14 * GB, 14 * GB), layer("bb", 206, 206)],
     ];
     fake.set("/api/pull", pulls(slow.concat()));
@@ -34,6 +35,7 @@ fn a_missing_model_is_pulled_loaded_and_kept() {
     let job = worker.post("/gpu-check", r#"{"agent_id":"a"}"#).json();
     assert_eq!(job["model_keeper"][0]["percent"], 50, "{job:#}");
 
+    gate.open();
     let kept = becomes(&worker, "loaded");
     for gone in ["percent", "completed_mb", "total_mb", "mb_per_second", "eta_seconds", "error"] {
         assert_eq!(kept[gone], Value::Null, "{gone}: {kept}");
@@ -188,9 +190,12 @@ fn an_ollama_that_is_away_or_goes_away_is_waited_for() {
     fake.stop();
     becomes(&worker, "waiting");
     // What it had is still there.
-    fake.set("/api/pull", pulls(vec![layer("aa", 14 * GB, 7 * GB), Step::Pause(500), layer("aa", 14 * GB, 14 * GB)]));
+    let gate = Gate::default();
+    let rest = vec![layer("aa", 14 * GB, 7 * GB), Step::Gate(gate.clone()), layer("aa", 14 * GB, 14 * GB)];
+    fake.set("/api/pull", pulls(rest));
     fake.start();
     wait_for("half of it at once", || Some(row(&worker)).filter(|row| row["percent"] == 50));
+    gate.open();
     becomes(&worker, "loaded");
 }
 

@@ -174,6 +174,9 @@ fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
     for url in ["http://127.0.0.1:9", &deaf_url, &hanging.url()] {
         let worker = start(&hanging, &[("ORCH_URL", url)]);
         assert_eq!(worker.report()["agent_id"], "demo-agent");
+        if url == hanging.url() {
+            hanging.wait_for(REGISTER, 1);
+        }
         let (status, log) = worker.stop();
         assert_eq!(status.code(), Some(0), "{log}");
     }
@@ -185,7 +188,8 @@ fn an_orchestrator_that_is_down_or_hangs_delays_no_job_and_no_stop() {
 fn a_second_signal_ends_it_immediately_unless_its_supervisor_stops_it_too() {
     let orchestrator = FakeOrchestrator::new(Behavior::Ok);
     let worker = start(&orchestrator, &[]);
-    orchestrator.wait_for(REGISTER, 1);
+    // Its answer is there, too.
+    wait_for("the log", || worker.log().contains("registered agent-net-nyc at").then_some(()));
     orchestrator.set(Behavior::Hang);
     worker.signal(Signal::INT);
     orchestrator.wait_for(UNREGISTER, 1);

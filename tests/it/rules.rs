@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::doctor::{machine, pipe};
-use crate::fake_ollama::{Answer, FakeOllama, PS, TAGS};
+use crate::fake_ollama::{Answer, FakeOllama, PS, TAGS, VERSION};
 use crate::gpus::{has, is_ok};
 use crate::harness::Worker;
 use crate::nvml::FakeNvml;
@@ -293,8 +293,12 @@ fn ollama_beside_the_gpu_is_raised_and_cleared() {
     let root = machine("rules-ollama");
     let mut scene = Scene::new(&root, "", &[]);
     scene.is_well();
-    scene.ollama.set_once("/api/version", Answer::Status(500, String::new()));
+    // One lost answer, and the next one takes its time, so that a look falls in between.
+    let late = Answer::Late(2500, Box::new(Answer::Json(VERSION.into())));
+    let once = Answer::Then(vec![("/api/version", late)], Box::new(Answer::Status(500, String::new())));
+    scene.ollama.set_once("/api/version", once);
     scene.says("OLLAMA_NO_ANSWER", "unknown");
+    scene.ollama.set("/api/version", Answer::Json(VERSION.into()));
     scene.is_well();
     scene.ollama.stop();
     scene.says("OLLAMA_DOWN", "unhealthy");

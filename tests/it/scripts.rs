@@ -169,7 +169,7 @@ fn ctrl_c_ends_with_the_statistics() {
     let worker = Worker::start(&[]);
     let at = format!("http://{}", worker.addr);
     for shell in SHELLS {
-        let Some(mut command) = script(shell, "job.sh", &["--worker", &at, "--delay", "1"]) else { continue };
+        let Some(mut command) = script(shell, "job.sh", &["--worker", &at, "--delay", "5"]) else { continue };
         let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
         let mut out = child.stdout.take().expect("piped");
         // The first answer has come.

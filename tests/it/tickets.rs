@@ -1,7 +1,7 @@
 //! Tickets that come with jobs: saved before the job is answered, and submitted once, whatever happens in between.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::fake_ticket_server::{Behavior, JOB, Scene, TicketServer, pay, try_pay};
 use crate::harness::{SmallDisk, Worker, folder, wait_for};
+use crate::hold_port::free_port;
 use crate::http::{self, Response};
 use crate::wallet::Wallet;
 
@@ -158,9 +159,7 @@ fn a_final_answer_ends_it_and_everything_else_is_retried() {
 
 #[test]
 fn while_payments_are_not_accepted_jobs_are_answered_and_tickets_wait() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let scene = Scene { dir: folder("tickets-away"), url: format!("http://{addr}/ai/stream/payment") };
     let worker = scene.start();
     let wallet = Wallet::new(7);
@@ -195,9 +194,7 @@ fn one_payment_that_is_never_taken_does_not_fill_the_log() {
 
 #[test]
 fn killed_two_hundred_times_between_ledger_and_submission() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let scene = Scene { dir: folder("tickets-killed"), url: format!("http://{addr}/ai/stream/payment") };
     let wallet = Wallet::new(8);
     let mut acknowledged = Vec::new();
@@ -230,9 +227,10 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
     let wallet = Wallet::new(9);
     let mut acknowledged = Vec::new();
     let mut nonce = 0;
+    let saved = || scene.entries().iter().filter(|entry| *entry == "payment").count();
     for life in 0..60_u64 {
         let worker = scene.start();
-        let (addr, from) = (worker.addr, nonce);
+        let (addr, from, before) = (worker.addr, nonce, saved());
         nonce += 40;
         let payments: Vec<String> = (from..from + 40).map(|nonce| wallet.payment([nonce])).collect();
         let client = thread::spawn(move || {
@@ -247,6 +245,8 @@ fn killed_at_any_moment_no_acknowledged_ticket_is_lost() {
             taken
         });
         thread::sleep(Duration::from_millis(10 + life * 7 % 90));
+        // A slow machine has taken too few by then.
+        wait_for("some tickets", || (saved() >= before + 3).then_some(()));
         worker.signal(Signal::KILL);
         worker.wait();
         acknowledged.extend(client.join().unwrap());

@@ -108,7 +108,8 @@ fn history(worker: &Worker, minutes: u64) -> Value {
 
 #[test]
 fn time_when_nothing_ran_is_not_up() {
-    let scene = Scene::new("uptime-gap", &good(39, 20));
+    let past = good(39, 20);
+    let scene = Scene::new("uptime-gap", &past);
     let worker = scene.start(&[]);
     let answer = history(&worker, 20);
     assert_eq!(
@@ -117,7 +118,8 @@ fn time_when_nothing_ran_is_not_up() {
     );
     let hour = &answer["windows"]["1h"];
     let number = |name: &str| hour[name].as_f64().unwrap_or_else(|| panic!("{name}: {hour:#}"));
-    assert_eq!((number("up_seconds"), number("down_seconds")), (1200.0, 0.0));
+    // The worker's own seconds come on top.
+    assert!((1200.0..1230.0).contains(&number("up_seconds")) && number("down_seconds") == 0.0, "{hour:#}");
     // 20 good minutes, then 19 to 20 of nothing.
     assert!((49.0..52.0).contains(&number("percent")), "{hour:#}");
     assert_eq!(number("availability_percent"), 100.0);
@@ -125,7 +127,7 @@ fn time_when_nothing_ran_is_not_up() {
     assert!((1140.0..=1260.0).contains(&number("unobserved_seconds")), "{hour:#}");
     assert_eq!((number("threshold_percent"), &hour["low"]), (99.0, &json!(true)));
     let first = &answer["minutes"][0];
-    assert_eq!((first["start"].as_u64().unwrap() / 60, &first["up_seconds"]), (good(39, 39)[0].0, &json!(60)));
+    assert_eq!((first["start"].as_u64().unwrap() / 60, &first["up_seconds"]), (past[0].0, &json!(60)));
     let report = worker.report_when("the uptime", |r| r["uptime"]["30d"].is_f64());
     for window in ["1h", "24h", "30d"] {
         let percent = [&report["uptime"][window], &answer["windows"][window]["percent"]].map(|v| v.as_f64().unwrap());
@@ -223,7 +225,9 @@ fn the_running_minute_loses_a_few_seconds_at_most() {
     let seen = up_of_the_hour(&worker);
     worker.signal(Signal::KILL);
     worker.wait();
-    assert!(seen - written <= 11, "{written} of {seen} s were written");
+    let file = minutes_of(&fs::read(scene.file()).unwrap());
+    let last: u64 = file.iter().map(|(_, up, _)| u64::from(*up)).sum();
+    assert!(last >= written && seen.saturating_sub(last) <= 11, "{last} of {seen} s were written");
     let again = scene.start(&[]);
     wait_for("what was written", || (up_of_the_hour(&again) >= written).then_some(()));
     // An orderly end loses nothing.
@@ -267,8 +271,8 @@ fn a_damaged_file_costs_what_is_damaged_and_no_more() {
         let known = answer["minutes"].as_array().unwrap().iter().filter(|m| m["up_seconds"] == 60).count();
         assert!(known as u64 <= left + 1, "{name}: {known}");
         wait_for(warning, || worker.log().contains(warning).then_some(()));
-        let size = fs::metadata(scene.file()).unwrap().len();
-        assert!(size == 8 * (MINUTES + 1), "{name}: {size} bytes");
+        let size = || fs::metadata(scene.file()).unwrap().len();
+        wait_for("the whole size", || (size() == 8 * (MINUTES + 1)).then_some(()));
         worker.stop();
         assert_eq!(&fs::read(scene.file()).unwrap()[..8], MAGIC, "{name}");
     }
@@ -285,7 +289,8 @@ fn does_without(worker: &Worker, part: &str) {
             line.strip_prefix("agent_net_state_write_errors_total ").is_some_and(|n| n.parse::<f64>().unwrap() >= 1.0)
         })
     };
-    assert!(errors(worker.get("/metrics").text()), "{}", worker.get("/metrics").text());
+    // The line comes just before.
+    wait_for("the metric", || errors(worker.get("/metrics").text()).then_some(()));
     wait_for("time up", || (up_of_the_hour(worker) >= 1).then_some(()));
 }
 

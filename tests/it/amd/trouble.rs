@@ -67,10 +67,12 @@ fn a_card_that_is_reset_has_failed_readings() {
         let card = machine.card(0);
         let files: Vec<&str> = RX_7900_XTX.files.iter().map(|(file, _)| *file).filter(|file| wakes(file)).collect();
         files.iter().for_each(|file| card.fail(file, errno));
-        let failed = |r: &Value| r["gpus"][0]["failed"]["temperature_c"].is_string();
+        // The files fail one after the other.
+        let names = ["utilization_percent", "temperature_c", "power_w", "graphics_clock_mhz"];
+        let failed = |r: &Value| names.iter().all(|name| r["gpus"][0]["failed"][name].is_string());
         let report = worker.report_when("failed readings", failed);
         let gpu = &report["gpus"][0];
-        for name in ["utilization_percent", "temperature_c", "power_w", "graphics_clock_mhz"] {
+        for name in names {
             let why = failure(gpu, name);
             assert!(why.contains("reset"), "{name}: {why}");
         }
