@@ -57,7 +57,8 @@ fn without_a_worker_it_samples_by_itself() {
     let url = ollama.url();
     let settings = [&[("OLLAMA_URL", url.as_str())], &nvml.settings()[..]].concat();
     let (rc, out, err) = check(&[], &settings);
-    assert_eq!((rc, err.as_str()), (0, ""), "{out}");
+    // A wait of more than 2 s is explained.
+    assert!(rc == 0 && err.lines().all(|line| line.starts_with("waiting for ")), "{out}{err}");
     assert!(out.starts_with("agent-net ok: 1 of 1 GPUs usable"), "{out}");
     // Even what must be seen several times.
     nvml.set("gpu0.temperature=95");
@@ -127,7 +128,9 @@ fn a_driver_that_does_not_answer_in_time_is_unhealthy() {
         nvml.set(how);
         let (rc, out, err) = check(&["--timeout", time], &settings);
         assert_eq!(rc, 2, "{out}");
-        assert!(first_line(&out).starts_with("agent-net unhealthy (DRIVER_STUCK): no GPU could be read"), "{out}");
+        // A slow machine has not heard Ollama by then either.
+        let (codes, rest) = first_line(&out).split_once("): ").expect("codes");
+        assert!(codes.starts_with("agent-net unhealthy (DRIVER_STUCK") && rest.starts_with("no GPU could be"), "{out}");
         assert!(out.contains(&format!("the driver did not answer within {words}\n  -> Check `dmesg`")), "{out}");
         assert_eq!(err, if time == "3" { "waiting for the GPUs' driver (up to 3 s) ...\n" } else { "" });
     }
@@ -153,7 +156,7 @@ fn a_driver_that_crashes_gets_a_second_chance() {
     for how in ["at_init=crash", "at_sample=crash", "at_init=exit"] {
         nvml.set(how);
         // With time for a second chance, and without; a helper that has not started yet has not failed.
-        let starts = |out: &str| out.starts_with("agent-net unhealthy (DRIVER_STUCK)");
+        let starts = |out: &str| out.starts_with("agent-net unhealthy (DRIVER_STUCK");
         for times in [&["30s"][..], &["500ms", "1s", "2s", "4s"]] {
             let mut tries = times.iter().map(|time| check(&["--timeout", time], &settings));
             let (rc, out, _) = tries.find(|(_, out, _)| !starts(out)).expect("a helper that has started");
