@@ -1,7 +1,9 @@
 //! The reason codes: one table, from which the JSON enum, metric labels, `explain`, GET /codes, `check`, doctor and the
 //! reference are made.
 
+pub(crate) mod advice;
 mod entry;
+mod names;
 mod table;
 
 use crate::sys::explanation::{Explanation, Names};

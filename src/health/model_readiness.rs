@@ -94,8 +94,11 @@ fn silence(keeper: &KeeperRow, name: &str, gpu_percent: u8) -> impl Iterator<Ite
         format!("Two requests in a row for {name}, which Ollama lists as loaded past its expiry, got no answer.")
     });
     let hangs = keeper.probes.silence(name).map(|text| stop(&text));
+    // Ollama goes on listing a model whose runner has died.
+    let dies = keeper.deaths.in_words(name).filter(|_| hangs.is_none() && keeper.deaths.is_down());
+    let dies = dies.map(|text| stop(&text));
     let idle = keeper.probes.idleness(name).filter(|_| gpu_percent > 0).map(|text| stop(&text));
-    [stuck, hangs, idle].into_iter().flatten()
+    [stuck, hangs, dies, idle].into_iter().flatten()
 }
 
 #[cfg(test)]

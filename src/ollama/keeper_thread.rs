@@ -164,6 +164,7 @@ impl ModelKeeper {
         let rest = keeper.pull_rest(self.now());
         self.change(|row| {
             (row.state, row.stuck) = (state, stuck);
+            row.deaths.pass(self.now());
             row.error = match (lists, state) {
                 (Err(why), _) => Some(why.clone()),
                 (Ok(_), ModelState::Failed) if stuck.is_some() => stuck.map(in_words).map(str::to_owned),
@@ -226,6 +227,11 @@ impl ModelKeeper {
         }
         self.change(|row| {
             row.loads[usize::from(loaded.is_err())] += 1;
+            match &loaded {
+                Ok(_) => row.deaths.answered(),
+                Err(error) if error.died => row.deaths.add(&error.why, now),
+                Err(_) => {}
+            }
             if renewal.is_none() {
                 row.load = loaded.is_ok().then_some(LastLoad::Ended(now));
             }

@@ -8,4 +8,5 @@ pub(crate) mod keeper_thread;
 pub(crate) mod models;
 pub(crate) mod probe;
 pub(crate) mod pull;
+pub(crate) mod runner;
 pub(crate) mod state;

@@ -208,7 +208,7 @@ fn ollama_and_its_models() {
     host.finds(&[], "models", "pass", &["100 % of it on the GPU"]);
     let cpu = r#"{"models":[{"name":"m","size":10,"size_vram":0}]}"#;
     host.ollama.set("/api/ps", Answer::Json(cpu.into()));
-    host.finds(&[], "models", "warn", &["m is running on the CPU"]);
+    host.finds(&[], "models", "warn", &["m is running on the CPU", "reload the module nvidia_uvm"]);
     host.ollama.set("/api/ps", Answer::Json(r#"{"models":[]}"#.into()));
     host.finds(&[], "models", "pass", &["none loaded"]);
     let wanted = ("MODEL", "codellama:34b-instruct-q4_k_m,other");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::fake_ollama::{Answer, Step};
 use crate::harness::{codes, wait_for};
 use crate::model_store::{GB, MODEL, becomes, empty, fails, held, keeps, layer, line, loads, pulls, with_model};
+use crate::rules::reason;
 
 #[test]
 fn a_failed_pull_is_reported_and_retried() {
@@ -73,6 +74,22 @@ fn a_failed_load_is_reported_and_retried() {
         fake.set("/api/generate", loads());
         becomes(&worker, "loaded");
     }
+}
+
+/// Unhealthy while no load succeeds, degraded for half an hour after that.
+#[test]
+fn a_runner_that_dies_at_each_load_is_reported() {
+    let fake = with_model();
+    let error = r#"{"error":"llama runner process has terminated: signal: killed"}"#;
+    fake.set("/api/generate", Answer::Status(500, error.into()));
+    let worker = keeps(&fake, &[]);
+    let severity = |report: &Value| reason(report, "MODEL_HANGS").map(|reason| reason["severity"].clone());
+    let report = worker.report_when("MODEL_HANGS", |report| severity(report) == Some("unhealthy".into()));
+    let found = reason(&report, "MODEL_HANGS").unwrap().to_string();
+    assert!(found.contains("signal: killed") && found.contains("dmesg"), "{found}");
+    fake.set("/api/generate", loads());
+    becomes(&worker, "loaded");
+    worker.report_when("its end", |report| severity(report) != Some("unhealthy".into()));
 }
 
 #[test]

@@ -80,6 +80,25 @@ fn a_model_that_does_not_answer_probes_is_unhealthy() {
     assert_eq!(count("slow"), 0.0);
 }
 
+/// Slower than the other tests: what was counted lasts for half an hour of the worker's.
+#[test]
+fn a_runner_that_died_in_three_probes_is_degraded_once_it_answers() {
+    let error = r#"{"error":"llama runner process has terminated: exit status 2"}"#;
+    let fake = loaded(Answer::Status(500, error.into()));
+    let worker = probes(&fake, &[("AGENT_NET_FAULT", "hurry:10")]);
+    let unanswered = || metric(&worker, &of_model("probes_unanswered")).is_some_and(|count| count >= 3.0);
+    wait_for("three probes", || unanswered().then_some(()));
+    assert_eq!(finds(&worker, "MODEL_HANGS")["severity"], "unhealthy");
+    fake.set("/api/generate", answers(100));
+    let degraded = |report: &Value| reason(report, "MODEL_HANGS").is_some_and(|found| found["severity"] == "degraded");
+    let report = worker.report_when("degraded", degraded);
+    let message = reason(&report, "MODEL_HANGS").unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.starts_with(&format!("Model {MODEL} lost its runner ")) && message.contains("status 2"),
+        "{message}"
+    );
+}
+
 #[test]
 fn a_model_that_was_deleted_hangs_no_more() {
     let fake = loaded(Answer::Hang);

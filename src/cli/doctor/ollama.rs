@@ -1,6 +1,7 @@
 //! Whether Ollama and its models are as they should be.
 
 use super::diagnosis::Finding;
+use crate::health::codes::advice;
 use crate::ollama::models::{self, Model};
 use crate::ollama::state::{OllamaState, Reach};
 use crate::sys::text::{counted, sentence};
@@ -37,7 +38,7 @@ pub(super) fn findings(url: &str, state: &OllamaState, wanted: &[String]) -> Vec
             Some(0) => Finding::warn(
                 "models",
                 format!("{} is running on the CPU, not the GPU", model.name),
-                "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.",
+                [advice::ON_CPU, advice::ON_CPU_AFTER_SLEEP].concat(),
             ),
             Some(percent) => Finding::pass("models", format!("{} is loaded, {percent} % of it on the GPU", model.name)),
             None => Finding::pass("models", format!("{} is loaded", model.name)),

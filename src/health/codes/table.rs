@@ -1,8 +1,7 @@
 //! The rows. A new code is a row here and the rule that raises it. One row: variant, public name, severities (the
 //! usual one first), what it means, when it clears, what to do.
 
-use std::fmt;
-
+use super::advice::{on_cpu, on_cpu_after_sleep};
 use super::entry::{Entry, Group};
 use crate::gpu::vendor::Vendor;
 use crate::health::severity::Verdict::{self, Degraded, Unhealthy, Unknown};
@@ -10,7 +9,7 @@ use crate::health::severity::Verdict::{self, Degraded, Unhealthy, Unknown};
 /// One macro, because a const array cannot declare the enum whose order it must have.
 macro_rules! table {
     ($($group:ident { $(
-        $code:ident $name:literal $severities:tt $means:literal, $clears:literal, $action:literal;
+        $code:ident $name:literal $severities:tt $means:literal, $clears:literal, $action:expr;
     )* })*) => {
         /// The reason codes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -295,8 +294,7 @@ Ollama {
     ModelOnCpu "MODEL_ON_CPU" [Degraded]
         "A model is on the CPU although a GPU is usable: Ollama lists it so, or no GPU worked during two probes.",
         "When it is on a GPU, a GPU worked during a probe, or it is unloaded.",
-        "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU. After a sleep of the machine, stop \
-         Ollama and reload NVIDIA's module nvidia_uvm first.";
+        concat!(on_cpu!(), on_cpu_after_sleep!());
     ModelVramMismatch "MODEL_VRAM_MISMATCH" [Degraded]
         "In 3 samples in a row Ollama reported more than 1 GiB of VRAM, and the GPUs had less than half of it in use.",
         "When the figures fit each other.",
@@ -310,11 +308,13 @@ Ollama {
          until a proxy's timeout of 25 s or more. Unhealthy from the second such request in a row.",
         "When a request for it is answered.",
         "Restart Ollama. Its log and `dmesg` say why the model's runner hangs.";
-    ModelHangs "MODEL_HANGS" [Unhealthy]
+    ModelHangs "MODEL_HANGS" [Unhealthy, Degraded]
         "Two probes in a row of a loaded model of MODEL got no answer, or failed. The first waits for PROBE_TIMEOUT, the second for \
-         2 minutes, if that is longer.",
-        "When a probe is answered, or the model is deleted.",
-        "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
+         2 minutes, if that is longer. Or its runner died in 3 requests of the worker within 30 minutes, as Ollama says: \
+         degraded once a request was answered again.",
+        "When a probe is answered, or the model is deleted. After deaths: 30 minutes after the third last one.",
+        "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails: lack of memory, a fault of driver \
+         or GPU, a damaged model file.";
     ModelSlow "MODEL_SLOW" [Degraded]
         "The median speed of the last five probes of a model is below half of its best median on the same GPUs.",
         "When the median is above 60 % of the best one, or the model is deleted.",
@@ -369,32 +369,5 @@ const fn vendors(code: Code) -> &'static [Vendor] {
         | Code::HwSlowdown
         | Code::PowerAlarm => &[Vendor::Nvidia],
         _ => &[Vendor::Nvidia, Vendor::Amd],
-    }
-}
-
-impl Code {
-    fn entry(self) -> &'static Entry {
-        &TABLE[self as usize]
-    }
-
-    /// The public name.
-    pub(crate) fn name(self) -> &'static str {
-        self.entry().name
-    }
-
-    /// Where GET /codes explains it.
-    pub(crate) fn help(self) -> &'static str {
-        self.entry().help
-    }
-
-    /// It is about driver and GPUs, not about Ollama or the past: the GPU uptime counts these alone.
-    pub(crate) fn of_gpus(self) -> bool {
-        !matches!(self.entry().group, Group::Ollama | Group::Uptime)
-    }
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }

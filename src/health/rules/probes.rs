@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::findings::Findings;
 use crate::gpu::holders;
 use crate::gpu::sample::Gpu;
+use crate::health::codes::advice;
 use crate::health::verdict::{Code, Verdict};
 use crate::ollama::keeper::row::KeeperRow;
 use crate::ollama::models::{self, Loaded};
@@ -49,10 +50,9 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     let on_cpu = |loaded: Option<Loaded>| loaded.is_some_and(|loaded| loaded.vram_bytes == 0);
     let mut found = Vec::new();
     let mut action = holders::cure(facts.gpu.gpus());
-    action += "Restart Ollama and reload the model. Ollama's log says why it skipped the GPU.";
-    // CUDA may fail until then: NVML answers, and no restart of Ollama changes anything.
+    action += advice::ON_CPU;
     if facts.gpu.usable().any(|gpu| !gpu.vendor.is_amd()) {
-        action += " After a sleep of the machine, stop Ollama and reload the module nvidia_uvm first.";
+        action += advice::ON_CPU_AFTER_SLEEP;
     }
     if let Some(model) = facts.ollama.models.iter().find(|model| on_cpu(model.loaded)) {
         found.push(format!("Model {} is running on the CPU, not the GPU", model.name));
@@ -71,12 +71,23 @@ fn on_cpu(facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
 }
 
+/// A model whose runner hangs, or dies again and again.
 fn hangs(facts: &Facts<'_>, findings: &mut Findings<'_>) {
-    let silent: Vec<String> = keepers(facts).iter().filter_map(|row| row.probes.silence(&row.model)).collect();
-    if !silent.is_empty() {
-        let action = "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails.";
-        findings.add(Code::ModelHangs, Verdict::Unhealthy, None, named(&silent), action);
+    let silence = |row: &KeeperRow| row.probes.silence(&row.model);
+    let found = keepers(facts).iter().filter_map(|row| silence(row).or_else(|| row.deaths.in_words(&row.model)));
+    let found: Vec<String> = found.collect();
+    if found.is_empty() {
+        return;
     }
+    let down = keepers(facts).iter().any(|row| row.probes.hangs() || row.deaths.is_down());
+    let severity = if down { Verdict::Unhealthy } else { Verdict::Degraded };
+    let action = if keepers(facts).iter().any(|row| row.deaths.in_words(&row.model).is_some()) {
+        "Read Ollama's log and `dmesg`: a runner ends for lack of memory, by a fault of driver or GPU, or by a damaged \
+         model file. Then restart Ollama."
+    } else {
+        "Restart Ollama. Its log and `dmesg` say why the model's runner hangs or fails."
+    };
+    findings.add(Code::ModelHangs, severity, None, named(&found), action);
 }
 
 fn slow(facts: &Facts<'_>, findings: &mut Findings<'_>) {

@@ -9,7 +9,7 @@ use ureq::Agent;
 use super::{OllamaClient, SHORTEST, send, small_body};
 use crate::ollama::errors;
 use crate::ollama::keeper::request::{LoadError, Loading, Renewal};
-use crate::ollama::pull;
+use crate::ollama::{pull, runner};
 use crate::outgoing::refusal::error_of;
 
 /// The answer begins once the model is loaded, which takes long from a slow disk or network. Ollama itself stops after
@@ -41,6 +41,7 @@ struct Failure {
     status: Option<u16>,
     why: String,
     silent: bool,
+    died: bool,
 }
 
 impl OllamaClient {
@@ -49,7 +50,7 @@ impl OllamaClient {
     /// # Errors
     /// Why it is not loaded.
     pub(crate) fn load(&self, model: &str, keep_alive: &Value, renewal: Option<Renewal>) -> Result<Loading, LoadError> {
-        let aborted = |why| LoadError { why, damaged: false, silent: false };
+        let aborted = |why| LoadError { why, damaged: false, silent: false, died: false };
         let keep_alive = Some(keep_alive).filter(|_| renewal.is_none_or(|renewal| renewal.keep_alive));
         let options = |num_ctx| Options { num_ctx };
         let deadline = renewal.map_or(LOAD, |_| (RENEWAL / self.time_scale).max(SHORTEST));
@@ -60,10 +61,15 @@ impl OllamaClient {
             Err(Failure { status: Some(400), why, .. }) => {
                 ask.options = None;
                 let embed = self.load_by(agent, "/api/embed", &ask, deadline);
-                embed.map_err(|other| LoadError { why, damaged: other.status == Some(400), silent: other.silent })
+                embed.map_err(|other| {
+                    let Failure { status, silent, died, .. } = other;
+                    LoadError { why, damaged: status == Some(400), silent, died }
+                })
             }
             // Versions before 0.12 answer 404 for a listed model whose weights are missing.
-            Err(Failure { status, why, silent }) => Err(LoadError { why, damaged: status == Some(404), silent }),
+            Err(Failure { status, why, silent, died }) => {
+                Err(LoadError { why, damaged: status == Some(404), silent, died })
+            }
             Ok(loading) => Ok(loading),
         })
     }
@@ -92,7 +98,7 @@ impl OllamaClient {
                 true => format!("no answer within {} s", deadline.as_secs()),
                 false => errors::trouble(&why).to_string(),
             };
-            Failure { status: None, why, silent }
+            Failure { status: None, why, silent, died: false }
         };
         let started = Instant::now();
         let request = self.post(agent, path).config().timeout_global(Some(deadline)).build();
@@ -108,10 +114,10 @@ impl OllamaClient {
                 "the proxy in front of Ollama timed out after {} s ({status}). Set its timeout longer than a load takes (nginx: proxy_read_timeout)",
                 waited.as_secs()
             );
-            return Err(Failure { status: None, why, silent: true });
+            return Err(Failure { status: None, why, silent: true, died: false });
         }
         if let Some(why) = self.not_ollama(&reply, &text, path) {
-            return Err(Failure { status: None, why, silent: false });
+            return Err(Failure { status: None, why, silent: false, died: false });
         }
         let said: Option<Map<String, Value>> = serde_json::from_slice(text.as_bytes()).ok();
         match (status, said, error_of(&text)) {
@@ -122,10 +128,11 @@ impl OllamaClient {
             }
             (_, _, error) => {
                 // Ollama's own errors are JSON: another server's status says nothing about the model's files.
+                let died = status == 500 && error.as_deref().is_some_and(runner::died);
                 let status = error.is_some().then_some(status);
                 let why =
                     format!("Ollama answered {}: {}", reply.status().as_u16(), pull::shortened(&error.unwrap_or(text)));
-                Err(Failure { status, why, silent: false })
+                Err(Failure { status, why, silent: false, died })
             }
         }
     }

@@ -32,4 +32,6 @@ pub(crate) struct LoadError {
     pub(crate) damaged: bool,
     /// No answer before the deadline.
     pub(crate) silent: bool,
+    /// By Ollama's own words, the model's runner ended.
+    pub(crate) died: bool,
 }

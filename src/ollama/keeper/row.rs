@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::ollama::probe::row::ProbeFacts;
 use crate::ollama::pull::Progress;
+use crate::ollama::runner::Deaths;
 
 /// What the keeper of a model is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,6 +70,9 @@ pub(crate) struct KeeperRow {
     /// The last load, unless it failed.
     #[serde(skip)]
     pub(crate) load: Option<LastLoad>,
+    /// Those of its runner.
+    #[serde(skip)]
+    pub(crate) deaths: Deaths,
     #[serde(skip)]
     pub(crate) probes: ProbeFacts,
 }
@@ -106,6 +110,7 @@ impl KeeperRow {
             stuck: None,
             displaced_by: None,
             load: None,
+            deaths: Deaths::default(),
             probes: ProbeFacts::default(),
         }
     }

@@ -29,11 +29,11 @@ const SAME: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_milli
 const RELOADED: Result<Loading, LoadError> = Ok(Loading { took: Duration::from_millis(258), by_ollama: true });
 
 fn failure() -> Result<Loading, LoadError> {
-    Err(LoadError { why: "no".into(), damaged: false, silent: false })
+    Err(LoadError { why: "no".into(), damaged: false, silent: false, died: false })
 }
 
 fn silence() -> Result<Loading, LoadError> {
-    Err(LoadError { why: "timeout".into(), damaged: false, silent: true })
+    Err(LoadError { why: "timeout".into(), damaged: false, silent: true, died: false })
 }
 
 /// A keeper, with time in seconds.
@@ -262,7 +262,7 @@ fn corrupted_downloads_are_tried_three_times_and_then_once_a_day() {
     // Files that are listed and damaged: a load is tried instead.
     let mut case = Case::new(None);
     for at in [0, 100, 200] {
-        case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false }), at);
+        case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false, died: false }), at);
         case.check(at + 90, &PULLED, ModelState::Pulling, Next::Pull);
         case.pulled(Err(&wrong), &whole, at + 90);
     }
@@ -342,12 +342,12 @@ fn what_was_pulled_and_is_not_listed_is_a_failure() {
 fn incomplete_files_are_pulled_again() {
     let mut case = Case::new(None);
     case.check(0, &PULLED, ModelState::Loading, Next::Load);
-    case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false }), 1);
+    case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false, died: false }), 1);
     case.check(6, &PULLED, ModelState::Pulling, Next::Pull);
     case.pulled(Ok(()), &Progress::default(), 7);
     case.check(7, &PULLED, ModelState::Loading, Next::Load);
     // Another failure says nothing of the files.
-    case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false }), 8);
+    case.asked(&Err(LoadError { why: "x".into(), damaged: true, silent: false, died: false }), 8);
     case.asked(&failure(), 9);
     case.check(100, &PULLED, ModelState::Loading, Next::Load);
 }

@@ -12,6 +12,7 @@ use crate::ollama::probe::report::Ended;
 use crate::ollama::probe::row::{Heal, ProbeFacts};
 use crate::ollama::probe::state::{Look, Order, ProbeNext, ProbeState};
 use crate::ollama::probe::tending::Tending;
+use crate::ollama::runner;
 use crate::sys::limits::unix_now;
 
 /// How long an unloaded model may still be listed, and how often that is looked at.
@@ -53,7 +54,10 @@ impl ModelKeeper {
     pub(super) fn forget_deleted(&self, tending: &mut Tending, status: &ModelStatus) {
         if !status.pulled && status.loaded.is_none() {
             tending.probes.forget();
-            self.probes(ProbeFacts::forget);
+            self.change(|row| {
+                row.probes.forget();
+                row.deaths.forget();
+            });
         }
     }
 
@@ -66,9 +70,15 @@ impl ModelKeeper {
         probes.ended(&sent.outcome, now);
         let unanswered = probes.unanswered();
         let ended = Ended { at: unix_now(), order, sent: &sent, of_client, unanswered };
-        let row = self.probes(|facts| {
-            facts.ended(&ended);
-            facts.last.clone()
+        let mut row = None;
+        self.change(|keeper| {
+            keeper.probes.ended(&ended);
+            match &sent.outcome {
+                Outcome::Answered(_) => keeper.deaths.answered(),
+                Outcome::Failed(why) if runner::died(why) => keeper.deaths.add(why, now),
+                _ => {}
+            }
+            row = keeper.probes.last.clone();
         });
         let (result, why) = row.map_or(("", None), |row| (row.result.name(), row.why));
         let why = why.map_or_else(String::new, |why| format!(": {why}"));

@@ -59,6 +59,33 @@ fn two_probes_without_an_answer_are_a_reason() {
     case(vec![row("a:1", hangs(2))], OllamaState::PENDING).check(&[(ModelHangs, Unhealthy), (OllamaNoAnswer, Unknown)]);
 }
 
+/// Each second probe is answered, so that no two in a row fail.
+#[test]
+fn a_runner_that_dies_again_and_again_is_a_reason() {
+    let mut row = row("a:1", ProbeFacts::default());
+    let mut die = |answered: bool| {
+        if answered {
+            row.deaths.answered();
+        } else {
+            row.deaths.add("llama runner process has terminated: exit status 2", Duration::ZERO);
+        }
+        case(vec![row.clone()], up())
+    };
+    for answered in [false, true, false, true] {
+        die(answered).check(&[]);
+    }
+    let found = die(false);
+    found.check(&[(ModelHangs, Degraded)]);
+    let reason = &found.reasons(&[], NOW)[0];
+    let expected =
+        "Model a:1 lost its runner 3 times within 30 minutes (llama runner process has terminated: exit status 2)";
+    assert_eq!(reason.message, expected);
+    assert!(reason.action.contains("dmesg") && reason.action.contains("memory"), "{reason:?}");
+    die(false).check(&[(ModelHangs, Degraded)]);
+    die(false).check(&[(ModelHangs, Unhealthy)]);
+    die(true).check(&[(ModelHangs, Degraded)]);
+}
+
 #[test]
 fn a_model_below_its_usual_speed_is_a_reason() {
     let one = case(vec![row("a:1", slow(12.345, 32.0)), row("b:1", ProbeFacts::default())], up());

@@ -21,7 +21,7 @@ fn an_intermittent_server_does_not_get_more_requests() {
 fn a_model_that_loads_is_no_longer_damaged() {
     let mut case = Case::new(None);
     case.check(0, &PULLED, ModelState::Loading, Next::Load);
-    case.asked(&Err(LoadError { why: "no".into(), damaged: true, silent: false }), 0);
+    case.asked(&Err(LoadError { why: "no".into(), damaged: true, silent: false, died: false }), 0);
     let wrong = PullError { why: "wrong bytes".into(), cause: PullCause::WrongBytes };
     for at in [10, 30, 60] {
         case.check(at, &PULLED, ModelState::Pulling, Next::Pull);
