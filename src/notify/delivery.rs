@@ -92,6 +92,11 @@ pub(crate) fn judge(target: &NotifyTarget, reply: &Result<Answer, NoAnswer>, uni
         401 | 403 | 404 | 410 => {
             Outcome::Refused { why: why(), fix: "Check NOTIFY_URL: its path, token or login is not valid.", url: true }
         }
+        413 => Outcome::Refused {
+            why: why(),
+            fix: "The message is too large for the receiver: raise its limit, or that of the proxy in front of it.",
+            url: false,
+        },
         _ => Outcome::Refused { why: why(), fix: "Check NOTIFY_URL and NOTIFY_FORMAT.", url: false },
     }
 }

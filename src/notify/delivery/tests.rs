@@ -370,3 +370,9 @@ fn a_reminder_is_sent_although_the_state_is_known() {
     scene.delivery.offer(&Arc::new(event), scene.now, UNIX);
     assert_eq!(scene.wait(), Some(0));
 }
+
+#[test]
+fn a_message_that_is_too_large_for_the_receiver_is_called_so() {
+    let Outcome::Refused { why, fix, .. } = judged(NotifyFormat::Json, 413, None, "") else { panic!("it is final") };
+    assert!(why.starts_with("413") && fix.contains("too large for the receiver"), "{why}: {fix}");
+}
