@@ -206,7 +206,7 @@ fn origin_form(target: &str) -> Result<String, Refusal> {
     }
     let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
     let path = match lower.find("://") {
-        Some(at) if lower.starts_with("http") => {
+        Some(at) if matches!(&lower[..at], "http" | "https") => {
             let rest = &target[at + 3..];
             match rest.find(['/', '?']) {
                 Some(at) if rest[at..].starts_with('/') => rest[at..].to_owned(),
@@ -279,6 +279,7 @@ fn targets_become_origin_form() {
     check("HTTP://h", "/");
     check("https://h?x", "/?x");
     check("/é", "/%C3%A9");
+    check("httpx://h/a", "httpx://h/a");
     check("*", "*");
 }
 
