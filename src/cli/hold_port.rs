@@ -24,7 +24,8 @@ use crate::sys::signals::{self, Signal};
 use crate::sys::text::io_words;
 use crate::sys::{threads, unix_socket};
 
-/// Workers that are connected at a time. One more takes the place of the oldest, which connects again.
+/// Workers that are connected at a time. One more takes the place of the oldest, which connects again: clients that say
+/// nothing look like workers, and must not keep one from the port.
 const MOST_WORKERS: usize = 16;
 /// Workers of an earlier holder keep the port until they have noticed its end.
 const PORT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -122,7 +123,7 @@ fn repeat<T>(
 /// has ended.
 fn serve(socket: &UnixListener, listener: &TcpListener) {
     let mut workers: Vec<UnixStream> = Vec::new();
-    let mut failing = false;
+    let (mut failing, mut many) = (false, false);
     loop {
         let mut waits = vec![PollFd::new(socket, PollFlags::IN)];
         waits.extend(workers.iter().map(|worker| PollFd::new(worker, PollFlags::IN)));
@@ -138,6 +139,12 @@ fn serve(socket: &UnixListener, listener: &TcpListener) {
                 failing = false;
                 if workers.len() >= MOST_WORKERS {
                     workers.remove(0);
+                    if !std::mem::replace(&mut many, true) {
+                        log::warn!(
+                            "more than {MOST_WORKERS} workers connect to this port, and take turns: give some of them another \
+                             PORT_SOCKET. This is logged once"
+                        );
+                    }
                 }
                 match http::give(&worker, listener) {
                     Ok(()) => workers.push(worker),

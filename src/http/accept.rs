@@ -103,7 +103,10 @@ pub(super) fn accept_held(path: &Path, gate: &Arc<Gate>) {
                     return;
                 }
                 gate.holds.store(false, Ordering::Release);
-                log::warn!("{}: the program that holds the port has ended; waiting for another one", path.display());
+                log::warn!(
+                    "{}: the connection to the program that holds the port has ended; waiting for another one",
+                    path.display()
+                );
             }
             Err(why) => {
                 if !std::mem::replace(&mut failing, true) {

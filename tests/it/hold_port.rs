@@ -204,6 +204,7 @@ fn a_holder_survives_clients_that_say_nothing_or_too_much() {
     let worker = scene.beside_holder(&[]);
     assert_eq!(http::request(SocketAddr::from(([127, 0, 0, 1], scene.port)), "GET", "/health", &[], b"").status, 200);
     assert!(files() < 40, "{} open files", files());
+    assert_eq!(lock(&holder.log).matches("more than 16 workers connect to this port").count(), 1);
     drop((silent, worker));
     // One that has gone would wake the holder again and again.
     wait_for("the connections' end", || (files() == before).then_some(()));
