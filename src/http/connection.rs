@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::answer::{self, Framed};
@@ -107,7 +108,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
     let head = match read_head(peer) {
         Ok(Some(head)) => head,
         Ok(None) => return Next::Close,
-        Err(why) => return refuse(peer, why, LINGER),
+        Err(why) => return refuse(peer, or_cut_off(why, gate), LINGER),
     };
     let job = head.method == "POST";
     let _job = job.then(|| gate.pulse.job());
@@ -123,7 +124,7 @@ fn exchange(peer: &mut Peer<'_>, from: SocketAddr, gate: &Gate, entry: &Entry, r
             if matches!(why.code, ErrorCode::IncompleteBody | ErrorCode::Timeout) {
                 vanished();
             }
-            return refuse(peer, why, LINGER);
+            return refuse(peer, or_cut_off(why, gate), LINGER);
         }
         Err(body::Error::Gone) => {
             vanished();
@@ -240,6 +241,19 @@ fn read_body(peer: &mut Peer<'_>, head: &Head, max: usize) -> Result<Body, body:
 }
 
 /// An error after which the start of the next request is unknown.
+/// Why there is no whole request: `why`, or that the worker leaves and does not wait for the rest. An orchestrator's gateway
+/// sends a job that gets a 503 to another worker.
+fn or_cut_off(why: Refusal, gate: &Gate) -> Refusal {
+    if gate.deaf.load(Ordering::Acquire) {
+        Refusal::new(
+            ErrorCode::Draining,
+            "this worker is shutting down and the request has not come whole; send it again",
+        )
+    } else {
+        why
+    }
+}
+
 fn refuse(peer: &mut Peer<'_>, why: Refusal, timeout: Duration) -> Next {
     match answer::send(peer, HttpAnswer::refused(why), Framed::default()) {
         Ok(()) => Next::Linger(timeout),

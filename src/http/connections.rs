@@ -148,6 +148,17 @@ impl ConnectionTable {
         self.lock().open.values().any(is_useless)
     }
 
+    /// Lets every connection read what the kernel has of it, and then nothing more. Closes those that do not read.
+    pub(super) fn stop_reading(&self) {
+        for one in self.lock().open.values() {
+            let stalls = one.is(SENDING) && one.is_full() && one.close(SENDING);
+            if !stalls && !one.is(BUSY) {
+                // Otherwise the client has closed it already.
+                let _ = one.stream.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
     /// Closes a connection to make room: a useless one; else, where more than a quarter of all connections are idle ones of a
     /// single address, one of these, those first that have come back least and were answered longest ago. Others may be of
     /// an orchestrator, which drops a capability when a connection that it wants to use again has been closed; it never

@@ -64,6 +64,8 @@ pub(super) struct Gate {
     pub(super) pool: Arc<ThreadPool>,
     pub(super) table: Arc<ConnectionTable>,
 }
+    /// The worker leaves: nothing more is read from any connection.
+    pub(super) deaf: AtomicBool,
 
 impl Gate {
     /// Few places are left: idle clients are given less time.

@@ -81,6 +81,12 @@ impl Port {
         self.gate.request_stop();
     }
 
+    /// Whole requests are answered, those that have come in part are refused, and clients that do not read are closed.
+    pub(crate) fn stop_reading(&self) {
+        self.gate.deaf.store(true, Ordering::Release);
+        self.gate.table.stop_reading();
+    }
+
     /// Accepts also from the socket that the program behind `path` holds, in a thread of its own.
     ///
     /// # Errors
@@ -169,6 +175,7 @@ pub(crate) fn start(
         refusing: AtomicBool::new(false),
         holds: AtomicBool::new(false),
         stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        deaf: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
         pulse,
         accepted: AtomicU64::new(0),

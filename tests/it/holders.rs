@@ -1,11 +1,13 @@
 //! Holders of the port that end, are busy, start at the same moment or are none.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
 use rustix::process::Signal;
 
@@ -100,4 +102,35 @@ fn the_socket_of_a_busy_holder_is_not_taken() {
     assert!(status.code() == Some(1) && err.contains("another process is using it"), "{status}: {err}");
     assert!(Path::exists(&socket));
     drop(waiting);
+}
+
+/// In a container the next worker starts only after the end of this one, and all jobs wait for it.
+#[test]
+fn a_half_sent_request_or_a_client_that_does_not_read_keeps_no_worker_from_its_end() {
+    let scene = Scene::new("half-sent", free_port());
+    let _holder = Holder::start(scene.port, &scene.socket());
+    let worker = scene.beside_holder(&[]);
+    worker.report();
+    let held = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let whole = bytes("POST", "/gpu-check", &job("half"));
+    // Both lack a part of their body, for which the worker would wait a minute.
+    let mut new = Connection::open(held);
+    new.send(&whole[..whole.len() - 1]).unwrap();
+    let mut used = Connection::open(held);
+    used.send(&whole).unwrap();
+    assert_eq!(used.answer().unwrap().status, 200);
+    used.send(&whole[..whole.len() - 1]).unwrap();
+    let deaf = Connection::open(held);
+    set_socket_recv_buffer_size(deaf.stream(), 4096).expect("a small buffer");
+    deaf.stream().set_nonblocking(true).unwrap();
+    let flood = bytes("GET", "/metrics", "").repeat(1000);
+    while deaf.stream().write_all(&flood).is_ok() {}
+    let (status, log) = worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("did not finish within"), "{log}");
+    for mut connection in [new, used] {
+        let answer = connection.answer().expect("it is answered");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "draining"), "{answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
 }
