@@ -185,6 +185,7 @@ proptest! {
             gzip: proxied,
             late: false,
             waited: std::time::Duration::ZERO,
+            surplus: false,
             body: Some(&body),
         };
         let wanted = exposition::wants_open(Some(&accept));

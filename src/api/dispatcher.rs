@@ -31,7 +31,8 @@ impl Dispatcher {
         let start = now.checked_sub(request.waited).unwrap_or(now);
         let destination = self.router.find(request);
         let compressed = destination.route.as_ref().is_ok_and(|route| route.compressed);
-        let handle = || destination.route.and_then(|route| (route.answer)(&self.worker, request, start));
+        let admitted = if request.surplus { Err(too_many()) } else { destination.route };
+        let handle = || admitted.and_then(|route| (route.answer)(&self.worker, request, start));
         let answer = panic::catch_unwind(AssertUnwindSafe(handle)).unwrap_or_else(|_| Err(panicked()));
         let is_tokenless = request.authorization.is_none() && destination.job_route.is_some();
         if is_tokenless && matches!(&answer, Err(refusal) if refusal.code == ErrorCode::Unauthorized) {
@@ -47,6 +48,10 @@ impl Dispatcher {
         }
         reply
     }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(ErrorCode::AtCapacity, "too many requests are in progress; try again")
 }
 
 fn panicked() -> Refusal {

@@ -72,6 +72,8 @@ pub(crate) struct Route {
     pub(crate) errors: &'static [ErrorCode],
     /// Large answers are compressed where the client takes gzip.
     pub(crate) compressed: bool,
+    /// Asked by programs that restart the worker, or send it nothing, unless its small answer comes within a second.
+    pub(crate) probe: bool,
 }
 
 /// The route that CAPABILITY_NAME's routes repeat.
@@ -102,6 +104,7 @@ const GET: Route = Route {
     answers: &[],
     errors: &[],
     compressed: false,
+    probe: false,
 };
 
 const JOB: Route = Route {
@@ -299,6 +302,7 @@ pub(crate) const ROUTES: &[Route] = &[
         tag: "operation",
         summary: "200 while the process serves, whatever the state of GPUs, Ollama and orchestrators",
         answers: &[json("Liveness", "It serves")],
+        probe: true,
         ..GET
     },
     Route {
@@ -320,6 +324,7 @@ pub(crate) const ROUTES: &[Route] = &[
             },
         ],
         errors: &[BadModel, BadGpu, NoSample, Draining],
+        probe: true,
         ..GET
     },
     Route {
@@ -353,6 +358,12 @@ fn find(path: &str) -> Option<Explanation> {
 /// The routes that the documents list: a redirected job is not sent on purpose.
 pub(crate) fn listed() -> impl Iterator<Item = &'static Route> {
     ROUTES.iter().filter(|route| route.access != Access::Redirected)
+}
+
+/// A target of a probe, also below the path of CAPABILITY_URL.
+pub(crate) fn is_probe(target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    ROUTES.iter().any(|route| route.probe && path.ends_with(route.path))
 }
 
 impl Route {

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use super::{control, ending, output, supervision, upgrade};
 use crate::api::dispatcher::Dispatcher;
 use crate::api::router::Router;
+use crate::api::routes;
 use crate::api::worker::{Sources, Worker};
 use crate::config::settings::{self, Settings, Source};
 use crate::config::url::HttpUrl;
@@ -111,7 +112,7 @@ fn serve(config: &Config) -> Started<()> {
     let token = config.worker_token.as_ref().map(|token| token.expose().to_owned());
     let router = Router::new(&config.capability.names, config.capability.url.as_ref().map_or("", HttpUrl::path), token);
     let dispatcher = Dispatcher::new(router, Arc::clone(&worker));
-    let service = Service::new(Box::new(move |request| dispatcher.answer(request)));
+    let service = Service::new(Box::new(move |request| dispatcher.answer(request)), routes::is_probe);
     let deaf = config.faults.watchdog == Some(WatchdogTest::Deaf);
     let port = http::start(listeners, service, limits, pulse.clone(), deaf).map_err(failed)?;
     log::info!("agent-net {}: listening on http://{addr}", version::full());

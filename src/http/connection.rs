@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::answer::{self, Framed};
 use super::body::{self, Body};
 use super::connections::Entry;
-use super::gate::Gate;
+use super::gate::{Gate, Work};
 use super::head::{self, Head};
 use super::peer::Peer;
 use super::refusal::Refusal;
@@ -168,15 +168,16 @@ fn answer(
     (body, late, start): (Body, bool, Instant),
 ) -> HttpAnswer {
     let job = head.method == "POST";
-    let Some(_work) = gate.work(job, WORK_TIMEOUT) else {
-        return HttpAnswer::refused(Refusal::new(
-            ErrorCode::AtCapacity,
-            "too many requests are in progress; try again",
-        ));
+    let work = match job {
+        true => Work::Job,
+        false if gate.service.is_probe(&head.target) => Work::Probe,
+        false => Work::Read,
     };
+    let permit = gate.work(work, WORK_TIMEOUT);
     let has_token = head.passed.iter().any(|(name, _)| name == header_names::AUTHORIZATION);
     let Head { method, target, passed: headers, proxied, gzip, .. } = head;
-    let (body, marks) = (body.whole(), Marks { proxied, gzip, late, waited: start.elapsed() });
+    let (body, surplus) = (body.whole(), permit.is_none());
+    let marks = Marks { proxied, gzip, late, waited: start.elapsed(), surplus };
     let answer = gate.service.answer(WholeRequest { from, method, target, headers, body, marks });
     if job && answer.status == 401 {
         gate.pulse.denied(has_token);
@@ -240,7 +241,6 @@ fn read_body(peer: &mut Peer<'_>, head: &Head, max: usize) -> Result<Body, body:
     body::read(peer, head.framing, max)
 }
 
-/// An error after which the start of the next request is unknown.
 /// Why there is no whole request: `why`, or that the worker leaves and does not wait for the rest. An orchestrator's gateway
 /// sends a job that gets a 503 to another worker.
 fn or_cut_off(why: Refusal, gate: &Gate) -> Refusal {
@@ -254,6 +254,7 @@ fn or_cut_off(why: Refusal, gate: &Gate) -> Refusal {
     }
 }
 
+/// An error after which the start of the next request is unknown.
 fn refuse(peer: &mut Peer<'_>, why: Refusal, timeout: Duration) -> Next {
     match answer::send(peer, HttpAnswer::refused(why), Framed::default()) {
         Ok(()) => Next::Linger(timeout),

@@ -14,6 +14,17 @@ use crate::sys::threads::ThreadPool;
 
 /// Requests that are not POSTs and whose answer is being made: they wait for nothing, and some answers are large.
 const READS: usize = 4;
+/// GETs of liveness and readiness, beside the others: a client that waits for memory must not keep a probe waiting.
+const PROBES: usize = 4;
+
+/// What a request asks for. The answers of each kind that are made at a time have a limit of their own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Work {
+    Job,
+    /// Of a client whose timeout may be 1 s, as in Docker and Kubernetes. Its answer is small.
+    Probe,
+    Read,
+}
 
 /// How much there may be at a time.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +50,10 @@ pub(super) struct Gate {
     pub(super) turned_away: Gauge,
     /// Requests from their first byte to the end of their answer.
     pub(super) active: Gauge,
-    /// POSTs and other requests whose answer is being made.
+    /// Requests whose answer is being made: POSTs, other requests, and probes.
     pub(super) jobs: Gauge,
     pub(super) reads: Gauge,
+    pub(super) probes: Gauge,
     /// Threads that accept.
     pub(super) accepting: Gauge,
     /// Connections that were accepted, up to the end of their first request.
@@ -52,6 +64,8 @@ pub(super) struct Gate {
     pub(super) draining: AtomicBool,
     /// The worker leaves: jobs that begin now are refused.
     pub(super) refusing: AtomicBool,
+    /// The worker leaves: nothing more is read from any connection.
+    pub(super) deaf: AtomicBool,
     /// Jobs also come through a socket that `agent-net hold-port` holds.
     pub(super) holds: AtomicBool,
     /// Becomes readable when nothing more is to be accepted, and stays so.
@@ -64,8 +78,6 @@ pub(super) struct Gate {
     pub(super) pool: Arc<ThreadPool>,
     pub(super) table: Arc<ConnectionTable>,
 }
-    /// The worker leaves: nothing more is read from any connection.
-    pub(super) deaf: AtomicBool,
 
 impl Gate {
     /// Few places are left: idle clients are given less time.
@@ -74,8 +86,12 @@ impl Gate {
     }
 
     /// A permit to make one answer, once fewer than the limit are being made; None: not within `timeout`.
-    pub(super) fn work(&self, job: bool, timeout: Duration) -> Option<Permit> {
-        let (work, limit) = if job { (&self.jobs, self.limits.jobs) } else { (&self.reads, READS) };
+    pub(super) fn work(&self, work: Work, timeout: Duration) -> Option<Permit> {
+        let (work, limit) = match work {
+            Work::Job => (&self.jobs, self.limits.jobs),
+            Work::Probe => (&self.probes, PROBES),
+            Work::Read => (&self.reads, READS),
+        };
         work.enter_within(limit, timeout)
     }
 

@@ -38,7 +38,7 @@ use self::rouille::{Marks, Service, WholeRequest};
 use crate::sys::counters::{Gauge, Pulse};
 use crate::sys::threads::{self, ThreadPool};
 use budget::Budget;
-use gate::Gate;
+use gate::{Gate, Work};
 
 pub(crate) use gate::GateLimits;
 pub(crate) use held::{give, held_address};
@@ -133,7 +133,7 @@ impl Port {
 /// watchdog; and one that has been started before, since clients may hold all threads that the machine gives.
 fn answer_watchdog(gate: &Gate, questions: &Receiver<Question>) {
     for Question { timeout, sender } in questions {
-        let Some(_work) = gate.work(false, timeout) else { continue };
+        let Some(_work) = gate.work(Work::Probe, timeout) else { continue };
         let request = WholeRequest {
             from: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             method: "GET".into(),
@@ -168,14 +168,15 @@ pub(crate) fn start(
         active: Gauge::default(),
         jobs: Gauge::default(),
         reads: Gauge::default(),
+        probes: Gauge::default(),
         accepting: Gauge::default(),
         fresh: Gauge::default(),
         ended: Gauge::default(),
         draining: AtomicBool::new(false),
         refusing: AtomicBool::new(false),
         holds: AtomicBool::new(false),
-        stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         deaf: AtomicBool::new(false),
+        stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         stopped: AtomicBool::new(false),
         pulse,
         accepted: AtomicU64::new(0),
@@ -192,3 +193,6 @@ pub(crate) fn start(
     }
     Ok(port)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub(crate) struct Request<'a> {
     pub(crate) late: bool,
     /// From its last byte to the handler.
     pub(crate) waited: Duration,
+    /// As many requests are in progress as may be: it is counted and refused.
+    pub(crate) surplus: bool,
     /// None: larger than [`MAX_BODY`], and discarded.
     pub(crate) body: Option<&'a [u8]>,
 }

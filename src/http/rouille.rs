@@ -41,6 +41,8 @@ pub(crate) struct Marks {
     pub(crate) late: bool,
     /// From its last byte to the handler.
     pub(crate) waited: Duration,
+    /// As many requests are in progress as may be.
+    pub(crate) surplus: bool,
 }
 
 /// An answer, to be written with the framing that the connection needs.
@@ -55,6 +57,7 @@ pub(crate) struct HttpAnswer {
 /// Answers requests on the thread that read them.
 pub(crate) struct Service {
     handler: Box<Handler>,
+    is_probe: fn(&str) -> bool,
 }
 
 /// Does not panic, and does not block for more than 2 s.
@@ -67,8 +70,13 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    pub(crate) fn new(handler: Box<Handler>) -> Self {
-        Self { handler }
+    /// `is_probe`: a target asks only whether the worker lives or is ready.
+    pub(crate) fn new(handler: Box<Handler>, is_probe: fn(&str) -> bool) -> Self {
+        Self { handler, is_probe }
+    }
+
+    pub(super) fn is_probe(&self, target: &str) -> bool {
+        (self.is_probe)(target)
     }
 
     pub(crate) fn answer(&self, request: WholeRequest) -> HttpAnswer {
@@ -96,6 +104,7 @@ impl Service {
             gzip: marks.gzip,
             late: marks.late,
             waited: marks.waited,
+            surplus: marks.surplus,
             body: (!too_large && body.len() <= request::MAX_BODY).then_some(&body),
         }))
     }
@@ -166,7 +175,7 @@ mod tests {
             assert!(request.late && !request.proxied && request.authorization.is_none());
             Reply::json(200, format!("{} {} {:?} {:?}", request.method, request.target, request.accept, request.body))
         };
-        let service = Service::new(Box::new(handler));
+        let service = Service::new(Box::new(handler), |_| false);
         let (status, get) = text(service.answer(request("GET", "/gpu?x=1", Some(""))));
         assert_eq!((status, get.as_str()), (200, "GET /gpu?x=1 Some(\"text/plain\") Some([])"));
         let (_, post) = text(service.answer(request("POST", "/gpu-check", Some("ab"))));

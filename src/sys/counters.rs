@@ -140,7 +140,7 @@ impl Pulse {
 }
 
 metrics! {
-    JOBS = counter("agent_net_jobs_total", &["route", "code"], "Jobs by route and status.");
+    JOBS = counter("agent_net_jobs_total", &["route", "code"], "Jobs that came whole, by route and status.");
     JOB_DURATION = histogram("agent_net_job_duration_seconds", &[], "Time from a complete request to its response.");
 }
 

@@ -55,3 +55,13 @@ fn routes_are_explained_by_their_path() {
     assert_eq!((uptime.name, methods), ("/uptime", vec!["GET", "POST"]));
     assert!(find("/nope").is_none() && paths().iter().filter(|path| **path == "/").count() == 1);
 }
+
+#[test]
+fn probes_are_known_by_the_end_of_their_path() {
+    for target in ["/health", "/ready", "/ready?model=a", "/below/ready"] {
+        assert!(is_probe(target), "{target}");
+    }
+    for target in ["/", "/metrics", "/gpu?x=/health", "/health/x", "*"] {
+        assert!(!is_probe(target), "{target}");
+    }
+}
