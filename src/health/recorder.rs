@@ -57,7 +57,7 @@ impl Recorder {
         };
         let recorder = Arc::new(Self { uptime: Mutex::new(Uptime::new()), file });
         let (work, store) = (Arc::clone(&recorder), Arc::clone(store));
-        let max_age = (interval * 3).max(SAMPLE_MAX_AGE);
+        let max_age = max_age(interval);
         threads::service("uptime", move || work.record(&store, &mut records, max_age))?;
         Ok(recorder)
     }
@@ -136,6 +136,11 @@ impl Recorder {
     }
 }
 
+/// How old a sample may be that says how the GPUs are. `interval`: SAMPLE_INTERVAL.
+fn max_age(interval: Duration) -> Duration {
+    (interval * 3).max(SAMPLE_MAX_AGE)
+}
+
 /// The state of the GPUs now. Ollama and the past do not count.
 fn seen(snapshot: &Snapshot, max_age: Duration) -> Seen {
     let worst = verdict::worst(snapshot.reasons.iter().filter(|r| r.code.of_gpus()));
@@ -148,4 +153,10 @@ fn seen(snapshot: &Snapshot, max_age: Duration) -> Seen {
         // A fault that has just begun: they were not read.
         _ => Seen::Nothing,
     }
+}
+
+#[test]
+fn a_sample_counts_until_the_next_ones_are_overdue() {
+    let of = |seconds| max_age(Duration::from_secs(seconds)).as_secs();
+    assert_eq!((of(1), of(5), of(20), of(300)), (60, 60, 60, 900), "with the longest interval no time is left out");
 }

@@ -327,3 +327,6 @@ fn unlock(state: MutexGuard<'_, StoreState>, news: Option<News>) {
         log::info!("cleared: {} {}: {}", reason.severity, reason.code, reason.message);
     }
 }
+
+#[cfg(test)]
+mod tests;

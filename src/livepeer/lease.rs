@@ -314,6 +314,15 @@ mod tests {
             }
         }
         assert_eq!(asked, [114, 124, 134, 144, 154]);
+        // Nor where each try is refused.
+        let mut lease = registered(100);
+        for _ in 0..6 {
+            lease.refused(s(200), 0.0);
+        }
+        lease.hint(s(201), Hint::Restarted);
+        lease.refused(s(201), 0.0);
+        lease.hint(s(203), Hint::Restarted);
+        assert_eq!(lease.due(), s(211));
     }
 
     #[test]
@@ -334,6 +343,10 @@ mod tests {
         lease.refused(s(110), 0.0);
         assert_eq!(lease.next(s(110), true, false), Action::Wait(s(1)));
         assert_eq!((lease.next(s(111), true, false), lease.next(s(111), false, true)), (Action::Unregister, REGISTER));
+        // Once it is gone, a later failure is a first one.
+        lease.refused(s(111), 0.0);
+        lease.withdrawn(s(113));
+        assert_eq!(lease.refused(s(120), 0.0), s(1));
     }
 
     #[test]

@@ -51,6 +51,14 @@ fn two_readers_make_one_list() {
     check(fault(&["a"]), fault(&["c"]), "fault 0a! 1c!");
     let GpuState::Sample(both) = merge(sample(&["a"]), sample(&["c"])) else { unreachable!() };
     assert_eq!(both.read_us, 10);
+    // NVIDIA's version where there are both.
+    for (first, second, expect) in [(None, Some("6.8"), "6.8"), (Some("570"), Some("6.8"), "570")] {
+        let with = |version: Option<&str>| {
+            GpuState::Sample(GpuSample { driver_version: version.map(str::to_owned), ..GpuSample::default() })
+        };
+        let GpuState::Sample(both) = merge(with(first), with(second)) else { unreachable!() };
+        assert_eq!(both.driver_version.as_deref(), Some(expect));
+    }
     // What is new of either is new.
     for (first, second) in [(true, false), (false, true), (false, false)] {
         let with = |slow_fresh| GpuState::Sample(GpuSample { slow_fresh, ..GpuSample::default() });

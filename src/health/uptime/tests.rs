@@ -121,13 +121,41 @@ fn a_restart_within_a_minute_goes_on_with_it() {
 }
 
 #[test]
+fn records_that_come_late_replace_none_of_this_run() {
+    let mut before = Run::new(Uptime::new(), START);
+    before.see(Down, 30);
+    let bytes = before.file(Vec::new());
+    let mut run = Run::new(Uptime::new(), START);
+    run.see(Up, 50);
+    assert_eq!(run.uptime.load(&bytes), 0);
+    let minute = run.uptime.history(run.wall, 1)[0];
+    assert_eq!((minute.up, minute.down), (50, 0));
+}
+
+#[test]
+fn a_minute_has_no_more_than_its_seconds_whatever_the_clocks_say() {
+    let mut run = Run::new(Uptime::new(), START);
+    // The wall clock is corrected meanwhile.
+    for seen in [Up, Down] {
+        for _ in 0..40 {
+            run.wall -= 0.3;
+            run.step(seen, 1.0);
+        }
+    }
+    let minute = run.uptime.history(run.wall, 1)[0];
+    assert_eq!((minute.up, minute.down), (20, 40));
+    assert_eq!(loaded(&run.file(Vec::new())).1, 0, "the next run can read it");
+}
+
+#[test]
 fn a_machine_that_slept_was_not_up() {
     let mut run = Run::new(Uptime::new(), START);
     run.see(Up, 600);
-    run.step(Up, 1200.0);
-    run.see(Up, 600);
+    // It wakes within a minute, which is not whole.
+    run.step(Up, 1230.0);
+    run.see(Up, 570);
     let (percent, availability, _) = run.hour();
-    assert!((49.0..=51.0).contains(&percent), "{percent}");
+    assert!((48.5..=49.0).contains(&percent), "{percent}");
     assert_eq!(availability, 100.0);
 }
 

@@ -286,6 +286,25 @@ fn a_full_ledger_takes_no_more() {
 }
 
 #[test]
+fn an_ended_payment_is_not_taken_again_and_a_voided_one_is() {
+    let mut ledger = Ledger::new(true);
+    let mut insert = |ledger: &mut Ledger, payment: &Received| {
+        ledger.insert(payment, 100, Some(Place { offset: 0, length: 100 })).is_some()
+    };
+    let id = |n| hash_of(&received(n, 0.0).id).unwrap();
+    assert!(insert(&mut ledger, &received(10, 1.0)));
+    ledger.end(&id(10), Outcome::Accepted, None);
+    assert!(!insert(&mut ledger, &received(10, 2.0)), "it would be submitted twice");
+    assert!(insert(&mut ledger, &received(20, 1.0)));
+    assert!(ledger.void(&id(20), &keys_of(20)).is_some());
+    assert_eq!(ledger.may_take(&keys_of(20), 100), Ok(()), "its job was refused, and its sender may send it again");
+    assert!(insert(&mut ledger, &received(20, 2.0)));
+    // The next payment's tickets are worth something else.
+    assert!(insert(&mut ledger, &Received { ev: "9".into(), ..received(30, 1.0) }));
+    assert_eq!(ledger.totals().by_result[PENDING].ev.floor(), BigInt::from(7 + 18));
+}
+
+#[test]
 fn a_try_without_answer_may_have_arrived() {
     let id = received(10, 0.0).id;
     let sent = || Entry::Sent { id: id.clone(), at: 1.0 };
