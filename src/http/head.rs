@@ -294,7 +294,25 @@ fn a_connection_stays_open_as_each_version_says() {
     check("HTTP/1.1", "Connection: TE, Close\r\n", false);
     check("HTTP/1.0", "", false);
     check("HTTP/1.0", "Connection: Keep-Alive\r\n", true);
+    check("HTTP/1.0", "Connection: keep-alive\r\nConnection: TE\r\n", true);
     check("HTTP/1.0", "Connection: keep-alive\r\nConnection: close\r\n", false);
+}
+
+#[test]
+fn a_header_that_comes_twice_is_passed_on_once() {
+    let lines = "Authorization: Bearer a\r\nauthorization: Bearer b\r\n";
+    let head = parse(format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n").as_bytes()).unwrap();
+    assert_eq!(head.passed, [(header_names::AUTHORIZATION.to_owned(), "Bearer a".to_owned())]);
+}
+
+#[test]
+fn only_http_1_1_waits_for_100_continue() {
+    let expects = |version: &str| {
+        parse(format!("POST / {version}\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").as_bytes())
+            .unwrap()
+            .expects_continue
+    };
+    assert_eq!((expects("HTTP/1.1"), expects("HTTP/1.0")), (true, false));
 }
 
 #[test]

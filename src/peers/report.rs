@@ -219,5 +219,9 @@ pub(super) mod tests {
         assert_eq!(report.verdict, Verdict::Degraded);
         assert_eq!((reason.code.len(), reason.message.len()), (MAX_WORD, MAX_MESSAGE));
         assert_eq!(report.version.map(|version| version.len()), Some(MAX_WORD));
+        // Nor better than it says itself.
+        let reasons = r#"[{"code":"TEMP_HIGH","severity":"degraded"}]"#;
+        let report = read(&with(&format!(r#"{{"verdict":"unhealthy","reasons":{reasons}}}"#))).unwrap();
+        assert_eq!(report.verdict, Verdict::Unhealthy);
     }
 }

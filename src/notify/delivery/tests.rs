@@ -364,6 +364,32 @@ fn a_worker_that_stops_tries_once_and_says_nothing_to_whom_it_never_spoke() {
 }
 
 #[test]
+fn the_last_message_is_the_last_one() {
+    let stop = Arc::new(Event::new(EventKind::Stopping, &Arc::from("w"), Some(ok()), UNIX));
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    scene.send(down());
+    assert!(scene.delivery.stop(&stop));
+    scene.send(Outcome::Accepted);
+    assert_eq!(scene.wait(), None, "what waited before it is out of date");
+}
+
+#[test]
+fn after_a_success_the_waits_are_short_again() {
+    let mut scene = Scene::ok();
+    scene.offer(EventKind::Verdict, lost());
+    for wait in [5, 10, 20] {
+        scene.send(down());
+        assert_eq!(scene.wait(), Some(wait));
+        scene.now += Duration::from_secs(wait);
+    }
+    scene.send(Outcome::Accepted);
+    scene.offer(EventKind::Verdict, hot());
+    scene.send(down());
+    assert_eq!(scene.wait(), Some(5));
+}
+
+#[test]
 fn a_reminder_is_sent_although_the_state_is_known() {
     let mut scene = Scene::ok();
     let event = Event { reminder: true, ..Event::new(EventKind::Verdict, &Arc::from("w"), Some(ok()), UNIX) };

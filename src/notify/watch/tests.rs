@@ -196,11 +196,33 @@ fn slow_flapping_is_bounded_too() {
 }
 
 #[test]
+fn changes_of_hours_ago_are_no_flapping_and_each_trouble_has_its_own_time() {
+    let mut scene = Scene::started(60);
+    for hours in [1, 2, 3, 4, 5, 6] {
+        scene.look(&lost(), hours * 3600, 60);
+        scene.look(&ok(), 7200, 60);
+    }
+    let words: Vec<String> = scene.words().iter().map(|word| word[word.find(' ').unwrap()..].to_owned()).collect();
+    let expect = (1..=6).flat_map(|hours| [" verdict unhealthy".into(), format!(" verdict ok after {}", hours * 3600)]);
+    assert_eq!(words, expect.collect::<Vec<String>>());
+}
+
+#[test]
+fn changes_that_were_sent_one_by_one_are_part_of_the_flapping() {
+    let mut scene = Scene::started(60);
+    scene.alternate(&[hot(), ok()], 120, 3000);
+    let (at, first) = scene.sent.iter().find_map(|(at, event)| Some((*at, event.flapping?))).unwrap();
+    assert_eq!(first.during.as_secs(), (at - scene.sent[0].0) / 1000, "{:?}", scene.words());
+}
+
+#[test]
 fn what_is_worse_than_the_flapping_is_sent_without_a_reminder() {
     let mut scene = Scene::started(60);
     scene.alternate(&[hot(), ok()], 10, 300);
     assert_eq!(scene.words(), ["180 verdict degraded flapping 12"]);
-    scene.alternate(&[lost(), ok()], 10, 100);
+    scene.alternate(&[lost(), ok()], 10, 40);
+    assert_eq!(scene.words().len(), 1, "not before NOTIFY_AFTER: {:?}", scene.words());
+    scene.alternate(&[lost(), ok()], 10, 60);
     assert_eq!(scene.words().len(), 2);
     assert!(scene.words()[1].contains("verdict unhealthy flapping"), "{:?}", scene.words());
     // Only once.

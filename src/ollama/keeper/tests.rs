@@ -300,6 +300,7 @@ fn models_that_displace_each_other_are_retried_with_growing_delays() {
         assert!(case.0.is_displaced());
     }
     case.0.placed();
+    assert!(!case.0.is_displaced());
     case.check(at, &loaded(None), ModelState::Loaded, Next::Wait);
     case.check(at + 1, &PULLED, ModelState::Waiting, Next::Wait);
     case.0.displaced(seconds(at + 1));

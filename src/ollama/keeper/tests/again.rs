@@ -33,3 +33,47 @@ fn a_model_that_loads_is_no_longer_damaged() {
     case.check(205, &loaded(Some(100_000)), ModelState::Loaded, Next::Wait);
     case.check(900, &MISSING, ModelState::Pulling, Next::Pull);
 }
+
+#[test]
+fn a_success_ends_the_growing_delays() {
+    let mut case = Case::new(None);
+    for at in [0, 5] {
+        case.check(at, &PULLED, ModelState::Loading, Next::Load);
+        case.asked(&failure(), at);
+    }
+    case.check(15, &PULLED, ModelState::Loading, Next::Load);
+    case.asked(&SAME, 15);
+    case.check(16, &MISSING, ModelState::Pulling, Next::Pull);
+    case.pull_fails(16);
+    case.check(20, &MISSING, ModelState::Failed, Next::Wait);
+    case.check(21, &MISSING, ModelState::Pulling, Next::Pull);
+}
+
+#[test]
+fn what_the_worker_unloaded_itself_is_loaded_at_once() {
+    let mut case = Case::new(None);
+    case.asked(&failure(), 0);
+    case.0.unloaded(seconds(2));
+    case.check(2, &PULLED, ModelState::Loading, Next::Load);
+}
+
+#[test]
+fn what_a_client_could_load_has_not_failed() {
+    let mut case = Case::new(None);
+    case.asked(&failure(), 0);
+    case.check(1, &PULLED, ModelState::Failed, Next::Wait);
+    case.check(2, &loaded(Some(i64::MAX)), ModelState::Loaded, Next::Wait);
+    case.check(3, &PULLED, ModelState::Waiting, Next::Wait);
+}
+
+#[test]
+fn a_renewal_says_nothing_about_how_long_a_load_takes() {
+    let mut case = Case::new(None);
+    case.asked(&Ok(Loading { took: seconds(30), by_ollama: false }), 30);
+    case.check(31, &loaded(Some(i64::MAX)), ModelState::Loaded, Next::Wait);
+    case.asked(&SAME, 40);
+    case.check(41, &loaded(Some(i64::MAX)), ModelState::Loaded, Next::Wait);
+    case.check(42, &PULLED, ModelState::Waiting, Next::Wait);
+    case.check(101, &PULLED, ModelState::Waiting, Next::Wait);
+    case.check(102, &PULLED, ModelState::Loading, Next::Load);
+}

@@ -184,6 +184,41 @@ fn a_model_that_fails_gets_no_patient_probe() {
 }
 
 #[test]
+fn an_earlier_silence_makes_no_patient_probe_after_a_failure() {
+    let mut state = state();
+    waits(&mut state, 0);
+    sent(&mut state, 20);
+    state.ended(&Outcome::Silent, seconds(50));
+    assert!(sent(&mut state, 80).patient);
+    state.ended(&answered(1), seconds(81));
+    sent(&mut state, 400);
+    state.ended(&Outcome::Failed("no".into()), seconds(401));
+    assert!(!sent(&mut state, 440).patient);
+}
+
+#[test]
+fn a_reload_brings_no_probe_forward() {
+    let mut state = state();
+    waits(&mut state, 0);
+    state.ended(&answered(1), seconds(0));
+    let other = with(|loaded| loaded.context_length = Some(8192));
+    for at in [100, 120, 299] {
+        assert_eq!(state.next(Some(&look(&other)), idle, seconds(at)), ProbeNext::Wait, "at {at} s");
+    }
+    assert!(matches!(state.next(Some(&look(&other)), idle, seconds(300)), ProbeNext::Send(_)));
+}
+
+#[test]
+fn a_retry_comes_no_later_than_the_interval() {
+    let mut state = ProbeState::new(ProbeSettings { interval: Some(seconds(10)), timeout: seconds(30) }, 0);
+    waits(&mut state, 0);
+    sent(&mut state, 20);
+    state.ended(&Outcome::Silent, seconds(50));
+    waits(&mut state, 59);
+    sent(&mut state, 60);
+}
+
+#[test]
 fn what_reached_no_model_decides_nothing_and_is_repeated_soon() {
     let mut state = state();
     waits(&mut state, 0);
