@@ -288,7 +288,7 @@ fn a_full_ledger_takes_no_more() {
 #[test]
 fn an_ended_payment_is_not_taken_again_and_a_voided_one_is() {
     let mut ledger = Ledger::new(true);
-    let mut insert = |ledger: &mut Ledger, payment: &Received| {
+    let insert = |ledger: &mut Ledger, payment: &Received| {
         ledger.insert(payment, 100, Some(Place { offset: 0, length: 100 })).is_some()
     };
     let id = |n| hash_of(&received(n, 0.0).id).unwrap();

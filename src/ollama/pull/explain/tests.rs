@@ -145,6 +145,9 @@ fn what_a_proxy_says_in_the_registrys_place_is_known() {
     let page = "pull model manifest: 500: <!DOCTYPE html>\n\n <html class=\"no-js\" lang=\"en-US\">\n<head>";
     check(page, PullCause::Other, &["an internal error", "(pull model manifest: 500)"]);
     check("max retries exceeded", PullCause::Cut, &["was cut"]);
+    for realm in ["realm host \"a.example\" does not match original host \"r.example\"", "invalid realm"] {
+        check(realm, PullCause::Other, &["sign-in to another host (realm)"]);
+    }
 }
 
 #[test]
