@@ -184,6 +184,8 @@ fn old_results_become_sums() {
     let (kept, ledger) = compact(&text, LIFETIME + 1.5, &[]);
     assert!(!kept.contains(&received(10, 0.0).id) && kept.contains(&received(20, 0.0).id), "{kept}");
     assert_eq!((ledger.totals(), ledger.may_take(&keys_of(10), 0)), (&before, Ok(())));
+    let sums = ledger.plan_compaction(LIFETIME + 1.5, 0).summary();
+    assert!(kept.contains(&sums), "the next compaction of this run begins with them: {sums}");
     let (again, found) = read(&kept);
     assert_eq!((again.totals(), found.damaged, again.pending()), (&before, 0, 1));
     // A second time nothing is counted twice.
