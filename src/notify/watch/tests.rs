@@ -196,7 +196,7 @@ fn slow_flapping_is_bounded_too() {
 }
 
 #[test]
-fn changes_of_hours_ago_are_no_flapping_and_each_trouble_has_its_own_time() {
+fn changes_of_hours_ago_do_not_count_as_flapping_and_each_trouble_has_its_own_time() {
     let mut scene = Scene::started(60);
     for hours in [1, 2, 3, 4, 5, 6] {
         scene.look(&lost(), hours * 3600, 60);
