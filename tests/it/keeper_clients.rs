@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -62,24 +62,38 @@ fn a_client_with_a_context_of_its_own_is_never_reloaded() {
 /// Ollama lists no num_thread: that a request of ours reloads shows only in its time.
 #[test]
 fn what_cannot_be_seen_is_reloaded_once_and_then_left_to_the_client() {
+    // The worker waits twice as long as its own load took: a machine that stands still for a load's time hides the client.
+    let undisturbed = (0..5).any(|_| {
+        let (clients, slowest) = reloads_of_a_client();
+        let disturbed = slowest > LOAD * 3 / 2;
+        let reloads = clients.iter().filter(|served| served.load > SAME_RUNNER).count();
+        assert!(disturbed || reloads == 2, "the first of all, and the one after our request: {clients:?}");
+        !disturbed
+    });
+    assert!(undisturbed, "each of 5 tries had an answer that took more than {:?}", LOAD * 3 / 2);
+}
+
+/// What a client was served whose options Ollama does not list, and how long its longest request took. After its last
+/// one the model is loaded again.
+fn reloads_of_a_client() -> (Vec<Served>, Duration) {
     let (fake, scheduler) = FakeOllama::by(ollama(3, LOAD, &[MODEL]));
     let worker = keeps(&fake, &[]);
     becomes(&worker, "loaded");
     let options = json!({"num_thread": 8});
     ask(&fake, 10, "6s", &options);
     wait_for("the reload", || worker.log().contains("Leaving it to clients for a day").then_some(()));
+    let mut slowest = Duration::ZERO;
     for _ in 0..8 {
+        let began = Instant::now();
         ask(&fake, 10, "6s", &options);
+        slowest = slowest.max(began.elapsed());
         thread::sleep(Duration::from_millis(600));
     }
-    let (clients, _) = split(scheduler.served());
-    let reloads = clients.iter().filter(|served| served.load > SAME_RUNNER).count();
-    assert_eq!(reloads, 2, "the first of all, and the one after our request: {clients:?}");
+    let (clients, before) = split(scheduler.served());
+    let loads = |ours: &[Served]| ours.iter().filter(|served| served.load > SAME_RUNNER).count();
     // Gone with its time, it is loaded again.
-    wait_for("our load", || {
-        let (_, ours) = split(scheduler.served());
-        (ours.iter().filter(|served| served.load > SAME_RUNNER).count() >= 3).then_some(())
-    });
+    wait_for("our load", || (loads(&split(scheduler.served()).1) > loads(&before)).then_some(()));
+    (clients, slowest)
 }
 
 #[test]
