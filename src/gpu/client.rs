@@ -21,6 +21,8 @@ use process::{End, HELPER, Process, START_QUIET, cannot_start, find, wait};
 
 /// A sample that takes longer means that the driver hangs: a slow GPU delays only its own readings.
 const SAMPLE_DEADLINE: Duration = Duration::from_secs(5);
+/// A helper starts no faster where tests pass time faster: on a busy machine, each would be ended before it answers.
+const SHORTEST_START: Duration = SAMPLE_DEADLINE;
 /// A slower start is logged.
 const SLOW_START: Duration = Duration::from_secs(5);
 /// A GPU that has not answered for this long is tried with a new helper.
@@ -99,7 +101,7 @@ impl Gpus {
             backoff,
             retry_at: Instant::now(),
             renew_at: Instant::now(),
-            first_deadline: FIRST_ANSWER / time_scale,
+            first_deadline: (FIRST_ANSWER / time_scale).max(SHORTEST_START),
             renew_silent: RENEW_SILENT / time_scale,
             slow_interval,
             slow_at: None,
