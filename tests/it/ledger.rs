@@ -335,6 +335,21 @@ fn a_payment_missing_from_its_place_is_not_submitted() {
     assert_eq!(server.taken().into_values().collect::<Vec<_>>(), [1]);
 }
 
+#[test]
+fn a_payment_is_given_up_after_two_rounds_of_trying() {
+    let server = TicketServer::new(Behavior::HangUp);
+    let scene = Scene::new("tickets-expired", &server);
+    // Two rounds take 5 s.
+    let worker = Worker::start(&[
+        ("STATE_DIR", scene.dir.to_str().unwrap()),
+        ("TICKET_SUBMIT_URL", &scene.url),
+        ("AGENT_NET_FAULT", "hurry:30000"),
+    ]);
+    assert_eq!(pay(worker.addr, &Wallet::new(31).payment([1])).status, 200);
+    scene.wait_for_tickets("expired", 1);
+    assert!(worker.log().contains("a payment was expired"), "{}", worker.log());
+}
+
 /// What costs nothing is looked at before signatures, which cost a core's time.
 #[test]
 fn a_client_cannot_have_signatures_looked_at_in_vain() {

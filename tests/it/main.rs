@@ -68,6 +68,7 @@ mod keeper_recordings;
 mod kernel_log;
 mod lease;
 mod ledger;
+mod ledger_taken_away;
 mod listen;
 mod load;
 mod logging;

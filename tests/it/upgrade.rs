@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fake_ticket_server::{Behavior, pay};
 use crate::harness::{Worker, folder, wait_for};
@@ -160,7 +160,14 @@ fn this_version_writes_what_the_old_one_reads() {
 fn the_old_version_reads_the_sums_of_this_one() {
     let scene = Scene::recorded("state-sums", 200_000.0);
     // Files of 16 MiB are compacted.
-    let text = String::from_utf8(scene.read("tickets.jsonl")).unwrap();
+    let mut text = String::from_utf8(scene.read("tickets.jsonl")).unwrap();
+    // Those that waited have expired.
+    let ledger = scene.ledger(new());
+    for payment in ledger["payments"].as_array().unwrap().iter().filter(|payment| payment["result"] == "pending") {
+        let (id, at) = (&payment["id"], &payment["received_at"]);
+        let result = json!({"id": id, "at": at, "result": "expired", "status": null, "message": ""});
+        text.push_str(&format!("{}\n", json!({ "result": result })));
+    }
     let (file, sent) = (scene.dir.join("tickets.jsonl"), format!("{}\n", text.lines().nth(1).unwrap()));
     fs::write(&file, text + &sent.repeat((17 << 20) / sent.len())).unwrap();
     let worker = scene.start(None);

@@ -11,9 +11,9 @@ use super::file::access::LedgerAccess;
 use super::file::lines::LineReader;
 use super::file::receipt::Receipt;
 use super::header::{NotAccepted, Tickets};
-use super::intake_state::{IntakeState, read_back};
+use super::intake_state::{IntakeState, Taken, read_back};
 use super::ledger::compaction::CompactionPlan;
-use super::ledger::entry::{CLOCK_UNSET_BEFORE, Ended, Entry, LIFETIME, Outcome, PENDING, Received, outcome_of};
+use super::ledger::entry::{Ended, Entry, LIFETIME, Outcome, PENDING, Received, outcome_of};
 use super::ledger::key::{Key, hash_of, key_of};
 use super::ledger::replay::Findings;
 use super::ledger::{Due, Ledger, Mark, NotTaken};
@@ -53,28 +53,8 @@ pub(crate) struct TicketIntake {
     changed: Condvar,
     file: OnceLock<LedgerFile>,
     counts: [AtomicU64; Taken::ALL.len()],
-}
-
-/// The result of a payment before it was saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    Kept,
-    Invalid,
-    Reused,
-    Unwritten,
-}
-
-impl Taken {
-    const ALL: [Self; 4] = [Self::Kept, Self::Invalid, Self::Reused, Self::Unwritten];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Invalid => "invalid",
-            Self::Reused => "reused",
-            Self::Unwritten => "unwritten",
-        }
-    }
+    started: Instant,
+    time_scale: u32,
 }
 
 impl TicketIntake {
@@ -89,11 +69,13 @@ impl TicketIntake {
             changed: Condvar::new(),
             file: OnceLock::new(),
             counts: Default::default(),
+            started: Instant::now(),
+            time_scale,
         });
         let file = LedgerFile::start(dir, Arc::clone(&intake))?;
         let _ = intake.file.set(file);
         let submitting = Arc::clone(&intake);
-        threads::service("tickets", move || submitting.submit_forever(&to, time_scale))?;
+        threads::service("tickets", move || submitting.submit_forever(&to))?;
         Ok(intake)
     }
 
@@ -148,7 +130,7 @@ impl TicketIntake {
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let ledger = state.ledger().map_err(|why| self.unwritten(&why))?;
         self.may_take(ledger, keys, line.len())?;
-        let number = ledger.insert(&received, line.len() as u64, None);
+        let number = ledger.insert(&received, line.len() as u64, None, self.now());
         let receipt = number.ok_or_else(|| "it is in the ledger already".to_owned()).and_then(|number| {
             let file = self.file.get().ok_or("it is being opened")?;
             file.append(line, Mark::Payment(number))
@@ -192,10 +174,10 @@ impl TicketIntake {
         NotAccepted::Unwritten(message)
     }
 
-    fn submit_forever(&self, to: &Orchestrator, time_scale: u32) {
+    fn submit_forever(&self, to: &Orchestrator) {
         // A panic may have left it set.
         self.lock().submitting = false;
-        let mut backoff = Backoff::new(FIRST_WAIT / time_scale, LONGEST_WAIT / time_scale);
+        let mut backoff = Backoff::new(FIRST_WAIT / self.time_scale, LONGEST_WAIT / self.time_scale);
         // The payment whose failure was logged, and why: only its own success clears that.
         let (mut last, mut failing) = (None, None::<(u64, String)>);
         while let Some((due, reader)) = self.next(last) {
@@ -250,8 +232,7 @@ impl TicketIntake {
     /// Why it must be tried again.
     fn submit(&self, to: &Orchestrator, due: Due, reader: &LineReader) -> Result<(), String> {
         let (id, now) = (hex(&due.id), unix_now());
-        let clock_was_set = now > CLOCK_UNSET_BEFORE && due.at > CLOCK_UNSET_BEFORE;
-        if clock_was_set && now - due.at > LIFETIME {
+        if self.now().saturating_sub(due.since) > LIFETIME {
             let ended = Ended { id, at: now, result: Outcome::Expired, status: None, message: String::new() };
             self.end(&due.id, ended);
             return Ok(());
@@ -286,7 +267,7 @@ impl TicketIntake {
         };
         let (tries, at) = (due.tries.saturating_add(1), unix_now());
         let mut state = self.lock();
-        state.ledger()?.failed(&due.id, at, tries, arrived);
+        state.ledger()?.failed(&due.id, tries, arrived);
         let _ = self.write(&Entry::Failed { id, at, tries, arrived }, Mark::Nothing);
         Err(why)
     }
@@ -350,6 +331,12 @@ impl TicketIntake {
         }
     }
 
+    /// The time for which this worker has run, without the time that the machine slept: only that can have been used to
+    /// submit payments.
+    fn now(&self) -> Duration {
+        self.started.elapsed() * self.time_scale
+    }
+
     fn count(&self, taken: Taken) {
         self.counts[taken as usize].fetch_add(1, Ordering::Relaxed);
     }
@@ -361,7 +348,8 @@ impl TicketIntake {
 
 impl LedgerAccess for Arc<TicketIntake> {
     fn opened(&self, read: Result<(Ledger, Findings, LineReader), String>) {
-        let ledger = read.map(|(ledger, findings, reader)| {
+        let ledger = read.map(|(mut ledger, findings, reader)| {
+            ledger.opened(self.now(), unix_now());
             if findings.damaged > 0 {
                 log::warn!("ticket ledger: {} left out", counted(findings.damaged, "damaged line"));
             }
@@ -379,7 +367,7 @@ impl LedgerAccess for Arc<TicketIntake> {
     }
 
     fn plan_compaction(&self, until: u64) -> Option<CompactionPlan> {
-        self.lock().ledger().ok().map(|ledger| ledger.plan_compaction(unix_now(), until))
+        self.lock().ledger().ok().map(|ledger| ledger.plan_compaction(self.now(), unix_now(), until))
     }
 
     fn with(&self, work: &mut dyn FnMut(&mut Ledger, &mut LineReader)) {

@@ -1,4 +1,4 @@
-//! What the ticket intake's threads share, and how a payment is read back from the file.
+//! What the ticket intake's threads share, what it counts, and how a payment is read back from the file.
 
 use super::file::lines::LineReader;
 use super::ledger::entry::{Entry, Received};
@@ -21,6 +21,28 @@ impl IntakeState {
             Some(Ok((ledger, _))) => Ok(ledger),
             Some(Err(why)) => Err(why.clone()),
             None => Err("the ledger is being read".into()),
+        }
+    }
+}
+
+/// The result of a payment before it was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Kept,
+    Invalid,
+    Reused,
+    Unwritten,
+}
+
+impl Taken {
+    pub(super) const ALL: [Self; 4] = [Self::Kept, Self::Invalid, Self::Reused, Self::Unwritten];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Invalid => "invalid",
+            Self::Reused => "reused",
+            Self::Unwritten => "unwritten",
         }
     }
 }

@@ -12,9 +12,10 @@ pub(crate) mod totals;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::livepeer::payments::ticket::Hash;
-use entry::{CLOCK_UNSET_BEFORE, Outcome, PENDING, Received};
+use entry::{Outcome, PENDING, Received};
 use key::{Key, hash_of, key_of};
 use lines::Place;
 use totals::{Ev, Totals};
@@ -53,6 +54,8 @@ pub(crate) struct Ledger {
     totals: Totals,
     older: Totals,
     pending_bytes: u64,
+    /// When the file was read: see [`Ledger::opened`].
+    opened: Option<(Duration, f64)>,
     /// The expected value of the last payment's tickets: most payments have the same, and share it.
     ev: (String, Arc<Ev>),
 }
@@ -62,8 +65,8 @@ struct Waiting {
     id: Hash,
     /// None: being written.
     place: Option<Place>,
-    /// When its lifetime began, in Unix seconds.
-    at: f64,
+    /// Since when this worker has it.
+    since: Duration,
     bytes: u32,
     tickets: u32,
     /// Expected value of one ticket.
@@ -94,7 +97,8 @@ pub(crate) struct Due {
     pub(crate) number: u64,
     pub(crate) id: Hash,
     pub(crate) place: Place,
-    pub(crate) at: f64,
+    /// Since when this worker has it, by the clock of [`Ledger::insert`].
+    pub(crate) since: Duration,
     pub(crate) tries: u32,
     /// An earlier try may have arrived.
     pub(crate) arrived: bool,
@@ -128,9 +132,28 @@ impl Ledger {
         if full { Err(NotTaken::Full) } else { Ok(()) }
     }
 
-    /// Adds a payment and returns its number. None: it is known already, or its id is invalid. `place`: None until its line
-    /// is written.
-    pub(crate) fn insert(&mut self, received: &Received, bytes: u64, place: Option<Place>) -> Option<u64> {
+    /// The file has been read, at `now` by any monotonic clock and at `unix` seconds. The age of a waiting payment counts
+    /// from here: a machine may start with a clock of 2099, and a date alone must not make a payment worthless.
+    pub(crate) fn opened(&mut self, now: Duration, unix: f64) {
+        self.waiting.values_mut().for_each(|waiting| waiting.since = now);
+        self.opened = Some((now, unix));
+    }
+
+    /// Unix seconds for the ages of payments that have ended: a clock that was set forward while the worker runs does not
+    /// make them older.
+    fn date(&self, now: Duration, unix: f64) -> f64 {
+        self.opened.map_or(unix, |(since, at)| unix.min(at + now.saturating_sub(since).as_secs_f64()))
+    }
+
+    /// Adds a payment at `now` and returns its number. None: it is known already, or its id is invalid. `place`: None until
+    /// its line is written.
+    pub(crate) fn insert(
+        &mut self,
+        received: &Received,
+        bytes: u64,
+        place: Option<Place>,
+        now: Duration,
+    ) -> Option<u64> {
         let id = hash_of(&received.id)?;
         let key = key_of(&id);
         if self.numbers.contains_key(&key) || self.ended.contains_key(&key) {
@@ -145,7 +168,7 @@ impl Ledger {
         let waiting = Waiting {
             id,
             place,
-            at: received.at,
+            since: now,
             bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             tickets: u32::try_from(received.tickets.len()).unwrap_or(u32::MAX),
             ev: Arc::clone(&self.ev.1),
@@ -188,14 +211,9 @@ impl Ledger {
         }
     }
 
-    /// A payment must be sent again, found at `at` in Unix seconds. `arrived`: it may have arrived without an answer.
-    pub(crate) fn failed(&mut self, id: &Hash, at: f64, tries: u32, arrived: bool) {
+    /// A payment must be sent again. `arrived`: it may have arrived without an answer.
+    pub(crate) fn failed(&mut self, id: &Hash, tries: u32, arrived: bool) {
         if let Some(waiting) = self.find(id) {
-            // It came before the clock was set: its lifetime begins now. It never begins earlier: a clock that is behind for
-            // a moment, as after a start without a battery, would let it expire once that is set.
-            if at > CLOCK_UNSET_BEFORE && waiting.at < CLOCK_UNSET_BEFORE {
-                waiting.at = at;
-            }
             waiting.tries = tries;
             waiting.arrived |= arrived;
             waiting.under_way = false;
@@ -253,8 +271,8 @@ impl Ledger {
         let after = number.map_or(0, |number| number + 1);
         let due = |(number, waiting): (&u64, &Waiting)| {
             let place = waiting.place?;
-            let Waiting { id, at, tries, arrived, under_way, .. } = *waiting;
-            Some(Due { number: *number, id, place, at, tries, arrived: arrived || under_way })
+            let Waiting { id, since, tries, arrived, under_way, .. } = *waiting;
+            Some(Due { number: *number, id, place, since, tries, arrived: arrived || under_way })
         };
         self.waiting.range(after..).find_map(due).or_else(|| self.waiting.range(..after).find_map(due))
     }

@@ -2,8 +2,9 @@
 //! those after the file's end at the start are copied unchanged.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::entry::{Ended, Entry, LIFETIME, Received};
+use super::entry::{CLOCK_UNSET_BEFORE, Ended, Entry, LIFETIME, Received};
 use super::key::{Key, hash_of, key_of};
 use super::lines::{Piece, Place};
 use super::totals::{Ev, Totals};
@@ -15,7 +16,8 @@ const FORGOTTEN_AT_ONCE: usize = 300_000;
 /// A compaction under way. The ledger changes only once it has succeeded.
 #[derive(Debug)]
 pub(crate) struct CompactionPlan {
-    now: f64,
+    /// Unix seconds.
+    date: f64,
     /// Lines from here on are copied unchanged.
     until: u64,
     /// Payments that are only summed up, and their tickets.
@@ -38,13 +40,13 @@ pub(crate) struct CompactedLine {
 }
 
 impl Ledger {
-    /// Starts a compaction of a file that ends at `until`.
-    pub(crate) fn plan_compaction(&self, now: f64, until: u64) -> CompactionPlan {
+    /// Starts a compaction of a file that ends at `until`, at `now` and at `unix` seconds.
+    pub(crate) fn plan_compaction(&self, now: Duration, unix: f64, until: u64) -> CompactionPlan {
         let seen = self.seen.as_ref().map_or(0, HashSet::len);
         let excess = |count: usize, most: usize| count.saturating_sub(most / 4 * 3);
         let early = (excess(self.ended.len(), MAX_ENDED), excess(seen, MANY_SEEN));
         CompactionPlan {
-            now,
+            date: self.date(now, unix),
             until,
             forgotten: HashSet::new(),
             tickets: Vec::new(),
@@ -88,13 +90,14 @@ impl Ledger {
             let newline = u64::from(!piece.whole);
             plan.moved.push((*number, Place { offset: to, length: piece.place.length + newline }));
             let (tries, arrived) = (waiting.tries, waiting.arrived || waiting.under_way);
-            let failed = Entry::Failed { id: received.id, at: waiting.at, tries, arrived };
+            let failed = Entry::Failed { id: received.id, at: plan.date, tries, arrived };
             let more = if tries > 0 || arrived { failed.line() } else { String::new() };
             return Some(CompactedLine { kept: true, more });
         }
         let end = self.ended.get(&key).filter(|_| !plan.forgotten.contains(&key))?;
         let early = plan.early != (0, 0);
-        let old = early || plan.now - received.at > LIFETIME;
+        let is_dated = received.at > CLOCK_UNSET_BEFORE;
+        let old = early || (is_dated && plan.date - received.at > LIFETIME.as_secs_f64());
         if old && plan.tickets.len() < FORGOTTEN_AT_ONCE {
             let count = received.tickets.len();
             plan.early = (plan.early.0.saturating_sub(1), plan.early.1.saturating_sub(count));

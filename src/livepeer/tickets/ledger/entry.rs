@@ -1,5 +1,7 @@
 //! The lines of STATE_DIR/tickets.jsonl.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::key::{Key, hash_of, key_of};
@@ -9,8 +11,8 @@ use crate::livepeer::payments::ticket::{Hash, hex};
 use crate::sys::json::json;
 use crate::sys::text::is_web_page;
 
-/// Seconds until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
-pub(crate) const LIFETIME: f64 = 2.0 * 6377.0 * 12.0;
+/// Until a payment is worthless: after two rounds of 6377 blocks of 12 s the chain redeems none of its tickets.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(2 * 6377 * 12);
 
 /// A clock before this has not been set yet: ages by it mean nothing.
 pub(crate) const CLOCK_UNSET_BEFORE: f64 = 1.6e9;
@@ -71,7 +73,7 @@ pub(crate) enum Outcome {
     Refused,
     /// Refused, but an earlier try without an answer may have been accepted.
     Unclear,
-    /// No answer before its lifetime ended.
+    /// No answer in a lifetime's time of trying.
     Expired,
 }
 

@@ -1,5 +1,7 @@
 //! Reads the file into a ledger, line by line, and examines its end.
 
+use std::time::Duration;
+
 use super::Ledger;
 use super::entry::Entry;
 use super::key::hash_of;
@@ -66,11 +68,11 @@ impl Ledger {
         match entry {
             Entry::Payment(received) => {
                 hash_of(&received.id)?;
-                self.insert(&received, place.length, Some(place));
+                self.insert(&received, place.length, Some(place), Duration::ZERO);
             }
             Entry::Void { id } => return Some(self.void(&hash_of(&id)?, &[])),
             Entry::Sent { id, .. } => self.sent(&hash_of(&id)?),
-            Entry::Failed { id, at, tries, arrived } => self.failed(&hash_of(&id)?, at, tries, arrived),
+            Entry::Failed { id, tries, arrived, .. } => self.failed(&hash_of(&id)?, tries, arrived),
             Entry::Result(ended) => self.end(&hash_of(&ended.id)?, ended.result, Some(place)),
             Entry::Summary(totals) => {
                 self.older.add_all(&totals);

@@ -7,6 +7,10 @@ use super::replay::{Findings, Tail, replay};
 use super::*;
 use crate::livepeer::payments::ticket::{hex, uint256};
 
+const SOON: Duration = Duration::from_secs(1);
+/// A date, in Unix seconds.
+const SET: f64 = 1.8e9;
+
 fn received(id: u32, at: f64) -> Received {
     let hash = |n: u32| hex(&uint256(&n.into()));
     Received {
@@ -72,7 +76,7 @@ fn read(text: impl AsRef<[u8]>) -> (Ledger, Findings) {
 /// The text of a compaction, and the ledger after it. `tail`: lines that come while it is under way.
 fn compact(text: &str, now: f64, tail: &[Entry]) -> (String, Ledger) {
     let (mut ledger, _) = read(text);
-    let mut plan = ledger.plan_compaction(now, text.len() as u64);
+    let mut plan = ledger.plan_compaction(SOON, now, text.len() as u64);
     let mut lines_of_it = Text { bytes: text.as_bytes().to_vec(), at: 0 };
     let (mut new, mut old) = (String::new(), text.to_owned());
     for entry in tail {
@@ -135,7 +139,7 @@ fn what_is_written_is_known_again() {
     assert_eq!(ledger.may_take(&keys_of(30), 0), Ok(()), "its job was refused");
     assert_eq!(waiting(&ledger, &text), [id(20)]);
     let due = ledger.next_due(None).unwrap();
-    assert_eq!((due.tries, due.at), (0, 1.0));
+    assert_eq!(due.tries, 0);
     assert_eq!(ledger.next_due(Some(due.number)).unwrap().number, due.number, "around to itself");
     let sum = |name: &str| ledger.totals().by_result[name].clone();
     assert_eq!((sum("accepted").payments, sum("accepted").tickets), (1, 2));
@@ -178,10 +182,11 @@ fn the_end_of_a_file_that_was_cut_short() {
 
 #[test]
 fn old_results_become_sums() {
-    let entries = [Entry::Payment(received(10, 1.0)), ended(10, Outcome::Refused), Entry::Payment(received(20, 1.0))];
+    let entries =
+        [Entry::Payment(received(10, SET + 1.0)), ended(10, Outcome::Refused), Entry::Payment(received(20, SET + 1.0))];
     let text = lines(&entries);
     let before = read(&text).0.totals().clone();
-    let (kept, ledger) = compact(&text, LIFETIME + 1.5, &[]);
+    let (kept, ledger) = compact(&text, SET + LIFETIME.as_secs_f64() + 1.5, &[]);
     assert!(!kept.contains(&received(10, 0.0).id) && kept.contains(&received(20, 0.0).id), "{kept}");
     assert_eq!((ledger.totals(), ledger.may_take(&keys_of(10), 0)), (&before, Ok(())));
     let sums = ledger.plan_compaction(LIFETIME + 1.5, 0).summary();
@@ -189,11 +194,11 @@ fn old_results_become_sums() {
     let (again, found) = read(&kept);
     assert_eq!((again.totals(), found.damaged, again.pending()), (&before, 0, 1));
     // A second time nothing is counted twice.
-    let (twice, _) = compact(&kept, LIFETIME + 1.5, &[]);
+    let (twice, _) = compact(&kept, SET + LIFETIME.as_secs_f64() + 1.5, &[]);
     assert_eq!(twice.lines().count(), kept.lines().count());
     assert_eq!(read(&twice).0.totals(), &before);
     // What ended lately stays ended, and its headers are gone.
-    let (kept, _) = compact(&text, 3.0, &[]);
+    let (kept, _) = compact(&text, SET + 3.0, &[]);
     assert_eq!(kept.matches(&received(20, 0.0).payment).count(), 1, "{kept}");
     let (again, _) = read(&kept);
     assert_eq!((again.totals(), again.pending()), (&before, 1));
@@ -242,7 +247,7 @@ fn a_result_that_the_disk_did_not_take_is_written_by_a_compaction() {
     // One was refused by the disk; the other is being written at this moment.
     ids.iter().for_each(|id| ledger.end(id, Outcome::Accepted, None));
     ledger.mark_unwritten(&ids[0]);
-    let mut plan = ledger.plan_compaction(2.0, text.len() as u64);
+    let mut plan = ledger.plan_compaction(SOON, 2.0, text.len() as u64);
     let mut old = Text { bytes: text.into_bytes(), at: 0 };
     let first = ledger.compact_line(&mut plan, &old.next().unwrap().unwrap(), 0);
     assert!(!first.kept && first.more.contains("\"result\":\"accepted\""), "{first:?}");
@@ -256,11 +261,11 @@ fn with_too_many_payments_the_oldest_are_forgotten_early() {
     let count = u32::try_from(MAX_ENDED).unwrap() + 1;
     for n in 0..count {
         let payment = Received { tickets: vec![received(n, 1.0).id], ..received(n, 1.0) };
-        ledger.insert(&payment, 100, Some(Place { offset: 0, length: 100 }));
+        ledger.insert(&payment, 100, Some(Place { offset: 0, length: 100 }), SOON);
         ledger.end(&hash_of(&payment.id).unwrap(), Outcome::Accepted, Some(Place { offset: 1, length: 1 }));
         assert_eq!(ledger.is_over(), n + 1 == count);
     }
-    let mut plan = ledger.plan_compaction(2.0, 0);
+    let mut plan = ledger.plan_compaction(SOON, 2.0, 0);
     let mut sift = |n: u32| {
         let line = Entry::Payment(received(n, 1.0)).line();
         let place = Place { offset: 0, length: line.len() as u64 };
@@ -279,7 +284,7 @@ fn with_too_many_payments_the_oldest_are_forgotten_early() {
 fn a_full_ledger_takes_no_more() {
     let mut ledger = Ledger::new(true);
     for n in 0..u32::try_from(MAX_PENDING).unwrap() {
-        ledger.insert(&received(n * 2, 1.0), 100, Some(Place { offset: 0, length: 100 }));
+        ledger.insert(&received(n * 2, 1.0), 100, Some(Place { offset: 0, length: 100 }), SOON);
     }
     assert_eq!(ledger.may_take(&keys_of(1_000_000), 100), Err(NotTaken::Full));
     ledger.end(&hash_of(&received(0, 0.0).id).unwrap(), Outcome::Accepted, None);
@@ -328,22 +333,45 @@ fn a_try_without_answer_may_have_arrived() {
 }
 
 #[test]
-fn a_payment_that_came_before_the_clock_was_set_lives_from_its_first_failed_try_after_that() {
-    let id = received(10, 0.0).id;
-    let failed = |at| Entry::Failed { id: id.clone(), at, tries: 1, arrived: false };
-    let set = 1.8e9;
-    for (came, tries, begins) in [
-        (set, &[set + 9.0][..], set),
-        (5.0, &[6.0], 5.0),
-        (5.0, &[6.0, set, set + 9.0], set),
-        // The clock was behind in between.
-        (set, &[1.7e9, set + 9.0], set),
+fn the_age_of_a_payment_counts_from_when_this_worker_has_it() {
+    let since = |ledger: &Ledger| {
+        let first = ledger.next_due(None).unwrap();
+        (first.since, ledger.next_due(Some(first.number)).unwrap().since)
+    };
+    let second = Place { offset: 900, length: 100 };
+    // Received in 1970, now and in 2099.
+    for came in [5.0, SET, 4.1e9] {
+        let (mut ledger, _) = read(lines(&[Entry::Payment(received(10, came))]));
+        ledger.opened(SOON, SET);
+        ledger.insert(&received(20, came), 100, Some(second), SOON * 2);
+        assert_eq!(since(&ledger), (SOON, SOON * 2), "{came}");
+        ledger.failed(&hash_of(&received(10, 0.0).id).unwrap(), 1, false);
+        assert_eq!(since(&ledger), (SOON, SOON * 2), "{came}");
+    }
+}
+
+/// With a clock of 2099, or of payments from 1970, used tickets would be accepted again.
+#[test]
+fn no_clock_makes_what_ended_lately_old() {
+    let old = SET + LIFETIME.as_secs_f64() + 2.0;
+    for (came, opened, now, known) in [
+        (SET, None, old, false),
+        (SET, Some((SOON, SET)), old, true),
+        (SET, Some((SOON, old)), old, false),
+        (SET, Some((SOON, SET)), SET, true),
+        (SET, Some((SOON, 5.0)), old, true),
+        (5.0, None, old, true),
+        (4.1e9, None, old, true),
     ] {
-        let failures = tries.iter().map(|at| failed(*at));
-        let text = lines(&std::iter::once(Entry::Payment(received(10, came))).chain(failures).collect::<Vec<_>>());
-        assert_eq!(read(&text).0.next_due(None).unwrap().at, begins, "{came} {tries:?}");
-        let (new, _) = compact(&text, set + 10.0, &[]);
-        assert_eq!(read(&new).0.next_due(None).unwrap().at, begins, "{came} {tries:?}: {new}");
+        let text = lines(&[Entry::Payment(received(10, came)), ended(10, Outcome::Accepted)]);
+        let (mut ledger, _) = read(&text);
+        if let Some((since, date)) = opened {
+            ledger.opened(since, date);
+        }
+        let mut plan = ledger.plan_compaction(SOON * 2, now, text.len() as u64);
+        let mut old = Text { bytes: text.into_bytes(), at: 0 };
+        let line = ledger.compact_line(&mut plan, &old.next().unwrap().unwrap(), 0);
+        assert_eq!(line.more.contains("payment"), known, "{came} {opened:?} {now}");
     }
 }
 
