@@ -303,7 +303,7 @@ fn removed_while_it_is_large_it_is_written_again_with_all_that_it_held() {
         assert_eq!(pay(worker.addr, &Wallet::new(26).payment([nonce])).status, 200);
         thread::sleep(Duration::from_millis(100));
     }
-    assert!(worker.log().contains("was removed while in use"), "{}", worker.log());
+    assert!(worker.log().contains("was removed or replaced while in use"), "{}", worker.log());
     worker.signal(Signal::KILL);
     worker.wait();
     assert_eq!(scene.report()["totals"]["pending"]["payments"], count + 6);

@@ -23,11 +23,11 @@ use super::ledger::entry::void_of;
 use super::ledger::lines::Place;
 use super::ledger::replay::{Tail, replay};
 use crate::sys::files::{create_new, is_regular, new_path, put_in_place};
-use crate::sys::text::io_words;
+use crate::sys::text::{counted, io_words};
 use crate::sys::threads;
 use access::LedgerAccess;
 use compaction::Compaction;
-use disk::{MODE, NAME, append, copy, open};
+use disk::{MODE, NAME, append, copy, is_at, open};
 use lines::{LineReader, Scan};
 use receipt::{Receipt, ReceiptState};
 
@@ -82,6 +82,8 @@ impl LedgerFile {
             queued: Arc::clone(&file.queued),
             errors: Arc::clone(&file.errors),
             failing: Cell::new(false),
+            has_identity: Cell::new(false),
+            length: Cell::new(0),
             compacted: Cell::new(0),
             cannot_compact: Cell::new(None),
         };
@@ -127,6 +129,10 @@ struct Writer {
     errors: Arc<AtomicU64>,
     /// The last write failed.
     failing: Cell<bool>,
+    /// The file can be recognised at its path.
+    has_identity: Cell<bool>,
+    /// The file's length after the last write.
+    length: Cell<u64>,
     /// The file's length after the last compaction.
     compacted: Cell<u64>,
     /// When compaction first failed since it last succeeded.
@@ -214,6 +220,8 @@ impl Writer {
         };
         // What cannot be removed gets a newline before the next line.
         repaired.unwrap_or_else(|why| self.warn(&why));
+        self.note_identity(&file);
+        self.note_length(&file);
         self.access.opened(Ok((ledger, findings, LineReader(Arc::clone(&file)))));
         Ok(file)
     }
@@ -221,7 +229,7 @@ impl Writer {
     fn append(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>, mut batch: Vec<Order>) {
         batch.retain(|order| order.receipt.advance(ReceiptState::Writing));
         let text: String = batch.iter().map(|order| order.line.as_str()).collect();
-        let written = self.restore_if_gone(file, compaction).and_then(|()| append(file, &text));
+        let written = self.put_right(file, compaction).and_then(|()| append(file, &text));
         match &written {
             Ok(_) => self.failing.set(false),
             Err(why) => self.warn(why),
@@ -246,18 +254,34 @@ impl Writer {
                 }
             }
         }
+        self.note_length(file);
         self.access.with(&mut |ledger, _| placed.iter().for_each(|(mark, place)| ledger.placed(*mark, *place)));
         self.access.wake();
     }
 
-    /// If the file was removed: its content is still open here, and is written to a new file.
-    fn restore_if_gone(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>) -> io::Result<()> {
+    /// If another program has moved, removed or cut the file, as logrotate does. What was acknowledged is in the file that is
+    /// open here, and the next start reads the one at the path.
+    fn put_right(&self, file: &mut Arc<File>, compaction: &mut Option<Compaction>) -> io::Result<()> {
         let meta = file.metadata()?;
-        if meta.nlink() > 0 {
-            return Ok(());
+        if meta.nlink() == 0 || (self.has_identity.get() && !is_at(&meta, &self.path)?) {
+            // Its result would replace the new file.
+            *compaction = None;
+            self.write_again(file, &meta)?;
         }
-        // Its result would replace the new file.
-        *compaction = None;
+        if meta.len() < self.length.get() {
+            *compaction = None;
+            let mut lost = 0;
+            self.access.with(&mut |ledger, _| lost = ledger.cut(meta.len()));
+            self.errors.fetch_add(1, Ordering::AcqRel);
+            let (path, lost) = (self.path.display(), counted(lost, "waiting payment"));
+            log::warn!(
+                "{path} was cut while in use: {lost} lost. If there is a copy, stop the worker and add the lines of the copy"
+            );
+        }
+        Ok(())
+    }
+
+    fn write_again(&self, file: &mut Arc<File>, meta: &fs::Metadata) -> io::Result<()> {
         match is_regular(&self.path) {
             Ok(()) => drop(open(&self.path)?),
             Err(why) if why.kind() == io::ErrorKind::NotFound => {}
@@ -271,8 +295,19 @@ impl Writer {
         let mut other = LineReader(Arc::clone(file));
         // The old file is closed, and its blocks are freed, after the lock.
         self.access.with(&mut |_, reader| std::mem::swap(reader, &mut other));
-        log::warn!("{} was removed while in use; writing it again", self.path.display());
+        self.note_identity(file);
+        log::warn!("{} was removed or replaced while in use; writing it again", self.path.display());
         Ok(())
+    }
+
+    /// On some network file systems an open file and its path have different numbers.
+    fn note_identity(&self, file: &File) {
+        let same = file.metadata().and_then(|meta| is_at(&meta, &self.path));
+        self.has_identity.set(same.unwrap_or(false));
+    }
+
+    fn note_length(&self, file: &File) {
+        self.length.set(file.metadata().map_or(0, |meta| meta.len()));
     }
 
     fn is_due(&self, file: &File) -> bool {
@@ -293,6 +328,8 @@ impl Writer {
                 let Some(new) = new else { return };
                 let (old, path) = (std::mem::replace(file, new), self.path.display());
                 self.compacted.set(length(file));
+                self.note_identity(file);
+                self.note_length(file);
                 self.cannot_compact.set(None);
                 log::info!("compacted {path} from {} to {} bytes", length(&old), length(file));
             }

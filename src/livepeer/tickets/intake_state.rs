@@ -1,5 +1,7 @@
 //! What the ticket intake's threads share, what it counts, and how a payment is read back from the file.
 
+use std::io;
+
 use super::file::lines::LineReader;
 use super::ledger::entry::{Entry, Received};
 use super::ledger::key::hash_of;
@@ -52,8 +54,10 @@ impl Taken {
 /// # Errors
 /// When the file was changed or cannot be read.
 pub(super) fn read_back(due: Due, reader: &LineReader) -> Result<Received, String> {
-    let line =
-        reader.read(due.place).map_err(|why| format!("cannot read a payment from STATE_DIR: {}", io_words(&why)))?;
+    let line = match reader.read(due.place) {
+        Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
+        line => line.map_err(|why| format!("cannot read a payment from STATE_DIR: {}", io_words(&why)))?,
+    };
     match serde_json::from_slice(&line) {
         Ok(Entry::Payment(received)) if hash_of(&received.id) == Some(due.id) => Ok(received),
         _ => Err("a payment is missing from its place in STATE_DIR: another program has changed the file".into()),

@@ -202,6 +202,13 @@ impl Ledger {
         }
     }
 
+    /// The file was cut there; returns how many waiting payments are no longer in it.
+    pub(crate) fn cut(&mut self, length: u64) -> usize {
+        let is_gone = |place: &Place| place.offset + place.length > length;
+        let gone = self.waiting.values_mut().filter(|waiting| waiting.place.as_ref().is_some_and(is_gone));
+        gone.map(|waiting| waiting.place = None).count()
+    }
+
     /// A payment is being sent.
     pub(crate) fn sent(&mut self, id: &Hash) {
         if let Some(waiting) = self.find(id) {

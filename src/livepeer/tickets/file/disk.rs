@@ -1,8 +1,8 @@
 //! The ledger's file on the disk: opened exclusively, and appended to.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::sys::files::{new_path, open_alone, sync_folder_of};
@@ -34,6 +34,15 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     let _ = fs::remove_file(new_path(path));
     sync_folder_of(path)?;
     Ok(file)
+}
+
+/// This open file is the one at `path`.
+pub(super) fn is_at(file: &Metadata, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok((file.dev(), file.ino()) == (found.dev(), found.ino())),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(why) => Err(why),
+    }
 }
 
 /// Copies a part of a file to another.
