@@ -372,6 +372,7 @@ fn offer(config: &Config, registers: bool, port: u16) -> Offer {
         token: config.worker_token.clone(),
         secret_file: config.orchestrators.secret_file.clone(),
         withdraw: config.orchestrators.withdraw,
+        sample_interval: config.sample_interval,
         protocol: config.orchestrators.protocol,
         runner: config.orchestrators.runner.clone(),
         time_scale: config.faults.time_scale,

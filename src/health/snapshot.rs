@@ -9,7 +9,7 @@ use crate::ollama::state::OllamaState;
 use crate::ollama::state::Reach;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::uptime::Windows;
 use super::verdict::{self, Reason, Verdict};
@@ -51,6 +51,12 @@ impl Snapshot {
         verdict::worst(&self.reasons)
     }
 
+    /// The verdict once this is `age` old. `interval`: SAMPLE_INTERVAL.
+    pub(crate) fn verdict_at(&self, age: Duration, interval: Duration) -> Verdict {
+        let stale = verdict::stale(age, interval, 0.0);
+        stale.map_or(self.verdict(), |stale| self.verdict().max(stale.severity))
+    }
+
     /// GPUs that can be used; where none can be read, one if Ollama holds a model in VRAM, else none.
     pub(crate) fn gpu_count(&self) -> usize {
         match &self.gpu {
@@ -73,4 +79,26 @@ impl Snapshot {
         let parts: Vec<&str> = parts.into_iter().filter(|(is, _)| *is).map(|(_, part)| part).collect();
         if parts.is_empty() { "none".into() } else { parts.join("+") }
     }
+}
+
+#[test]
+fn an_old_snapshot_is_not_ok() {
+    let mut snapshot = Snapshot {
+        at: Instant::now(),
+        gpu: GpuState::Pending,
+        ollama: OllamaState::PENDING,
+        keepers: Arc::default(),
+        reasons: Vec::new(),
+        uptime: Windows::default(),
+        xids: Vec::new(),
+        resets: Vec::new(),
+        xid_source: XidSource::None,
+        counts: Counts::default(),
+    };
+    let at = |snapshot: &Snapshot, age| snapshot.verdict_at(Duration::from_secs(age), Duration::from_secs(5));
+    let ages = [0, 16, 301];
+    assert_eq!(ages.map(|age| at(&snapshot, age)), [Verdict::Ok, Verdict::Degraded, Verdict::Unhealthy]);
+    let lost = Reason::new(verdict::Code::GpuLost, Verdict::Unhealthy, None, "GPU 0 is lost".into(), "Reboot.", 1.0);
+    snapshot.reasons.push(lost);
+    assert_eq!(ages.map(|age| at(&snapshot, age)), [Verdict::Unhealthy; 3]);
 }

@@ -231,7 +231,7 @@ impl Session {
             capacity: offer.capability.capacity,
             status: entry.status,
             version: env!("CARGO_PKG_VERSION"),
-            metadata: runner::metadata(entry.snapshot(), &entry.cards),
+            metadata: runner::metadata(entry.snapshot(), self.verdict_of(entry.snapshot()), &entry.cards),
             gpu: entry.cards.first(),
             price_info: offer.runner.price.as_ref(),
         }

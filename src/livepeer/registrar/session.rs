@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::url::HttpUrl;
 use crate::config::{Capability, Protocol, RunnerConfig, Secret};
+use crate::health::snapshot::Snapshot;
 use crate::health::snapshot_store::SnapshotStore;
 use crate::health::verdict::Verdict;
 use crate::livepeer::lease::Registrations;
@@ -32,6 +33,8 @@ pub(crate) struct Offer {
     pub(crate) secret_file: Option<String>,
     /// WITHDRAW_WHEN_UNHEALTHY.
     pub(crate) withdraw: bool,
+    /// SAMPLE_INTERVAL.
+    pub(crate) sample_interval: Duration,
     pub(crate) protocol: Protocol,
     pub(crate) runner: RunnerConfig,
     /// Time runs this many times faster, for tests.
@@ -136,7 +139,12 @@ impl Session {
     }
 
     pub(super) fn is_unhealthy(&self) -> bool {
-        self.snapshots.latest().is_some_and(|latest| latest.verdict() == Verdict::Unhealthy)
+        self.verdict_of(self.snapshots.latest().as_deref()) == Verdict::Unhealthy
+    }
+
+    /// The verdict as it is now: a snapshot that has become too old is not believed here either.
+    pub(super) fn verdict_of(&self, snapshot: Option<&Snapshot>) -> Verdict {
+        snapshot.map_or(Verdict::Unknown, |s| s.verdict_at(s.at.elapsed(), self.offer.sample_interval))
     }
 
     /// Takes the turn for a request due since `due`. Err: how long to wait.

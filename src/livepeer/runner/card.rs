@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::gpu::state::GpuState;
 use crate::health::snapshot::Snapshot;
-use crate::health::verdict::{self, Verdict};
+use crate::health::verdict::Verdict;
 use crate::ollama::state::Reach;
 
 /// Bytes of metadata that a registry accepts.
@@ -105,12 +105,11 @@ impl Summary {
 }
 
 /// A small public summary: no host names, nothing secret.
-pub(crate) fn metadata(snapshot: Option<&Snapshot>, cards: &Cards) -> String {
+pub(crate) fn metadata(snapshot: Option<&Snapshot>, verdict: Verdict, cards: &Cards) -> String {
     let ollama = snapshot.and_then(|s| match &s.ollama.reach {
         Reach::Up { version } => Some(short(version)),
         _ => None,
     });
-    let verdict = snapshot.map_or(Verdict::Unknown, |s| verdict::worst(&s.reasons));
     let gpus = snapshot.map_or(0, Snapshot::gpu_count);
     Summary { v: 1, verdict: Some(verdict), gpus, driver: cards.driver.clone(), ollama, kinds: cards.kinds() }.fit()
 }
@@ -187,7 +186,7 @@ mod tests {
         ]);
         assert_eq!(parse(&mixed)["kinds"], kinds);
         let long = (0..40).map(|i| gpu(i, &format!("{i} {}", "\"\\\u{1F600}".repeat(100)))).collect();
-        let text = metadata(None, &cards(long));
+        let text = metadata(None, Verdict::Unknown, &cards(long));
         let parsed = parse(&text);
         assert!(text.len() <= MOST_METADATA && text.is_ascii(), "{} {text}", text.len());
         assert!(text.len() > 800 && parsed["kinds"].as_array().unwrap().len() > 2, "{text}");
