@@ -199,6 +199,17 @@ fn it_drains_before_it_leaves() {
 }
 
 #[test]
+fn without_a_job_it_leaves_immediately() {
+    let scene = Scene::new(&[]);
+    scene.is_ready();
+    let Scene { orchestrator, inner } = scene;
+    let (status, log) = inner.worker.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(orchestrator.requests(LEAVE).len(), 1, "no beat must follow");
+    orchestrator.runners(|runners| assert_eq!(runners.as_ref().and_then(|r| r.alive(ID)), None));
+}
+
+#[test]
 fn an_orchestrator_that_hangs_delays_no_job_and_no_end() {
     let orchestrator = FakeOrchestrator::new(Behavior::Hang);
     let scene = Scene::at(orchestrator, &[]);

@@ -160,9 +160,11 @@ impl Session {
         }
     }
 
-    /// Ok: what is due at `due` may be done now. Err: how long to wait.
+    /// Ok: what is due at `due` may be done now. Err: how long to wait. A worker that stops says so without a turn, since jobs
+    /// are sent to it until then.
     fn may(&self, due: Duration) -> Result<(), Duration> {
         match due.saturating_sub(self.now()) {
+            Duration::ZERO if self.lock().stopping => Ok(()),
             Duration::ZERO => self.turn(Registry::Runner, due),
             more => Err(more),
         }
