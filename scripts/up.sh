@@ -381,8 +381,8 @@ docker_up() {
         add_used_files
         # Not a container that holds the port, nor an orchestrator.
         services="agent-net ollama"
-        # A worker that does not respond is nothing to return to.
-        ! healthy || former=$(about_worker '{{.Image}}')
+        # A worker that does not respond is nothing to return to. It may have another SERVER_PORT than this version gets.
+        ! docker exec "$(worker_container)" /agent-net health >/dev/null 2>&1 || former=$(about_worker '{{.Image}}')
     fi
     choose_image
     # shellcheck disable=SC2086 # a list of words

@@ -10,8 +10,8 @@ use crate::harness;
 use crate::image::unique;
 
 /// RUNNING: the ID of the worker's container, which is gone after `up` if GONE is set. USED: its Compose files. SERVICES:
-/// those of all containers. RESTARTS: it is restarted again and again. CURL: what curl exits with. UP: what `up` exits
-/// with. REFUSES: what `info` fails with.
+/// those of all containers. RESTARTS: it is restarted again and again. HEALTH: what `agent-net health` in it exits with.
+/// CURL: what curl exits with. UP: what `up` exits with. REFUSES: what `info` fails with.
 const DOCKER: &str = r#"#!/bin/sh
 case "$*" in
 "info"*) [ -z "$REFUSES" ] || { echo "$REFUSES" >&2; exit 1; } ;;
@@ -23,6 +23,8 @@ case "$*" in
 "inspect "*) echo sha256:0ld ;;
 "image inspect missing"* | "image inspect "*/*) exit 1 ;;
 "image inspect "*) echo sha256:new ;;
+"exec c0ffee /agent-net health") exit "${HEALTH:-0}" ;;
+"exec "*health) exit 1 ;;
 "compose -p"*" up "*) echo "commit=$AGENT_NET_COMMIT image=$AGENT_NET_IMAGE $*" >>"$CALLS"; exit "${UP:-1}" ;;
 "compose -p"*" rm "* | "compose -p"*" down"* | "pull "* | "tag "* | "kill "*) echo "$*" >>"$CALLS" ;;
 esac
@@ -106,6 +108,19 @@ fn an_upgrade_that_stopped_the_worker_says_how_to_return() {
         assert!(calls.ends_with("\ntag sha256:0ld agent-net:previous\n"), "{calls}");
         // Without Docker a worker would have other settings and no Ollama.
         assert!(!err.contains("running natively") && !calls.contains(" rm "), "{err}{calls}");
+    }
+}
+
+/// The new version may be given another port, at which the old one does not respond.
+#[test]
+fn the_former_worker_is_asked_inside_its_container() {
+    let settings = [("RUNNING", "c0ffee"), ("UP", "0"), ("AGENT_NET_IMAGE", "there"), ("RESTARTS", "1"), ("CURL", "7")];
+    for (health, named) in [("0", true), ("1", false), ("3", false)] {
+        let more = [("SERVER_PORT", "19877"), ("HEALTH", health)];
+        let (code, _, err, calls) = up(&["--upgrade"], &[&settings[..], &more].concat());
+        assert!(code == 1 && err.contains("does not respond at http://127.0.0.1:19877"), "{err}");
+        assert_eq!(err.contains("AGENT_NET_IMAGE=agent-net:previous scripts/up.sh"), named, "{health}: {err}");
+        assert_eq!(calls.contains("tag sha256:0ld agent-net:previous\n"), named, "{health}: {calls}");
     }
 }
 
