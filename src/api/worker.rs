@@ -26,6 +26,7 @@ use crate::peers::watch::Peers;
 use crate::sys::counters::{Gauge, JobStats};
 use crate::sys::error_codes::ErrorCode;
 use crate::sys::exposition::{self, END_OF_OPENMETRICS, Exposition};
+use crate::sys::json::json;
 use crate::sys::limits::unix_now;
 use crate::sys::{logger, process};
 
@@ -190,11 +191,17 @@ impl Worker {
         self.capabilities.first().map_or("agent-net", String::as_str)
     }
 
-    /// Acknowledges the errors so far; the body of GET /ready afterwards. `by`: command or signal, for the log.
+    /// Acknowledges the errors so far; the body of GET /ready afterwards, and why they may return after a restart. `by`:
+    /// command or signal, for the log.
     pub(crate) fn acknowledge(&self, by: &str) -> String {
-        let latest = self.publish(self.store.acknowledge());
+        let (snapshot, kept) = self.store.acknowledge();
+        let latest = self.publish(snapshot);
         log::info!("{by}: the errors so far are acknowledged; the verdict is {}", latest.verdict());
-        self.at(&latest, |at| ready::answer(&latest, at, None).1)
+        let answer = self.at(&latest, |at| ready::answer(&latest, at, None).1);
+        match (kept, answer.strip_suffix('}')) {
+            (Err(why), Some(start)) => format!("{start},\"not_kept\":{}}}", json(&why)),
+            _ => answer,
+        }
     }
 
     /// `late`: the request began after SIGTERM.

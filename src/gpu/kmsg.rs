@@ -24,6 +24,10 @@ pub(crate) struct Kmsg {
     rest: Vec<u8>,
     /// The current record is too long: the rest of it is skipped.
     skipping: bool,
+    /// The number of the last record.
+    last_record: Option<u64>,
+    /// The operator has acknowledged all records up to this one, and the next one was not read yet.
+    acknowledged: Option<u64>,
     log: KernelLog,
 }
 
@@ -35,7 +39,15 @@ impl Kmsg {
         let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(root.join("dev/kmsg"))?;
         let is_device = file.metadata()?.file_type().is_char_device();
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        let mut kmsg = Self { file, buffer, rest: Vec::new(), skipping: false, log: KernelLog::default() };
+        let mut kmsg = Self {
+            file,
+            buffer,
+            rest: Vec::new(),
+            skipping: false,
+            last_record: None,
+            acknowledged: None,
+            log: KernelLog::default(),
+        };
         // Some can be opened but not read, which only a read shows. It must have room for a whole record and keep it:
         // the kernel returns each one once.
         match kmsg.fill() {
@@ -52,6 +64,16 @@ impl Kmsg {
         self.log.legacy()
     }
 
+    /// The number of the last record that was read.
+    pub(crate) fn last_record(&self) -> Option<u64> {
+        self.last_record
+    }
+
+    /// The next events say where this record is.
+    pub(crate) fn acknowledge(&mut self, record: u64) {
+        self.acknowledged = Some(record);
+    }
+
     /// What has been logged since the last time, each with its time in monotonic seconds.
     pub(crate) fn read(&mut self) -> Vec<(KernelEvent, f64)> {
         let now = monotonic_seconds();
@@ -65,6 +87,9 @@ impl Kmsg {
                 Err(why) if was_overtaken(&why) => self.log.interrupted(),
                 Err(_) => break,
             }
+        }
+        if self.acknowledged.take().is_some() {
+            events.push((KernelEvent::Acknowledged, now));
         }
         events
     }
@@ -89,7 +114,14 @@ impl Kmsg {
             if std::mem::take(&mut self.skipping) {
                 continue;
             }
-            let found = self.log.read(String::from_utf8_lossy(&line).trim_end());
+            let line = String::from_utf8_lossy(&line);
+            if let Some(number) = number_of(&line) {
+                if self.acknowledged.take_if(|last| *last < number).is_some() {
+                    events.push((KernelEvent::Acknowledged, now));
+                }
+                self.last_record = self.last_record.max(Some(number));
+            }
+            let found = self.log.read(line.trim_end());
             // The log's clock may be a little fast.
             events.extend(found.into_iter().map(|(event, micros)| (event, (micros as f64 / 1e6).min(now))));
         }
@@ -98,6 +130,11 @@ impl Kmsg {
             self.skipping = true;
         }
     }
+}
+
+/// The number of a record, `priority,number,microseconds,flags;text`; None: the line continues one.
+fn number_of(line: &str) -> Option<u64> {
+    line.split_once(';')?.0.split(',').nth(1)?.parse().ok()
 }
 
 /// Records were overwritten before they could be read.

@@ -1,5 +1,6 @@
 //! The verdict: rules and their reason codes, the sampler that applies them, uptime and history.
 
+mod acknowledged;
 pub(crate) mod codes;
 pub(crate) mod gpu_watch;
 pub(crate) mod history;

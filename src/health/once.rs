@@ -171,7 +171,7 @@ impl Once {
                 self.asked = false;
                 if let Some(events) = reading.events {
                     self.store.set_kernel_log(true);
-                    self.store.put_kernel_events(&events);
+                    self.store.put_kernel_events(&events, None);
                 }
                 self.store.put_host(reading.host);
                 Some((reading.gpu, reading.reinits))

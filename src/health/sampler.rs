@@ -1,6 +1,7 @@
 //! The threads that read GPUs, Ollama and the kernel, and put what they read into the store of snapshots.
 //! One thread each: a slow Ollama must not delay a GPU reading, nor a hung driver a model list.
 
+use super::acknowledged::{Acknowledgments, LOADING};
 use super::gpu_watch::{GpuAsk, SampledGpus};
 use super::snapshot_store::SnapshotStore;
 use super::source::{Source, host_facts};
@@ -45,6 +46,12 @@ pub(crate) fn start(store: &Arc<SnapshotStore>, config: &Config) -> io::Result<S
         log::debug!("cannot read the kernel's log ({why}): XIDs come from NVML");
     }
     store.set_kernel_log(log.is_ok());
+    let mut earlier = None;
+    if let Some(dir) = config.state_dir.as_deref() {
+        let (acknowledgments, kept) = Acknowledgments::start(dir, &root)?;
+        store.keep_acknowledgments(acknowledgments);
+        earlier = Some(kept);
+    }
     let interval = config.sample_interval;
     let (settings, events) = (config.clone(), log.is_err());
     let (gpus, asks) = SampledGpus::new(store);
@@ -67,7 +74,16 @@ pub(crate) fn start(store: &Arc<SnapshotStore>, config: &Config) -> io::Result<S
     )?;
     let look_every = (interval * HOST_SAMPLES).min(HOST_INTERVAL);
     let (mut log, amd) = (log.ok(), config.amd_gpus);
-    spawn("kernel", Box::new(move |store| watch_kernel(store, &root, amd, log.as_mut(), look_every)))?;
+    spawn(
+        "kernel",
+        Box::new(move |store| {
+            let acknowledged = earlier.take().and_then(|earlier| earlier.recv_timeout(LOADING).ok());
+            if let Some((log, record)) = log.as_mut().zip(acknowledged) {
+                log.acknowledge(record);
+            }
+            watch_kernel(store, &root, amd, log.as_mut(), look_every);
+        }),
+    )?;
     spawn(
         "first-snapshot",
         Box::new(|store| {
@@ -126,7 +142,8 @@ fn watch_kernel(store: &SnapshotStore, root: &Path, amd: AmdGpus, mut log: Optio
     let mut looked: Option<Instant> = None;
     loop {
         if let Some(log) = log.as_deref_mut() {
-            store.put_kernel_events(&log.read());
+            let events = log.read();
+            store.put_kernel_events(&events, log.last_record());
         }
         if looked.is_none_or(|at| at.elapsed() >= look_every) {
             store.put_host(host_facts(root, amd, log.as_deref()));

@@ -1,5 +1,6 @@
 //! The one place where what is read becomes a snapshot.
 
+use super::acknowledged::Acknowledgments;
 use super::history::History;
 use super::recent::Recent;
 use super::rules::{self, Facts};
@@ -18,7 +19,7 @@ use crate::ollama::keeper_thread::Keepers;
 use crate::ollama::state::OllamaState;
 use crate::sys::json::millis;
 use crate::sys::limits::unix_now;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The last snapshot, replaced whole.
@@ -29,6 +30,8 @@ pub(crate) struct SnapshotStore {
     wanted: Vec<String>,
     keepers: Arc<Keepers>,
     started: Instant,
+    /// Unset: they end with this process.
+    acknowledgments: OnceLock<Acknowledgments>,
     state: Mutex<StoreState>,
     published: Condvar,
 }
@@ -50,6 +53,8 @@ struct StoreState {
     busiest: [Option<(u32, u32)>; 2],
     xids: XidLog,
     kernel_log: bool,
+    /// The last record of the kernel's log whose events are here.
+    last_record: Option<u64>,
     uptime: Windows,
     counts: Counts,
     latest: Option<Arc<Snapshot>>,
@@ -69,11 +74,20 @@ impl SnapshotStore {
             busiest: [None; 2],
             xids: XidLog::default(),
             kernel_log: false,
+            last_record: None,
             uptime: Windows::default(),
             counts: Counts::default(),
             latest: None,
         };
-        Self { limits, wanted, keepers, started: Instant::now(), state: Mutex::new(state), published: Condvar::new() }
+        Self {
+            limits,
+            wanted,
+            keepers,
+            started: Instant::now(),
+            acknowledgments: OnceLock::new(),
+            state: Mutex::new(state),
+            published: Condvar::new(),
+        }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -133,16 +147,25 @@ impl SnapshotStore {
         recent.answer(latest.as_deref(), now)
     }
 
-    /// Acknowledges errors so far and missing GPUs: they raise no reason any more. The snapshot without them.
-    pub(crate) fn acknowledge(&self) -> Arc<Snapshot> {
+    /// From now on acknowledgments are kept there.
+    pub(super) fn keep_acknowledgments(&self, acknowledgments: Acknowledgments) {
+        // This is called once.
+        let _ = self.acknowledgments.set(acknowledgments);
+    }
+
+    /// Acknowledges errors so far and missing GPUs: they raise no reason any more. The snapshot without them; or with it
+    /// why they may return after a restart.
+    pub(crate) fn acknowledge(&self) -> (Arc<Snapshot>, Result<(), String>) {
         let mut state = self.lock();
         state.xids.settle();
         let given = state.gpu.gpus().iter().filter(|gpu| gpu.given()).count();
         state.history.forget_missing(given);
         let news = self.publish(&mut state);
         let latest = Arc::clone(&news.1);
+        let last_record = state.last_record;
         unlock(state, Some(news));
-        latest
+        let kept = self.acknowledgments.get().zip(last_record).map_or(Ok(()), |(file, record)| file.keep(record));
+        (latest, kept)
     }
 
     /// Part of each snapshot from now on; the first is published immediately.
@@ -226,13 +249,15 @@ impl SnapshotStore {
         unlock(state, news.flatten());
     }
 
-    pub(super) fn put_kernel_events(&self, events: &[(KernelEvent, f64)]) {
+    pub(super) fn put_kernel_events(&self, events: &[(KernelEvent, f64)], last_record: Option<u64>) {
         let mut state = self.lock();
+        state.last_record = last_record;
         for (event, at) in events {
             match event {
                 KernelEvent::Xid { pci, number, class } => state.xids.record(*pci, *number, *class, *at),
                 KernelEvent::Amd { pci, said } => state.xids.amd.record(*pci, *said, *at),
                 KernelEvent::DriverLoaded => state.xids.settle_before(*at),
+                KernelEvent::Acknowledged => state.xids.settle(),
             }
         }
         let news = (!events.is_empty() && state.latest.is_some()).then(|| self.publish(&mut state));

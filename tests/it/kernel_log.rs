@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::doctor::machine;
 use crate::faults::library;
-use crate::harness::wait_for;
+use crate::gpus::is_ok;
+use crate::harness::{agent_net, folder, run, wait_for};
 use crate::rules::{Scene, UUID};
 
 /// A machine without containers, where each GPU that the log names is ours.
@@ -263,4 +264,95 @@ fn a_step_of_the_wall_clock_swallows_no_error() {
     kernel_says(&root, "NVRM: Xid (PCI:0000:01:00): 62, halt");
     scene.says("XID_FATAL", "unhealthy");
     assert!(near(last(48), real()) && near(last(62), real()), "{} {}", last(48), last(62));
+}
+
+/// A worker of one machine and one STATE_DIR.
+fn again(root: &Path, state: &Path) -> Scene {
+    Scene::new(root, "", &[("STATE_DIR", state.to_str().unwrap())])
+}
+
+fn acknowledge(state: &Path) -> String {
+    wait_for("the socket", || state.join("control.sock").exists().then_some(()));
+    let (status, out, err) = run(agent_net().arg("ack").env("STATE_DIR", state));
+    assert!(status.success(), "{err}");
+    out
+}
+
+/// A record with a number and a time of its own.
+fn numbered(root: &Path, number: u32, text: &str) {
+    write_record(root, &format!("4,{number},{},-;{text}\n SUBSYSTEM=pci\n", now_us()));
+}
+
+const DOUBLE_BIT: &str = "NVRM: Xid (PCI:0000:01:00): 48, pid=1, name=a, DBE";
+
+#[test]
+fn an_acknowledgment_outlives_the_worker_and_not_the_boot() {
+    let (root, state) = (machine("kmsg-kept"), folder("kmsg-kept-state"));
+    let boot = root.join("proc/sys/kernel/random/boot_id");
+    fs::create_dir_all(boot.parent().unwrap()).unwrap();
+    fs::write(&boot, "first\n").unwrap();
+    numbered(&root, 7, OFF_THE_BUS);
+    let scene = again(&root, &state);
+    scene.says("XID_FATAL", "unhealthy");
+    acknowledge(&state);
+    is_kept(&state, 7);
+    drop(scene);
+    // It was read, and counts no more.
+    let scene = again(&root, &state);
+    scene.worker.report_when("XID 79, settled", |report| has_79(report) && is_ok(report));
+    drop(scene);
+    // What comes later counts, also if no worker was there to see it.
+    numbered(&root, 8, DOUBLE_BIT);
+    let scene = again(&root, &state);
+    let reason = scene.says("XID_FATAL", "unhealthy");
+    let message = reason["message"].as_str().unwrap();
+    assert!(message.contains("48") && !message.contains("79"), "{reason:#}");
+    acknowledge(&state);
+    is_kept(&state, 8);
+    scene.is_well();
+    numbered(&root, 9, OFF_THE_BUS);
+    scene.says("XID_FATAL", "unhealthy");
+    acknowledge(&state);
+    is_kept(&state, 9);
+    drop(scene);
+    // Another boot numbers its records from 0 again.
+    fs::write(&boot, "second\n").unwrap();
+    let scene = again(&root, &state);
+    scene.says("XID_FATAL", "unhealthy");
+    assert!(!scene.worker.log().contains("acknowledged.json"), "{}", scene.worker.log());
+}
+
+fn is_kept(state: &Path, record: u32) {
+    let file = state.join("acknowledged.json");
+    let expect = format!(r#"{{"boot":"first","record":{record}}}"#);
+    wait_for(&expect, || fs::read_to_string(&file).is_ok_and(|text| text == expect).then_some(()));
+}
+
+fn has_79(report: &Value) -> bool {
+    report["gpus"][0]["xids"].as_array().is_some_and(|xids| xids.iter().any(|xid| xid["xid"] == 79))
+}
+
+#[test]
+fn a_damaged_acknowledgment_is_one_warning_and_one_that_cannot_be_kept_is_said() {
+    let (root, state) = (machine("kmsg-damaged"), folder("kmsg-damaged-state"));
+    numbered(&root, 7, OFF_THE_BUS);
+    let file = state.join("acknowledged.json");
+    for damage in [vec![0xff; 100], vec![b'{'; 100 << 20], b"[\"first\",7]".to_vec()] {
+        fs::write(&file, damage).unwrap();
+        let scene = again(&root, &state);
+        scene.says("XID_FATAL", "unhealthy");
+        let warned = || scene.worker.log().matches("acknowledged.json: it is damaged; ").count();
+        wait_for("a warning", || (warned() == 1).then_some(()));
+        acknowledge(&state);
+        // It is replaced.
+        wait_for("a file", || fs::metadata(&file).is_ok_and(|file| (1..100).contains(&file.len())).then_some(()));
+        assert_eq!(warned(), 1);
+    }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let scene = again(&root, &state);
+    scene.says("XID_FATAL", "unhealthy");
+    let why = "; it ends with a restart of the worker: not a regular file\n";
+    wait_for("the reason", || acknowledge(&state).ends_with(why).then_some(()));
+    scene.is_well();
 }

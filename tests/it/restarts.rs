@@ -14,8 +14,9 @@ use crate::systemd::FakeSystemd;
 const NAME: &str = "agent-net-nyc";
 
 /// Every thread that runs as long as the worker does, except those of connections.
-const THREADS: [&str; 25] = [
+const THREADS: [&str; 26] = [
     "accept",
+    "acknowledged",
     "control",
     "first-snapshot",
     "gpus",

@@ -113,7 +113,9 @@ pub(crate) fn text_of(url: &str, text: &str) -> String {
 pub(crate) fn acknowledged(json: &str) -> Result<String, String> {
     let health: Health =
         serde_json::from_slice(json.as_bytes()).map_err(|why| format!("not an answer of agent-net: {why}"))?;
-    Ok(one_line(&format!("acknowledged; the verdict is {}{}", health.verdict, because(&health.reasons))))
+    let not_kept =
+        health.not_kept.map(|why| format!("; it ends with a restart of the worker: {why}")).unwrap_or_default();
+    Ok(one_line(&format!("acknowledged; the verdict is {}{}{not_kept}", health.verdict, because(&health.reasons))))
 }
 
 /// The codes of reasons, each once, in parentheses.

@@ -89,8 +89,9 @@ notifications, push monitor, peers, state folder, and the ports of the worker an
         operand: "",
         about: "acknowledge past errors on the local worker",
         details: "\
-Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. Run it as the worker's user or as root. It
-reaches the worker through STATE_DIR/control.sock, or with SIGUSR1 if STATE_DIR is unset.",
+Clears XID_FATAL, XID_WARN and GPU_COUNT_LOW until something new happens. STATE_DIR keeps it over restarts. Run it as
+the worker's user or as root. It reaches the worker through STATE_DIR/control.sock, or with SIGUSR1
+if STATE_DIR is unset.",
         options: &[
             option(
                 "--pid",

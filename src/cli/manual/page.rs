@@ -48,6 +48,10 @@ pub(crate) fn page() -> String {
     page.push_str(".SH FILES\n");
     page.push_str(&entry("STATE_DIR/uptime.bin", "uptime of the last 30 days, by the minute"));
     page.push_str(&entry("STATE_DIR/speeds.json", "usual speeds of models, by their probes"));
+    page.push_str(&entry(
+        "STATE_DIR/acknowledged.json",
+        "what agent-net ack has acknowledged since the machine started",
+    ));
     page.push_str(&entry("STATE_DIR/tickets.jsonl", "tickets received with jobs"));
     page + &entry("STATE_DIR/control.sock", "socket through which agent-net ack reaches the worker")
 }

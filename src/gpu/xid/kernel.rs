@@ -20,6 +20,8 @@ pub(crate) enum KernelEvent {
     },
     /// NVIDIA's driver was loaded. Its time is the start of the load: earlier errors are settled.
     DriverLoaded,
+    /// Not in the log: the operator has acknowledged all records before.
+    Acknowledged,
 }
 
 /// The module probes its GPUs at most this long before the banner: one after the other, each within tens of

@@ -77,6 +77,7 @@ pub const TOUCHING: &[&str] = &[
     "gpu/suspendable.rs",
     "gpu/runtime_power.rs",
     "gpu/tegra.rs",
+    "health/acknowledged.rs",
     "health/gpu_watch.rs",
     "health/recorder.rs",
     "health/once.rs",

@@ -57,6 +57,9 @@ pub(super) struct MigInstance {
 pub(super) struct Health {
     pub(super) verdict: Verdict,
     pub(super) reasons: Vec<Reason>,
+    /// Of `ack`: why a restart of the worker may undo it.
+    #[serde(default)]
+    pub(super) not_kept: Option<String>,
 }
 
 #[derive(Deserialize)]

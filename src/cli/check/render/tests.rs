@@ -41,6 +41,8 @@ fn what_was_acknowledged_is_a_line() {
     let line = |text: &str| Some(format!("acknowledged; the verdict is {text}\n"));
     assert_eq!(check(r#"{"status":"ready","verdict":"ok","reasons":[],"registrations":[]}"#), line("ok"));
     assert_eq!(check(&format!(r#"{{"verdict":"unhealthy","reasons":[{reason}]}}"#)), line("unhealthy (NO_GPU)"));
+    let not_kept = check(r#"{"verdict":"ok","reasons":[],"not_kept":"disk full"}"#);
+    assert_eq!(not_kept, line("ok; it ends with a restart of the worker: disk full"));
     assert_eq!(check("{}"), None);
 }
 
