@@ -189,7 +189,7 @@ fn old_results_become_sums() {
     let (kept, ledger) = compact(&text, SET + LIFETIME.as_secs_f64() + 1.5, &[]);
     assert!(!kept.contains(&received(10, 0.0).id) && kept.contains(&received(20, 0.0).id), "{kept}");
     assert_eq!((ledger.totals(), ledger.may_take(&keys_of(10), 0)), (&before, Ok(())));
-    let sums = ledger.plan_compaction(LIFETIME + 1.5, 0).summary();
+    let sums = ledger.plan_compaction(SOON, SET + LIFETIME.as_secs_f64() + 1.5, 0).summary();
     assert!(kept.contains(&sums), "the next compaction of this run begins with them: {sums}");
     let (again, found) = read(&kept);
     assert_eq!((again.totals(), found.damaged, again.pending()), (&before, 0, 1));
@@ -296,7 +296,7 @@ fn a_full_ledger_takes_no_more() {
 fn an_ended_payment_is_not_taken_again_and_a_voided_one_is() {
     let mut ledger = Ledger::new(true);
     let insert = |ledger: &mut Ledger, payment: &Received| {
-        ledger.insert(payment, 100, Some(Place { offset: 0, length: 100 })).is_some()
+        ledger.insert(payment, 100, Some(Place { offset: 0, length: 100 }), SOON).is_some()
     };
     let id = |n| hash_of(&received(n, 0.0).id).unwrap();
     assert!(insert(&mut ledger, &received(10, 1.0)));
