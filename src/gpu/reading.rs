@@ -31,6 +31,8 @@ pub(crate) struct Row<G: 'static> {
     pub(crate) range: Option<(i64, i64)>,
     /// Every GPU has it: it may not fail even if it has never worked.
     pub(crate) core: bool,
+    /// Health is judged by it: where it has worked it may not end, not even as unsupported.
+    pub(crate) lasting: bool,
     pub(crate) metric: Option<Metric>,
     /// Further metrics that are made of it.
     pub(crate) more: &'static [Metric],
@@ -92,6 +94,7 @@ const fn row<G>(_kind: Kind, name: &'static str, unit: Unit, doc: &'static str) 
         unit,
         range: None,
         core: false,
+        lasting: false,
         metric: None,
         more: &[],
         doc,
@@ -124,6 +127,11 @@ impl<G> Row<G> {
 
     pub(crate) const fn core(mut self) -> Self {
         self.core = true;
+        self.lasting()
+    }
+
+    pub(crate) const fn lasting(mut self) -> Self {
+        self.lasting = true;
         self
     }
 

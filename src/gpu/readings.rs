@@ -169,13 +169,13 @@ readings! {
         "The margin at which the hardware shuts down; newer GPUs have it instead of `temperature_shutdown_c`.",
     ).range(-100, 150);
     hotspot_temperature_c: Option<u32> =
-        fast("hotspot_temperature_c", Unit::Celsius, "Temperature of the chip's hot spot (AMD).").range(1, 150)
+        fast("hotspot_temperature_c", Unit::Celsius, "Temperature of the chip's hot spot (AMD).").lasting().range(1, 150)
             .gauge("agent_net_gpu_hotspot_temperature_celsius");
     hotspot_temperature_slowdown_c: Option<u32> = fixed(
         "hotspot_temperature_slowdown_c", Unit::Celsius, "Temperature of the hot spot at which the GPU throttles.",
     ).range(1, 150).series(THRESHOLD, &["hotspot_slowdown"]);
     memory_temperature_c: Option<u32> =
-        fast("memory_temperature_c", Unit::Celsius, "Temperature of the memory.").range(1, 150)
+        fast("memory_temperature_c", Unit::Celsius, "Temperature of the memory.").lasting().range(1, 150)
             .gauge("agent_net_gpu_memory_temperature_celsius");
     memory_temperature_max_c: Option<u32> =
         fixed("memory_temperature_max_c", Unit::Celsius, "Specified maximum temperature of the memory.").range(1, 150)
@@ -232,7 +232,7 @@ readings! {
     throttle_bits: Option<u64> = fast(
         "throttle_reasons", Unit::ThrottleBits,
         "Why the GPU is throttled now: idle, sw_power, hw, hw_thermal, hw_power_brake, sw_thermal.",
-    ).each(THROTTLE_ACTIVE, value::active);
+    ).lasting().each(THROTTLE_ACTIVE, value::active);
     throttle_ns: BTreeMap<String, u64> =
         fast("throttle_seconds", Unit::Nanoseconds, "Throttled time since the driver was loaded, by reason.")
             .range(0, CENTURY_NS).each(THROTTLE_TIME, value::seconds);
@@ -240,7 +240,7 @@ readings! {
         "recovery_action", Unit::Of(""),
         "What the driver requests (NVML field 230): 0 nothing, 1 a GPU reset, 2 or 7 a reboot, 3 to end peer-to-peer \
          traffic, 4 the same and a GPU reset, 5 a restart of IMEX, 6 a reset of the bus.",
-    ).range(0, 255).gauge("agent_net_gpu_recovery_action");
+    ).lasting().range(0, 255).gauge("agent_net_gpu_recovery_action");
     fan_percent: Option<Vec<u32>> =
         // NVML says of a fan that it may exceed 100 %.
         slow("fan_percent", Unit::Percent, "Target speed of each fan, as a share of its full speed.").range(0, 200)
@@ -274,7 +274,7 @@ readings! {
         "fabric_health", Unit::Of(""),
         "Health of its fabric: healthy, unhealthy or limited capacity, then what is wrong (newer drivers).",
     );
-    ecc_enabled: Option<bool> = slow("ecc_enabled", Unit::Of(""), "True while ECC is on.");
+    ecc_enabled: Option<bool> = slow("ecc_enabled", Unit::Of(""), "True while ECC is on.").lasting();
     ecc_uncorrected_volatile: Option<u64> = slow(
         "ecc_uncorrected_volatile", Unit::Of("errors"),
         "Uncorrectable ECC errors since the driver was loaded.",
@@ -285,27 +285,27 @@ readings! {
     remapped_rows: Option<RemappedRows> = fast(
         "remapped_rows", Unit::Of("rows"),
         "Remapped memory rows, and whether a remap is pending or has failed (Ampere and later).",
-    ).range(0, 1 << 24).each(REMAPPED_ROWS, value::kinds).more(REMAP_STATE);
+    ).lasting().range(0, 1 << 24).each(REMAPPED_ROWS, value::kinds).more(REMAP_STATE);
     spare_rows: Option<SpareRows> = slow(
         "spare_rows", Unit::Of("banks"),
         "Memory banks by the spare rows that they have left for row remaps (Ampere and later).",
     ).range(1, 1 << 24).each(SPARE_ROWS, value::banks);
     retired_pages: Option<RetiredPages> = slow(
         "retired_pages", Unit::Of("pages"), "Retired memory pages, and whether one is pending (before Ampere).",
-    ).range(0, 1 << 20).each(RETIRED_PAGES, value::kinds);
+    ).lasting().range(0, 1 << 20).each(RETIRED_PAGES, value::kinds);
     sram_threshold_exceeded: Option<bool> = slow(
         "sram_threshold_exceeded", Unit::Of(""),
         "Whether the on-chip memory (SRAM) has had more uncorrectable errors than NVIDIA tolerates. Some drivers report it \
          to root alone.",
-    ).flag("agent_net_gpu_sram_threshold_exceeded");
+    ).lasting().flag("agent_net_gpu_sram_threshold_exceeded");
     channel_repair_pending: Option<bool> =
-        slow("channel_repair_pending", Unit::Of(""), "Whether the repair of a memory channel waits for a reset.")
+        slow("channel_repair_pending", Unit::Of(""), "Whether the repair of a memory channel waits for a reset.").lasting()
             .flag("agent_net_gpu_channel_repair_pending");
     tpc_repair_pending: Option<bool> =
-        slow("tpc_repair_pending", Unit::Of(""), "Whether the repair of a compute unit (TPC) waits for a reset.")
+        slow("tpc_repair_pending", Unit::Of(""), "Whether the repair of a compute unit (TPC) waits for a reset.").lasting()
             .flag("agent_net_gpu_tpc_repair_pending");
     unrepairable_memory: Option<bool> =
-        slow("unrepairable_memory", Unit::Of(""), "Whether the memory has errors beyond repair (Hopper and later).")
+        slow("unrepairable_memory", Unit::Of(""), "Whether the memory has errors beyond repair (Hopper and later).").lasting()
             .flag("agent_net_gpu_unrepairable_memory");
     inforom_corrupt: Option<bool> =
         fixed("inforom_corrupt", Unit::Of(""), "True if the infoROM, the board's own data, is corrupted.");
@@ -369,6 +369,12 @@ fn explain(name: &str) -> Option<Explanation> {
 /// Whether every GPU has this reading.
 pub(crate) fn is_core(name: &str) -> bool {
     find(name).is_some_and(|reading| reading.core)
+}
+
+/// Whether health is judged by this reading.
+#[cfg(feature = "nvml")]
+pub(crate) fn is_lasting(name: &str) -> bool {
+    find(name).is_some_and(|reading| reading.lasting)
 }
 
 /// The metrics of all readings, each with the readings that it is made of.

@@ -38,6 +38,14 @@ impl GpuState {
         }
     }
 
+    pub(crate) fn gpus_mut(&mut self) -> &mut [Gpu] {
+        match self {
+            Self::Pending => &mut [],
+            Self::Sample(sample) => &mut sample.gpus,
+            Self::Starting { gpus, .. } | Self::Fault { gpus, .. } => gpus,
+        }
+    }
+
     /// Whose driver fails or starts.
     pub(crate) fn vendor(&self) -> Vendor {
         match self {

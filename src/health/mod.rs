@@ -19,3 +19,4 @@ pub(crate) mod streak;
 pub(crate) mod uptime;
 pub(crate) mod uptime_file;
 pub(crate) mod verdict;
+mod worked;

@@ -7,6 +7,7 @@ use super::rules::{self, Facts};
 use super::snapshot::{Counts, Snapshot};
 use super::uptime::Windows;
 use super::verdict::Reason;
+use super::worked::Worked;
 use crate::config::limits::Limits;
 use crate::gpu::host;
 use crate::gpu::host_facts::HostFacts;
@@ -48,6 +49,7 @@ struct StoreState {
     /// None before the first look.
     host: Option<HostFacts>,
     history: History,
+    worked: Worked,
     recent: Recent,
     /// Index and utilization of the busiest GPU, of the last two samples.
     busiest: [Option<(u32, u32)>; 2],
@@ -70,6 +72,7 @@ impl SnapshotStore {
             ollama_asked: false,
             host: None,
             history: History::default(),
+            worked: Worked::default(),
             recent: Recent::default(),
             busiest: [None; 2],
             xids: XidLog::default(),
@@ -193,9 +196,10 @@ impl SnapshotStore {
         self.put_sample(gpu, reinits, false);
     }
 
-    fn put_sample(&self, gpu: GpuState, reinits: u64, counts: bool) {
+    fn put_sample(&self, mut gpu: GpuState, reinits: u64, counts: bool) {
         let now = unix_now();
         let mut state = self.lock();
+        state.worked.see(&mut gpu);
         if counts {
             let StoreState { history, recent, ollama, busiest, .. } = &mut *state;
             history.see_state(&gpu, ollama, self.limits.max_temp_c, self.started.elapsed());

@@ -48,6 +48,22 @@ fn lacks(report: &Value, name: &str) -> bool {
     gpu[name].is_null() && gpu["unsupported"].as_array().unwrap().contains(&json!(name))
 }
 
+/// Its readings end with the mode, long before a slow reading is due.
+#[test]
+fn a_gpu_whose_mig_mode_begins_has_no_failed_readings() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new("gpu0.mig=0"));
+    let worker = start(&ollama, &nvml, &[NEVER]);
+    worker.report_when("no MIG", |r| is_ok(r) && r["gpus"][0]["mig_mode"] == false);
+    nvml.set(&format!("{PARENT}{IN_A_CONTAINER}{TWO}"));
+    let report = worker.report_when("MIG", |r| lacks(r, "utilization_percent"));
+    assert_eq!(
+        (&report["gpus"][0]["mig_mode"], &report["gpus"][0]["failed"]),
+        (&json!(true), &json!({})),
+        "{report:#}"
+    );
+    stays_ok(&worker);
+}
+
 #[test]
 fn instances_are_in_the_report_its_lines_the_metrics_and_what_programs_print() {
     let (worker, nvml, ollama) = worker(TWO, &[("METRICS_COMPAT", "nvidia_smi"), ("EXPECTED_GPUS", "1")]);

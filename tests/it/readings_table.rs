@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::fake_ollama::FakeOllama;
-use crate::gpus::start;
+use crate::gpus::{has, is_ok, start};
 use crate::harness::Worker;
 use crate::nvml::FakeNvml;
 
@@ -236,4 +236,70 @@ fn every_reading_that_a_gpu_does_not_have_is_unsupported_and_every_one_that_fail
     become_of(&all("err:3"), |_| Some("unsupported"));
     // What is reserved is known with the rest of the memory or not at all.
     become_of(&all("err:999"), |name| Some(if name == "vram_reserved_mb" { "unsupported" } else { "failed" }));
+}
+
+/// What health is judged by, of an NVIDIA GPU.
+const LASTING: &[&str] = &[
+    "vram_total_mb",
+    "temperature_c",
+    "memory_temperature_c",
+    "power_w",
+    "utilization_percent",
+    "throttle_reasons",
+    "recovery_action",
+    "ecc_enabled",
+    "remapped_rows",
+    "retired_pages",
+    "sram_threshold_exceeded",
+    "channel_repair_pending",
+    "unrepairable_memory",
+];
+
+/// Whatever the driver's error is: not supported, no permission, no such function. A value that is unknown is not a good one.
+#[test]
+fn a_reading_that_health_is_judged_by_must_not_end() {
+    let with = |value: &dyn Fn(&str) -> String| -> String {
+        let gpus: String = LASTING.iter().enumerate().map(|(gpu, name)| lines(gpu, name, &value(name))).collect();
+        // Not judged by.
+        format!("gpus={}\n{gpus}gpu0.pstate={}", LASTING.len(), value("performance_state"))
+    };
+    let healthy = |name: &str| match name {
+        "recovery_action" | "throttle_reasons" | "unrepairable_memory" | "sram_threshold_exceeded" => "0".to_owned(),
+        "channel_repair_pending" => "0".to_owned(),
+        name => FAKED.iter().find(|row| row.0 == name).map_or("5", |row| row.2).to_owned(),
+    };
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(&with(&healthy)));
+    let worker = start(&ollama, &nvml, &[("SLOW_SAMPLE_INTERVAL", "100ms")]);
+    let own = |report: &Value, is: &dyn Fn(&Value, &str) -> bool| {
+        LASTING.iter().enumerate().all(|(gpu, name)| is(&report["gpus"][gpu], name))
+    };
+    let known = |report: &Value| own(report, &|gpu, name| !gpu[name].is_null()) && is_ok(report);
+    for code in [3, 4, 13] {
+        worker.report_when("all readings", known);
+        nvml.set(&with(&|_| format!("err:{code}")));
+        let failed = |gpu: &Value, name: &str| is_named(gpu, "failed", name) && gpu["verdict"] == "degraded";
+        let report = worker.report_when(&format!("failures with {code}"), |report| own(report, &failed));
+        let both = |gpu: &Value, name: &str| is_named(gpu, "unsupported", name);
+        assert!(!LASTING.iter().enumerate().any(|(gpu, name)| both(&report["gpus"][gpu], name)), "{report:#}");
+        assert!(is_named(&report["gpus"][0], "unsupported", "performance_state"), "{report:#}");
+        nvml.set(&with(&healthy));
+    }
+    worker.report_when("all readings again", known);
+}
+
+#[test]
+fn what_has_worked_is_remembered_when_the_helper_is_another_one() {
+    let (ollama, nvml) = (FakeOllama::new(), FakeNvml::new(""));
+    let worker = start(&ollama, &nvml, &[]);
+    worker.report_when("a temperature", |r| is_ok(r) && r["gpus"][0]["temperature_c"] == 41);
+    let old = worker.helpers()[0];
+    // It makes no more calls: the next one is the first to see the error.
+    rustix::process::kill_process(old, rustix::process::Signal::STOP).unwrap();
+    nvml.set("gpu0.temperature=err:4\ngpu0.utilization=44/1");
+    rustix::process::kill_process(old, rustix::process::Signal::KILL).unwrap();
+    let report = worker.report_when("a sample of the next", |r| r["gpus"][0]["utilization_percent"] == 44);
+    assert!(is_named(&report["gpus"][0], "failed", "temperature_c"), "{report:#}");
+    worker.report_when("its fault", has("FIELD_READ_ERROR"));
+    nvml.set("");
+    worker.report_when("verdict ok", is_ok);
 }

@@ -80,11 +80,14 @@ impl Device {
         clear(&mut self.gpu, Kind::Fast);
         readings::fast(device, &mut self.gpu, &mut log);
         self.newer.gpm.read(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
-        self.gpu.gaps = log.gaps_of(Kind::Fast, &self.gpu);
+        let gaps = log.gaps_of(Kind::Fast, &self.gpu);
+        let before = mem::replace(&mut self.gpu.gaps, gaps);
         let is_listed = self.instances.refresh(&mut self.gpu, &mut log);
+        // An instance that is gone changes more than the list: its processes, and perhaps the mode. So may a reading that
+        // ends.
+        let has_changed = !is_listed || before.unsupported != self.gpu.gaps.unsupported;
         if log.error.is_none() {
-            // An instance that is gone changes more than the list: its processes, and perhaps the mode.
-            self.slower_readings(device, wanted.slow || !is_listed, &mut log);
+            self.slower_readings(device, wanted.slow || has_changed, &mut log);
         }
         self.instances.activity(device, &mut self.gpu, wanted.activity.is_some(), &mut log);
         let mut gpu = Gpu { error: log.error, ..self.gpu.clone() };

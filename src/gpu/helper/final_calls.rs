@@ -1,13 +1,18 @@
 //! Calls that this driver, this GPU or this user does not have. That does not change while the driver stays loaded: they are
-//! not made again.
+//! not made again. One that health is judged by is, if it has worked: its end is a fault, and that may pass.
 
 use nvml_wrapper::error::NvmlError;
 
 use super::reading_log::ReadingLog;
+use crate::gpu::readings;
 
 /// The names of such calls of one GPU.
 #[derive(Debug, Default)]
-pub(super) struct FinalCalls(Vec<&'static str>);
+pub(super) struct FinalCalls {
+    refused: Vec<&'static str>,
+    /// Those for readings that health is judged by.
+    worked: Vec<&'static str>,
+}
 
 impl FinalCalls {
     /// As [`ReadingLog::at`], except that the readings are unsupported without a call once the driver has refused it.
@@ -18,7 +23,7 @@ impl FinalCalls {
         names: &[&str],
         read: impl FnOnce() -> Result<T, NvmlError>,
     ) -> Option<T> {
-        if self.0.contains(&call) {
+        if self.refused.contains(&call) {
             names.iter().for_each(|name| log.unsupported(name));
             return None;
         }
@@ -28,8 +33,12 @@ impl FinalCalls {
             refused = read.as_ref().is_err_and(is_final);
             read
         });
-        if refused {
-            self.0.push(call);
+        let worked = self.worked.contains(&call);
+        if refused && !worked {
+            self.refused.push(call);
+        }
+        if value.is_some() && !worked && names.iter().any(|name| readings::is_lasting(name)) {
+            self.worked.push(call);
         }
         value
     }
@@ -62,7 +71,11 @@ fn a_call_that_was_refused_is_not_made_again_and_one_that_failed_is() {
             assert_eq!(value, (code == 0).then_some(7), "{code}");
         }
         assert_eq!(made, calls, "{code}");
-        // Other calls are still made.
-        assert_eq!(finals.at(&mut log, "temperature", &["temperature_c"], || Ok(1)), Some(1));
+        // Other calls are still made, and those that have worked where health is judged by them.
+        for (call, names, last) in [("temperature", ["temperature_c"], Some(2)), ("fan_speed", ["fan_percent"], None)] {
+            for (read, expect) in [(Ok(1), Some(1)), (Err(NvmlError::NotSupported), None), (Ok(2), last)] {
+                assert_eq!(finals.at(&mut log, call, &names, || read), expect, "{code}");
+            }
+        }
     }
 }

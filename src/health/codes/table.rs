@@ -162,7 +162,8 @@ Gpu {
          container: give it an instance (NVIDIA_VISIBLE_DEVICES).";
     FieldReadError "FIELD_READ_ERROR" [Degraded]
         "A reading fails that worked before or that every GPU has, or any with \"unknown error\" (NVML 999). An impossible \
-         value (4294967295 %, 3.7 MW) counts as a failure.",
+         value (4294967295 %, 3.7 MW) counts as a failure. So does the end of a reading that health is judged by, such \
+         as the temperature: once it has worked it may not become unsupported, except in MIG mode or with another driver.",
         "When the reading works.",
         "Check `dmesg` and `nvidia-smi -i N -q`. If it persists, run `nvidia-smi -i N -r`.";
     InforomCorrupt "INFOROM_CORRUPT" [Degraded]

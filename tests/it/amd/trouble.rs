@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{failure, read};
 use crate::fake_amd::boards::{RADEON_780M, RX_6600, RX_6900_XT, RX_7900_XTX};
 use crate::fake_amd::more_boards::{MI250X, RX_580};
-use crate::fake_amd::{EBUSY, EIO, ENODEV, EPERM, FakeAmd, idle_ollama, wakes};
+use crate::fake_amd::{EBUSY, EINVAL, EIO, ENODEV, EOPNOTSUPP, EPERM, FakeAmd, idle_ollama, wakes};
 use crate::gpus::{has, is_ok};
 use crate::harness::{agent_net, codes, run, verdict, wait_for};
 use crate::kernel_log::kernel_says;
@@ -94,6 +94,33 @@ fn one_failed_reading_does_not_make_a_dead_card() {
     failure(&report["gpus"][0], "temperature_c");
     machine.card(0).heal("H/temp1_input");
     worker.report_when("verdict ok", is_ok);
+}
+
+/// A card that never had the file lacks the reading; where the file vanishes or is refused later, the value is unknown.
+#[test]
+fn a_file_that_had_a_value_must_not_end() {
+    let rows = [
+        ("mem_info_vram_used", "vram_used_mb"),
+        ("gpu_busy_percent", "utilization_percent"),
+        ("H/temp1_input", "temperature_c"),
+        ("H/temp2_input", "hotspot_temperature_c"),
+        ("H/temp3_input", "memory_temperature_c"),
+        ("H/power1_average", "power_w"),
+    ];
+    let (machine, ollama) = (FakeAmd::new(&[RX_7900_XTX]), idle_ollama());
+    let (card, worker) = (machine.card(0), machine.start(&ollama, &[]));
+    let failed = |r: &Value| rows.iter().all(|(_, name)| r["gpus"][0]["failed"][name].is_string());
+    let fault = |r: &Value| failed(r) && has("FIELD_READ_ERROR")(r) && verdict(r) == "degraded";
+    for errno in [EINVAL, EOPNOTSUPP] {
+        worker.report_when("verdict ok", is_ok);
+        rows.iter().for_each(|(file, _)| card.fail(file, errno));
+        worker.report_when(&format!("failures with {errno}"), fault);
+        rows.iter().for_each(|(file, _)| card.heal(file));
+    }
+    worker.report_when("verdict ok", is_ok);
+    rows.iter().for_each(|(file, _)| card.remove(file));
+    let report = worker.report_when("failures without the files", fault);
+    rows.iter().for_each(|(_, name)| assert!(!failure(&report["gpus"][0], name).is_empty()));
 }
 
 /// Uptime and history go by the id: a card must not stay without it.
