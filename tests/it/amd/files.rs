@@ -130,6 +130,31 @@ fn nonsense_is_never_a_number() {
     }
 }
 
+/// Just below 0 is not 0, and a card that runs is not at 0 degrees.
+#[test]
+fn numbers_just_outside_their_range_fail() {
+    let rows = [
+        ("gpu_busy_percent", "101", "utilization_percent"),
+        ("mem_busy_percent", "-1", "memory_utilization_percent"),
+        ("H/temp1_input", "0", "temperature_c"),
+        ("H/temp2_input", "-1", "hotspot_temperature_c"),
+        ("H/temp3_input", "999", "memory_temperature_c"),
+        ("H/power1_average", "-1", "power_w"),
+        ("H/power1_cap", "-1", "power_limit_w"),
+        ("H/freq1_input", "-1", "graphics_clock_mhz"),
+        ("H/freq2_input", "-1", "memory_clock_mhz"),
+        ("H/fan1_input", "-1", "fan_rpm"),
+        ("S/current_link_width", "0", "pcie_width"),
+        ("S/current_link_speed", "Unknown", "pcie_generation"),
+    ];
+    let (machine, ollama) = (rich(), idle_ollama());
+    rows.iter().for_each(|(file, text, _)| machine.card(0).set(file, text));
+    let report = machine.start(&ollama, &[]).report_when("a GPU", read);
+    for (file, text, name) in rows {
+        assert!(!failure(&report["gpus"][0], name).is_empty(), "{file}={text}");
+    }
+}
+
 /// Neither a value nor a fault of the card.
 #[test]
 fn a_sensor_that_is_not_there_is_not_zero() {

@@ -114,7 +114,8 @@ impl Files<'_, '_> {
     /// The number of the file, divided by `scale`, for the reading `name`, if it is plausible.
     pub(super) fn number<T: TryFrom<i64>>(&mut self, name: &str, path: &Path, scale: i64) -> Option<T> {
         let value = self.take(name, number(path))?;
-        self.plausible(name, value / scale)
+        // Rounded down: a small number below 0 is not 0.
+        self.plausible(name, value.div_euclid(scale))
     }
 
     pub(super) fn plausible<T: TryFrom<i64>>(&mut self, name: &str, value: i64) -> Option<T> {

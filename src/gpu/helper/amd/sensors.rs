@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::{self, Files, Missing};
 use crate::gpu::amd_cards;
+use crate::gpu::readings::is_core;
 use crate::gpu::sample::Gpu;
 
 /// Sensors of one kind that are looked at.
@@ -53,7 +54,7 @@ impl Sensors {
             Err(Missing::Unsupported) => files::number(&self.file("power1_input")),
             average => average,
         };
-        gpu.power_mw = files.take("power_w", power).and_then(|uw| files.plausible("power_w", uw / 1000));
+        gpu.power_mw = files.take("power_w", power).and_then(|uw| files.plausible("power_w", uw.div_euclid(1000)));
         gpu.power_limit_mw = self.limit("power_limit_w", "power1_cap", files);
         gpu.graphics_clock_mhz = self.megahertz("graphics_clock_mhz", self.graphics_clock, files);
         gpu.memory_clock_mhz = self.megahertz("memory_clock_mhz", self.memory_clock, files);
@@ -68,7 +69,9 @@ impl Sensors {
             // A card that drives its fan by itself leaves 0 here.
             (rpm, _) => {
                 let pulse = files.take("fan_percent", files::number(&self.file("pwm1")));
-                pulse.filter(|pulse| *pulse > 0 || rpm == Some(0)).map(|pulse| pulse.saturating_mul(100) / 255)
+                pulse
+                    .filter(|pulse| *pulse > 0 || rpm == Some(0))
+                    .map(|pulse| pulse.saturating_mul(100).div_euclid(255))
             }
         };
         gpu.fan_percent = share.and_then(|share| files.plausible("fan_percent", share)).map(|percent| vec![percent]);
@@ -89,16 +92,16 @@ impl Sensors {
         self.hwmon.join(name)
     }
 
-    /// 0 stands for a sensor or a limit that is not there.
+    /// 0 stands for a sensor or a limit that is not there. Every card has the one for its temperature.
     fn celsius(&self, name: &str, sensor: Option<u32>, what: &str, files: &mut Files<'_, '_>) -> Option<u32> {
         let value = files.take(name, files::number(&self.file(&format!("temp{}_{what}", sensor?))))?;
-        if value == 0 { None } else { files.plausible(name, value / 1000) }
+        if value == 0 && !is_core(name) { None } else { files.plausible(name, value.div_euclid(1000)) }
     }
 
     /// Milliwatts; 0 where the card has no limit.
     fn limit(&self, name: &str, file: &str, files: &mut Files<'_, '_>) -> Option<u32> {
         let microwatts = files.take(name, files::number(&self.file(file)))?;
-        if microwatts == 0 { None } else { files.plausible(name, microwatts / 1000) }
+        if microwatts == 0 { None } else { files.plausible(name, microwatts.div_euclid(1000)) }
     }
 
     fn megahertz(&self, name: &str, sensor: Option<u32>, files: &mut Files<'_, '_>) -> Option<u32> {
