@@ -143,7 +143,9 @@ impl FakeAmd {
     pub fn opened(&self) -> Vec<String> {
         let text = fs::read_to_string(self.root.join("control.opened")).unwrap_or_default();
         let below = |line: &str| line.strip_prefix(self.root()).unwrap().trim_start_matches('/').to_owned();
-        text.lines().map(below).collect()
+        // The end of the last line may not be there yet.
+        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
+        whole.lines().map(below).collect()
     }
 
     fn order(&self, path: PathBuf, order: Option<String>) {
