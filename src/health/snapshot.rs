@@ -1,7 +1,7 @@
 //! One moment of the machine: what the GPUs and Ollama said last, and what follows from it.
 
 use crate::gpu::pci::PciId;
-use crate::gpu::sample::GpuSample;
+use crate::gpu::sample::{Gpu, GpuSample};
 use crate::gpu::state::GpuState;
 use crate::gpu::state::XidSource;
 use crate::ollama::keeper::row::KeeperRow;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::uptime::Windows;
-use super::verdict::{self, Reason, Verdict};
+use super::verdict::{self, Code, Reason, Verdict};
 use crate::gpu::xid::Xid;
 
 /// What was counted since the worker started.
@@ -59,9 +59,12 @@ impl Snapshot {
 
     /// GPUs that can be used; where none can be read, one if Ollama holds a model in VRAM, else none.
     pub(crate) fn gpu_count(&self) -> usize {
+        let is_of = |reason: &Reason, gpu: &Gpu| reason.gpu.as_ref() == Some(&gpu.id());
+        let is_dead = |gpu: &Gpu| self.reasons.iter().any(|r| r.code == Code::GpuReadFailed && is_of(r, gpu));
+        let count = self.gpu.usable().filter(|gpu| !is_dead(gpu)).count();
         match &self.gpu {
-            GpuState::Sample(sample) => sample.gpus.iter().filter(|g| g.usable()).count(),
-            other => other.usable().count().max(usize::from(self.ollama.vram_bytes() > 0)),
+            GpuState::Sample(_) => count,
+            _ => count.max(usize::from(self.ollama.vram_bytes() > 0)),
         }
     }
 

@@ -91,6 +91,10 @@ fn a_dead_gpu_is_unhealthy() {
     assert_eq!(reason(&report, "GPU_READ_FAILED")["gpu"], report["gpus"][1]["uuid"]);
     let gpus = |i: usize| &report["gpus"][i]["verdict"];
     assert_eq!([gpus(0), gpus(1), gpus(2)], ["ok", "unhealthy", "ok"]);
+    // Nothing can use it, as if it were lost.
+    assert_eq!(report["gpu_count"], 2, "{report:#}");
+    let metrics = worker.get("/metrics");
+    assert!(metrics.text().contains("\nagent_net_gpus 2\n"), "{}", metrics.text());
     let dead = &report["gpus"][1];
     for name in ["temperature_c", "performance_state", "fan_percent", "utilization_percent", "mig_mode"] {
         assert!(dead["failed"][name].is_string() && dead[name].is_null(), "{name}: {dead:#}");

@@ -122,7 +122,7 @@ Gpu {
         "Reboot. If the GPU drops off again, check its power cables and reseat it.";
     GpuReadFailed "GPU_READ_FAILED" [Unhealthy]
         "Two or more of memory, temperature, power and utilization fail with \"unknown error\" (NVML 999) or \"lost\" in \
-         two samples in a row.",
+         two samples in a row: `nvidia-smi` prints \"ERR!\" for them. The GPU does not count as usable.",
         "When the readings work.",
         "Stop all processes using this GPU, then run `nvidia-smi -i N -r` or reboot. If it returns, check its power \
          cables and reseat it.";

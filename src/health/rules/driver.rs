@@ -9,6 +9,7 @@ use crate::gpu::sample::{FIRST_ANSWER, FaultKind, Gpu, GpuFault, GpuSample};
 use crate::gpu::state::GpuState;
 use crate::gpu::vendor::Vendor;
 use crate::gpu::xid::Class;
+use crate::health::history::History;
 use crate::health::verdict::{Code, Verdict};
 
 /// A stuck or crashing driver is degraded at first and unhealthy from here on.
@@ -99,7 +100,7 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
     let (have, want, why) = match facts.limits.expected_gpus {
         // The operator's number overrules any guess.
-        Some(expected) => (usable(&sample.gpus), expected as usize, "EXPECTED_GPUS"),
+        Some(expected) => (usable(&sample.gpus, facts.history), expected as usize, "EXPECTED_GPUS"),
         None => {
             // The bus shows all GPUs; a container's devices and the past show only those that may be used.
             let (have, want, place) = if host.in_container {
@@ -131,9 +132,10 @@ fn count(sample: &GpuSample, facts: &Facts<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// GPUs that can be used; a slow one counts.
-fn usable(gpus: &[Gpu]) -> usize {
-    gpus.iter().filter(|gpu| gpu.usable() || gpu.is_slow()).count()
+/// GPUs that can be used; a slow one counts, a dead one does not.
+fn usable(gpus: &[Gpu], history: &History) -> usize {
+    let is_dead = |gpu: &Gpu| history.of(gpu).is_some_and(|track| track.dead.held());
+    gpus.iter().filter(|gpu| gpu.usable() && !is_dead(gpu) || gpu.is_slow()).count()
 }
 
 /// Why access to the first of them is refused.
@@ -150,7 +152,7 @@ pub(super) fn any_given(state: &GpuState) -> bool {
 /// EXPECTED_GPUS is set, and that many can be used.
 pub(super) fn enough(facts: &Facts<'_>) -> bool {
     let expected = facts.limits.expected_gpus.zip(facts.gpu.sample());
-    expected.is_some_and(|(expected, sample)| usable(&sample.gpus) >= expected as usize)
+    expected.is_some_and(|(expected, sample)| usable(&sample.gpus, facts.history) >= expected as usize)
 }
 
 /// Fatal errors of GPUs that are not in the list. In a container the log also has those of other containers' GPUs.

@@ -213,6 +213,9 @@ fn readings_of_a_gpu() {
     row(r#"{"read_us":6100000}"#, &[(GpuSlow, Degraded)]);
     let dead = r#"{"temperature_c":{"words":"unknown error","of_device":true},"power_w":{"words":"unknown error","of_device":true}}"#;
     row(&format!(r#"{{"gaps":{{"failed":{dead}}}}}"#), &[(GpuReadFailed, Unhealthy), (FieldReadError, Degraded)]);
+    let mut of_dead = of(&format!(r#"{{"gaps":{{"failed":{dead}}}}}"#));
+    of_dead.limits.expected_gpus = Some(1);
+    of_dead.check(&[(GpuCountLow, Unhealthy), (GpuReadFailed, Unhealthy), (FieldReadError, Degraded)]);
     row(r#"{"recovery_action":0}"#, &[]);
     let (reboot, unknown) = ("a reboot", "an unknown action");
     for (action, wanted) in [
