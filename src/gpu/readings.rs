@@ -183,7 +183,7 @@ readings! {
     power_mw: Option<u32> = fast("power_w", Unit::Milliwatts, "Power draw.").core().range(0, MAX_POWER_MW)
         .gauge("agent_net_gpu_power_watts");
     memory_power_mw: Option<u32> =
-        slow("memory_power_w", Unit::Milliwatts, "Power draw of the memory, a mean of about a second.")
+        slow("memory_power_w", Unit::Milliwatts, "Power draw of the memory, a mean of about a second. From driver 545 on.")
             .range(0, MAX_POWER_MW).gauge("agent_net_gpu_memory_power_watts");
     power_limit_mw: Option<u32> =
         fast("power_limit_w", Unit::Milliwatts, "Power limit in force.").range(1, MAX_POWER_MW)

@@ -87,6 +87,17 @@ fn a_call_that_the_driver_refused_is_not_made_at_each_slow_reading() {
     }
 }
 
+/// Drivers before 545 may answer with the power of the whole board.
+#[test]
+fn the_memorys_power_is_read_where_the_driver_has_it() {
+    for (driver, expect) in [("535.309.01", Value::Null), ("545.23.08", json!(63_200)), ("615.1", json!(63_200))] {
+        let nvml = FakeNvml::new(&format!("driver={driver}\ngpu0.memory_power=63200"));
+        let gpu = Helper::start(&nvml).ask_slow()["gpus"][0].clone();
+        assert_eq!(gpu["memory_power_mw"], expect, "{driver}");
+        assert_eq!(is_in(&gpu, "unsupported", "memory_power_mw"), expect.is_null(), "{driver}: {gpu:#}");
+    }
+}
+
 /// The GPU has the reading again once its MIG mode has changed.
 #[test]
 fn another_mig_mode_is_another_gpu() {

@@ -2,16 +2,19 @@
 //! are slow readings.
 
 use nvml_wrapper::Device;
+use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_POWER_AVERAGE;
 
 use super::final_calls::FinalCalls;
-use super::raw::health;
+use super::raw::{self, health};
 use super::reading_log::ReadingLog;
 use crate::gpu::sample::Gpu;
 use crate::gpu::value::SpareRows;
 
 /// NVML_POWER_SCOPE_MEMORY.
 const MEMORY: u32 = 2;
+/// The first branch of the driver that has that scope.
+const MEMORY_POWER_SINCE: u32 = 545;
 
 pub(super) fn read(device: &Device<'_>, gpu: &mut Gpu, finals: &mut FinalCalls, log: &mut ReadingLog<'_>) {
     let mut flag = |call, name, read: &dyn Fn() -> _| {
@@ -29,11 +32,22 @@ pub(super) fn read(device: &Device<'_>, gpu: &mut Gpu, finals: &mut FinalCalls, 
     }
     // nvml.h lists no error but "unknown" for GPUs that do not remap rows, and that one is a fault.
     gpu.spare_rows = gpu.remapped_rows.and_then(|_| spare_rows(device, finals, log));
-    let power = finals.at(log, "memory_power", &["memory_power_w"], || {
-        health::field_of_part(device, NVML_FI_DEV_POWER_AVERAGE, MEMORY)
-    });
+    let power = finals.at(log, "memory_power", &["memory_power_w"], || memory_power(device));
     gpu.memory_power_mw =
         power.and_then(|mw| log.plausible("memory_power_w", mw)).and_then(|mw| u32::try_from(mw).ok());
+}
+
+/// Milliwatts. Older drivers have the field for the whole board alone: its power is not the memory's.
+fn memory_power(device: &Device<'_>) -> Result<i64, NvmlError> {
+    let version = raw::driver_version(device.nvml()).ok();
+    let branch = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    match branch {
+        Some(branch) if branch >= MEMORY_POWER_SINCE => {
+            health::field_of_part(device, NVML_FI_DEV_POWER_AVERAGE, MEMORY)
+        }
+        Some(_) => Err(NvmlError::NotSupported),
+        None => Err(NvmlError::NoData),
+    }
 }
 
 fn spare_rows(device: &Device<'_>, finals: &mut FinalCalls, log: &mut ReadingLog<'_>) -> Option<SpareRows> {
