@@ -43,11 +43,11 @@ impl Acknowledgments {
     /// In the file below `dir`; `root`: HOST_ROOT. What an earlier worker kept comes once, if it is of this boot.
     ///
     /// # Errors
-    /// The kernel's, when no thread can be started or the boot has no id.
+    /// The kernel's, when no thread can be started.
     pub(super) fn start(dir: &str, root: &Path) -> io::Result<(Self, Receiver<u64>)> {
-        let boot =
-            fs::read_to_string(root.join(BOOT_ID)).or_else(|_| fs::read_to_string(Path::new("/").join(BOOT_ID)))?;
-        let boot = boot.trim().to_owned();
+        let boot = fs::read_to_string(root.join(BOOT_ID)).or_else(|_| fs::read_to_string(Path::new("/").join(BOOT_ID)));
+        // Without it, as below a /proc that hides /proc/sys, records of two boots look the same.
+        let boot = boot.map(|id| id.trim().to_owned()).map_err(|why| format!("no id of this boot: {}", io_words(&why)));
         let mut file = OwnFile::new(&Path::new(dir).join(NAME), MODE);
         let (sender, asks) = mpsc::channel::<Ask>();
         let (loaded, earlier) = mpsc::channel();
@@ -55,15 +55,18 @@ impl Acknowledgments {
         threads::service("acknowledged", move || {
             if let Some(loaded) = loaded.take() {
                 match read(&file) {
-                    Ok(Some(kept)) if kept.boot == boot => drop(loaded.send(kept.record)),
+                    Ok(Some(kept)) if boot.as_ref() == Ok(&kept.boot) => drop(loaded.send(kept.record)),
                     Ok(_) => {}
                     Err(why) => log::warn!("cannot use {}: {why}; {NOT_KEPT}", file.path().display()),
                 }
             }
             for (record, outcome) in &asks {
-                let written = file.write(json(&Acknowledged { boot: boot.clone(), record }).as_bytes());
-                let said = written.as_ref().copied().map_err(io_words);
-                file.log(written, NOT_KEPT);
+                let said = boot.clone().and_then(|boot| {
+                    let written = file.write(json(&Acknowledged { boot, record }).as_bytes());
+                    let said = written.as_ref().copied().map_err(io_words);
+                    file.log(written, NOT_KEPT);
+                    said
+                });
                 // It may have stopped waiting.
                 let _ = outcome.send(said);
             }
