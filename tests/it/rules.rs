@@ -117,7 +117,9 @@ pub const OF_ONE_GPU: &[Row] = &[
 #[test]
 fn what_a_gpu_says_of_itself_is_raised_and_cleared() {
     let root = machine("rules-gpu");
-    let newer = "gpu0.sram=0\ngpu0.repair=0/0\ngpu0.unrepairable=0\ngpu0.spares=2560/0/0/0/0\ngpu0.fabric=3/0/0/1";
+    // With a healthy value of each reading that a row changes: one that ends would be a fault of its own.
+    let newer = "gpu0.sram=0\ngpu0.repair=0/0\ngpu0.unrepairable=0\ngpu0.spares=2560/0/0/0/0\ngpu0.fabric=3/0/0/1\n\
+        gpu0.memory_temperature=60\ngpu0.retired=0/0\ngpu0.retired_pending=0";
     let scene = Scene::new(&root, newer, &[("GPU_MAX_TEMP_C", "80"), ("GPU_MIN_VRAM_GB", "20")]);
     for (library, code, severity, numbers) in OF_ONE_GPU {
         scene.is_well();
